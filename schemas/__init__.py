@@ -1,0 +1,40 @@
+"""The wire contracts of Sluice. They import nothing of ours; everything else stands on them."""
+
+from schemas.base import Contract, Digest, Identifier, Name, Priority, Timestamp
+from schemas.dead_letter import DeadLetter
+from schemas.failure import Failure, FailureReason
+from schemas.image_event import (
+    FileReference,
+    HttpReference,
+    ImageEvent,
+    ImageReference,
+    InlineReference,
+    S3Reference,
+)
+from schemas.review import Decision, ReviewItem
+from schemas.verdict import Route, Scores, Source, Timings, Verdict
+
+__all__ = [
+    "Contract",
+    "DeadLetter",
+    "Decision",
+    "Digest",
+    "Failure",
+    "FailureReason",
+    "FileReference",
+    "HttpReference",
+    "Identifier",
+    "ImageEvent",
+    "ImageReference",
+    "InlineReference",
+    "Name",
+    "Priority",
+    "ReviewItem",
+    "Route",
+    "S3Reference",
+    "Scores",
+    "Source",
+    "Timestamp",
+    "Timings",
+    "Verdict",
+]

@@ -1,0 +1,39 @@
+"""Why an event could not be judged."""
+
+from enum import StrEnum
+
+from schemas.base import Contract
+
+
+class FailureReason(StrEnum):
+    """One word for each way an event can fail; a label of metrics and dead letters, so the set is closed."""
+
+    MALFORMED_EVENT = "malformed_event"
+    """The record is not JSON, or not an event of a known schema."""
+    EVENT_TOO_LARGE = "event_too_large"
+    REFERENCE_REFUSED = "reference_refused"
+    """The reference points where this worker may not read: a private address, a file outside the roots."""
+    IMAGE_NOT_FOUND = "image_not_found"
+    ACCESS_DENIED = "access_denied"
+    IMAGE_TOO_LARGE = "image_too_large"
+    """More bytes or pixels than the limits allow; a decompression bomb."""
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    """Not an image of a known type, judged by content."""
+    UNDECODABLE_IMAGE = "undecodable_image"
+    """Of a known type, but broken."""
+    HASH_MISMATCH = "hash_mismatch"
+    """The bytes are not those that the event's sha256 or the reference's etag promised."""
+    FETCH_FAILED = "fetch_failed"
+    """Transient faults until attempts or the deadline ran out."""
+    ENGINE_FAILED = "engine_failed"
+    """The engine could not judge this image, alone, again."""
+    POLICY_FAILED = "policy_failed"
+    """A rule could not be evaluated for this event."""
+
+
+class Failure(Contract):
+    """A reason for machines and a message for people: what was wrong, where, and what to do."""
+
+    reason: FailureReason
+    message: str
+    attempts: int = 1

@@ -1,0 +1,1 @@
+"""Sluice's worker: from image events to routed verdicts."""
