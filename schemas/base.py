@@ -1,8 +1,19 @@
 """What every wire contract shares."""
 
-from typing import Annotated
+import binascii
+from base64 import b64decode, b64encode
+from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    WithJsonSchema,
+)
 
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")]
 """An id chosen by somebody else: any printable text of 1 to 512 characters."""
@@ -16,6 +27,24 @@ Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Timestamp = AwareDatetime
 """ISO 8601 with an offset; a time without a zone is refused."""
 
+
+def _from_base64(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return b64decode(value, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"not base64 (RFC 4648, standard alphabet): {error}") from error
+
+
+Base64Data = Annotated[
+    bytes,
+    BeforeValidator(_from_base64),
+    PlainSerializer(lambda value: b64encode(value).decode("ascii"), return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
+]
+"""Bytes in Python, base64 text in JSON. (pydantic's own base64 bytes decode in Python too, or write the URL alphabet.)"""
+
 Priority = Annotated[int, Field(ge=0, le=100)]
 """0 (can wait) to 100 (now)."""
 
@@ -23,6 +52,4 @@ Priority = Annotated[int, Field(ge=0, le=100)]
 class Contract(BaseModel):
     """A versioned message. Unknown keys are refused: a typo must not pass for a missing value."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", populate_by_name=True, ser_json_bytes="base64", val_json_bytes="base64"
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)

@@ -2,16 +2,16 @@
 
 from typing import Literal
 
-from pydantic import Base64Bytes, Field
+from pydantic import Field
 
-from schemas.base import Contract, Identifier, Timestamp
+from schemas.base import Base64Data, Contract, Identifier, Timestamp
 from schemas.failure import Failure
 from schemas.verdict import Source
 
 
 class DeadLetter(Contract):
-    """The raw record with the reason. `payload` is the record's value as it came; where it would not fit into a message it
-    is cut, `payload_size` tells its true size, and `source` is where to read the rest.
+    """The raw record with the reason. `payload` is the record's value as it came; where it would not fit into a message
+    it is cut, `payload_size` tells its true size, and `source` is where to read the rest.
     """
 
     schema_: Literal["sluice.dead-letter/1"] = Field("sluice.dead-letter/1", alias="schema")
@@ -20,7 +20,7 @@ class DeadLetter(Contract):
     failed_at: Timestamp
     failure: Failure
     source: Source
-    key: Base64Bytes | None = None
-    headers: tuple[tuple[str, Base64Bytes | None], ...] = ()
-    payload: Base64Bytes | None
+    key: Base64Data | None = None
+    headers: tuple[tuple[str, Base64Data | None], ...] = ()
+    payload: Base64Data | None
     payload_size: int

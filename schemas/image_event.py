@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Base64Bytes, Field, JsonValue, StringConstraints
+from pydantic import Field, JsonValue, StringConstraints
 
-from schemas.base import Contract, Digest, Identifier, Name, Priority, Timestamp
+from schemas.base import Base64Data, Contract, Digest, Identifier, Name, Priority, Timestamp
 
 
 class S3Reference(Contract):
@@ -35,7 +35,7 @@ class InlineReference(Contract):
     """The encoded image itself, in base64."""
 
     kind: Literal["inline"] = "inline"
-    bytes: Base64Bytes
+    bytes: Base64Data
 
 
 ImageReference = Annotated[S3Reference | HttpReference | FileReference | InlineReference, Field(discriminator="kind")]

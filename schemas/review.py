@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Base64Bytes, Field
+from pydantic import Field
 
-from schemas.base import Contract, Digest, Identifier, Name, Priority, Timestamp
+from schemas.base import Base64Data, Contract, Digest, Identifier, Name, Priority, Timestamp
 from schemas.failure import Failure
 from schemas.image_event import ImageReference
 from schemas.verdict import Scores, Source
@@ -33,7 +33,7 @@ class ReviewItem(Contract):
     failure: Failure | None = None
     labels: tuple[Name, ...] = ()
     rule: str
-    features: dict[str, Base64Bytes] = Field(default_factory=dict)
+    features: dict[str, Base64Data] = Field(default_factory=dict)
     model: Digest
     policy: Digest
     source: Source

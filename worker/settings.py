@@ -71,7 +71,7 @@ class HttpSettings(Section):
 
 
 class FileSettings(Section):
-    """Folders below which files may be read; relative ones count from the settings file. Nothing outside can be read."""
+    """Folders below which files may be read, and nothing else; relative ones count from the settings file."""
 
     roots: tuple[Path, ...] = ()
 

@@ -11,8 +11,8 @@ class ViewSpec(BaseModel):
     """How pixels become one input of the engine.
 
     `resize`: `shortest_side` scales so that the shorter side is `size` (as CLIP does), `squash` scales both sides to
-    `size`, `none` keeps native pixels. Then `crops` square windows of `size` are taken: `center` (one), or `grid` (spread
-    evenly over the whole image, in reading order; an image smaller than a window is first scaled up to it).
+    `size`, `none` keeps native pixels. Then `crops` square windows of `size` are taken: `center` (one), or `grid`
+    (spread evenly over the whole image, in reading order; an image smaller than a window is first scaled up to it).
     `mean` and `std` normalise channel values of 0..1; they are applied inside the engine, which takes uint8.
     """
 
