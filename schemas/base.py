@@ -43,7 +43,7 @@ Base64Data = Annotated[
     PlainSerializer(lambda value: b64encode(value).decode("ascii"), return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
 ]
-"""Bytes in Python, base64 text in JSON. (pydantic's own base64 bytes decode in Python too, or write the URL alphabet.)"""
+"""Bytes in Python, base64 text in JSON (pydantic's own either decode in Python too, or write the URL alphabet)."""
 
 Priority = Annotated[int, Field(ge=0, le=100)]
 """0 (can wait) to 100 (now)."""
