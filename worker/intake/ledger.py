@@ -1,0 +1,151 @@
+"""The offset ledger: which records are done, and how far the group's offsets may move. Pure, no IO."""
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from worker.intake.log import Partition
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """Names one received record. It is void once its partition was dropped: the epoch no longer fits."""
+
+    partition: Partition
+    epoch: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Generic[T]):
+    """What may be committed now: the outputs of contiguous finished records, and the frontiers behind them."""
+
+    outputs: tuple[T, ...]
+    offsets: Mapping[Partition, int]
+    epochs: Mapping[Partition, int]
+    records: int
+
+
+@dataclass(slots=True)
+class _Entry(Generic[T]):
+    offset: int
+    outputs: tuple[T, ...] | None = None
+    """None while the record is unfinished."""
+
+
+@dataclass(slots=True)
+class _Lane(Generic[T]):
+    """One assigned partition: its records in the order received, from the committed offset on."""
+
+    epoch: int
+    entries: deque[_Entry[T]] = field(default_factory=deque)
+    by_offset: dict[int, _Entry[T]] = field(default_factory=dict)
+    unfinished: int = 0
+
+
+class OffsetLedger(Generic[T]):
+    """Keeps, for each assigned partition, the records received and not yet committed.
+
+    Guarantees: `take` never goes past an unfinished record, `settle` forgets only what was taken, and a completion from
+    before a partition was dropped counts for nothing. Offsets are those that were received, never a range: compaction
+    and transaction markers leave gaps. Outputs are kept until `settle`, so a failed commit costs no work.
+    """
+
+    def __init__(self) -> None:
+        self._lanes: dict[Partition, _Lane[T]] = {}
+        self._epoch = 0
+        self._held = 0
+
+    @property
+    def held(self) -> int:
+        """Records received and not yet committed, over all partitions."""
+        return self._held
+
+    def partitions(self) -> frozenset[Partition]:
+        return frozenset(self._lanes)
+
+    def held_in(self, partition: Partition) -> int:
+        """Records of a partition received and not yet committed; 0 for one that is not assigned."""
+        lane = self._lanes.get(partition)
+        return len(lane.entries) if lane else 0
+
+    def unfinished_in(self, partition: Partition) -> int:
+        lane = self._lanes.get(partition)
+        return lane.unfinished if lane else 0
+
+    def assign(self, partitions: Iterable[Partition]) -> None:
+        """Starts each partition afresh, under a new epoch."""
+        for partition in partitions:
+            self.drop([partition])
+            self._epoch += 1
+            self._lanes[partition] = _Lane(self._epoch)
+
+    def drop(self, partitions: Iterable[Partition]) -> None:
+        """Forgets partitions that were revoked or lost; their open tickets become void."""
+        for partition in partitions:
+            lane = self._lanes.pop(partition, None)
+            if lane is not None:
+                self._held -= len(lane.entries)
+
+    def receive(self, partition: Partition, offset: int) -> Ticket:
+        """Opens a record. Raises KeyError for a partition that is not assigned, ValueError for an offset that does not
+        lie behind all received before it."""
+        lane = self._lanes[partition]
+        if lane.entries and offset <= lane.entries[-1].offset:
+            raise ValueError(f"{partition}: offset {offset} came after {lane.entries[-1].offset}")
+        entry: _Entry[T] = _Entry(offset)
+        lane.entries.append(entry)
+        lane.by_offset[offset] = entry
+        lane.unfinished += 1
+        self._held += 1
+        return Ticket(partition, lane.epoch, offset)
+
+    def is_current(self, ticket: Ticket) -> bool:
+        """Whether the record is still ours to finish."""
+        lane = self._lanes.get(ticket.partition)
+        return lane is not None and lane.epoch == ticket.epoch and ticket.offset in lane.by_offset
+
+    def finish(self, ticket: Ticket, outputs: tuple[T, ...]) -> bool:
+        """Closes a record with its outputs. False, and no effect, when the ticket is void or was finished before."""
+        lane = self._lanes.get(ticket.partition)
+        if lane is None or lane.epoch != ticket.epoch:
+            return False
+        entry = lane.by_offset.get(ticket.offset)
+        if entry is None or entry.outputs is not None:
+            return False
+        entry.outputs = outputs
+        lane.unfinished -= 1
+        return True
+
+    def take(self, max_records: int | None = None) -> Batch[T] | None:
+        """The finished records at the head of each partition, at most `max_records` of them; None when there are none.
+
+        Taking twice without a `settle` between gives the same records again (and perhaps more).
+        """
+        outputs: list[T] = []
+        offsets: dict[Partition, int] = {}
+        epochs: dict[Partition, int] = {}
+        records = 0
+        for partition, lane in self._lanes.items():
+            for entry in lane.entries:
+                if entry.outputs is None or records == max_records:
+                    break
+                outputs.extend(entry.outputs)
+                offsets[partition] = entry.offset + 1
+                epochs[partition] = lane.epoch
+                records += 1
+        return Batch(tuple(outputs), offsets, epochs, records) if records else None
+
+    def settle(self, batch: Batch[T]) -> None:
+        """Forgets what a successful commit covered."""
+        for partition, frontier in batch.offsets.items():
+            lane = self._lanes.get(partition)
+            if lane is None or lane.epoch != batch.epochs[partition]:
+                continue
+            while lane.entries and lane.entries[0].offset < frontier:
+                entry = lane.entries.popleft()
+                del lane.by_offset[entry.offset]
+                self._held -= 1
