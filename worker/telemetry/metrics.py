@@ -1,0 +1,102 @@
+"""The metrics of a worker, as Prometheus instruments.
+
+Names follow https://prometheus.io/docs/practices/naming/: one prefix, base units at the end, `_total` on counters.
+Every label has a closed set of values or one that the operator chose (topics, partitions, the policy's queues); nothing
+that an event carries, such as a tenant, a key or a generator, ever becomes a label.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal, get_args
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+
+from schemas import FailureReason
+
+Outcome = Literal["scored", "cached", "failed", "ignored"]
+Stage = Literal["fetch", "decode", "cache", "engine", "commit", "total"]
+CacheKind = Literal["alias", "score"]
+
+_NAMESPACE = "sluice"
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """All instruments of one worker. Safe to use from several threads.
+
+    Series with a closed set of labels exist from the start, so that a rate over them is 0 and not absent.
+    """
+
+    def __init__(self, registry: CollectorRegistry, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._turned_at = clock()
+        self._lagging: frozenset[tuple[str, int]] = frozenset()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, namespace=_NAMESPACE, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(name, text, labels, namespace=_NAMESPACE, registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(name, text, labels, namespace=_NAMESPACE, registry=registry, buckets=buckets)
+
+        self.records_polled = counter("records_polled", "Records read from the log.")
+        self.events = counter("events", "Events finished, by outcome.", "outcome")
+        self.routes = counter("routes", "Verdicts, by the route the policy chose.", "action", "queue")
+        self.dead_letters = counter("dead_letters", "Records sent to the dead letters, by reason.", "reason")
+        self.retries = counter("retries", "Attempts that failed and were put off, by what failed.", "reason")
+        self.commit_failures = counter("commit_failures", "Commits that did not happen and are repeated.")
+        self.rebalances = counter("rebalances", "Changes of this member's partitions.")
+        self.cache_requests = counter("cache_requests", "Questions to the cache.", "kind", "result")
+
+        self.stage_seconds = histogram("stage_seconds", "Seconds spent in each stage.", _SECONDS, "stage")
+        self.batch_size = histogram("batch_size", "Images in each batch given to the engine.", _BATCH_SIZES)
+
+        self.records_in_flight = gauge("records_in_flight", "Records read and not yet committed.")
+        self.bytes_in_flight = gauge("bytes_in_flight", "Bytes of records and images held in memory.")
+        self.partitions_paused = gauge("partitions_paused", "Partitions not read at the moment.")
+        self.consumer_lag_records = gauge(
+            "consumer_lag_records", "Records between the read position and the end.", "topic", "partition"
+        )
+        self.breaker_open = gauge("breaker_open", "1 while a systemic fault keeps the intake from reading.")
+        self.cache_up = gauge("cache_up", "1 while the cache answers.")
+        self.loop_age_seconds = gauge("loop_age_seconds", "Seconds since the intake loop last turned.")
+        self.loop_age_seconds.set_function(lambda: self._clock() - self._turned_at)
+
+        Info("build", "The software that runs.", namespace=_NAMESPACE, registry=registry).info({"version": _version()})
+        ProcessCollector(registry=registry)
+
+        for outcome in get_args(Outcome):
+            self.events.labels(outcome)
+        for stage in get_args(Stage):
+            self.stage_seconds.labels(stage)
+        for reason in FailureReason:
+            self.dead_letters.labels(reason.value)
+        for kind in get_args(CacheKind):
+            for result in ("hit", "miss"):
+                self.cache_requests.labels(kind, result)
+
+    def loop_turned(self) -> None:
+        """The intake loop is alive: `loop_age_seconds` counts from now."""
+        self._turned_at = self._clock()
+
+    def set_lag(self, lag: Mapping[tuple[str, int], int]) -> None:
+        """Sets the lag of each (topic, partition); series of partitions that are no longer named end.
+
+        A series that stayed after its partition moved away would raise alarms for ever.
+        """
+        for topic, partition in self._lagging - lag.keys():
+            self.consumer_lag_records.remove(topic, str(partition))
+        for (topic, partition), records in lag.items():
+            self.consumer_lag_records.labels(topic, str(partition)).set(records)
+        self._lagging = frozenset(lag)
+
+
+def _version() -> str:
+    try:
+        return version("sluice")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "unknown"
