@@ -1,0 +1,176 @@
+"""Random histories of a group on one file: whatever happens, each record's output is written exactly once, in order."""
+
+import shutil
+import tempfile
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from worker.intake.log import Fenced, Output, Partition, Poll
+from worker.intake.sqlite_log import SqliteLog
+from worker.intake.sqlite_topics import SqliteTopics
+
+SESSION = 5.0
+
+
+@dataclass
+class Member:
+    """What a careful consumer keeps: the received and uncommitted records of each partition that it has."""
+
+    log: SqliteLog
+    owned: dict[Partition, list[tuple[int, bytes]]] = field(default_factory=lambda: defaultdict(list))
+    revoked: set[Partition] = field(default_factory=set)
+    paused: set[Partition] = field(default_factory=set)
+
+
+class GroupHistory(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="sluice-history-"))
+        self.now = 1_000_000.0
+        self.path = self.folder / "log.sqlite"
+        self.topics = SqliteTopics(self.path, clock=lambda: self.now)
+        self.members: list[Member] = []
+        self.appended = 0
+
+    @initialize(partitions=st.integers(1, 5))
+    def topics_exist(self, partitions: int) -> None:
+        self.topics.create({"in": partitions, "out": 1})
+
+    @rule(count=st.integers(1, 20))
+    def append(self, count: int) -> None:
+        numbers = range(self.appended, self.appended + count)
+        self.topics.append([Output("in", b"%d" % i, key=b"%d" % (i % 11)) for i in numbers])
+        self.appended += count
+
+    @precondition(lambda self: len(self.members) < 3)
+    @rule()
+    def join(self) -> None:
+        log = SqliteLog(
+            self.path,
+            topics=["in"],
+            group_id="g",
+            session_seconds=SESSION,
+            retain_records=3,
+            clock=lambda: self.now,
+        )
+        self.members.append(Member(log))
+
+    @precondition(lambda self: self.members)
+    @rule(data=st.data(), count=st.integers(1, 4))
+    def poll(self, data: st.DataObject, count: int) -> None:
+        member = data.draw(st.sampled_from(self.members))
+        for _ in range(count):
+            self.take(member, member.log.poll(0))
+
+    def take(self, member: Member, poll: Poll) -> None:
+        for partition in poll.lost:
+            member.owned.pop(partition, None)
+            member.revoked.discard(partition)
+        member.revoked |= poll.revoked
+        for partition in poll.assigned:
+            assert partition not in member.owned, "assigned twice"
+            member.owned[partition] = []
+        for record in poll.records:
+            assert record.partition in member.owned, "a record of a partition that is not the member's"
+            assert record.partition not in member.revoked, "a record of a revoked partition"
+            assert record.partition not in member.paused, "a record of a paused partition"
+            received = member.owned[record.partition]
+            assert not received or received[-1][0] < record.offset, "received twice or out of order"
+            assert record.value is not None
+            received.append((record.offset, record.value))
+
+    @precondition(lambda self: self.members)
+    @rule(data=st.data(), share=st.floats(0, 1))
+    def commit(self, data: st.DataObject, share: float) -> None:
+        member = data.draw(st.sampled_from(self.members))
+        outputs, offsets = [], {}
+        for partition, received in member.owned.items():
+            done = received[: round(len(received) * share)]
+            if done:
+                outputs += [Output("out", value, key=b"%d" % partition.number) for _, value in done]
+                offsets[partition] = done[-1][0] + 1
+        try:
+            member.log.commit(outputs, offsets)
+        except Fenced:  # put out: its next poll tells
+            return
+        for partition, offset in offsets.items():
+            member.owned[partition] = [item for item in member.owned[partition] if item[0] >= offset]
+
+    @precondition(lambda self: any(member.revoked for member in self.members))
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        member = data.draw(st.sampled_from([member for member in self.members if member.revoked]))
+        member.log.release(member.revoked)
+        for partition in member.revoked:
+            member.owned.pop(partition, None)
+        member.revoked.clear()
+
+    @precondition(lambda self: self.members)
+    @rule(data=st.data())
+    def pause(self, data: st.DataObject) -> None:
+        member = data.draw(st.sampled_from(self.members))
+        partitions = [Partition("in", number) for number in range(5)]
+        member.paused = data.draw(st.sets(st.sampled_from(partitions)))
+        member.log.pause(member.paused)
+
+    @precondition(lambda self: self.members)
+    @rule(data=st.data())
+    def close(self, data: st.DataObject) -> None:
+        member = data.draw(st.sampled_from(self.members))
+        self.members.remove(member)
+        member.log.close()
+
+    @precondition(lambda self: self.members)
+    @rule(data=st.data())
+    def kill(self, data: st.DataObject) -> None:
+        member = data.draw(st.sampled_from(self.members))
+        self.members.remove(member)
+        member.log._db.close()
+        member.log._commit_db.close()
+
+    @rule(seconds=st.sampled_from([0.5, 2.0, SESSION + 1, -3600.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    def written(self) -> list[int]:
+        return [int(record.value or b"") for record in self.topics.follow("out", idle_seconds=0)]
+
+    @invariant()
+    def nothing_is_written_twice_and_keys_keep_their_order(self) -> None:
+        written = self.written()
+        assert len(written) == len(set(written))
+        for key in range(11):
+            of_key = [number for number in written if number % 11 == key]
+            assert of_key == sorted(of_key)
+
+    def teardown(self) -> None:
+        try:
+            if not self.topics_were_created():
+                return
+            for member in self.members:
+                member.log.close()
+            self.members.clear()
+            self.now += SESSION + 1
+            self.join()
+            (last,) = self.members
+            while (poll := last.log.poll(0)) != Poll():
+                self.take(last, poll)
+            outputs = [Output("out", value) for received in last.owned.values() for _, value in received]
+            last.log.commit(outputs, {p: received[-1][0] + 1 for p, received in last.owned.items() if received})
+            last.log.close()
+            assert sorted(self.written()) == list(range(self.appended)), "lost or doubled"
+        finally:
+            self.topics.close()
+            shutil.rmtree(self.folder)
+
+    def topics_were_created(self) -> bool:
+        return self.topics._db.execute("SELECT 1 FROM partitions").fetchone() is not None
+
+
+GroupHistory.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestGroupHistory = GroupHistory.TestCase

@@ -1,0 +1,244 @@
+"""Topics in one SQLite file: what Kafka's are, for a worker that has no servers beside it.
+
+A topic has partitions, a partition has records with offsets from 0 on, a record's key chooses its partition. The file
+is in WAL mode: readers never wait, writers take turns, and processes may share it. What was appended survives a kill -9
+at any moment and, as every append waits for the disk (synchronous=FULL), the loss of power too.
+"""
+
+import itertools
+import json
+import sqlite3
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Literal
+from zlib import crc32
+
+from worker.intake.log import LogError, Output, Partition, Record
+
+_FORMAT = 1
+_BUSY_SECONDS = 10.0
+_FOLLOW_SECONDS = 0.05
+
+_SCHEMA = """
+CREATE TABLE partitions (
+    id INTEGER PRIMARY KEY, topic TEXT NOT NULL, number INTEGER NOT NULL, next_offset INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (topic, number));
+CREATE TABLE records (
+    partition INTEGER NOT NULL REFERENCES partitions, offset INTEGER NOT NULL, timestamp_ms INTEGER NOT NULL,
+    key BLOB, value BLOB, headers TEXT,
+    PRIMARY KEY (partition, offset));
+CREATE TABLE groups (id TEXT PRIMARY KEY, generation INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE members (
+    group_id TEXT NOT NULL, id TEXT NOT NULL, topics TEXT NOT NULL, seen_at REAL NOT NULL,
+    PRIMARY KEY (group_id, id)) WITHOUT ROWID;
+CREATE TABLE claims (
+    group_id TEXT NOT NULL, partition INTEGER NOT NULL, member TEXT NOT NULL, revoking INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (group_id, partition)) WITHOUT ROWID;
+CREATE TABLE offsets (
+    group_id TEXT NOT NULL, partition INTEGER NOT NULL, next_offset INTEGER NOT NULL,
+    PRIMARY KEY (group_id, partition)) WITHOUT ROWID;
+"""
+
+
+def connect(path: Path, *, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> sqlite3.Connection:
+    """Opens the file, and makes it when there is none. One thread at a time may use the connection. Raises LogError."""
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute(f"PRAGMA synchronous = {synchronous}")
+            _migrate(db, path)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+
+def _migrate(db: sqlite3.Connection, path: Path) -> None:
+    with transaction(db):
+        (found,) = db.execute("PRAGMA user_version").fetchone()
+        if found == 0 and not db.execute("SELECT 1 FROM sqlite_schema").fetchone():
+            for statement in _SCHEMA.split(";\n"):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {_FORMAT}")
+        elif found != _FORMAT:
+            raise LogError(f"{path} is not a log of format {_FORMAT} (found {found}); choose another data folder")
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turns errors of SQLite and of the file system into a LogError that names the file."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise LogError(f"{path}: {error}") from error
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """Everything inside happens, or nothing. Takes the write lock at once, so what is read inside stays true."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def partition_ids(db: sqlite3.Connection, topic: str) -> dict[Partition, int]:
+    """The topic's partitions and their row ids, in order. Raises LogError when there is no such topic."""
+    rows = db.execute("SELECT number, id FROM partitions WHERE topic = ? ORDER BY number", (topic,))
+    ids = {Partition(topic, number): row_id for number, row_id in rows}
+    if not ids:
+        raise LogError(f"there is no topic {topic!r}; create it first (`sluice topics create`)")
+    return ids
+
+
+class Appender:
+    """Adds records within a transaction of the caller. A keyless record goes to the next partition in turn."""
+
+    def __init__(self, db: sqlite3.Connection, clock: Callable[[], float]) -> None:
+        self._db = db
+        self._clock = clock
+        self._turn = itertools.count()
+
+    def append(self, outputs: Sequence[Output]) -> None:
+        """Raises LogError when a topic does not exist."""
+        ids: dict[str, list[int]] = {}
+        rows: dict[int, list[tuple[bytes | None, bytes | None, str | None]]] = defaultdict(list)
+        for output in outputs:
+            if output.topic not in ids:
+                ids[output.topic] = list(partition_ids(self._db, output.topic).values())
+            choices = ids[output.topic]
+            number = next(self._turn) if output.key is None else crc32(output.key)
+            rows[choices[number % len(choices)]].append((output.key, output.value, _pack(output.headers)))
+        timestamp_ms = int(self._clock() * 1000)
+        for row_id, contents in rows.items():
+            (end,) = self._db.execute(
+                "UPDATE partitions SET next_offset = next_offset + ? WHERE id = ? RETURNING next_offset",
+                (len(contents), row_id),
+            ).fetchone()
+            self._db.executemany(
+                "INSERT INTO records (partition, offset, timestamp_ms, key, value, headers) VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    (row_id, offset, timestamp_ms, *content)
+                    for offset, content in enumerate(contents, end - len(contents))
+                ),
+            )
+
+
+def read_records(
+    db: sqlite3.Connection, partition: Partition, row_id: int, position: int, max_records: int, max_bytes: int
+) -> list[Record]:
+    """Records from `position` on, at most so many, and no further one once `max_bytes` of values are reached."""
+    records: list[Record] = []
+    size = 0
+    # closed at once: an unfinished cursor would hold its snapshot, and the WAL file could not be folded back
+    with closing(
+        db.execute(
+            "SELECT offset, value, key, headers, timestamp_ms FROM records"
+            " WHERE partition = ? AND offset >= ? ORDER BY offset LIMIT ?",
+            (row_id, position, max_records),
+        )
+    ) as rows:
+        for offset, value, key, headers, timestamp_ms in rows:
+            records.append(Record(partition, offset, value, key, _unpack(headers), timestamp_ms))
+            size += len(value or b"")
+            if size >= max_bytes:
+                break
+    return records
+
+
+class SqliteTopics:
+    """Topics without a group: creating them, appending and reading. Not for use by several threads."""
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._db = connect(path)
+        self._appender = Appender(self._db, clock)
+
+    def create(self, partitions: Mapping[str, int]) -> None:
+        """Makes the topics that do not exist yet; one that has fewer partitions gets more, none loses any.
+
+        As in Kafka, more partitions move keys: the order of a key's records holds from then on only.
+        """
+        with explained(self._path), transaction(self._db):
+            self._db.executemany(
+                "INSERT OR IGNORE INTO partitions (topic, number) VALUES (?, ?)",
+                [(topic, number) for topic, count in partitions.items() for number in range(count)],
+            )
+
+    def append(self, outputs: Sequence[Output]) -> None:
+        """Appends all or none; they are on the disk when it returns. Raises LogError."""
+        with explained(self._path), transaction(self._db):
+            self._appender.append(outputs)
+
+    def ends(self, topic: str) -> dict[Partition, int]:
+        """The offset that each partition's next record will have. Raises LogError."""
+        with explained(self._path):
+            partition_ids(self._db, topic)
+            rows = self._db.execute("SELECT number, next_offset FROM partitions WHERE topic = ?", (topic,))
+            return {Partition(topic, number): end for number, end in rows}
+
+    def committed(self, group_id: str, topic: str) -> dict[Partition, int]:
+        """The group's offsets, of the partitions where it has any. Raises LogError."""
+        with explained(self._path):
+            rows = self._db.execute(
+                "SELECT number, offsets.next_offset FROM offsets JOIN partitions ON id = partition"
+                " WHERE group_id = ? AND topic = ?",
+                (group_id, topic),
+            )
+            return {Partition(topic, number): offset for number, offset in rows}
+
+    def read(
+        self, positions: Mapping[Partition, int], *, max_records: int = 500, max_bytes: int = 16 * 1024 * 1024
+    ) -> list[Record]:
+        """What stands from these positions on: so much of each partition at most. Raises LogError."""
+        with explained(self._path):
+            ids = {topic: partition_ids(self._db, topic) for topic in {partition.topic for partition in positions}}
+            return [
+                record
+                for partition, position in positions.items()
+                for record in read_records(
+                    self._db, partition, ids[partition.topic][partition], position, max_records, max_bytes
+                )
+            ]
+
+    def follow(self, topic: str, *, from_end: bool = False, idle_seconds: float | None = None) -> Iterator[Record]:
+        """The topic's records as they come, for ever, or until none has come for `idle_seconds`. Raises LogError."""
+        positions = self.ends(topic)
+        if not from_end:
+            positions = dict.fromkeys(positions, 0)
+        idle_since = time.monotonic()
+        while True:
+            records = self.read(positions)
+            for record in records:
+                positions[record.partition] = record.offset + 1
+                yield record
+            if records:
+                idle_since = time.monotonic()
+            elif idle_seconds is not None and time.monotonic() - idle_since >= idle_seconds:
+                return
+            else:
+                time.sleep(_FOLLOW_SECONDS)
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def _pack(headers: Sequence[tuple[str, bytes | None]]) -> str | None:
+    if not headers:
+        return None
+    return json.dumps([(name, None if value is None else value.decode("latin-1")) for name, value in headers])
+
+
+def _unpack(headers: str | None) -> tuple[tuple[str, bytes | None], ...]:
+    if headers is None:
+        return ()
+    return tuple((name, None if value is None else value.encode("latin-1")) for name, value in json.loads(headers))
