@@ -12,6 +12,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from ops.dev.ports import is_free
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -38,7 +40,8 @@ class Server(ABC):
     start_timeout_seconds = 60.0
     stop_timeout_seconds = 20.0
 
-    def __init__(self, directory: Path, *, detached: bool = False) -> None:
+    def __init__(self, directory: Path, ports: Sequence[int], *, detached: bool = False) -> None:
+        self.ports = tuple(ports)
         self.directory = directory.resolve()
         self.data = self.directory / "data"
         self.log = self.directory / f"{self.name}.log"
@@ -71,6 +74,9 @@ class Server(ABC):
         """Starts the server and returns when it answers. Raises ServerError."""
         if self.pid is not None:
             raise ServerError(f"{self.name} runs already, as process {self.pid}")
+        for port in self.ports:
+            if not is_free(port):
+                raise ServerError(f"{self.name} needs the port {port}, but another program listens there: end that one")
         self.data.mkdir(parents=True, exist_ok=True)
         self.prepare()
         try:

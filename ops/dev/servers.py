@@ -61,8 +61,8 @@ class KafkaServer(Server):
     name = "kafka"
 
     def __init__(self, directory: Path, ports: Sequence[int] | None = None, *, detached: bool = False) -> None:
-        super().__init__(directory, detached=detached)
-        self.port, self._controller_port = ports or free_ports(2)
+        super().__init__(directory, ports or free_ports(2), detached=detached)
+        self.port, self._controller_port = self.ports
         self._properties = self.directory / "server.properties"
 
     @property
@@ -98,10 +98,11 @@ class KafkaServer(Server):
     def answers(self) -> bool:
         client = KafkaAdminClient(bootstrap_servers=self.bootstrap_servers, bootstrap_timeout_ms=1000)
         try:
-            brokers = client.describe_cluster()["brokers"]
+            # A broker that comes back after a crash answers before it leads its partitions again.
+            topics = client.describe_topics()
+            return all(partition["leader_id"] >= 0 for topic in topics for partition in topic["partitions"])
         finally:
             client.close()
-        return len(brokers) == 1
 
     def _java(self, main: str) -> list[str]:
         classpath = f"{kafka_jars()}/*"
@@ -115,8 +116,8 @@ class RedisServer(Server):
     name = "redis"
 
     def __init__(self, directory: Path, ports: Sequence[int] | None = None, *, detached: bool = False) -> None:
-        super().__init__(directory, detached=detached)
-        (self.port,) = ports or free_ports(1)
+        super().__init__(directory, ports or free_ports(1), detached=detached)
+        (self.port,) = self.ports
 
     @property
     def url(self) -> str:
@@ -147,8 +148,8 @@ class S3Server(Server):
         credentials: tuple[str, str] | None = None,
         detached: bool = False,
     ) -> None:
-        super().__init__(directory, detached=detached)
-        self.port, *self._inner_ports = ports or free_ports(5)
+        super().__init__(directory, ports or free_ports(5), detached=detached)
+        self.port, *self._inner_ports = self.ports
         self.access_key, self.secret_key = credentials or ("sluice", secrets.token_hex(20))
         self._identities = self.directory / "identities.json"
 
