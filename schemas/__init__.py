@@ -1,6 +1,6 @@
 """The wire contracts of Sluice. They import nothing of ours; everything else stands on them."""
 
-from schemas.base import Contract, Digest, Identifier, Name, Priority, Timestamp
+from schemas.base import Base64Data, Contract, Digest, Identifier, Name, Priority, Timestamp
 from schemas.dead_letter import DeadLetter
 from schemas.failure import Failure, FailureReason
 from schemas.image_event import (
@@ -15,6 +15,7 @@ from schemas.review import Decision, ReviewItem
 from schemas.verdict import Route, Scores, Source, Timings, Verdict
 
 __all__ = [
+    "Base64Data",
     "Contract",
     "DeadLetter",
     "Decision",

@@ -52,4 +52,4 @@ Priority = Annotated[int, Field(ge=0, le=100)]
 class Contract(BaseModel):
     """A versioned message. Unknown keys are refused: a typo must not pass for a missing value."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
