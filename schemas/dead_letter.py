@@ -14,7 +14,7 @@ class DeadLetter(Contract):
     it is cut, `payload_size` tells its true size, and `source` is where to read the rest.
     """
 
-    schema_: Literal["sluice.dead-letter/1"] = Field("sluice.dead-letter/1", alias="schema")
+    schema_: Literal["sluice.dead-letter/1"] = Field(default="sluice.dead-letter/1", alias="schema")
     event_id: Identifier
     verdict_id: Identifier
     failed_at: Timestamp

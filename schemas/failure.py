@@ -27,6 +27,8 @@ class FailureReason(StrEnum):
     """Transient faults until attempts or the deadline ran out."""
     ENGINE_FAILED = "engine_failed"
     """The engine could not judge this image, alone, again."""
+    INTERNAL_ERROR = "internal_error"
+    """A fault of ours that no other word fits; please report it."""
     POLICY_FAILED = "policy_failed"
     """A rule could not be evaluated for this event."""
 

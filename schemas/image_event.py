@@ -48,7 +48,7 @@ class ImageEvent(Contract):
     to the policy. Records of one event id should share a partition key, so that they keep their order.
     """
 
-    schema_: Literal["sluice.image-event/1"] = Field("sluice.image-event/1", alias="schema")
+    schema_: Literal["sluice.image-event/1"] = Field(default="sluice.image-event/1", alias="schema")
     id: Identifier
     occurred_at: Timestamp
     tenant: Name = "default"

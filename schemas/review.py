@@ -17,7 +17,7 @@ class ReviewItem(Contract):
     the image. An item whose image could not be judged carries `failure` instead of scores.
     """
 
-    schema_: Literal["sluice.review-item/1"] = Field("sluice.review-item/1", alias="schema")
+    schema_: Literal["sluice.review-item/1"] = Field(default="sluice.review-item/1", alias="schema")
     item_id: Identifier
     verdict_id: Identifier
     event_id: Identifier
@@ -42,7 +42,7 @@ class ReviewItem(Contract):
 class Decision(Contract):
     """What a reviewer decided about an item. `fencing_token` is that of the lease it was made under."""
 
-    schema_: Literal["sluice.decision/1"] = Field("sluice.decision/1", alias="schema")
+    schema_: Literal["sluice.decision/1"] = Field(default="sluice.decision/1", alias="schema")
     decision_id: Identifier
     item_id: Identifier
     verdict_id: Identifier

@@ -59,7 +59,7 @@ class Verdict(Contract):
     status `failed` has no scores and tells why in `failure`; it is routed to review, so no image passes unseen.
     """
 
-    schema_: Literal["sluice.verdict/1"] = Field("sluice.verdict/1", alias="schema")
+    schema_: Literal["sluice.verdict/1"] = Field(default="sluice.verdict/1", alias="schema")
     verdict_id: Identifier
     event_id: Identifier
     tenant: Name

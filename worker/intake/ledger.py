@@ -32,6 +32,7 @@ class Batch(Generic[T]):
 @dataclass(slots=True)
 class _Entry(Generic[T]):
     offset: int
+    size: int
     outputs: tuple[T, ...] | None = None
     """None while the record is unfinished."""
 
@@ -58,6 +59,12 @@ class OffsetLedger(Generic[T]):
         self._lanes: dict[Partition, _Lane[T]] = {}
         self._epoch = 0
         self._held = 0
+        self._held_bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """The sizes of the records held, or of their outputs once they are finished."""
+        return self._held_bytes
 
     @property
     def held(self) -> int:
@@ -89,18 +96,23 @@ class OffsetLedger(Generic[T]):
             lane = self._lanes.pop(partition, None)
             if lane is not None:
                 self._held -= len(lane.entries)
+                self._held_bytes -= sum(entry.size for entry in lane.entries)
 
-    def receive(self, partition: Partition, offset: int) -> Ticket:
-        """Opens a record. Raises KeyError for a partition that is not assigned, ValueError for an offset that does not
-        lie behind all received before it."""
+    def receive(self, partition: Partition, offset: int, size: int = 0) -> Ticket:
+        """Opens a record of `size` bytes.
+
+        Raises KeyError for a partition that is not assigned, ValueError for an offset that does not lie behind all
+        received before it.
+        """
         lane = self._lanes[partition]
         if lane.entries and offset <= lane.entries[-1].offset:
             raise ValueError(f"{partition}: offset {offset} came after {lane.entries[-1].offset}")
-        entry: _Entry[T] = _Entry(offset)
+        entry: _Entry[T] = _Entry(offset, size)
         lane.entries.append(entry)
         lane.by_offset[offset] = entry
         lane.unfinished += 1
         self._held += 1
+        self._held_bytes += size
         return Ticket(partition, lane.epoch, offset)
 
     def is_current(self, ticket: Ticket) -> bool:
@@ -108,8 +120,11 @@ class OffsetLedger(Generic[T]):
         lane = self._lanes.get(ticket.partition)
         return lane is not None and lane.epoch == ticket.epoch and ticket.offset in lane.by_offset
 
-    def finish(self, ticket: Ticket, outputs: tuple[T, ...]) -> bool:
-        """Closes a record with its outputs. False, and no effect, when the ticket is void or was finished before."""
+    def finish(self, ticket: Ticket, outputs: tuple[T, ...], size: int = 0) -> bool:
+        """Closes a record with its outputs of `size` bytes.
+
+        False, and no effect, when the ticket is void or was finished before.
+        """
         lane = self._lanes.get(ticket.partition)
         if lane is None or lane.epoch != ticket.epoch:
             return False
@@ -117,6 +132,8 @@ class OffsetLedger(Generic[T]):
         if entry is None or entry.outputs is not None:
             return False
         entry.outputs = outputs
+        self._held_bytes += size - entry.size
+        entry.size = size
         lane.unfinished -= 1
         return True
 
@@ -149,3 +166,4 @@ class OffsetLedger(Generic[T]):
                 entry = lane.entries.popleft()
                 del lane.by_offset[entry.offset]
                 self._held -= 1
+                self._held_bytes -= entry.size

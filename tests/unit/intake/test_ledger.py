@@ -48,14 +48,14 @@ class LedgerOverALog(RuleBasedStateMachine):
         if partition not in self.position:
             return
         for offset in [o for o in self.log[partition] if o >= self.position[partition]][:count]:
-            self.open.append(self.ledger.receive(partition, offset))
+            self.open.append(self.ledger.receive(partition, offset, size=10))
             self.position[partition] = offset + 1
 
     @precondition(lambda self: self.open)
     @rule(data=st.data())
     def finish(self, data: st.DataObject) -> None:
         ticket = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
-        assert self.ledger.finish(ticket, ((ticket.partition, ticket.offset),))
+        assert self.ledger.finish(ticket, ((ticket.partition, ticket.offset),), size=3)
         assert not self.ledger.finish(ticket, ((ticket.partition, -1),)), "a record is finished once"
 
     @rule(limit=st.none() | st.integers(1, 4))
@@ -119,6 +119,7 @@ class LedgerOverALog(RuleBasedStateMachine):
     def counts_add_up(self) -> None:
         if not hasattr(self, "ledger"):
             return
+        assert self.ledger.held_bytes == 3 * self.ledger.held + 7 * len(self.open)
         assert self.ledger.held == sum(self.ledger.held_in(p) for p in (A, B))
         for partition in (A, B):
             assert self.ledger.unfinished_in(partition) == sum(t.partition == partition for t in self.open)

@@ -1,0 +1,39 @@
+"""Forms batches for the engine, by size or by age."""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from worker.intake.prepare import Prepared
+
+
+@dataclass(slots=True)
+class Batcher:
+    """Collects prepared images over all partitions.
+
+    A batch is due when `size` images wait or the first has waited `wait_seconds`. An image that has been in a failed
+    batch runs alone, so that it harms nobody else.
+    """
+
+    size: int
+    wait_seconds: float
+    _waiting: deque[tuple[float, Prepared]] = field(default_factory=deque)
+    _alone: deque[Prepared] = field(default_factory=deque)
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._alone)
+
+    def add(self, prepared: Prepared, now: float) -> None:
+        if prepared.job.engine_failures:
+            self._alone.append(prepared)
+        else:
+            self._waiting.append((now, prepared))
+
+    def next_batch(self, now: float, *, hurry: bool) -> list[Prepared] | None:
+        """The next batch that is due; with `hurry`, whatever waits."""
+        if self._alone:
+            return [self._alone.popleft()]
+        if not self._waiting:
+            return None
+        if len(self._waiting) < self.size and not hurry and now - self._waiting[0][0] < self.wait_seconds:
+            return None
+        return [self._waiting.popleft()[1] for _ in range(min(self.size, len(self._waiting)))]

@@ -1,0 +1,60 @@
+"""A circuit breaker: tells a systemic fault from a single one. Pure; the clock is passed in."""
+
+from collections import deque
+
+
+class Breaker:
+    """Opens when too many of the recent calls failed; lets a probe through after each pause; closes when one succeeds.
+
+    While it is open, callers wait without counting attempts: the fault is not theirs.
+    """
+
+    def __init__(
+        self,
+        *,
+        min_calls: int = 20,
+        failure_rate: float = 0.5,
+        window_seconds: float = 10.0,
+        pause_seconds: float = 2.0,
+    ) -> None:
+        self._min_calls = min_calls
+        self._failure_rate = failure_rate
+        self._window = window_seconds
+        self._pause = pause_seconds
+        self._calls: deque[tuple[float, bool]] = deque()
+        self._retry_at: float | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._retry_at is not None
+
+    def retry_at(self) -> float:
+        """When the next probe may go; meaningful while open."""
+        return self._retry_at if self._retry_at is not None else 0.0
+
+    def allow(self, now: float) -> bool:
+        """Whether a call may go now. While open, each pause lets one through."""
+        if self._retry_at is None:
+            return True
+        if now < self._retry_at:
+            return False
+        self._retry_at = now + self._pause
+        return True
+
+    def record(self, succeeded: bool, now: float) -> None:
+        """Notes the outcome of a call."""
+        if self._retry_at is not None:
+            if succeeded:
+                self._retry_at = None
+                self._calls.clear()
+            return
+        self._calls.append((now, succeeded))
+        while self._calls[0][0] < now - self._window:
+            self._calls.popleft()
+        failures = sum(not ok for _, ok in self._calls)
+        if len(self._calls) >= self._min_calls and failures >= self._failure_rate * len(self._calls):
+            self._retry_at = now + self._pause
+
+    def trip(self, now: float) -> None:
+        """Opens at once: the fault is known to be systemic."""
+        self._retry_at = now + self._pause

@@ -1,0 +1,49 @@
+"""Commits on a thread of its own: a broker may take its time, the loop may not."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+from worker.intake.ledger import Batch
+from worker.intake.log import Fenced, Log, LogError, Output
+
+
+@dataclass(frozen=True, slots=True)
+class CommitOutcome:
+    batch: Batch[Output]
+    error: LogError | None
+    seconds: float
+
+
+class Committer:
+    """The one thread that commits to a log. One batch at a time; outcomes go to `report`."""
+
+    def __init__(self, log: Log, report: Callable[[CommitOutcome], None]) -> None:
+        self._log = log
+        self._report = report
+        self._batches: SimpleQueue[Batch[Output] | None] = SimpleQueue()
+        # A daemon: when the broker never answers, the process must still be able to end.
+        self._thread = threading.Thread(target=self._run, name="sluice-commit", daemon=True)
+        self._thread.start()
+
+    def submit(self, batch: Batch[Output]) -> None:
+        self._batches.put(batch)
+
+    def close(self) -> None:
+        """Ends the thread once it is idle; does not wait for a commit that hangs."""
+        self._batches.put(None)
+        self._thread.join(timeout=1.0)
+
+    def _run(self) -> None:
+        while (batch := self._batches.get()) is not None:
+            started = time.perf_counter()
+            error: LogError | None = None
+            try:
+                self._log.commit(batch.outputs, batch.offsets)
+            except LogError as failure:
+                error = failure
+            except Exception as failure:  # noqa: BLE001  # whatever it was, whether the commit happened is unknown
+                error = Fenced(f"unexpected {type(failure).__name__}: {failure}")
+            self._report(CommitOutcome(batch, error, time.perf_counter() - started))

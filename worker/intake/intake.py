@@ -1,0 +1,60 @@
+"""Keeps a member of the group alive: when one cannot go on, the next starts from what is committed."""
+
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from worker.intake.log import Log, LogError
+from worker.intake.member import Member, Parts
+from worker.intake.retries import RetryPolicy
+
+logger = structlog.get_logger(__name__)
+
+
+class Intake:
+    """Runs members one after another. The first must be able to open the log: a wrong address is an error at once."""
+
+    def __init__(self, open_log: Callable[[], Log], parts: Parts) -> None:
+        settings = parts.settings
+        self._open_log = open_log
+        self._parts = parts
+        self._patience = RetryPolicy(
+            settings.max_attempts, settings.retry_base_seconds, settings.retry_max_seconds, float("inf")
+        )
+        self._member: Member | None = None
+        self._trouble: str | None = None
+
+    def run(self, stop: threading.Event) -> None:
+        """Works until `stop` is set and what was under way is committed. Raises LogError when the log cannot be opened
+        at first."""
+        failures = 0
+        opened = False
+        while not stop.is_set():
+            try:
+                log = self._open_log()
+                opened = True
+                self._member = Member(log, self._parts)
+                self._trouble = None
+                started = self._parts.clock()
+                try:
+                    self._member.run(stop.is_set)
+                finally:
+                    self._member = None
+                    if self._parts.clock() - started > self._parts.settings.retry_max_seconds:
+                        failures = 0
+            except LogError as error:
+                if not opened:
+                    raise
+                failures += 1
+                delay = self._patience.delay(failures, self._parts.rng)
+                self._trouble = f"no connection to the log: {error}"
+                logger.warning("member_ended", error=str(error), again_in_seconds=round(delay, 3))
+                stop.wait(delay)
+
+    def ailments(self) -> tuple[str, ...]:
+        """What is wrong at the moment; empty when all is well. Called from any thread."""
+        member, trouble = self._member, self._trouble
+        if member is not None:
+            return member.ailments()
+        return (trouble,) if trouble else ()

@@ -1,0 +1,474 @@
+"""The intake loop: one member of the consumer group, from poll to commit."""
+
+import itertools
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+import structlog
+
+from schemas import Failure, FailureReason, S3Reference
+from worker.cache.score_cache import CachedScore, ScoreCache
+from worker.images.errors import ImageError, TransientFetchError
+from worker.intake.batcher import Batcher
+from worker.intake.breaker import Breaker
+from worker.intake.committer import CommitOutcome, Committer
+from worker.intake.engine_room import BatchFailed, BatchScored, EngineRoom
+from worker.intake.judge import Judge
+from worker.intake.ledger import Batch, OffsetLedger, Ticket
+from worker.intake.log import CommitFailed, Fenced, Log, Output, Partition, Poll, Record
+from worker.intake.parse import MalformedRecord, parse
+from worker.intake.prepare import Known, Parked, Prepared, Preparer, SingleFlight, score_key
+from worker.intake.pressure import Bounds, partitions_to_pause
+from worker.intake.retries import DueHeap, RetryPolicy
+from worker.intake.watchdog import Watchdog
+from worker.intake.work import Job, RecordWork
+from worker.settings import IntakeSettings
+from worker.telemetry.metrics import Metrics
+
+logger = structlog.get_logger(__name__)
+
+IDLE_POLL_SECONDS = 0.1
+BUSY_WAIT_SECONDS = 0.005
+GAUGE_SECONDS = 0.5
+ENGINE_FAILURES_TO_BLAME = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What every member of this process shares. `clock` is monotonic, in seconds."""
+
+    preparer: Preparer
+    engine_room: EngineRoom
+    judge: Judge
+    cache: ScoreCache
+    metrics: Metrics
+    prepare_pool: Executor
+    prepare_threads: int
+    max_event_bytes: int
+    settings: IntakeSettings
+    clock: Callable[[], float]
+    rng: random.Random
+
+
+class Member:
+    """Reads records and sees that each ends in a verdict, exactly once, in order of its partition.
+
+    Everything here happens on the thread that calls `run`, but for fetching, inference and commits, which report back
+    through an inbox. Nothing in the loop waits long, so the log is polled all the time.
+    """
+
+    def __init__(self, log: Log, parts: Parts) -> None:
+        settings = parts.settings
+        self._log = log
+        self._parts = parts
+        self._settings = settings
+        self._metrics = parts.metrics
+        self._clock = parts.clock
+        self._ledger: OffsetLedger[Output] = OffsetLedger()
+        self._bounds = Bounds(
+            settings.max_records_in_flight, settings.max_bytes_in_flight, settings.max_records_per_partition
+        )
+        self._retry_policy = RetryPolicy(
+            settings.max_attempts,
+            settings.retry_base_seconds,
+            settings.retry_max_seconds,
+            settings.retry_deadline_seconds,
+        )
+        self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._flights = SingleFlight()
+        self._ready: deque[Job] = deque()
+        self._retries: DueHeap[Job] = DueHeap()
+        self._batcher = Batcher(settings.batch_size, settings.batch_wait_seconds)
+        self._store_breaker = Breaker()
+        self._engine_breaker = Breaker()
+        self._watchdog = Watchdog(settings.stall_seconds)
+        self._committer = Committer(log, lambda outcome: self._inbox.put(lambda: self._on_commit(outcome)))
+        self._committing: Batch[Output] | None = None
+        self._commit_started = 0.0
+        self._commit_due = 0.0
+        self._commit_failures = 0
+        self._settled: dict[Partition, int] = {}
+        self._draining: dict[Partition, float] = {}
+        self._preparing = 0
+        self._batches_running = 0
+        self._images_running = 0
+        self._window = 2 * parts.prepare_threads + settings.batch_size * (settings.batches_in_flight + 1)
+        self._paused: frozenset[Partition] = frozenset()
+        self._gauges_due = 0.0
+        self._turned_at = parts.clock()
+        self._stop_at: float | None = None
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    def run(self, stopping: Callable[[], bool]) -> None:
+        """Works until `stopping`, then drains within the deadline and leaves the group.
+
+        Raises LogError (Fenced among them) when this member cannot go on; all uncommitted work is then another's.
+        """
+        try:
+            while not self._is_over(stopping()):
+                self._turn()
+        finally:
+            self._committer.close()
+            self._log.close()
+
+    def ailments(self) -> tuple[str, ...]:
+        """What is wrong at the moment, for the health check; empty when all is well. Called from any thread."""
+        now = self._clock()
+        found = [
+            f"partition {p.topic}/{p.number} is behind and has not moved for {self._settings.stall_seconds:g} s"
+            for p in sorted(self._watchdog.stalled(now))
+        ]
+        if now - self._turned_at > self._settings.stall_seconds:
+            found.append(f"the intake loop has not turned for {now - self._turned_at:.0f} s")
+        return tuple(found)
+
+    def _is_over(self, stopping: bool) -> bool:
+        if not stopping:
+            return False
+        now = self._clock()
+        if self._stop_at is None:
+            self._stop_at = now + self._settings.drain_seconds
+            logger.info("intake_draining", records=self._ledger.held, deadline_seconds=self._settings.drain_seconds)
+        if self._committing is not None:
+            return now >= self._stop_at + self._settings.commit_patience_seconds
+        return self._ledger.held == 0 or now >= self._stop_at
+
+    def _turn(self) -> None:
+        now = self._turned_at = self._clock()
+        self._metrics.loop_turned()
+        self._ready.extend(self._retries.pop_due(now))
+        self._dispatch(now)
+        self._start_batches(now)
+        self._commit(now)
+        self._release_drained(now)
+        self._relieve_pressure()
+        self._set_gauges(now)
+        busy = self._preparing or self._batches_running or len(self._batcher) or self._committing is not None
+        poll = self._log.poll(0.0 if busy else IDLE_POLL_SECONDS)
+        self._rebalance(poll)
+        self._admit(poll.records)
+        self._read_inbox(BUSY_WAIT_SECONDS if busy and not poll.records else 0.0)
+
+    def _read_inbox(self, wait_seconds: float) -> None:
+        try:
+            message = self._inbox.get(timeout=wait_seconds) if wait_seconds else self._inbox.get_nowait()
+            while True:
+                message()
+                message = self._inbox.get_nowait()
+        except Empty:
+            return
+
+    # -- assignment ------------------------------------------------------------------------------------------------
+
+    def _rebalance(self, poll: Poll) -> None:
+        if not (poll.lost or poll.revoked or poll.assigned):
+            return
+        self._metrics.rebalances.inc()
+        logger.info("rebalance", assigned=_names(poll.assigned), revoked=_names(poll.revoked), lost=_names(poll.lost))
+        self._forget(poll.lost)
+        deadline = self._clock() + self._settings.rebalance_seconds
+        self._draining.update(dict.fromkeys(poll.revoked, deadline))
+        self._ledger.assign(poll.assigned)
+        self._settled.update(dict.fromkeys(poll.assigned, 0))
+
+    def _release_drained(self, now: float) -> None:
+        """Gives up revoked partitions once all they hold is committed, or their time is up."""
+        if not self._draining or self._committing is not None:
+            return
+        done = {p for p, deadline in self._draining.items() if now >= deadline or not self._ledger.held_in(p)}
+        if done:
+            self._forget(done)
+            self._log.release(done)
+
+    def _forget(self, partitions: Iterable[Partition]) -> None:
+        for partition in partitions:
+            self._ledger.drop([partition])
+            self._settled.pop(partition, None)
+            self._draining.pop(partition, None)
+
+    # -- admission -------------------------------------------------------------------------------------------------
+
+    def _admit(self, records: Sequence[Record]) -> None:
+        if not records:
+            return
+        self._metrics.records_polled.inc(len(records))
+        now = self._clock()
+        jobs: list[Job] = []
+        for record in records:
+            ticket = self._ledger.receive(record.partition, record.offset, len(record.value or b""))
+            jobs.extend(self._open(record, ticket, now))
+        self._ready.extend(self._serve_from_cache(jobs))
+
+    def _open(self, record: Record, ticket: Ticket, now: float) -> list[Job]:
+        """The jobs of a record. One that holds no event is finished here."""
+        try:
+            parsed = parse(record, max_bytes=self._parts.max_event_bytes)
+        except MalformedRecord as error:
+            return self._refuse(record, ticket, Failure(reason=error.reason, message=str(error)))
+        except Exception as error:  # a fault of ours must not stop the stream
+            logger.exception("parse_failed", topic=record.partition.topic, offset=record.offset)
+            message = f"{type(error).__name__} while reading the record"
+            return self._refuse(record, ticket, Failure(reason=FailureReason.INTERNAL_ERROR, message=message))
+        if parsed.ignored:
+            self._metrics.events.labels("ignored").inc(parsed.ignored)
+        if not parsed.events:
+            self._close(ticket, ())
+            return []
+        work = RecordWork(record, ticket, [()] * len(parsed.events), len(parsed.events))
+        return [Job(work, index, event, polled_at=now) for index, event in enumerate(parsed.events)]
+
+    def _refuse(self, record: Record, ticket: Ticket, failure: Failure) -> list[Job]:
+        self._close(ticket, self._parts.judge.malformed(record, failure))
+        return []
+
+    def _serve_from_cache(self, jobs: list[Job]) -> list[Job]:
+        """Finishes the jobs whose object was scored before, without fetching it; returns the others."""
+        objects = [job for job in jobs if isinstance(job.event.image, S3Reference)]
+        if not objects:
+            return jobs
+        references = [job.event.image for job in objects if isinstance(job.event.image, S3Reference)]
+        hashes = self._parts.cache.content_hashes(references)
+        known = [
+            (job, content_hash)
+            for job, content_hash in zip(objects, hashes, strict=True)
+            if content_hash is not None and job.event.sha256 in (None, content_hash.removeprefix("sha256:"))
+        ]
+        if not known:
+            return jobs
+        scores = self._parts.cache.get([score_key(h, job.event.prompt) for job, h in known])
+        served: set[Job] = set()
+        for (job, content_hash), score in zip(known, scores, strict=True):
+            if score is not None:
+                job.content_hash = content_hash
+                self._finish_scored(job, score, cached=True)
+                served.add(job)
+        return [job for job in jobs if job not in served]
+
+    # -- preparation -----------------------------------------------------------------------------------------------
+
+    def _dispatch(self, now: float) -> None:
+        """Hands jobs to the threads that fetch and decode, as many as the pipeline takes without piling up pixels."""
+        while self._ready and self._preparing + len(self._batcher) + self._images_running < self._window:
+            job = self._ready.popleft()
+            if not self._ledger.is_current(job.work.ticket):
+                continue
+            if isinstance(job.event.image, S3Reference) and not self._store_breaker.allow(now):
+                self._retries.push(self._store_breaker.retry_at() + self._jitter(), job)
+                continue
+            self._preparing += 1
+            self._parts.prepare_pool.submit(self._prepare, job)
+
+    def _prepare(self, job: Job) -> None:
+        """On a thread of the pool."""
+        try:
+            outcome = self._parts.preparer.prepare(job, self._flights)
+        except Exception as error:  # noqa: BLE001  # every job must report back
+            failure = error
+            self._inbox.put(lambda: self._on_prepare_failed(job, failure))
+        else:
+            self._inbox.put(lambda: self._on_prepared(job, outcome))
+
+    def _on_prepared(self, job: Job, outcome: Prepared | Known | Parked) -> None:
+        self._preparing -= 1
+        now = self._clock()
+        self._metrics.stage_seconds.labels("fetch").observe(job.fetch_ms / 1000)
+        if isinstance(job.event.image, S3Reference):
+            self._store_breaker.record(True, now)
+        if isinstance(outcome, Known):
+            self._land(job, outcome.score, cached=True)
+        elif isinstance(outcome, Prepared):
+            self._metrics.stage_seconds.labels("decode").observe(job.decode_ms / 1000)
+            self._batcher.add(outcome, now)
+
+    def _on_prepare_failed(self, job: Job, error: Exception) -> None:
+        self._preparing -= 1
+        now = self._clock()
+        if isinstance(error, TransientFetchError):
+            self._retry_later(job, error, now)
+            return
+        if isinstance(error, ImageError):
+            failure = Failure(reason=error.reason, message=str(error), attempts=job.attempts + 1)
+        else:
+            logger.error("prepare_failed", event_id=job.event.id, exc_info=error)
+            failure = Failure(
+                reason=FailureReason.INTERNAL_ERROR, message=f"{type(error).__name__} while preparing the image"
+            )
+        self._give_up(job, failure)
+
+    def _retry_later(self, job: Job, error: TransientFetchError, now: float) -> None:
+        self._metrics.retries.labels("fetch").inc()
+        if isinstance(job.event.image, S3Reference):
+            self._store_breaker.record(False, now)
+            if self._store_breaker.is_open:
+                # The store is down, not this object: the attempt does not count.
+                job.first_failed_at = None
+                self._retries.push(self._store_breaker.retry_at() + self._jitter(), job)
+                return
+        job.attempts += 1
+        if job.first_failed_at is None:
+            job.first_failed_at = now
+        if self._retry_policy.is_exhausted(job.attempts, job.first_failed_at, now):
+            message = f"{error}; gave up after {job.attempts} attempts in {now - job.first_failed_at:.1f} s"
+            self._give_up(job, Failure(reason=FailureReason.FETCH_FAILED, message=message, attempts=job.attempts))
+            return
+        self._retries.push(now + self._retry_policy.delay(job.attempts, self._parts.rng), job)
+
+    def _jitter(self) -> float:
+        return self._parts.rng.uniform(0.0, self._settings.retry_base_seconds)
+
+    # -- the engine ------------------------------------------------------------------------------------------------
+
+    def _start_batches(self, now: float) -> None:
+        while len(self._batcher) and self._batches_running < self._settings.batches_in_flight:
+            probing = self._engine_breaker.is_open
+            if not self._engine_breaker.allow(now):
+                return
+            nothing_follows = not self._preparing and not self._ready
+            batch = self._batcher.next_batch(now, hurry=probing or nothing_follows)
+            if batch is None:
+                return
+            self._batches_running += 1
+            self._images_running += len(batch)
+            self._parts.engine_room.start(batch, lambda result: self._inbox.put(lambda: self._on_batch(result)))
+
+    def _on_batch(self, result: BatchScored | BatchFailed) -> None:
+        self._batches_running -= 1
+        self._images_running -= len(result.batch)
+        now = self._clock()
+        if isinstance(result, BatchScored):
+            self._engine_breaker.record(True, now)
+            for prepared, score in zip(result.batch, result.scores, strict=True):
+                prepared.job.engine_ms = result.milliseconds
+                self._land(prepared.job, score, cached=False)
+            return
+        logger.warning(
+            "batch_failed",
+            size=len(result.batch),
+            engine_is_well=result.engine_is_well,
+            error=f"{type(result.error).__name__}: {result.error}",
+        )
+        self._metrics.retries.labels("engine").inc(len(result.batch))
+        if not result.engine_is_well:
+            self._engine_breaker.trip(now)
+        for prepared in result.batch:
+            job = prepared.job
+            job.engine_failures += result.engine_is_well
+            if job.engine_failures >= ENGINE_FAILURES_TO_BLAME and len(result.batch) == 1:
+                message = f"the engine fails on this image: {type(result.error).__name__}: {result.error}"
+                self._give_up(
+                    job,
+                    Failure(reason=FailureReason.ENGINE_FAILED, message=message[:1000], attempts=job.engine_failures),
+                )
+            else:
+                self._batcher.add(prepared, now)
+
+    # -- outcomes --------------------------------------------------------------------------------------------------
+
+    def _land(self, job: Job, score: CachedScore, *, cached: bool) -> None:
+        """Finishes a job and those that waited for the same image."""
+        self._finish_scored(job, score, cached=cached)
+        for other in self._end_flight(job):
+            self._finish_scored(other, score, cached=True)
+
+    def _give_up(self, job: Job, failure: Failure) -> None:
+        """Fails a job; those that waited for it try for themselves."""
+        self._ready.extend(self._end_flight(job))
+        if self._ledger.is_current(job.work.ticket):
+            self._finish(job, self._parts.judge.failed(job, failure))
+
+    def _end_flight(self, job: Job) -> list[Job]:
+        if job.content_hash is None:
+            return []
+        return self._flights.land(score_key(job.content_hash, job.event.prompt), job)
+
+    def _finish_scored(self, job: Job, score: CachedScore, *, cached: bool) -> None:
+        if self._ledger.is_current(job.work.ticket):
+            self._finish(job, self._parts.judge.scored(job, score, cached=cached))
+
+    def _finish(self, job: Job, outputs: tuple[Output, ...]) -> None:
+        work = job.work
+        work.outputs[job.index] = outputs
+        work.remaining -= 1
+        if not work.remaining:
+            self._close(work.ticket, tuple(itertools.chain.from_iterable(work.outputs)))
+
+    def _close(self, ticket: Ticket, outputs: tuple[Output, ...]) -> None:
+        self._ledger.finish(ticket, outputs, sum(len(output.value) for output in outputs))
+
+    # -- commits ---------------------------------------------------------------------------------------------------
+
+    def _commit(self, now: float) -> None:
+        if self._committing is not None:
+            if now - self._commit_started > self._settings.commit_patience_seconds:
+                raise Fenced(
+                    f"a commit has not returned for {now - self._commit_started:.0f} s; starting over from what is "
+                    "committed"
+                )
+            return
+        in_a_hurry = bool(self._draining) or self._stop_at is not None
+        if now < self._commit_due and not (in_a_hurry and not self._commit_failures):
+            return
+        batch = self._ledger.take()
+        if batch is not None:
+            self._committing = batch
+            self._commit_started = now
+            self._committer.submit(batch)
+
+    def _on_commit(self, outcome: CommitOutcome) -> None:
+        self._committing = None
+        now = self._clock()
+        self._metrics.stage_seconds.labels("commit").observe(outcome.seconds)
+        if outcome.error is None:
+            self._ledger.settle(outcome.batch)
+            self._settled.update((p, o) for p, o in outcome.batch.offsets.items() if p in self._settled)
+            self._commit_failures = 0
+            self._commit_due = now + self._settings.commit_interval_seconds
+            return
+        if not isinstance(outcome.error, CommitFailed):
+            raise outcome.error
+        self._commit_failures += 1
+        self._metrics.commit_failures.inc()
+        delay = self._retry_policy.delay(self._commit_failures, self._parts.rng)
+        self._commit_due = now + delay
+        logger.warning(
+            "commit_failed",
+            error=str(outcome.error),
+            records=outcome.batch.records,
+            failures=self._commit_failures,
+            again_in_seconds=round(delay, 3),
+        )
+
+    # -- pressure --------------------------------------------------------------------------------------------------
+
+    def _relieve_pressure(self) -> None:
+        halted = self._stop_at is not None or self._is_broken()
+        self._paused = partitions_to_pause(self._ledger, self._bounds, halted=halted)
+        self._log.pause(self._paused)
+
+    def _is_broken(self) -> bool:
+        """Something that all events need is down."""
+        return self._store_breaker.is_open or self._engine_breaker.is_open
+
+    def _set_gauges(self, now: float) -> None:
+        if now < self._gauges_due:
+            return
+        self._gauges_due = now + GAUGE_SECONDS
+        lag = self._log.lag().by_partition
+        metrics = self._metrics
+        metrics.set_lag({(p.topic, p.number): records for p, records in lag.items()})
+        metrics.records_in_flight.set(self._ledger.held)
+        metrics.bytes_in_flight.set(self._ledger.held_bytes)
+        metrics.partitions_paused.set(len(self._paused))
+        metrics.breaker_open.set(self._is_broken())
+        # A restart would not mend a store that is down: that is the breaker's affair, not the watchdog's.
+        stuck = () if self._is_broken() else (p for p in self._settled if lag.get(p) or self._ledger.held_in(p))
+        self._watchdog.observe(self._settled, frozenset(stuck), now)
+
+
+def _names(partitions: Iterable[Partition]) -> list[str]:
+    return [f"{p.topic}/{p.number}" for p in sorted(partitions)]

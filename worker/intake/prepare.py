@@ -1,0 +1,129 @@
+"""From an event to the views an engine takes, or to scores known before. Runs on many threads."""
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas import FailureReason, ImageEvent, S3Reference
+from worker.cache.score_cache import CachedScore, ScoreCache, ScoreKey
+from worker.images.decode import decode
+from worker.images.errors import ImageError
+from worker.images.fetch import FetchedImage, Fetcher
+from worker.images.views import make_views
+from worker.intake.work import Job
+from worker.view import ViewSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Ready for the engine."""
+
+    job: Job
+    key: ScoreKey
+    views: Mapping[str, NDArray[np.uint8]]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Scored before."""
+
+    job: Job
+    score: CachedScore
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """The same image is being scored for another event; its outcome will serve both."""
+
+    job: Job
+
+
+class SingleFlight:
+    """Sees that one image and prompt is scored once at a time, however many events carry it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._leaders: dict[ScoreKey, Job] = {}
+
+    def lead(self, key: ScoreKey, job: Job) -> bool:
+        """True when the job is to be scored; False when it was parked with the one that is."""
+        with self._lock:
+            leader = self._leaders.setdefault(key, job)
+            if leader is job:
+                return True
+            leader.waiting.append(job)
+            return False
+
+    def land(self, key: ScoreKey, job: Job) -> list[Job]:
+        """Ends a flight; returns the jobs that were parked with it."""
+        with self._lock:
+            if self._leaders.get(key) is not job:
+                return []
+            del self._leaders[key]
+            waiting, job.waiting = job.waiting, []
+            return waiting
+
+
+class Preparer:
+    """Fetches, hashes, looks up, decodes and cuts views; one call an event, safe from many threads."""
+
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        cache: ScoreCache,
+        views: Mapping[str, ViewSpec],
+        *,
+        max_pixels: int,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._fetcher = fetcher
+        self._cache = cache
+        self._views = views
+        self._max_pixels = max_pixels
+        self._clock = clock
+
+    def prepare(self, job: Job, flights: SingleFlight) -> Prepared | Known | Parked:
+        """What is to be done for the job. Raises ImageError or TransientFetchError; the flight is then over."""
+        started = self._clock()
+        fetched = self._fetcher.fetch(job.event.image)
+        content_hash = verified_hash(job.event, fetched)
+        job.content_hash = content_hash
+        job.fetch_ms = (self._clock() - started) * 1000
+        self._remember_alias(job.event, fetched, content_hash)
+        key = score_key(content_hash, job.event.prompt)
+        if not flights.lead(key, job):
+            return Parked(job)
+        cached = self._cache.get([key])[0]
+        if cached is not None:
+            return Known(job, cached)
+        started = self._clock()
+        views = make_views(decode(fetched.data, max_pixels=self._max_pixels), self._views)
+        job.decode_ms = (self._clock() - started) * 1000
+        return Prepared(job, key, views)
+
+    def _remember_alias(self, event: ImageEvent, fetched: FetchedImage, content_hash: str) -> None:
+        if isinstance(event.image, S3Reference):
+            fetched_as = event.image.model_copy(update={"etag": fetched.etag, "version_id": fetched.version_id})
+            self._cache.put({}, {event.image: content_hash, fetched_as: content_hash})
+
+
+def verified_hash(event: ImageEvent, fetched: FetchedImage) -> str:
+    """The content hash. Raises ImageError when the event promised other bytes."""
+    digest = hashlib.sha256(fetched.data).hexdigest()
+    if event.sha256 is not None and event.sha256 != digest:
+        raise ImageError(
+            FailureReason.HASH_MISMATCH,
+            f"the image's sha256 is {digest}, the event promised {event.sha256}; "
+            "send the event again for what is stored now",
+        )
+    return f"sha256:{digest}"
+
+
+def score_key(content_hash: str, prompt: str | None) -> ScoreKey:
+    prompt_hash = hashlib.sha256(prompt.encode()).hexdigest()[:32] if prompt else None
+    return ScoreKey(content_hash, prompt_hash)

@@ -1,0 +1,52 @@
+"""When to try again: exponential backoff with full jitter, and the heap of those that wait."""
+
+import heapq
+import itertools
+import random
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How patiently transient faults are met.
+
+    The delay before attempt n+1 is uniform in [0, min(max, base·2ⁿ)]: "full jitter", as in Brooker, "Exponential
+    Backoff And Jitter" (AWS Architecture Blog, 2015).
+    """
+
+    max_attempts: int
+    base_seconds: float
+    max_seconds: float
+    deadline_seconds: float
+
+    def delay(self, attempts: int, rng: random.Random) -> float:
+        """Seconds to wait after so many failed attempts."""
+        ceiling = min(self.max_seconds, self.base_seconds * 2.0 ** min(attempts, 30))
+        return rng.uniform(0.0, ceiling)
+
+    def is_exhausted(self, attempts: int, first_failed_at: float, now: float) -> bool:
+        return attempts >= self.max_attempts or now - first_failed_at >= self.deadline_seconds
+
+
+@dataclass(slots=True)
+class DueHeap(Generic[T]):
+    """Things to be done later, in the order they fall due."""
+
+    _heap: list[tuple[float, int, T]] = field(default_factory=list)
+    _tie: itertools.count[int] = field(default_factory=itertools.count)
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def push(self, due: float, item: T) -> None:
+        heapq.heappush(self._heap, (due, next(self._tie), item))
+
+    def pop_due(self, now: float) -> list[T]:
+        """All that fell due by `now`, earliest first."""
+        due: list[T] = []
+        while self._heap and self._heap[0][0] <= now:
+            due.append(heapq.heappop(self._heap)[2])
+        return due

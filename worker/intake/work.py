@@ -1,0 +1,52 @@
+"""What is under way: a record and the events it carries."""
+
+from dataclasses import dataclass, field
+
+from schemas import ImageEvent, Source, Timings
+from worker.intake.ledger import Ticket
+from worker.intake.log import Output, Record
+
+
+@dataclass(slots=True, eq=False)
+class RecordWork:
+    """A record whose events are judged one by one; it is finished when the last of them is."""
+
+    record: Record
+    ticket: Ticket
+    outputs: list[tuple[Output, ...]]
+    remaining: int
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One event on its way to a verdict. Times are seconds of the monotonic clock, stages in milliseconds."""
+
+    work: RecordWork
+    index: int
+    event: ImageEvent
+    polled_at: float
+    content_hash: str | None = None
+    attempts: int = 0
+    first_failed_at: float | None = None
+    engine_failures: int = 0
+    fetch_ms: float = 0.0
+    decode_ms: float = 0.0
+    engine_ms: float = 0.0
+    waiting: list["Job"] = field(default_factory=list)
+    """Jobs of the same image and prompt that wait for this one's scores."""
+
+    @property
+    def source(self) -> Source:
+        return source_of(self.work.record, self.index)
+
+    def timings(self, now: float) -> Timings:
+        return Timings(
+            fetch_ms=round(self.fetch_ms, 3),
+            decode_ms=round(self.decode_ms, 3),
+            engine_ms=round(self.engine_ms, 3),
+            total_ms=round((now - self.polled_at) * 1000, 3),
+        )
+
+
+def source_of(record: Record, index: int = 0) -> Source:
+    return Source(topic=record.partition.topic, partition=record.partition.number, offset=record.offset, index=index)
