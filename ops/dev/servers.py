@@ -3,6 +3,7 @@
 import json
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -96,6 +97,8 @@ class KafkaServer(Server):
         return [*self._java("kafka.Kafka"), str(self._properties)]
 
     def answers(self) -> bool:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=1.0):
+            pass  # a KafkaAdminClient that finds nobody leaves its thread behind
         client = KafkaAdminClient(bootstrap_servers=self.bootstrap_servers, bootstrap_timeout_ms=1000)
         try:
             # A broker that comes back after a crash answers before it leads its partitions again.
