@@ -1,16 +1,43 @@
-"""One settings tree: a YAML file, overridden by SLUICE_* variables (`SLUICE_KAFKA__BOOTSTRAP_SERVERS`)."""
+"""One settings tree: a YAML file, overridden by SLUICE_* variables (`SLUICE_KAFKA__BOOTSTRAP_SERVERS`).
 
+No message repeats a value that came from a file or a variable: it may be a secret in the wrong place.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, SecretStr, StringConstraints
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError as VariableError
+
+from schemas.explain import Problem, problems, suggestion
+from worker.yaml_document import YamlDocument, YamlError, read_yaml
+
+PREFIX = "SLUICE_"
+DELIMITER = "__"
 
 TopicName = Annotated[str, StringConstraints(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$")]
 
 
+class SettingsError(Exception):
+    """The settings cannot be used. Each line names a problem: file and line, or variable, and what is expected."""
+
+
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class TopicSettings(Section):
@@ -20,6 +47,13 @@ class TopicSettings(Section):
     verdicts: TopicName = "images.verdicts"
     review: TopicName = "images.review"
     dead: TopicName = "images.dead"
+
+    @model_validator(mode="after")
+    def _are_distinct(self) -> Self:
+        names = [self.images, self.verdicts, self.review, self.dead]
+        if len(set(names)) < len(names):
+            raise ValueError("two topics have one name; images, verdicts, review and dead must all differ")
+        return self
 
 
 class KafkaSettings(Section):
@@ -45,6 +79,25 @@ class KafkaSettings(Section):
     ssl_certfile: Path | None = None
     ssl_keyfile: Path | None = None
 
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        sasl = self.security_protocol.startswith("SASL_")
+        credentials = {
+            "sasl_mechanism": self.sasl_mechanism,
+            "sasl_username": self.sasl_username,
+            "sasl_password": self.sasl_password,
+        }
+        absent = [name for name, value in credentials.items() if value is None]
+        if sasl and absent:
+            raise ValueError(f"security_protocol {self.security_protocol} needs {' and '.join(absent)}")
+        if not sasl and len(absent) < len(credentials):
+            raise ValueError("sasl_* are set, but security_protocol is neither SASL_PLAINTEXT nor SASL_SSL")
+        if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
+            raise ValueError("ssl_certfile and ssl_keyfile go together; one of them is absent")
+        if self.security_protocol not in ("SSL", "SASL_SSL") and (self.ssl_cafile or self.ssl_certfile):
+            raise ValueError("ssl_* are set, but security_protocol is neither SSL nor SASL_SSL")
+        return self
+
 
 class RedisSettings(Section):
     """The cache. Without it everything still works, slower."""
@@ -53,6 +106,13 @@ class RedisSettings(Section):
     ttl_seconds: PositiveInt = 30 * 24 * 3600
     timeout_seconds: PositiveFloat = 0.5
 
+    @field_validator("url")
+    @classmethod
+    def _has_a_known_scheme(cls, url: SecretStr) -> SecretStr:
+        if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        return url
+
 
 class S3Settings(Section):
     """Where objects are read. Without `endpoint_url`: AWS. Credentials come by boto3's own chain, never from here."""
@@ -60,6 +120,13 @@ class S3Settings(Section):
     endpoint_url: str | None = None
     region: str | None = None
     addressing_style: Literal["auto", "path", "virtual"] = "auto"
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _is_an_address_without_credentials(cls, url: str | None) -> str | None:
+        if url is not None and not re.fullmatch(r"https?://[^\s/@?#]+/?", url):
+            raise ValueError("must be http(s)://host[:port], without credentials or path")
+        return url
 
 
 class HttpSettings(Section):
@@ -87,8 +154,8 @@ class ImageSettings(Section):
 class IntakeSettings(Section):
     """How much work is under way at once, and how patiently faults are met."""
 
-    prepare_threads: PositiveInt | None = None
-    """Threads that fetch and decode; absent: twice the processors."""
+    prepare_threads: PositiveInt = 16
+    """Threads that fetch and decode; more than processors, because they mostly wait for others' servers."""
     max_records_in_flight: PositiveInt = 2000
     max_bytes_in_flight: PositiveInt = 256 * 1024 * 1024
     max_records_per_partition: PositiveInt = 1000
@@ -101,7 +168,18 @@ class IntakeSettings(Section):
     retry_max_seconds: PositiveFloat = 20.0
     retry_deadline_seconds: PositiveFloat = 120.0
     drain_seconds: PositiveFloat = 20.0
+    rebalance_seconds: PositiveFloat = 5.0
+    """How long partitions that move to another worker may hold up the group to finish what is under way."""
+    commit_patience_seconds: PositiveFloat = 60.0
     stall_seconds: PositiveFloat = 60.0
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.batch_size > self.max_records_in_flight:
+            raise ValueError("batch_size is more than max_records_in_flight, so that no batch could ever be full")
+        if self.retry_base_seconds > self.retry_max_seconds:
+            raise ValueError("retry_base_seconds is more than retry_max_seconds")
+        return self
 
 
 class TelemetrySettings(Section):
@@ -117,11 +195,11 @@ class Settings(BaseSettings):
     """Everything that can be set. `model` is a name in the model repository or a path to a manifest."""
 
     model_config = SettingsConfigDict(
-        env_prefix="SLUICE_",
-        env_nested_delimiter="__",
+        env_prefix=PREFIX,
+        env_nested_delimiter=DELIMITER,
         extra="forbid",
         frozen=True,
-        nested_model_default_partial_update=True,
+        hide_input_in_errors=True,
     )
 
     model: str = "mst-lite"
@@ -134,3 +212,124 @@ class Settings(BaseSettings):
     images: ImageSettings = ImageSettings()
     intake: IntakeSettings = IntakeSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+
+    @model_validator(mode="after")
+    def _can_take_an_inflight_record(self) -> Self:
+        if self.kafka.max_message_bytes > self.intake.max_bytes_in_flight:
+            raise ValueError(
+                "kafka.max_message_bytes is more than intake.max_bytes_in_flight: a record could not enter"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is passed: the process's variables come in by `load_settings`, where a typo is found."""
+        return (init_settings,)
+
+
+def load_settings(path: Path | None, env: Mapping[str, str]) -> Settings:
+    """The settings of a file, overridden by the SLUICE_* variables of `env`.
+
+    Relative paths of the file count from its folder, those of variables from the present one. A variable that is set
+    to nothing counts as absent. Raises SettingsError.
+    """
+    variables = {name: value for name, value in env.items() if value and _is_ours(name)}
+    _refuse_unknown(variables)
+    try:
+        document = read_yaml(path) if path is not None else None
+        overrides = _Variables(variables)()
+    except YamlError as error:
+        raise SettingsError(str(error)) from None
+    except VariableError as error:
+        # The message names the field, its cause repeats the value.
+        raise SettingsError(f'SLUICE_*: {error}: expected JSON, such as ["./images"]') from None
+    data = _resolved(document.data, path.parent) if document is not None and path is not None else {}
+    try:
+        return Settings(**_merged(data, overrides))
+    except ValidationError as error:
+        known = [name.rpartition(".")[2] for name in _names(Settings)]
+        lines = [_line(problem, document, variables) for problem in problems(error, known=known, echo=False)]
+        raise SettingsError("\n".join(lines)) from None
+
+
+class _Variables(EnvSettingsSource):
+    """The variables of a mapping rather than of the process."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._given = variables
+        super().__init__(Settings)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return {name.lower(): value for name, value in self._given.items()}
+
+
+_KUBERNETES = re.compile(r"SLUICE_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+"""What Kubernetes puts into every pod beside a Service whose name begins with `sluice`."""
+
+
+def _is_ours(name: str) -> bool:
+    return name.upper().startswith(PREFIX) and not _KUBERNETES.fullmatch(name)
+
+
+def _refuse_unknown(variables: Mapping[str, str]) -> None:
+    """A mistyped variable would otherwise be passed over in silence."""
+    known = [f"{PREFIX}{name.replace('.', DELIMITER)}".upper() for name in _names(Settings)]
+    unknown = [name for name in variables if name.upper() not in known]
+    if unknown:
+        lines = [f"{name}: no such setting{suggestion(name.upper(), known)}" for name in sorted(unknown)]
+        raise SettingsError("\n".join(lines))
+
+
+def _names(model: type[BaseModel]) -> Iterator[str]:
+    """Every setting with its path: `kafka`, `kafka.topics`, `kafka.topics.images`."""
+    for name, field in model.model_fields.items():
+        yield name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from (f"{name}.{inner}" for inner in _names(field.annotation))
+
+
+def _resolved(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The file's data with its relative paths counted from its folder; wrong types are left for validation to name."""
+
+    def resolve(value: object) -> object:
+        return str((folder / Path(value).expanduser()).resolve()) if isinstance(value, str) and value else value
+
+    resolved = dict(data)
+    if "policy" in data:
+        resolved["policy"] = resolve(data["policy"])
+    model = data.get("model")
+    if isinstance(model, str) and ("/" in model or model.endswith(".json")):
+        resolved["model"] = resolve(model)
+    files, kafka = data.get("files"), data.get("kafka")
+    if isinstance(files, dict) and isinstance(files.get("roots"), list):
+        resolved["files"] = files | {"roots": [resolve(root) for root in files["roots"]]}
+    if isinstance(kafka, dict):
+        paths = ("ssl_cafile", "ssl_certfile", "ssl_keyfile")
+        resolved["kafka"] = {name: resolve(value) if name in paths else value for name, value in kafka.items()}
+    return resolved
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over` laid over it, section by section."""
+    merged = dict(base)
+    for name, value in over.items():
+        below = merged.get(name)
+        merged[name] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _line(problem: Problem, document: YamlDocument | None, variables: Mapping[str, str]) -> str:
+    """A problem with where its value came from: the variable that set it, or the line of the file."""
+    keys = [part for part in problem.path if isinstance(part, str)]
+    setting = f"{PREFIX}{DELIMITER.join(keys)}".upper()
+    by_variable = [name for name in variables if f"{setting}{DELIMITER}".startswith(f"{name.upper()}{DELIMITER}")]
+    if by_variable:
+        return f"{by_variable[0]}: {problem}"
+    return f"{document.at(problem.path)}: {problem}" if document is not None else str(problem)
