@@ -1,0 +1,38 @@
+"""What every fetcher promises."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from schemas import FailureReason, ImageReference
+from worker.images.errors import ImageError
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedImage:
+    """The encoded image, and what the store calls this state of it."""
+
+    data: bytes = field(repr=False)
+    etag: str | None = None
+    version_id: str | None = None
+
+
+class Fetcher(Protocol):
+    """From a reference to bytes. Safe to call from many threads."""
+
+    def fetch(self, reference: ImageReference) -> FetchedImage:
+        """The bytes, at most `images.max_bytes` of them, within about `images.fetch_timeout_seconds`.
+
+        Raises ImageError where trying again would not help, TransientFetchError where it may. Their messages name the
+        place without what is secret in it: credentials and queries of URLs are left out.
+        """
+
+    def close(self) -> None:
+        """Ends its connections. It must not be used afterwards."""
+
+
+def too_large(place: str, size: int, max_bytes: int, *, at_least: bool = False) -> ImageError:
+    """The refusal of an image whose encoded bytes are too many."""
+    return ImageError(
+        FailureReason.IMAGE_TOO_LARGE,
+        f"{place} has {'more than ' if at_least else ''}{size} bytes, and images.max_bytes is {max_bytes}",
+    )

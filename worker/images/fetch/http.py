@@ -1,0 +1,133 @@
+"""Images on web servers."""
+
+import ssl
+from functools import partial
+from http import HTTPStatus
+
+import httpcore
+import httpx
+
+from schemas import FailureReason, HttpReference
+from worker.images.errors import ImageError, TransientFetchError
+from worker.images.fetch.addresses import is_listed
+from worker.images.fetch.base import FetchedImage, too_large
+from worker.images.fetch.network import Deadline, GuardedNetwork
+from worker.settings import HttpSettings
+
+_REDIRECTS = {301, 302, 303, 307, 308}
+_TRANSIENT = {408, 425, 429}
+_DENIED = {401, 403, 407, 451}
+_HEADERS = ((b"User-Agent", b"sluice"), (b"Accept", b"image/*"), (b"Accept-Encoding", b"identity"))
+
+
+class HttpFetcher:
+    """Fetches with GET from the hosts the settings allow, following a few redirects, each checked like the first.
+
+    It stands on httpcore, the engine of httpx, because there the sockets can be replaced: see GuardedNetwork. Proxies
+    and credentials of the environment are not used. `ssl_context` decides which certificates are trusted; absent: those
+    of the system and of certifi.
+    """
+
+    def __init__(
+        self,
+        settings: HttpSettings,
+        *,
+        max_bytes: int,
+        timeout_seconds: float,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._settings = settings
+        self._max_bytes = max_bytes
+        self._timeout_seconds = timeout_seconds
+        self._deadline = Deadline()
+        self._is_listed = partial(is_listed, allowed_hosts=settings.allowed_hosts)
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=ssl_context or httpcore.default_ssl_context(),
+            max_connections=None,  # the threads that fetch are the bound
+            max_keepalive_connections=32,
+            keepalive_expiry=15.0,
+            network_backend=GuardedNetwork(self._is_listed, self._deadline),
+        )
+
+    def fetch(self, reference: HttpReference) -> FetchedImage:
+        self._deadline.start(self._timeout_seconds)
+        url = _parse(reference.url)
+        for _ in range(self._settings.max_redirects + 1):
+            self._check(url)
+            answer = self._get(url)
+            if isinstance(answer, FetchedImage):
+                return answer
+            url = answer
+        raise ImageError(
+            FailureReason.REFERENCE_REFUSED,
+            f"more than http.max_redirects = {self._settings.max_redirects} redirects, the last to {_place(url)}",
+        )
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def _check(self, url: httpx.URL) -> None:
+        if url.scheme not in ("http", "https") or not url.host:
+            raise ImageError(FailureReason.REFERENCE_REFUSED, f"{_place(url)} is not an http or https address")
+        if url.userinfo:
+            raise ImageError(FailureReason.REFERENCE_REFUSED, f"{_place(url)} carries credentials before its host")
+        if self._settings.allowed_hosts and not self._is_listed(url.host):
+            raise ImageError(FailureReason.REFERENCE_REFUSED, f"{url.host} is not one of http.allowed_hosts")
+
+    def _get(self, url: httpx.URL) -> FetchedImage | httpx.URL:
+        """The image, or where the server says it is."""
+        place = _place(url)
+        target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+        try:
+            with self._pool.stream("GET", target, headers=[*_HEADERS, (b"Host", url.netloc)]) as response:
+                headers = {name.lower().decode("latin-1"): value.decode("latin-1") for name, value in response.headers}
+                if response.status in _REDIRECTS:
+                    return _parse(headers.get("location", ""), base=url)
+                _check_status(response.status, place)
+                encoding = headers.get("content-encoding", "identity").lower()
+                if encoding != "identity":
+                    raise ImageError(
+                        FailureReason.UNSUPPORTED_FORMAT,
+                        f"{place} was sent packed ({encoding!r}), which was not asked for",
+                    )
+                return FetchedImage(self._read(response, headers, place), etag=headers.get("etag"))
+        except httpcore.TimeoutException as error:
+            raise TransientFetchError(f"{place} took more than {self._timeout_seconds:g} seconds") from error
+        except (httpcore.LocalProtocolError, httpcore.UnsupportedProtocol) as error:
+            raise ImageError(FailureReason.REFERENCE_REFUSED, f"{place} cannot be asked for: {error}") from error
+        except (httpcore.NetworkError, httpcore.ProtocolError) as error:
+            raise TransientFetchError(f"{place}: {error or 'the connection broke'}") from error
+
+    def _read(self, response: httpcore.Response, headers: dict[str, str], place: str) -> bytes:
+        announced = headers.get("content-length", "")
+        if announced.isdecimal() and int(announced) > self._max_bytes:
+            raise too_large(place, int(announced), self._max_bytes)
+        data = bytearray()
+        for chunk in response.iter_stream():
+            data += chunk
+            if len(data) > self._max_bytes:
+                raise too_large(place, self._max_bytes, self._max_bytes, at_least=True)
+        return bytes(data)
+
+
+def _parse(text: str, base: httpx.URL | None = None) -> httpx.URL:
+    try:
+        return base.join(text) if base else httpx.URL(text)
+    except (httpx.InvalidURL, ValueError):
+        # the parser's message repeats parts of the address, which may be secret
+        whose = f"the redirect of {_place(base)}" if base else "the url"
+        raise ImageError(FailureReason.REFERENCE_REFUSED, f"{whose} is not a valid address") from None
+
+
+def _place(url: httpx.URL) -> str:
+    """The address for people: without user, password, query (signed links) and fragment."""
+    return str(url.copy_with(userinfo=b"", query=None, fragment=None))
+
+
+def _check_status(status: int, place: str) -> None:
+    if status == HTTPStatus.OK:
+        return
+    if status >= 500 or status in _TRANSIENT:
+        raise TransientFetchError(f"{place} answered {status}")
+    reason = FailureReason.ACCESS_DENIED if status in _DENIED else FailureReason.IMAGE_NOT_FOUND
+    raise ImageError(reason, f"{place} answered {status}")

@@ -1,0 +1,127 @@
+"""Images in S3 and stores that speak like it."""
+
+import time
+from typing import Any
+
+import boto3
+import botocore.exceptions
+import urllib3.exceptions
+from botocore.config import Config
+
+from schemas import FailureReason, S3Reference
+from worker.images.errors import ImageError, TransientFetchError
+from worker.images.fetch.base import FetchedImage, too_large
+from worker.settings import S3Settings
+
+_CHUNK_BYTES = 256 * 1024
+
+_NOT_FOUND = {"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "NotFound", "404", "405", "MethodNotAllowed"}
+_DENIED = {"AccessDenied", "AllAccessDisabled", "AccountProblem", "InvalidObjectState", "403", "Forbidden"}
+_CHANGED = {"PreconditionFailed", "412"}
+_REFUSED = {
+    "InvalidArgument",
+    "InvalidBucketName",
+    "InvalidRequest",
+    "InvalidURI",
+    "KeyTooLongError",
+    "400",
+    "BadRequest",
+}
+
+
+class S3Fetcher:
+    """Reads objects with GetObject, by version where the reference names one.
+
+    An ETag in the reference is a condition: an object that has changed since is refused, not judged in place of the
+    other. Botocore does not try again by itself, since the intake does, with one patience for everything. Faults of the
+    credentials are transient: they are this worker's, not the image's.
+    """
+
+    def __init__(self, settings: S3Settings, *, max_bytes: int, timeout_seconds: float, max_connections: int) -> None:
+        self._max_bytes = max_bytes
+        self._timeout_seconds = timeout_seconds
+        self._client: Any = boto3.session.Session().client(
+            "s3",
+            endpoint_url=settings.endpoint_url,
+            region_name=settings.region,
+            config=Config(
+                signature_version="s3v4",
+                s3={"addressing_style": settings.addressing_style},
+                connect_timeout=timeout_seconds / 2,
+                read_timeout=timeout_seconds / 2,
+                retries={"total_max_attempts": 1},
+                max_pool_connections=max_connections,
+                tcp_keepalive=True,
+                response_checksum_validation="when_required",  # decoding and the event's sha256 tell broken bytes
+            ),
+        )
+
+    def fetch(self, reference: S3Reference) -> FetchedImage:
+        place = f"s3://{reference.bucket}/{reference.key}"
+        ends_at = time.monotonic() + self._timeout_seconds
+        try:
+            answer = self._client.get_object(**_request(reference))
+            with answer["Body"] as stream:
+                _check_etag(reference.etag, answer.get("ETag"), place)
+                size = answer.get("ContentLength") or 0
+                if size > self._max_bytes:
+                    raise too_large(place, size, self._max_bytes)
+                data = self._read(stream, ends_at, place)
+        except botocore.exceptions.ClientError as error:
+            raise _refusal(error, place) from error
+        except (botocore.exceptions.ParamValidationError, botocore.exceptions.EndpointProviderError) as error:
+            raise ImageError(FailureReason.REFERENCE_REFUSED, f"{place} cannot be asked for: {error}") from error
+        except (botocore.exceptions.BotoCoreError, urllib3.exceptions.HTTPError, OSError) as error:
+            raise TransientFetchError(f"{place}: {error}") from error
+        return FetchedImage(data, etag=_bare(answer.get("ETag")), version_id=answer.get("VersionId"))
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _read(self, stream: Any, ends_at: float, place: str) -> bytes:
+        """The body as it arrives: `read1` returns what is there, so a store that drips is seen to be slow."""
+        data = bytearray()
+        while chunk := stream.read1(_CHUNK_BYTES):
+            data += chunk
+            if len(data) > self._max_bytes:
+                raise too_large(place, self._max_bytes, self._max_bytes, at_least=True)
+            if time.monotonic() > ends_at:
+                raise TransientFetchError(f"{place} took more than {self._timeout_seconds:g} seconds")
+        return bytes(data)
+
+
+def _request(reference: S3Reference) -> dict[str, str]:
+    request = {"Bucket": reference.bucket, "Key": reference.key}
+    if reference.version_id is not None:
+        request["VersionId"] = reference.version_id
+    if reference.etag is not None:
+        request["IfMatch"] = f'"{_bare(reference.etag)}"'
+    return request
+
+
+def _check_etag(promised: str | None, found: str | None, place: str) -> None:
+    """Not every store knows If-Match."""
+    if promised is not None and _bare(promised) != _bare(found):
+        raise ImageError(
+            FailureReason.HASH_MISMATCH, f"{place} has etag {_bare(found)}, and the event names {_bare(promised)}"
+        )
+
+
+def _bare(etag: str | None) -> str | None:
+    """As S3 notifications write it: without the quotes of HTTP."""
+    return etag and etag.strip('"')
+
+
+def _refusal(error: botocore.exceptions.ClientError, place: str) -> Exception:
+    details = error.response.get("Error", {})
+    code = str(details.get("Code", ""))
+    said = f"{place}: {code} {details.get('Message', '')}".rstrip()
+    if code in _NOT_FOUND:
+        return ImageError(FailureReason.IMAGE_NOT_FOUND, said)
+    if code in _DENIED:
+        return ImageError(FailureReason.ACCESS_DENIED, said)
+    if code in _CHANGED:
+        return ImageError(FailureReason.HASH_MISMATCH, f"{said}: the object is no longer what the event names")
+    if code in _REFUSED:
+        return ImageError(FailureReason.REFERENCE_REFUSED, said)
+    return TransientFetchError(said)
