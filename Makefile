@@ -1,0 +1,76 @@
+# Everything a person does with this tree. `make` or `make help` tells what there is.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+BIN := .venv/bin
+# What `make test` leaves out. Tests that need an NVIDIA GPU run with: make test SELECT=gpu
+SELECT := not gpu
+
+.PHONY: help
+help: ## Tell what can be made
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(BIN)/.runtime ## Judge sample images in one process, without servers: a table and an HTML report
+	@$(BIN)/sluice demo
+
+.PHONY: test
+test: prerequisites $(BIN)/.dev ## Run all tests but gpu; real Kafka, Redis and S3 start by themselves
+	$(BIN)/python -m pytest -m "$(SELECT)"
+
+.PHONY: lint
+lint: $(BIN)/.dev ## Check style, types, layers and that the generated schemas are fresh
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: bench
+bench: prerequisites $(BIN)/.dev ## Measure throughput and write the table
+	$(BIN)/python -m ops.benchmarks
+
+.PHONY: servers
+servers: prerequisites $(BIN)/.dev ## Start Kafka, Redis and S3 on loopback for trying things, and write .run/dev.yaml
+	@$(BIN)/python -m ops.dev start
+
+.PHONY: servers-stop
+servers-stop: $(BIN)/.dev ## Stop them
+	@$(BIN)/python -m ops.dev stop
+
+.PHONY: constraints
+constraints: $(BIN)/.dev ## Compile constraints.txt afresh, with the newest versions
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate \
+	    --custom-compile-command "make constraints" --extra dev --extra train --extra serve \
+	    --output-file constraints.txt pyproject.toml
+
+.PHONY: clean
+clean: servers-stop ## Stop the servers and remove the environment and all data
+	rm -rf .venv .run
+
+.PHONY: prerequisites
+prerequisites:
+	@ops/dev/prerequisites.sh
+
+# The first python3 of these that is new enough.
+python = $(shell for candidate in python3 python3.13 python3.12 python3.11; do \
+    $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$candidate; break; }; done)
+
+$(BIN)/python:
+	@test -n "$(python)" || { echo "error: Sluice needs Python 3.11 or newer, and no python3 on the PATH is" >&2; exit 1; }
+	@$(python) -c 'import ensurepip' 2>/dev/null || { \
+	    echo "error: $(python) cannot make environments: install its venv package (Debian: apt-get install python3-venv)" >&2; exit 1; }
+	$(python) -m venv .venv
+
+# What runs: no torch. Installed again when the dependencies change.
+$(BIN)/.runtime: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing Sluice into .venv (a minute, the first time) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+# What tests and linters need besides: torch among it, some 5 GB.
+$(BIN)/.dev: $(BIN)/.runtime
+	@echo "Installing what tests and linters need into .venv (minutes, the first time: torch is large) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,train]'
+	@touch $@

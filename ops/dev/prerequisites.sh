@@ -1,0 +1,28 @@
+#!/bin/sh
+# Sees to the programs that the tests need beside Python: java (17 or newer), mvn, redis-server.
+# As root on Debian it installs what is missing; anywhere else it names it and fails, having done nothing.
+set -eu
+
+missing=""
+need() { # program, Debian package
+    command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
+}
+need java default-jre-headless
+need mvn maven
+need redis-server redis-server
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" = 0 ] && [ -f /etc/debian_version ] && command -v apt-get >/dev/null 2>&1; then
+    echo "Installing$missing with apt-get ..."
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    # shellcheck disable=SC2086 # a list of words
+    exec apt-get install -qq -y --no-install-recommends $missing </dev/null
+fi
+
+echo "error: the tests start real servers and need programs that are not on the PATH." >&2
+echo "Debian's packages for them are:$missing" >&2
+echo "On Debian or Ubuntu: sudo apt-get install$missing" >&2
+echo "On macOS: brew install openjdk maven redis" >&2
+echo "Nothing was installed or changed." >&2
+exit 1
