@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "samples"
+SAMPLE_IMAGES = FOLDER / "images"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,6 @@ def load_samples() -> Sequence[Sample]:
     """The samples, in the order of samples.csv."""
     with (FOLDER / "samples.csv").open(newline="", encoding="utf-8") as file:
         return [
-            Sample(FOLDER / "images" / row["image"], row["generator"], row["prompt"], float(row["mos_quality"]))
+            Sample(SAMPLE_IMAGES / row["image"], row["generator"], row["prompt"], float(row["mos_quality"]))
             for row in csv.DictReader(file)
         ]

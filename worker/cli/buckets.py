@@ -1,0 +1,47 @@
+"""Lists what lies below an `s3://` prefix."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from schemas import S3Reference
+from worker.cli.errors import CommandFailed
+from worker.cli.sources import ListObjects
+from worker.images.fetch.s3 import build_client
+from worker.settings import Settings
+
+
+def object_lister(settings: Settings, *, versions: bool = False) -> ListObjects:
+    """A function that lists a prefix, page by page, each object with its ETag, and its present version if asked for.
+
+    The client is made when a listing begins. The listing raises CommandFailed for what the store refuses.
+    """
+
+    def list_objects(bucket: str, prefix: str) -> Iterator[S3Reference]:
+        try:
+            client = build_client(settings)
+            yield from (_present_versions if versions else _objects)(client, bucket, prefix)
+        except ClientError as error:
+            said = error.response.get("Error", {})
+            raise CommandFailed(f"s3://{bucket}/{prefix}: {said.get('Code')}: {said.get('Message')}") from error
+        except BotoCoreError as error:
+            raise CommandFailed(f"s3://{bucket}/{prefix}: {error}") from error
+
+    return list_objects
+
+
+def _objects(client: Any, bucket: str, prefix: str) -> Iterator[S3Reference]:
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        for found in page.get("Contents", ()):
+            yield S3Reference(bucket=bucket, key=found["Key"], etag=found["ETag"].strip('"'))
+
+
+def _present_versions(client: Any, bucket: str, prefix: str) -> Iterator[S3Reference]:
+    for page in client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix):
+        for found in page.get("Versions", ()):
+            if found["IsLatest"]:
+                # A bucket without versioning calls its only version "null", which is none.
+                version = None if found["VersionId"] == "null" else found["VersionId"]
+                etag = found["ETag"].strip('"')
+                yield S3Reference(bucket=bucket, key=found["Key"], version_id=version, etag=etag)

@@ -1,0 +1,33 @@
+"""What people see: two consoles, and text from outside made safe for a terminal."""
+
+import re
+
+from rich.console import Console
+from rich.text import Text
+
+from schemas import Failure, Route
+
+out = Console()
+err = Console(stderr=True)
+
+STYLES = {"pass": "green", "review": "yellow", "reject": "red"}
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """`text` with control and direction-changing characters made visible: a file name must not steer the terminal."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def route_text(route: Route) -> Text:
+    """A route in its colour: `review low-quality`."""
+    words = route.action if route.queue is None else f"{route.action} {route.queue}"
+    return Text(printable(words), style=STYLES[route.action])
+
+
+def failure_text(name: str, failure: Failure) -> Text:
+    """One line: which image, why, what was wrong."""
+    return Text.assemble(
+        (printable(name), "bold"), ": ", (failure.reason.value, "red"), ": ", printable(failure.message)
+    )

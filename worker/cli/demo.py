@@ -1,0 +1,102 @@
+"""`sluice demo`: the whole path, once, on samples."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from worker.cli import console
+from worker.cli.errors import CommandFailed
+from worker.cli.options import ConfigOption, find_place
+from worker.demo import run
+from worker.demo.report import Report, write_report
+from worker.policy import load_policy
+from worker.scoring.model import load_model
+from worker.telemetry.logs import configure_logging
+
+NOTICE = (
+    "The sample images and their human scores are from AGIQA-3K (Li et al., IEEE TCSVT 2023), under the MIT licence; "
+    "no model that ships was trained on them."
+)
+
+
+def demo(
+    data: Annotated[
+        Path, typer.Option("--data", metavar="DIR", help="Where log, images and report are written.")
+    ] = Path("sluice-demo"),
+    config: ConfigOption = None,
+) -> None:
+    """Send thirty sample images, degraded copies and hostile files through the whole embedded path.
+
+    Needs no server and no network; model and policy are those of the settings, or those that ship.
+    """
+    settings = find_place(config, data).settings
+    manifest = load_model(settings.model).manifest
+    policy = load_policy(settings.policy)
+    configure_logging(settings.telemetry.model_copy(update={"log_level": "ERROR", "log_format": "console"}))
+    with _progress() as progress:
+        result = run.run_demo(settings, data, progress)
+    report = data / "report.html"
+    try:
+        write_report(
+            Report(
+                title="What Sluice made of its sample images",
+                created_at=datetime.now(UTC),
+                seconds=result.seconds,
+                model=f"{manifest.name} {manifest.version}",
+                model_digest=result.model,
+                policy=policy.version,
+                policy_digest=result.policy,
+                tally=result.tally,
+                ignored=result.ignored,
+                notice=NOTICE,
+            ),
+            report,
+        )
+    except OSError as error:
+        raise CommandFailed(f"{report}: the report cannot be written: {error.strerror}") from error
+    console.out.print(_table(result))
+    console.out.print(f"{result.tally.total} verdicts in {result.seconds:.1f} s")
+    console.out.print(
+        f"every verdict: sluice tail --from-beginning --no-follow --data {data}", markup=False, soft_wrap=True
+    )
+    console.out.print(f"report: {report}", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _progress() -> Iterator[run.Progress]:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal) as bar:
+        task = bar.add_task("starting", total=None)
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+
+
+def _table(result: run.DemoResult) -> Table:
+    tally = result.tally
+    table = Table("what became of them", "images", show_edge=True)
+    table.columns[1].justify = "right"
+    table.add_row("scored by the engine", str(tally.scored - tally.cached))
+    table.add_row("known from the cache", str(tally.cached))
+    table.add_row("not judged", str(tally.failed))
+    table.add_section()
+    actions = tally.actions()
+    table.add_row("[green]pass[/]", str(actions["pass"]))
+    for queue, number in result.queues.most_common():
+        table.add_row(f"[yellow]review[/], queue {queue}", str(number))
+    table.add_row("[red]reject[/]", str(actions["reject"]))
+    table.add_section()
+    for reason, number in result.dead.most_common():
+        table.add_row(f"dead letter: {reason.value}", str(number))
+    table.add_row("deletion, ignored", str(result.ignored))
+    return table

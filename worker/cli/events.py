@@ -1,0 +1,101 @@
+"""Image events, made from sources or read from lines."""
+
+import hashlib
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from schemas import FileReference, ImageEvent, ImageReference, InlineReference
+from schemas.explain import problems
+from worker.cli.sources import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why there is no event: one line for the user."""
+
+    message: str
+
+
+def new_id(_name: str) -> str:
+    """An id that no other event has."""
+    return str(uuid.uuid4())
+
+
+def stable_id(prefix: str) -> Callable[[str], str]:
+    """Ids that follow from the prefix and the image's place: who submits an image again repeats its event."""
+    return lambda name: f"{prefix}-{hashlib.sha256(name.encode()).hexdigest()[:20]}"
+
+
+@dataclass(frozen=True, slots=True)
+class EventMaker:
+    """Makes the event for a source. `inline` puts the bytes of files, at most `max_bytes`, into the event."""
+
+    make_id: Callable[[str], str] = new_id
+    inline: bool = False
+    max_bytes: int = 32 * 1024 * 1024
+    tenant: str = "default"
+    prompt: str | None = None
+    generator: str | None = None
+    priority: int = 50
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def events(self, sources: Iterable[Source]) -> Iterator[ImageEvent | Problem]:
+        """One event or one problem a source, in their order."""
+        for source in sources:
+            try:
+                yield self._event(source)
+            except OSError as error:
+                yield Problem(f"{source.name}: {error.strerror}")
+            except ValidationError as error:
+                yield Problem(f"{source.name}: {explain(error)}")
+
+    def _event(self, source: Source) -> ImageEvent | Problem:
+        reference = source.reference
+        if reference is None:
+            return Problem(f"{source.name}: {source.problem}")
+        place = reference.path if isinstance(reference, FileReference) else source.name
+        if self.inline:
+            if not isinstance(reference, FileReference):
+                return Problem(f"{source.name}: --inline sends the bytes of files only")
+            data = _read(Path(reference.path), self.max_bytes)
+            if data is None:
+                return Problem(f"{source.name}: more than images.max_bytes ({self.max_bytes:,})")
+            reference = InlineReference(bytes=data)
+        return self._made(place, reference)
+
+    def _made(self, place: str, reference: ImageReference) -> ImageEvent:
+        return ImageEvent(
+            id=self.make_id(place),
+            occurred_at=self.clock(),
+            tenant=self.tenant,
+            image=reference,
+            prompt=self.prompt,
+            generator=self.generator,
+            priority=self.priority,
+        )
+
+
+def read_events(lines: Iterable[bytes], name: str) -> Iterator[ImageEvent | Problem]:
+    """Events from JSON lines; empty lines are passed over. `name` is the file's, for messages."""
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                yield ImageEvent.model_validate_json(line)
+            except ValidationError as error:
+                yield Problem(f"{name}, line {number}: {explain(error)}")
+
+
+def explain(error: ValidationError) -> str:
+    """A validation error as one line: where and what."""
+    return "; ".join(map(str, problems(error, known=ImageEvent.model_fields)))
+
+
+def _read(path: Path, max_bytes: int) -> bytes | None:
+    with path.open("rb") as file:
+        data = file.read(max_bytes + 1)
+    return data if len(data) <= max_bytes else None

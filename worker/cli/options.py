@@ -1,0 +1,50 @@
+"""Options that several commands share, and what they mean together."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from worker.settings import FileSettings, Settings, load_settings
+
+DATA = Path("sluice-data")
+"""Where the embedded parts keep their data unless told otherwise: a folder that one sees and may delete."""
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="The settings file (YAML); SLUICE_… variables override it."),
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help=f"Use the embedded log below DIR (without --config: ./{DATA})."),
+]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", metavar="NAME|FILE", help="A shipped model's name or the path of a manifest.")
+]
+PolicyOption = Annotated[
+    Path | None, typer.Option("--policy", metavar="FILE", help="The policy file; without one, the policy that ships.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a command works: on the servers of `settings`, or on the embedded parts below `data`."""
+
+    settings: Settings
+    data: Path | None
+
+
+def find_place(config: Path | None, data: Path | None, embedded: bool = False) -> Place:
+    """The servers that `config` names; the embedded parts with `--data`, with `--embedded` and without `--config`.
+
+    Embedded parts read any file that their user may read, unless the settings name roots: who can write to their log
+    could read those files anyway. Raises SettingsError.
+    """
+    settings = load_settings(config, os.environ)
+    if config is not None and data is None and not embedded:
+        return Place(settings, None)
+    if not settings.files.roots:
+        settings = settings.model_copy(update={"files": FileSettings(roots=(Path("/"),))})
+    return Place(settings, data or DATA)

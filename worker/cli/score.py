@@ -1,0 +1,199 @@
+"""`sluice score`: judges files, folders, globs and `s3://` prefixes here and now."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, TextIO
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from worker.cli import console
+from worker.cli.buckets import object_lister
+from worker.cli.errors import CommandFailed, UsageError
+from worker.cli.options import ConfigOption, ModelOption, PolicyOption
+from worker.cli.scorer import Result, Scorer
+from worker.cli.sources import Sources
+from worker.demo.report import Entry, Report, Tally, write_report
+from worker.images.fetch import build_fetcher
+from worker.policy import Policy, load_policy
+from worker.scoring.model import load_model
+from worker.scoring.openvino_engine import OpenVinoEngine
+from worker.settings import FileSettings, Settings, load_settings
+
+KEPT = 300
+"""Images that a report shows: the worst ones."""
+
+LISTED = 20
+"""Images that the table lists."""
+
+
+def score(
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH...", help="Files, folders, globs, s3://bucket/prefix or https://…")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="Write one JSON line an image; - is stdout.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="Write an HTML report with thumbnails.")
+    ] = None,
+    policy: PolicyOption = None,
+    model: ModelOption = None,
+    tenant: Annotated[str, typer.Option("--tenant", help="Whose rules of the policy apply.")] = "default",
+    config: ConfigOption = None,
+) -> None:
+    """Score images and say where the policy would send them.
+
+    Folders are searched for images; a broken file is reported and does not stop the others.
+
+    Exit code: 0 when every image was scored, 1 when some were not, 2 when nothing was tried.
+    """
+    settings = _settings(config, policy, model)
+    sources = Sources(paths, object_lister(settings))
+    rules = load_policy(settings.policy)
+    loaded = load_model(settings.model)
+    screen = console.err if output == Path("-") else console.out
+    tally = Tally(KEPT)
+    started = time.perf_counter()
+    with (
+        closing(build_fetcher(settings)) as fetcher,
+        closing(OpenVinoEngine(loaded)) as engine,
+        _lines(output) as write,
+        _progress(sources.count()) as advance,
+    ):
+        scorer = Scorer(
+            loaded,
+            engine,
+            rules,
+            fetcher,
+            batch_size=settings.intake.batch_size,
+            max_pixels=settings.images.max_pixels,
+            threads=settings.intake.prepare_threads,
+            tenant=tenant,
+            thumbnails=report is not None,
+        )
+        for result in scorer.score(sources):
+            write(_line(result, loaded.manifest.digest, rules.digest))
+            tally.add(Entry(result.name, result.route, result.scores, result.failure, result.thumbnail))
+            if result.failure is not None:
+                console.err.print(console.failure_text(result.name, result.failure), soft_wrap=True)
+            advance()
+    seconds = time.perf_counter() - started
+    if report is not None:
+        title = "Scores of " + (paths[0] if len(paths) == 1 else f"{len(paths)} places")
+        manifest = loaded.manifest
+        _write_report(
+            Report(
+                title,
+                datetime.now(UTC),
+                seconds,
+                f"{manifest.name} {manifest.version}",
+                manifest.digest,
+                rules.version,
+                rules.digest,
+                tally,
+            ),
+            report,
+        )
+    if tally.total:
+        screen.print(_table(tally))
+    _summarise(screen, tally, seconds, sources, report)
+    if not tally.total and not sources.unreadable:
+        raise UsageError(f"no images in {', '.join(paths)}")
+    if tally.failed or sources.unreadable:
+        raise CommandFailed(f"{tally.failed} of {tally.total} images could not be scored")
+
+
+def _settings(config: Path | None, policy: Path | None, model: str | None) -> Settings:
+    """Whoever runs this names the files, so files may be anywhere."""
+    changes: dict[str, Any] = {"files": FileSettings(roots=(Path("/"),))}
+    if policy is not None:
+        changes["policy"] = policy
+    if model is not None:
+        changes["model"] = model
+    return load_settings(config, os.environ).model_copy(update=changes)
+
+
+@contextmanager
+def _lines(path: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A function that writes one JSON line."""
+
+    def to(file: TextIO) -> Callable[[dict[str, Any]], None]:
+        return lambda line: print(json.dumps(line, ensure_ascii=True), file=file)
+
+    if path is None:
+        yield lambda line: None
+    elif path == Path("-"):
+        yield to(sys.stdout)
+    else:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("w", encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
+        with file:
+            yield to(file)
+
+
+def _line(result: Result, model: str, policy: str) -> dict[str, Any]:
+    scores = result.scores
+    return {
+        "image": result.name,
+        "quality": None if scores is None else scores.quality,
+        "route": result.route.model_dump(mode="json"),
+        "scores": None if scores is None else scores.model_dump(mode="json"),
+        "failure": None if result.failure is None else result.failure.model_dump(mode="json"),
+        "content_hash": result.content_hash,
+        "model": model,
+        "policy": policy,
+    }
+
+
+@contextmanager
+def _progress(total: int | None) -> Iterator[Callable[[], None]]:
+    """A bar while a person watches; nothing in a pipe."""
+    columns = (SpinnerColumn(), TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal) as progress:
+        task = progress.add_task("scoring", total=total)
+        yield lambda: progress.advance(task)
+
+
+def _write_report(report: Report, path: Path) -> None:
+    try:
+        write_report(report, path)
+    except OSError as error:
+        raise CommandFailed(f"{path}: the report cannot be written: {error.strerror}") from error
+
+
+def _table(tally: Tally) -> Table:
+    worst = tally.worst[:LISTED]
+    caption = None if len(worst) == tally.scored else f"the {len(worst)} worst of {tally.scored:,}"
+    table = Table("image", "quality", "route", "labels", caption=caption)
+    table.columns[0].overflow = "fold"
+    table.columns[1].justify = "right"
+    for entry in worst:
+        labels = " ".join(entry.route.labels)
+        table.add_row(console.printable(entry.name), f"{entry.quality:.2f}", console.route_text(entry.route), labels)
+    return table
+
+
+def _summarise(screen: Console, tally: Tally, seconds: float, sources: Sources, report: Path | None) -> None:
+    actions = tally.actions()
+    screen.print(
+        f"{tally.scored:,} scored in {seconds:.1f} s: {actions['pass']:,} pass, {actions['review']:,} review, "
+        f"{actions['reject']:,} reject; {tally.failed:,} could not be judged"
+    )
+    if sources.skipped:
+        screen.print(f"{sources.skipped:,} files without an image's suffix were left out")
+    for problem in sources.unreadable:
+        console.err.print(f"cannot look into {console.printable(problem)}", markup=False)
+    if report is not None:
+        screen.print(f"report: {report}", markup=False, soft_wrap=True)

@@ -1,0 +1,125 @@
+"""From what a user types to image references: files, folders, globs, `s3://bucket/prefix`, `https://…`."""
+
+import glob
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from pydantic import ValidationError
+
+from schemas import FileReference, HttpReference, ImageReference, S3Reference
+from worker.cli.errors import UsageError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".avif"})
+"""What an image is called. Folders and prefixes yield only such names; a file that is named itself is always tried."""
+
+ListObjects = Callable[[str, str], Iterable[S3Reference]]
+"""Bucket and prefix → its objects, in the order of their keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An image under the name that the user knows it by. `reference` is None where none can be made; `problem` says why."""
+
+    name: str
+    reference: ImageReference | None
+    problem: str = ""
+
+
+class Sources:
+    """The images that `arguments` name, in that order; folders and prefixes in the order of their names.
+
+    They are found while being iterated, so a bucket of any size fits. `skipped` counts the files without an image's
+    suffix that the last iteration passed by, `unreadable` lists the folders that could not be looked into. Raises
+    UsageError at once for an argument that names nothing.
+    """
+
+    def __init__(self, arguments: Sequence[str], list_objects: ListObjects) -> None:
+        self._arguments = arguments
+        self._list_objects = list_objects
+        self.skipped = 0
+        self.unreadable: list[str] = []
+        for argument in arguments:
+            _check(argument)
+
+    def count(self) -> int | None:
+        """How many images there are, where that can be told without asking a server; else None."""
+        if any(_is_remote(argument) for argument in self._arguments):
+            return None
+        return sum(1 for _ in self)
+
+    def __iter__(self) -> Iterator[Source]:
+        self.skipped = 0
+        self.unreadable = []
+        for argument in self._arguments:
+            if argument.startswith("s3://"):
+                yield from self._objects(argument)
+            elif _is_remote(argument):
+                yield Source(argument, HttpReference(url=argument))
+            else:
+                yield from self._files(argument)
+
+    def _objects(self, uri: str) -> Iterator[Source]:
+        bucket, prefix = _bucket_and_prefix(uri)
+        for reference in self._list_objects(bucket, prefix):
+            if reference.key == prefix or self._is_image(reference.key):
+                yield Source(f"s3://{bucket}/{reference.key}", reference)
+
+    def _files(self, argument: str) -> Iterator[Source]:
+        paths = [argument] if os.path.lexists(argument) else sorted(glob.glob(argument, recursive=True))
+        for path in paths:
+            if not os.path.isdir(path):
+                yield _file(path)
+                continue
+            for folder, folders, names in os.walk(path, onerror=self._note):
+                folders.sort()
+                for name in sorted(names):
+                    if self._is_image(name):
+                        yield _file(os.path.join(folder, name))
+
+    def _is_image(self, name: str) -> bool:
+        if PurePosixPath(name).suffix.lower() in SUFFIXES:
+            return True
+        self.skipped += not name.endswith("/")  # consoles make "folders" as empty objects
+        return False
+
+    def _note(self, error: OSError) -> None:
+        self.unreadable.append(f"{error.filename}: {error.strerror}")
+
+
+def _is_remote(argument: str) -> bool:
+    return argument.startswith(("s3://", "http://", "https://"))
+
+
+def _bucket_and_prefix(uri: str) -> tuple[str, str]:
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    return bucket, prefix
+
+
+def _check(argument: str) -> None:
+    if argument.startswith("s3://"):
+        try:
+            S3Reference(bucket=_bucket_and_prefix(argument)[0], key="x")
+        except ValidationError as error:
+            raise UsageError(f"{argument}: no bucket's name; write s3://bucket/prefix") from error
+    elif _is_remote(argument):
+        try:
+            HttpReference(url=argument)
+        except ValidationError as error:
+            raise UsageError(f"{argument}: not an address") from error
+    elif not os.path.lexists(argument) and next(glob.iglob(argument, recursive=True), None) is None:
+        raise UsageError(f"{argument}: no such file or folder, and no file matches it as a pattern")
+
+
+def _file(path: str) -> Source:
+    try:
+        # Whatever is no regular file (a pipe, a device) could be waited for without end.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return Source(path, None, "not a regular file")
+        return Source(path, FileReference(path=os.path.abspath(path)))
+    except OSError as error:
+        return Source(path, None, error.strerror or str(error))
+    except ValidationError:
+        return Source(path, None, "its name is not UTF-8 or is too long; rename it")

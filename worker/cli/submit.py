@@ -1,0 +1,137 @@
+"""`sluice submit`: publishes image events."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from schemas import FileReference, ImageEvent
+from worker.cli import console
+from worker.cli.buckets import object_lister
+from worker.cli.errors import CommandFailed, UsageError
+from worker.cli.events import EventMaker, Problem, explain, new_id, read_events, stable_id
+from worker.cli.options import ConfigOption, DataOption, Place, find_place
+from worker.cli.sources import Sources
+from worker.cli.stream import open_stream
+
+
+def submit(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PATH...", help="Files, folders, globs, s3://bucket/prefix or https://…"),
+    ] = None,
+    events: Annotated[
+        Path | None, typer.Option("--events", metavar="FILE", help="Ready events, one JSON a line; - is stdin.")
+    ] = None,
+    inline: Annotated[bool, typer.Option("--inline", help="Send the files' bytes, not their paths.")] = False,
+    versions: Annotated[
+        bool, typer.Option("--versions", help="Pin s3:// objects to their present version (a versioned bucket).")
+    ] = False,
+    tenant: Annotated[str, typer.Option("--tenant", help="Whose images these are.")] = "default",
+    prompt: Annotated[str | None, typer.Option("--prompt", help="What the images were made from.")] = None,
+    generator: Annotated[str | None, typer.Option("--generator", help="What made the images.")] = None,
+    priority: Annotated[int, typer.Option("--priority", min=0, max=100, help="100 is first.")] = 50,
+    id_prefix: Annotated[
+        str | None,
+        typer.Option(
+            "--id-prefix",
+            metavar="TEXT",
+            help="Make ids of TEXT and the image's place: the same image gets the same id each time.",
+        ),
+    ] = None,
+    config: ConfigOption = None,
+    data: DataOption = None,
+) -> None:
+    """Publish one event for each image.
+
+    Without --config the events go to the embedded log.
+
+    Exit code: 0 when every event is stored, 1 when some are not, 2 when nothing was tried.
+    """
+    if bool(paths) == (events is not None):
+        raise UsageError("give PATH... or --events FILE, one of the two")
+    place = find_place(config, data)
+    if events is not None:
+        made = _ready(events)
+    else:
+        maker = EventMaker(
+            new_id if id_prefix is None else stable_id(id_prefix),
+            inline,
+            place.settings.images.max_bytes,
+            tenant,
+            prompt,
+            generator,
+            priority,
+        )
+        _check(maker)
+        made = maker.events(Sources(paths or [], object_lister(place.settings, versions=versions)))
+    sent, bad = _publish(place, made)
+    if bad:
+        raise CommandFailed(f"{bad:,} events were not submitted, {sent:,} were")
+
+
+def _check(maker: EventMaker) -> None:
+    """Wrong options are one error, not one for each image. Raises UsageError."""
+    try:
+        ImageEvent(
+            id=maker.make_id(""),
+            occurred_at=maker.clock(),
+            tenant=maker.tenant,
+            image=FileReference(path="/"),
+            prompt=maker.prompt,
+            generator=maker.generator,
+            priority=maker.priority,
+        )
+    except ValidationError as error:
+        raise UsageError(explain(error)) from error
+
+
+def _ready(path: Path) -> Iterator[ImageEvent | Problem]:
+    if path == Path("-"):
+        yield from read_events(sys.stdin.buffer, "stdin")
+        return
+    try:
+        with path.open("rb") as file:
+            yield from read_events(file, str(path))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
+
+
+def _publish(place: Place, made: Iterator[ImageEvent | Problem]) -> tuple[int, int]:
+    """How many events are stored, and how many could not be made or are too large."""
+    settings = place.settings
+    limit = settings.kafka.max_message_bytes
+    sent = bad = outside = 0
+    with closing(open_stream(place)) as stream:
+        for event in made:
+            if isinstance(event, ImageEvent):
+                value = event.model_dump_json(by_alias=True, exclude_none=True).encode()
+                if len(value) <= limit:
+                    stream.publish(event.id.encode(), value)
+                    sent += 1
+                    outside += _is_outside(event, settings.files.roots)
+                    continue
+                problem = f"{event.id}: {len(value):,} bytes, and kafka.max_message_bytes is {limit:,}; send its path"
+            else:
+                problem = event.message
+            bad += 1
+            console.err.print(console.printable(problem), markup=False, soft_wrap=True)
+        stream.flush()
+    where = settings.kafka.bootstrap_servers if place.data is None else f"the embedded log in {place.data}"
+    console.out.print(f"{sent:,} events in {settings.kafka.topics.images} of {where}", markup=False, soft_wrap=True)
+    if outside:
+        console.err.print(
+            f"{outside:,} of these files lie outside files.roots; a worker with these settings refuses them"
+        )
+    return sent, bad
+
+
+def _is_outside(event: ImageEvent, roots: Sequence[Path]) -> bool:
+    if not isinstance(event.image, FileReference):
+        return False
+    path = Path(event.image.path).resolve()
+    return not any(path.is_relative_to(root.resolve()) for root in roots)

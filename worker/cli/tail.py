@@ -1,0 +1,51 @@
+"""`sluice tail`: follows what the worker says."""
+
+import json
+from contextlib import closing
+from itertools import islice
+from typing import Annotated
+
+import typer
+
+from worker.cli import console
+from worker.cli.errors import UsageError
+from worker.cli.options import ConfigOption, DataOption, find_place
+from worker.cli.records import Topic, describe
+from worker.cli.stream import open_stream
+
+
+def tail(
+    topic: Annotated[Topic, typer.Option("--topic", help="What to follow.")] = Topic.VERDICTS,
+    from_beginning: Annotated[bool, typer.Option("--from-beginning", help="Start with the oldest record.")] = False,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Wait for more, or stop at the end.")] = True,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Stop after so many records.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document a line, for programs.")] = False,
+    config: ConfigOption = None,
+    data: DataOption = None,
+) -> None:
+    """Follow verdicts, review items or dead letters as they are committed.
+
+    Without --config the embedded log is followed.
+    """
+    if not follow and not from_beginning:
+        raise UsageError("--no-follow starts at the end and stops there; add --from-beginning")
+    place = find_place(config, data)
+    name = getattr(place.settings.kafka.topics, topic)
+    with closing(open_stream(place)) as stream:
+        try:
+            for record in islice(stream.read(name, from_beginning=from_beginning, follow=follow), limit):
+                try:
+                    _print(topic, record.value or b"", as_json)
+                except ValueError:  # of which pydantic's and JSON's errors are kinds
+                    where = f"{name}, partition {record.partition.number}, offset {record.offset}"
+                    console.err.print(f"{where}: not what belongs in this topic; left out", markup=False)
+        except KeyboardInterrupt:  # how one stops following
+            return
+
+
+def _print(topic: Topic, value: bytes, as_json: bool) -> None:
+    if as_json:
+        # A line per record, whatever its producer made of white space.
+        print(json.dumps(json.loads(value), separators=(",", ":")), flush=True)
+    else:
+        console.out.print(describe(topic, value), soft_wrap=True)

@@ -1,0 +1,77 @@
+"""`sluice up`: runs the worker until it is told to stop."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.live import Live
+
+from worker.cli import console
+from worker.cli.errors import UsageError
+from worker.cli.live import status_line
+from worker.cli.options import ConfigOption, DataOption, Place, find_place
+from worker.settings import TelemetrySettings
+from worker.telemetry.logs import configure_logging
+from worker.wiring import Worker, build_embedded_worker, build_worker
+
+
+def up(
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="Run without servers: log, cache and data below --data.")
+    ] = False,
+    config: ConfigOption = None,
+    data: DataOption = None,
+) -> None:
+    """Run the worker: judge images as their events arrive.
+
+    SIGTERM or Ctrl-C finishes what is under way and stops; a second one stops at once.
+
+    Exit code: 0 when it was told to stop, 1 when it could not go on, 2 when it could not begin.
+    """
+    if config is None and data is None and not embedded:
+        raise UsageError("say where to work: --config FILE for Kafka, Redis and S3, or --embedded for none of them")
+    place = find_place(config, data, embedded)
+    stop = threading.Event()
+    with _signals(stop):
+        worker = _build(place)
+        with _live(worker) if console.err.is_terminal else nullcontext():
+            configure_logging(_telemetry(place.settings.telemetry))
+            worker.run(stop)
+
+
+def _build(place: Place) -> Worker:
+    if place.data is None:
+        return build_worker(place.settings)
+    return build_embedded_worker(place.settings, place.data)
+
+
+def _telemetry(settings: TelemetrySettings) -> TelemetrySettings:
+    """JSON for programs; on a terminal, where nobody asked for either, what people can read."""
+    if console.err.is_terminal and "log_format" not in settings.model_fields_set:
+        return settings.model_copy(update={"log_format": "console"})
+    return settings
+
+
+@contextmanager
+def _signals(stop: threading.Event) -> Iterator[None]:
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(128 + number)  # whatever hangs must not keep us; the log makes good what is lost
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _live(worker: Worker) -> Live:
+    """A status line that is drawn again four times a second, by a thread of its own."""
+    return Live(get_renderable=lambda: status_line(worker), console=console.err, transient=True)

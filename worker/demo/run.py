@@ -1,0 +1,146 @@
+"""Runs the demo: the samples and what else arrives at a gate, through the whole embedded path."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from schemas import DeadLetter, FailureReason, ReviewItem, Verdict
+from worker.demo.degrade import DEGRADATIONS
+from worker.demo.report import Entry, Tally, thumbnail
+from worker.demo.sample import SAMPLE_IMAGES, load_samples
+from worker.demo.traffic import Picture, Traffic, TrafficMaker, degraded_copies
+from worker.images.decode import decode
+from worker.intake.log import Output, Partition
+from worker.intake.sqlite_topics import SqliteTopics
+from worker.settings import FileSettings, Settings, TopicSettings
+from worker.wiring import Worker, build_embedded_worker, open_embedded_topics
+
+DEADLINE_SECONDS = 300.0
+POLL_SECONDS = 0.05
+KEPT = 1000
+
+
+class DemoFailed(Exception):
+    """The path did not judge everything in time, or the worker ended early."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """What came out: counts of verdicts, and of what stands in the review and dead-letter topics."""
+
+    tally: Tally
+    queues: Counter[str]
+    dead: Counter[FailureReason]
+    ignored: int
+    seconds: float
+    model: str
+    policy: str
+
+
+Progress = Callable[[str, int, int], None]
+"""Takes what is being done, how much of it is done, and how much there is."""
+
+
+def run_demo(settings: Settings, data: Path, progress: Progress) -> DemoResult:
+    """Sends the demo's stream through the embedded path below `data`. Raises DemoFailed and LogError."""
+    folder = (data / "images").resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = settings.model_copy(update={"files": FileSettings(roots=(SAMPLE_IMAGES, folder))})
+    samples = load_samples()
+    copies = []
+    for copy in degraded_copies(samples, folder):
+        copies.append(copy)
+        progress("spoiling copies", len(copies), len(DEGRADATIONS) * len(samples))
+    traffic = TrafficMaker().make(samples, copies, folder)
+    with closing(open_embedded_topics(settings, data)) as topics:
+        worker = build_embedded_worker(settings, data)
+        names = settings.kafka.topics
+        starts = {name: topics.ends(name) for name in (names.verdicts, names.review, names.dead)}
+        started = time.perf_counter()
+        verdicts = _judged(worker, topics, names, traffic, progress)
+        seconds = time.perf_counter() - started
+        queues = Counter(ReviewItem.model_validate_json(value).queue for value in _values(topics, starts[names.review]))
+        dead = Counter(
+            DeadLetter.model_validate_json(value).failure.reason for value in _values(topics, starts[names.dead])
+        )
+    tally = Tally(KEPT)
+    for verdict in verdicts:
+        tally.add(_entry(verdict, traffic.pictures.get(verdict.event_id), settings.images.max_pixels))
+    ignored = int(worker.metrics.events.labels("ignored")._value.get())
+    return DemoResult(tally, queues, dead, ignored, seconds, verdicts[0].model, verdicts[0].policy)
+
+
+def _judged(
+    worker: Worker, topics: SqliteTopics, names: TopicSettings, traffic: Traffic, progress: Progress
+) -> Sequence[Verdict]:
+    """Runs the worker until every event of both waves has its verdict."""
+    verdicts: list[Verdict] = []
+    positions = topics.ends(names.verdicts)
+    with _running(worker) as check:
+        for wave in (traffic.first, traffic.second):
+            topics.append([Output(names.images, value, key) for key, value in wave])
+            expected = len(verdicts) + sum(key.decode() in traffic.pictures for key, _ in wave)
+            if wave is traffic.first:
+                expected += traffic.malformed
+            deadline = time.monotonic() + DEADLINE_SECONDS
+            while len(verdicts) < expected:
+                for record in topics.read(positions):
+                    positions[record.partition] = record.offset + 1
+                    verdicts.append(Verdict.model_validate_json(record.value or b""))
+                progress("judging", len(verdicts), traffic.verdicts)
+                check()
+                if time.monotonic() > deadline:
+                    raise DemoFailed(f"only {len(verdicts)} of {expected} verdicts came in {DEADLINE_SECONDS:.0f} s")
+                time.sleep(POLL_SECONDS)
+    return verdicts
+
+
+@contextmanager
+def _running(worker: Worker) -> Iterator[Callable[[], None]]:
+    """Runs the worker beside the caller, who is given a function that raises when the worker has ended by itself."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(1, thread_name_prefix="worker") as pool:
+        ended = pool.submit(worker.run, stop)
+
+        def check() -> None:
+            if ended.done():
+                ended.result()
+                raise DemoFailed("the worker ended before its work was done")
+
+        try:
+            yield check
+        finally:
+            stop.set()
+    ended.result()
+
+
+def _values(topics: SqliteTopics, positions: dict[Partition, int]) -> Iterator[bytes]:
+    """What was appended to a topic since it ended at `positions`."""
+    while records := topics.read(positions):
+        for record in records:
+            positions[record.partition] = record.offset + 1
+            yield record.value or b""
+
+
+def _entry(verdict: Verdict, picture: Picture | None, max_pixels: int) -> Entry:
+    picture = picture or Picture("a malformed event")
+    small = None
+    if picture.path is not None and verdict.failure is None:
+        small = thumbnail(decode(picture.path.read_bytes(), max_pixels=max_pixels))
+    return Entry(
+        picture.name,
+        verdict.route,
+        verdict.scores,
+        verdict.failure,
+        small,
+        verdict.cached,
+        picture.generator,
+        picture.human,
+        picture.original,
+        picture.degradation,
+    )
