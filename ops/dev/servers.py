@@ -1,5 +1,6 @@
 """Real Kafka, Redis and S3 on loopback, for tests and for `make servers`."""
 
+import contextlib
 import json
 import secrets
 import shutil
@@ -214,3 +215,9 @@ class S3Server(Server):
             region_name=self.region,
             config=Config(signature_version="s3v4", s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}),
         )
+
+    def ensure_bucket(self, name: str) -> None:
+        """Creates the bucket unless it exists."""
+        client = self.client()
+        with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists):
+            client.create_bucket(Bucket=name)
