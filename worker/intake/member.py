@@ -410,14 +410,17 @@ class Member:
                     "committed"
                 )
             return
-        in_a_hurry = bool(self._draining) or self._stop_at is not None
-        if now < self._commit_due and not (in_a_hurry and not self._commit_failures):
+        if now < self._commit_due and (self._commit_failures or not self._wants_commit_soon()):
             return
         batch = self._ledger.take()
         if batch is not None:
             self._committing = batch
             self._commit_started = now
             self._committer.submit(batch)
+
+    def _wants_commit_soon(self) -> bool:
+        """Somebody waits for the partitions, or half of what may be under way waits for a commit."""
+        return bool(self._draining) or self._stop_at is not None or 2 * self._ledger.held >= self._bounds.records
 
     def _on_commit(self, outcome: CommitOutcome) -> None:
         self._committing = None
