@@ -1,1 +1,149 @@
-"""Puts the parts together: settings in, a ready intake out. Shared by the command line and the Ray applications."""
+"""Puts the parts together: settings in, a ready worker out. Shared by the command line and the Ray applications."""
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import redis
+from prometheus_client import CollectorRegistry
+
+from worker.cache.score_cache import ScoreCache, connect, connect_embedded
+from worker.images.fetch import build_fetcher
+from worker.intake.engine_room import EngineRoom, blank_views
+from worker.intake.intake import Intake
+from worker.intake.judge import Judge
+from worker.intake.kafka_log import KafkaLog
+from worker.intake.log import Log
+from worker.intake.member import Parts
+from worker.intake.prepare import Preparer
+from worker.intake.sqlite_log import SqliteLog
+from worker.intake.sqlite_topics import SqliteTopics
+from worker.outbox import ROOM_FOR_OURS, Identity, Outbox
+from worker.policy import load_policy
+from worker.scoring.engine import Engine
+from worker.scoring.model import Model, load_model
+from worker.scoring.openvino_engine import OpenVinoEngine
+from worker.settings import Settings
+from worker.telemetry.metrics import Metrics
+from worker.telemetry.server import Health, TelemetryServer
+
+EMBEDDED_LOG = "log.sqlite"
+EMBEDDED_PARTITIONS = 4
+
+
+class Worker:
+    """One process's share of the work: reads the log until told to stop. Runs once."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        open_log: Callable[[], Log],
+        redis_client: redis.Redis,
+        engine: Engine,
+        model: Model,
+    ) -> None:
+        self._settings = settings
+        self._registry = CollectorRegistry()
+        self.metrics = Metrics(self._registry)
+        self._resources = ExitStack()
+        manifest = model.manifest
+        policy = load_policy(settings.policy)
+        cache = ScoreCache(
+            redis_client,
+            model_digest=manifest.digest,
+            ttl_seconds=settings.redis.ttl_seconds,
+            metrics=self.metrics,
+            clock=time.monotonic,
+        )
+        fetcher = build_fetcher(settings)
+        engine_room = EngineRoom(
+            engine, model, cache, self.metrics, batches_in_flight=settings.intake.batches_in_flight
+        )
+        prepare_pool = ThreadPoolExecutor(settings.intake.prepare_threads, thread_name_prefix="sluice-prepare")
+        # Closed in the opposite order: those who use a part before the part.
+        for close in (redis_client.close, fetcher.close, engine.close, engine_room.close):
+            self._resources.callback(close)
+        self._resources.callback(prepare_pool.shutdown, wait=False, cancel_futures=True)
+        outbox = Outbox(
+            settings.kafka.topics,
+            Identity(model=manifest.digest, policy=policy.digest),
+            max_message_bytes=settings.kafka.max_message_bytes,
+            now=lambda: datetime.now(UTC),
+        )
+        parts = Parts(
+            preparer=Preparer(fetcher, cache, manifest.views, max_pixels=settings.images.max_pixels),
+            engine_room=engine_room,
+            judge=Judge(policy, outbox, self.metrics, time.monotonic),
+            cache=cache,
+            metrics=self.metrics,
+            prepare_pool=prepare_pool,
+            prepare_threads=settings.intake.prepare_threads,
+            max_event_bytes=settings.kafka.max_message_bytes - ROOM_FOR_OURS,
+            settings=settings.intake,
+            clock=time.monotonic,
+            rng=random.Random(),  # noqa: S311  # jitter is no secret
+        )
+        self._intake = Intake(open_log, parts)
+
+    def run(self, stop: threading.Event) -> None:
+        """Works until `stop` is set and what was under way is committed, then frees everything.
+
+        Raises LogError when the log cannot be opened, TelemetryServerError when the metrics' address cannot be had.
+        """
+        telemetry = self._settings.telemetry
+        with self._resources:
+            if telemetry.metrics_port is not None:
+                server = TelemetryServer(telemetry.host, telemetry.metrics_port, self._registry, self.health)
+                self._resources.callback(server.close)
+            self._intake.run(stop)
+
+    def ailments(self) -> tuple[str, ...]:
+        """What is wrong at the moment; empty when all is well. From any thread."""
+        return self._intake.ailments()
+
+    def health(self) -> Health:
+        ailments = self.ailments()
+        return Health(not ailments, ailments)
+
+
+def build_worker(settings: Settings) -> Worker:
+    """A worker on Kafka, Redis and S3 with the engine in its own process.
+
+    Raises ManifestError or PolicyError when model or policy cannot be used.
+    """
+    model = load_model(settings.model)
+    return Worker(settings, lambda: KafkaLog(settings.kafka), connect(settings.redis), open_engine(model), model)
+
+
+def build_embedded_worker(settings: Settings, data: Path) -> Worker:
+    """A worker that needs no server: the log in one file below `data`, the cache in memory.
+
+    Raises ManifestError, PolicyError, or LogError when `data` cannot be used.
+    """
+    model = load_model(settings.model)
+    open_embedded_topics(settings, data).close()
+
+    def open_log() -> Log:
+        return SqliteLog(data / EMBEDDED_LOG, topics=[settings.kafka.topics.images], group_id=settings.kafka.group_id)
+
+    return Worker(settings, open_log, connect_embedded(), open_engine(model), model)
+
+
+def open_embedded_topics(settings: Settings, data: Path) -> SqliteTopics:
+    """The embedded log's topics, made where they do not exist. Raises LogError."""
+    topics = SqliteTopics(data / EMBEDDED_LOG)
+    names = settings.kafka.topics
+    topics.create(dict.fromkeys((names.images, names.verdicts, names.review, names.dead), EMBEDDED_PARTITIONS))
+    return topics
+
+
+def open_engine(model: Model) -> Engine:
+    """The CPU engine, warmed up."""
+    engine = OpenVinoEngine(model)
+    engine.infer(blank_views(model.manifest.views))
+    return engine
