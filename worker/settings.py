@@ -156,9 +156,9 @@ class IntakeSettings(Section):
 
     prepare_threads: PositiveInt = 16
     """Threads that fetch and decode; more than processors, because they mostly wait for others' servers."""
-    max_records_in_flight: PositiveInt = 2000
+    max_records_in_flight: PositiveInt = 10_000
     max_bytes_in_flight: PositiveInt = 256 * 1024 * 1024
-    max_records_per_partition: PositiveInt = 1000
+    max_records_per_partition: PositiveInt = 5_000
     batch_size: PositiveInt = 16
     batch_wait_seconds: PositiveFloat = 0.02
     batches_in_flight: PositiveInt = 4
@@ -248,8 +248,10 @@ def load_settings(path: Path | None, env: Mapping[str, str]) -> Settings:
     except YamlError as error:
         raise SettingsError(str(error)) from None
     except VariableError as error:
-        # The message names the field, its cause repeats the value.
-        raise SettingsError(f'SLUICE_*: {error}: expected JSON, such as ["./images"]') from None
+        # Its cause would repeat the value.
+        field = re.search(r'field "(\w+)"', str(error))
+        name = f"{PREFIX}{field[1].upper()}" if field else f"{PREFIX}*"
+        raise SettingsError(f'{name} or below: a value is not JSON; a list is written ["./images"]') from None
     data = _resolved(document.data, path.parent) if document is not None and path is not None else {}
     try:
         return Settings(**_merged(data, overrides))

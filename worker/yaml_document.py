@@ -46,7 +46,7 @@ class YamlDocument:
             node, line = found
         return line + 1
 
-    def block_line(self, path: Sequence[str | int]) -> int:
+    def text_line(self, path: Sequence[str | int]) -> int:
         """As `line`, for text: the line of its first character, which in a block (`|`, `>`) is the one below."""
         node = self.root
         for part in path:

@@ -1,0 +1,132 @@
+"""What can be known to be wrong with a condition before an event comes."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain, combinations, product
+from typing import Final
+
+import cel
+
+from schemas.explain import excerpt, suggestion
+from worker.policy.expression import (
+    Constant,
+    Expression,
+    ExpressionError,
+    compile_cel,
+    compile_expression,
+    reason_of,
+    type_of,
+)
+from worker.policy.references import VARIABLES, Reference, bound_names, references_of, tokens_of
+from worker.policy.vocabulary import (
+    EXAMPLE_IMAGES,
+    EXAMPLE_QUALITIES,
+    FIELDS,
+    FUNCTIONS,
+    IMAGE_FIELDS,
+    MACROS,
+    TYPES,
+    Field,
+)
+
+_MAY_BE_ABSENT: Final = frozenset(
+    [path for path, field in FIELDS.items() if field.optional]
+    + [("event", "image", name) for name in IMAGE_FIELDS if name != "kind"]
+)
+
+
+def check_expression(source: str, constants: Mapping[str, Constant]) -> Expression:
+    """Compiles a condition that uses known fields and functions, asks for what may be absent, and is true or false.
+
+    Raises ExpressionError.
+    """
+    names = compile_cel(source).references()
+    tokens = tokens_of(source)
+    references = list(references_of(tokens))
+    if not references:
+        raise ExpressionError("reads neither event nor scores, so it is the same for every event; leave `when` out")
+    _check_names(names, bound_names(tokens))
+    for reference in references:
+        _check_fields(reference, constants)
+    _check_guards(references)
+    expression = compile_expression(source, constants)
+    _try_out(expression)
+    return expression
+
+
+def _check_names(names: Mapping[str, list[str]], bound: set[str]) -> None:
+    for name in bound:
+        if "__" in name or name in VARIABLES:
+            raise ExpressionError(f"{name}: this name is taken; name the variable of the macro otherwise")
+    for name in names["variables"]:
+        if name not in VARIABLES and name not in bound and name not in TYPES:
+            raise ExpressionError(f"{name}: no such variable{suggestion(name, VARIABLES)}; there are event and scores")
+    for name in names["functions"]:
+        is_operator = not name[0].isalpha()
+        if not is_operator and name not in FUNCTIONS:
+            raise ExpressionError(f"{name}(): no such function{suggestion(name, FUNCTIONS | MACROS)}")
+
+
+def _check_fields(reference: Reference, constants: Mapping[str, Constant]) -> None:
+    variable, *names = reference.path
+    known = (
+        tuple(constants)
+        if variable == "constants"
+        else tuple(field.name for field in FIELDS.values() if field.variable == variable)
+    )
+    if not names:
+        example = known[0] if known else "name"
+        raise ExpressionError(f"{variable} must be used by field, such as {variable}.{example}", reference.line)
+    if names[0] not in known:
+        raise ExpressionError(f"{variable}.{names[0]}: no such field{suggestion(names[0], known)}", reference.line)
+    if reference.path[:2] == ("event", "image") and names[1:] and names[1] not in IMAGE_FIELDS:
+        raise ExpressionError(
+            f"event.image.{excerpt(names[1])}: no such field{suggestion(names[1], IMAGE_FIELDS)}", reference.line
+        )
+
+
+def _check_guards(references: list[Reference]) -> None:
+    """What may be absent must be asked for, or the rule fails for every event without it."""
+    guarded = {reference.path for reference in references if reference.guards}
+    for reference in references:
+        used = reference.path[:-1] if reference.guards else reference.path
+        for length in range(2, len(used) + 1):
+            path = used[:length]
+            is_attribute = path[:2] == ("event", "attributes") and length > 2
+            if (path in _MAY_BE_ABSENT or is_attribute) and path not in guarded:
+                name = ".".join(path)
+                raise ExpressionError(f"{name} may be absent: write has({name}) && ... before it", reference.line)
+
+
+def _try_out(expression: Expression) -> None:
+    """Evaluates the condition on made-up events, with and without each optional field it reads.
+
+    Finds conditions that are not true or false and comparisons between types. It does not reach every branch; the rest
+    shows when it happens, and the event then goes to review.
+    """
+    optional = [field for field in expression.reads if field.optional]
+    images = EXAMPLE_IMAGES if FIELDS["event", "image"] in expression.reads else EXAMPLE_IMAGES[:1]
+    for absent in _subsets(optional):
+        for image, quality in product(images, EXAMPLE_QUALITIES):
+            context = cel.Context()
+            varied = {FIELDS["event", "image"]: image, FIELDS["scores", "quality"]: quality}
+            for field in expression.reads:
+                field.bind(context, None if field in absent else varied.get(field, field.example))
+            _try_with(expression, context, absent)
+
+
+def _try_with(expression: Expression, context: cel.Context, absent: Collection[Field]) -> None:
+    try:
+        result = expression.program.execute(context)
+    except (TypeError, KeyError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not str(error).startswith("Undefined"):
+            return  # a made-up value may be no date or number where a real one is
+        where = f"; an event may lack {' and '.join(map(str, absent))}" if absent else ""
+        raise ExpressionError(f"cannot be evaluated: {reason_of(error)}{where}") from None
+    except (ValueError, IndexError, ArithmeticError):
+        return
+    if not isinstance(result, bool):
+        raise ExpressionError(f"must be true or false, but is {type_of(result)}, such as {excerpt(result)}")
+
+
+def _subsets(fields: Sequence[Field]) -> Iterator[tuple[Field, ...]]:
+    return chain.from_iterable(combinations(fields, size) for size in range(len(fields) + 1))

@@ -1,0 +1,150 @@
+"""From a policy file to a policy; every problem is told with file, line and rule."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from schemas.explain import dotted, problems, suggestion
+from worker.policy.checks import check_expression
+from worker.policy.document import Destination, PolicyDocument, RuleEntry, TenantEntry
+from worker.policy.errors import PolicyError
+from worker.policy.expression import Constant, ExpressionError
+from worker.policy.policy import Chain, Policy, Rule
+from worker.yaml_document import YamlDocument, YamlError, read_yaml
+
+DEFAULT: Final = Path(__file__).with_name("default.yaml")
+"""The policy that ships."""
+
+_KEYS: Final = tuple(
+    field.alias or name
+    for model in (PolicyDocument, TenantEntry, RuleEntry, Destination)
+    for name, field in model.model_fields.items()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something wrong at a place of the file; `line` counts from 1 within the text that stands there."""
+
+    path: tuple[str | int, ...]
+    text: str
+    line: int = 1
+
+
+def load_policy(path: Path | None) -> Policy:
+    """The policy of a file; None: the one that ships. Raises PolicyError with all problems, a line each."""
+    try:
+        source = read_yaml(path or DEFAULT)
+        document = PolicyDocument.model_validate(source.data)
+    except YamlError as error:
+        raise PolicyError(str(error)) from None
+    except ValidationError as error:
+        raise _refusal(source, [Fault(each.path, each.text) for each in problems(error, known=_KEYS)]) from None
+    if faults := [*_misplaced(document), *_unfit_constants(document)]:
+        raise _refusal(source, faults)
+    common = Chain.make(_compiled(document.rules, ("rules",), document.constants, faults), document.failures)
+    tenants = {name: _chain(document, name, common, faults) for name in document.tenants}
+    if faults:
+        raise _refusal(source, faults)
+    return Policy(document.version, _digest(document), common, tenants)
+
+
+def _chain(document: PolicyDocument, name: str, common: Chain, faults: list[Fault]) -> Chain:
+    """A tenant's own rules and then the common ones, with the tenant's constants."""
+    tenant = document.tenants[name]
+    constants = {**document.constants, **tenant.constants}
+    own = _compiled(tenant.rules, ("tenants", name, "rules"), constants, faults, prefix=f"{name}/")
+    shared = _compiled(document.rules, ("rules",), constants, faults) if tenant.constants else common.rules
+    return Chain.make((*own, *shared), tenant.failures or document.failures)
+
+
+def _compiled(
+    rules: Sequence[RuleEntry],
+    path: tuple[str, ...],
+    constants: Mapping[str, Constant],
+    faults: list[Fault],
+    *,
+    prefix: str = "",
+) -> tuple[Rule, ...]:
+    """The rules that can be compiled; the others are added to the faults."""
+    compiled = []
+    for index, rule in enumerate(rules):
+        try:
+            condition = None if rule.when is None else check_expression(rule.when, constants)
+        except ExpressionError as error:
+            faults.append(Fault((*path, index, "when"), str(error), error.line))
+        else:
+            compiled.append(Rule.make(f"{prefix}{rule.name}", condition, rule.route))
+    return tuple(compiled)
+
+
+def _misplaced(document: PolicyDocument) -> Iterator[Fault]:
+    """Names that appear twice, rules that no event reaches, and a default that is missing."""
+    yield from _misplaced_in(document.rules, ("rules",))
+    for name, tenant in document.tenants.items():
+        yield from _misplaced_in(tenant.rules, ("tenants", name, "rules"))
+    if all(rule.when is not None for rule in document.rules):
+        last = len(document.rules) - 1
+        yield Fault(("rules", last), "there is no default: add a last rule without `when`, which takes what is left")
+
+
+def _misplaced_in(rules: Sequence[RuleEntry], path: tuple[str, ...]) -> Iterator[Fault]:
+    seen: set[str] = set()
+    takes_all: str | None = None
+    for index, rule in enumerate(rules):
+        if rule.name in seen:
+            yield Fault((*path, index, "name"), "there is another rule of this name; names must differ")
+        if takes_all is not None:
+            yield Fault((*path, index), f"no event reaches it: rule {takes_all!r} has no `when` and takes everything")
+        seen.add(rule.name)
+        takes_all = takes_all or (rule.name if rule.when is None else None)
+
+
+def _unfit_constants(document: PolicyDocument) -> Iterator[Fault]:
+    """A tenant's constants replace common ones: of the same name, and of the same type."""
+    for name, tenant in document.tenants.items():
+        for constant, value in tenant.constants.items():
+            path = ("tenants", name, "constants", constant)
+            if constant not in document.constants:
+                hint = suggestion(constant, document.constants)
+                yield Fault(path, f"there is no common constant of this name to replace{hint}")
+            elif _kind(value) != _kind(document.constants[constant]):
+                yield Fault(path, f"expected {_kind(document.constants[constant])}, as the common constant is")
+
+
+def _kind(value: Constant) -> str:
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    return "text" if isinstance(value, str) else "a list"
+
+
+def _refusal(source: YamlDocument, faults: Sequence[Fault]) -> PolicyError:
+    """One line a fault, in the order of the file, each once: a common rule is compiled for several tenants."""
+    lines = {(source.text_line(fault.path) + fault.line - 1, _described(source.data, fault)) for fault in faults}
+    return PolicyError("\n".join(f"{source.name}:{line}: {text}" for line, text in sorted(lines)))
+
+
+def _described(data: Any, fault: Fault) -> str:
+    """The fault with its rule, where it is in one, and the way to it."""
+    for depth, part in enumerate(fault.path):
+        try:
+            data = data[part]
+        except (LookupError, TypeError):  # what is missing has no place
+            break
+        if isinstance(data, dict) and isinstance(part, int) and fault.path[depth - 1] == "rules":
+            name, below = data.get("name", f"number {part + 1}"), dotted(fault.path[depth + 1 :])
+            return f"rule {name!r}: {below}: {fault.text}" if below else f"rule {name!r}: {fault.text}"
+    return f"{dotted(fault.path)}: {fault.text}" if fault.path else fault.text
+
+
+def _digest(document: PolicyDocument) -> str:
+    """What the policy says, whatever its comments and layout."""
+    content = json.dumps(document.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
+    return f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"
