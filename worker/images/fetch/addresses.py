@@ -6,8 +6,13 @@ from collections.abc import Iterable
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052, 2.1
-_LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")  # RFC 8215
-_AZURE_WIRE_SERVER = ipaddress.IPv4Address("168.63.129.16")  # hands out credentials, from a public address
+_NOT_PUBLIC = (
+    # what `is_global` lets pass, in some or all versions of Python
+    ipaddress.ip_network("192.0.0.0/24"),  # RFC 6890, 2.2.2; Oracle's metadata
+    ipaddress.ip_network("168.63.129.16/32"),  # Azure's wire server, which hands out credentials
+    ipaddress.ip_network("64:ff9b:1::/48"),  # RFC 8215
+    ipaddress.ip_network("fec0::/10"),  # RFC 3879
+)
 
 
 def is_listed(host: str, allowed_hosts: Iterable[str]) -> bool:
@@ -33,9 +38,9 @@ def is_public(address: str) -> bool:
         parsed = _embedded(ipaddress.ip_address(address))
     except ValueError:
         return False
-    if parsed == _AZURE_WIRE_SERVER or parsed.is_multicast or parsed.is_reserved or not parsed.is_global:
+    if parsed.is_multicast or parsed.is_reserved or not parsed.is_global:
         return False
-    return not (isinstance(parsed, ipaddress.IPv6Address) and (parsed.is_site_local or parsed in _LOCAL_NAT64))
+    return not any(parsed in network for network in _NOT_PUBLIC)
 
 
 def _embedded(address: _Address) -> _Address:

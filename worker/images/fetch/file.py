@@ -34,8 +34,10 @@ class FileFetcher:
         try:
             root, parts = self._locate(Path(reference.path), place)
             descriptor = _open_below(root, parts)
-            with os.fdopen(descriptor, "rb") as file:
-                return FetchedImage(self._read(file.fileno(), place))
+            try:
+                return FetchedImage(self._read(descriptor, place))
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise _failure(error, place) from error
         except ValueError as error:  # lone surrogates and the like

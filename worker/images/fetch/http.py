@@ -82,7 +82,9 @@ class HttpFetcher:
             with self._pool.stream("GET", target, headers=[*_HEADERS, (b"Host", url.netloc)]) as response:
                 headers = {name.lower().decode("latin-1"): value.decode("latin-1") for name, value in response.headers}
                 if response.status in _REDIRECTS:
-                    return _parse(headers.get("location", ""), base=url)
+                    if not headers.get("location"):
+                        raise ImageError(FailureReason.IMAGE_NOT_FOUND, f"{place} redirects without saying where to")
+                    return _parse(headers["location"], base=url)
                 _check_status(response.status, place)
                 encoding = headers.get("content-encoding", "identity").lower()
                 if encoding != "identity":
