@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
+import boto3
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from schemas import S3Reference
 from worker.cli.errors import CommandFailed
 from worker.cli.sources import ListObjects
-from worker.images.fetch.s3 import build_client
-from worker.settings import Settings
+from worker.settings import S3Settings, Settings
 
 
 def object_lister(settings: Settings, *, versions: bool = False) -> ListObjects:
@@ -20,7 +21,7 @@ def object_lister(settings: Settings, *, versions: bool = False) -> ListObjects:
 
     def list_objects(bucket: str, prefix: str) -> Iterator[S3Reference]:
         try:
-            client = build_client(settings)
+            client = _client(settings.s3)
             yield from (_present_versions if versions else _objects)(client, bucket, prefix)
         except ClientError as error:
             said = error.response.get("Error", {})
@@ -29,6 +30,15 @@ def object_lister(settings: Settings, *, versions: bool = False) -> ListObjects:
             raise CommandFailed(f"s3://{bucket}/{prefix}: {error}") from error
 
     return list_objects
+
+
+def _client(settings: S3Settings) -> Any:
+    return boto3.session.Session().client(
+        "s3",
+        endpoint_url=settings.endpoint_url,
+        region_name=settings.region,
+        config=Config(signature_version="s3v4", s3={"addressing_style": settings.addressing_style}),
+    )
 
 
 def _objects(client: Any, bucket: str, prefix: str) -> Iterator[S3Reference]:

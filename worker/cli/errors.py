@@ -7,7 +7,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from worker.cli.console import err, printable
-from worker.demo.run import DemoFailed
+from worker.demo.errors import DemoFailed
 from worker.intake.log import LogError
 from worker.intake.topics import TopicsError
 from worker.policy import PolicyError

@@ -23,7 +23,7 @@ from worker.cli.scorer import Result, Scorer
 from worker.cli.sources import Sources
 from worker.demo.report import Entry, Report, Tally, write_report
 from worker.images.fetch import build_fetcher
-from worker.policy import Policy, load_policy
+from worker.policy import load_policy
 from worker.scoring.model import load_model
 from worker.scoring.openvino_engine import OpenVinoEngine
 from worker.settings import FileSettings, Settings, load_settings
@@ -130,7 +130,7 @@ def _lines(path: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
         return lambda line: print(json.dumps(line, ensure_ascii=True), file=file)
 
     if path is None:
-        yield lambda line: None
+        yield lambda _line: None
     elif path == Path("-"):
         yield to(sys.stdout)
     else:

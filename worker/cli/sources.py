@@ -2,10 +2,9 @@
 
 import glob
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
@@ -21,7 +20,7 @@ ListObjects = Callable[[str, str], Iterable[S3Reference]]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An image under the name that the user knows it by. `reference` is None where none can be made; `problem` says why."""
+    """An image under the name that its user knows. `reference` is None where none can be made; `problem` says why."""
 
     name: str
     reference: ImageReference | None
@@ -64,20 +63,20 @@ class Sources:
     def _objects(self, uri: str) -> Iterator[Source]:
         bucket, prefix = _bucket_and_prefix(uri)
         for reference in self._list_objects(bucket, prefix):
-            if reference.key == prefix or self._is_image(reference.key):
+            is_named = reference.key == prefix and not prefix.endswith("/")
+            if is_named or self._is_image(reference.key):
                 yield Source(f"s3://{bucket}/{reference.key}", reference)
 
     def _files(self, argument: str) -> Iterator[Source]:
-        paths = [argument] if os.path.lexists(argument) else sorted(glob.glob(argument, recursive=True))
-        for path in paths:
-            if not os.path.isdir(path):
+        for path in [argument] if os.path.lexists(argument) else sorted(_matches(argument)):
+            if not Path(path).is_dir():
                 yield _file(path)
                 continue
             for folder, folders, names in os.walk(path, onerror=self._note):
                 folders.sort()
                 for name in sorted(names):
                     if self._is_image(name):
-                        yield _file(os.path.join(folder, name))
+                        yield _file(str(Path(folder, name)))
 
     def _is_image(self, name: str) -> bool:
         if PurePosixPath(name).suffix.lower() in SUFFIXES:
@@ -109,16 +108,21 @@ def _check(argument: str) -> None:
             HttpReference(url=argument)
         except ValidationError as error:
             raise UsageError(f"{argument}: not an address") from error
-    elif not os.path.lexists(argument) and next(glob.iglob(argument, recursive=True), None) is None:
+    elif not os.path.lexists(argument) and next(_matches(argument), None) is None:
         raise UsageError(f"{argument}: no such file or folder, and no file matches it as a pattern")
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    return glob.iglob(pattern, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute patterns
 
 
 def _file(path: str) -> Source:
     try:
         # Whatever is no regular file (a pipe, a device) could be waited for without end.
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        if not Path(path).is_file():
+            Path(path).stat()
             return Source(path, None, "not a regular file")
-        return Source(path, FileReference(path=os.path.abspath(path)))
+        return Source(path, FileReference(path=str(Path(path).absolute())))
     except OSError as error:
         return Source(path, None, error.strerror or str(error))
     except ValidationError:

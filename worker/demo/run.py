@@ -11,6 +11,7 @@ from pathlib import Path
 
 from schemas import DeadLetter, FailureReason, ReviewItem, Verdict
 from worker.demo.degrade import DEGRADATIONS
+from worker.demo.errors import DemoFailed
 from worker.demo.report import Entry, Tally, thumbnail
 from worker.demo.sample import SAMPLE_IMAGES, load_samples
 from worker.demo.traffic import Picture, Traffic, TrafficMaker, degraded_copies
@@ -23,10 +24,6 @@ from worker.wiring import Worker, build_embedded_worker, open_embedded_topics
 DEADLINE_SECONDS = 300.0
 POLL_SECONDS = 0.05
 KEPT = 1000
-
-
-class DemoFailed(Exception):
-    """The path did not judge everything in time, or the worker ended early."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,205 @@
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from schemas import FailureReason, FileReference, ImageEvent, ImageReference, Route, Scores
+from worker.cli import scorer as module
+from worker.cli.scorer import Scorer
+from worker.cli.sources import Source
+from worker.images.errors import ImageError, TransientFetchError
+from worker.images.fetch import FetchedImage
+from worker.policy import PolicyError
+from worker.scoring.engine import EngineError
+from worker.view import ViewSpec
+
+VIEWS = {"coarse": ViewSpec(size=16, resize="squash", mean=(0, 0, 0), std=(1, 1, 1))}
+
+
+class FakeFetcher:
+    """The bytes of an image are its path; `outcomes` are raised first, in turn."""
+
+    def __init__(self, **outcomes: list[Exception]) -> None:
+        self.outcomes = outcomes
+        self.open = 0
+        self.most_open = 0
+        self.lock = threading.Lock()
+
+    def fetch(self, reference: ImageReference) -> FetchedImage:
+        assert isinstance(reference, FileReference)
+        with self.lock:
+            self.open += 1
+            self.most_open = max(self.most_open, self.open)
+        if waiting := self.outcomes.get(reference.path):
+            raise waiting.pop(0)
+        time.sleep(0.001 * (hash(reference.path) % 5))
+        return FetchedImage(reference.path.encode())
+
+    def close(self) -> None: ...
+
+
+class FakeEngine:
+    """Its feature is the image's number; fails on batches that hold a number of `poison`."""
+
+    max_batch = 8
+
+    def __init__(self, poison: frozenset[int] = frozenset()) -> None:
+        self.poison = poison
+        self.batches: list[int] = []
+
+    def infer(self, views: Mapping[str, NDArray[np.uint8]]) -> Mapping[str, NDArray[np.float32]]:
+        numbers = views["coarse"][:, 0, 0, 0].astype(np.float32)
+        if self.poison & {int(number) for number in numbers}:
+            raise EngineError("out of memory")
+        self.batches.append(len(numbers))
+        return {"coarse": numbers[:, None]}
+
+    def close(self) -> None: ...
+
+
+class FakePolicy:
+    def route(self, event: ImageEvent, scores: Scores) -> Route:
+        if scores.quality == 5:
+            raise PolicyError("rule x: no such attribute")
+        return Route(action="pass", rule=event.tenant)
+
+    def failure_route(self, tenant: str, priority: int) -> Route:
+        return Route(action="review", queue="failures", rule="failure", priority=priority)
+
+
+@pytest.fixture(autouse=True)
+def _pixels_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
+        if data == b"broken":
+            raise ImageError(FailureReason.UNDECODABLE_IMAGE, "ends early")
+        return np.full((16, 16, 3), int(data), np.uint8)
+
+    monkeypatch.setattr(module, "decode", decode)
+    monkeypatch.setattr(module, "make_views", lambda pixels, specs: {"coarse": pixels})
+
+
+def make(fetcher: Any = None, engine: Any = None, **more: Any) -> Scorer:
+    heads = SimpleNamespace(
+        score=lambda features: [Scores(quality=1 + float(n) % 41 / 10) for n in features["coarse"][:, 0]]
+    )
+    model: Any = SimpleNamespace(manifest=SimpleNamespace(views=VIEWS), heads=heads)
+    policy: Any = FakePolicy()
+    options = {"batch_size": 4, "max_pixels": 1000, "threads": 3, "wait": lambda seconds: None}
+    return Scorer(model, engine or FakeEngine(), policy, fetcher or FakeFetcher(), **{**options, **more})
+
+
+def sources(*paths: object) -> list[Source]:
+    return [Source(f"name {path}", FileReference(path=str(path))) for path in paths]
+
+
+def test_results_come_in_the_order_of_the_sources() -> None:
+    results = list(make().score(sources(*range(30))))
+
+    assert [result.name for result in results] == [f"name {n}" for n in range(30)]
+    assert [result.scores.quality for result in results if result.scores] == [1 + n / 10 for n in range(30)]
+
+
+def test_the_engine_gets_full_batches() -> None:
+    engine = FakeEngine()
+    list(make(engine=engine).score(sources(*range(18))))
+
+    assert engine.batches == [4, 4, 4, 4, 2]
+
+
+def test_no_batch_is_larger_than_the_engine_takes() -> None:
+    engine = FakeEngine()
+    list(make(engine=engine, batch_size=100).score(sources(*range(20))))
+
+    assert engine.batches == [8, 8, 4]
+
+
+def test_a_broken_image_is_reported_in_its_place_and_does_not_stop_the_others() -> None:
+    engine = FakeEngine()
+    results = list(make(engine=engine).score(sources(1, "broken", 2)))
+
+    assert [result.failure and result.failure.reason for result in results] == [None, "undecodable_image", None]
+    assert results[1].route.queue == "failures"
+    assert engine.batches == [2]
+
+
+def test_a_source_without_a_reference_is_reported() -> None:
+    (result,) = make().score([Source("x", None, "not a regular file")])
+
+    assert result.failure is not None
+    assert result.failure.message == "not a regular file"
+
+
+def test_a_transient_fault_is_tried_again() -> None:
+    fetcher = FakeFetcher(**{"7": [TransientFetchError("503"), TransientFetchError("503")]})
+    waits: list[float] = []
+    (result,) = make(fetcher, wait=waits.append).score(sources(7))
+
+    assert result.scores is not None
+    assert waits == [0.5, 1.0]
+
+
+def test_a_fault_that_stays_is_reported_after_three_attempts() -> None:
+    fetcher = FakeFetcher(**{"7": [TransientFetchError("503")] * 3})
+    (result,) = make(fetcher).score(sources(7))
+
+    assert result.failure is not None
+    assert (result.failure.reason, result.failure.attempts, result.failure.message) == ("fetch_failed", 3, "503")
+
+
+def test_a_batch_that_fails_is_tried_image_by_image() -> None:
+    engine = FakeEngine(poison=frozenset({2}))
+    results = list(make(engine=engine).score(sources(*range(4))))
+
+    assert [result.failure and result.failure.reason for result in results] == [None, None, "engine_failed", None]
+    assert engine.batches == [1, 1, 1]
+
+
+def test_an_image_that_the_policy_cannot_judge_fails_closed() -> None:
+    (result,) = make().score(sources(40))
+
+    assert result.failure is not None
+    assert (result.failure.reason, result.route.action) == ("policy_failed", "review")
+
+
+def test_the_tenants_rules_apply() -> None:
+    (result,) = make(tenant="acme").score(sources(1))
+
+    assert result.route.rule == "acme"
+
+
+@pytest.mark.parametrize("path", ["1", "broken"])
+def test_sources_are_not_read_far_ahead_of_the_results(path: str) -> None:
+    taken = 0
+
+    def endless() -> Iterator[Source]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield Source("x", FileReference(path=path))
+
+    results = make().score(endless())
+    for _ in range(100):
+        next(results)
+    results.close()  # type: ignore[attr-defined]
+
+    assert taken < 100 + 40
+
+
+def test_the_content_hash_is_that_of_the_bytes() -> None:
+    (result,) = make().score(sources(1))
+
+    assert result.content_hash == "sha256:6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"
+
+
+def test_thumbnails_are_made_only_when_asked_for() -> None:
+    (without,) = make().score(sources(1))
+    (with_one,) = make(thumbnails=True).score(sources(1))
+
+    assert without.thumbnail is None
+    assert with_one.thumbnail is not None
+    assert with_one.thumbnail.startswith(b"\xff\xd8")

@@ -1,0 +1,133 @@
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from schemas import FileReference, HttpReference, S3Reference
+from worker.cli.errors import UsageError
+from worker.cli.sources import Source, Sources
+
+OBJECTS = [
+    S3Reference(bucket="b", key="in/", etag="0"),
+    S3Reference(bucket="b", key="in/a.jpg", etag="1"),
+    S3Reference(bucket="b", key="in/list.csv", etag="2"),
+]
+
+
+def listing(bucket: str, prefix: str) -> Iterable[S3Reference]:
+    return [found for found in OBJECTS if found.bucket == bucket and found.key.startswith(prefix)]
+
+
+def names(*arguments: str | Path) -> list[str]:
+    return [source.name for source in Sources([str(argument) for argument in arguments], listing)]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in ("b.JPG", "a.png", "notes.txt", "deep/er/c.webp", "deep/a.avif"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    return tmp_path
+
+
+def test_folders_are_searched_in_the_order_of_names_and_only_for_images(tree: Path) -> None:
+    sources = Sources([str(tree)], listing)
+
+    assert [Path(source.name).relative_to(tree).as_posix() for source in sources] == [
+        "a.png",
+        "b.JPG",
+        "deep/a.avif",
+        "deep/er/c.webp",
+    ]
+    assert sources.skipped == 1
+    assert sources.count() == 4
+
+
+def test_arguments_keep_their_order_and_repetitions(tree: Path) -> None:
+    b, a = tree / "b.JPG", tree / "a.png"
+
+    assert names(b, a, b) == [str(b), str(a), str(b)]
+
+
+def test_a_file_that_is_named_is_taken_whatever_its_suffix(tree: Path) -> None:
+    (source,) = Sources([str(tree / "notes.txt")], listing)
+
+    assert source.reference == FileReference(path=str(tree / "notes.txt"))
+
+
+def test_patterns_find_files_and_folders(tree: Path) -> None:
+    assert names(tree / "*.png") == [str(tree / "a.png")]
+    assert names(tree / "**" / "*.webp") == [str(tree / "deep/er/c.webp")]
+    assert names(tree / "dee*") == [str(tree / "deep/a.avif"), str(tree / "deep/er/c.webp")]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tree: Path) -> None:
+    (tree / "a[1].png").write_bytes(b"x")
+
+    assert names(tree / "a[1].png") == [str(tree / "a[1].png")]
+
+
+def test_relative_names_stay_what_the_user_typed_and_refer_to_the_whole_path(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tree)
+    (source,) = Sources(["a.png"], listing)
+
+    assert source == Source("a.png", FileReference(path=str(tree / "a.png")))
+
+
+@pytest.mark.parametrize("argument", ["nowhere.jpg", "none/*.jpg", "", "s3://", "s3:///key", "http://", "https://a b"])
+def test_an_argument_that_names_nothing_is_refused_at_once(
+    argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError):
+        Sources([argument], listing)
+
+
+def test_a_prefix_yields_its_images_with_their_etags(tree: Path) -> None:
+    sources = Sources(["s3://b/in/"], listing)
+
+    assert list(sources) == [Source("s3://b/in/a.jpg", OBJECTS[1])]
+    assert sources.skipped == 1
+    assert sources.count() is None
+
+
+def test_an_object_that_is_named_is_taken_whatever_its_suffix() -> None:
+    assert names("s3://b/in/list.csv") == ["s3://b/in/list.csv"]
+
+
+def test_a_web_address_is_taken_as_it_is() -> None:
+    (source,) = Sources(["https://example.com/a?b=c"], listing)
+
+    assert source.reference == HttpReference(url="https://example.com/a?b=c")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (source,) = Sources([str(tmp_path)], listing)
+
+    assert (source.reference, source.problem) == (None, "not a regular file")
+
+
+def test_a_dangling_link_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "gone.jpg")
+    (source,) = Sources([str(tmp_path)], listing)
+
+    assert (source.reference, source.problem) == (None, "No such file or directory")
+
+
+def test_a_name_that_is_not_utf_8_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "\udcff.jpg").write_bytes(b"")
+    (source,) = Sources([str(tmp_path)], listing)
+
+    assert source.reference is None
+    assert "not UTF-8" in source.problem
+
+
+def test_folders_that_link_in_a_circle_end(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    (tmp_path / "loop").symlink_to(tmp_path)
+
+    assert names(tmp_path) == [str(tmp_path / "a.jpg")]
