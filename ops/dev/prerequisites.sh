@@ -7,7 +7,10 @@ missing=""
 need() { # program, Debian package
     command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
 }
-need java default-jre-headless
+java_version() { # its first number; nothing where there is no java that runs
+    java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p'
+}
+[ "$(java_version)" -ge 17 ] 2>/dev/null || missing=" default-jre-headless"
 need mvn maven
 need redis-server redis-server
 [ -n "$missing" ] || exit 0
