@@ -2,7 +2,6 @@
 
 import shutil
 import tempfile
-from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +21,7 @@ class Member:
     """What a careful consumer keeps: the received and uncommitted records of each partition that it has."""
 
     log: SqliteLog
-    owned: dict[Partition, list[tuple[int, bytes]]] = field(default_factory=lambda: defaultdict(list))
+    owned: dict[Partition, list[tuple[int, bytes]]] = field(default_factory=dict)
     revoked: set[Partition] = field(default_factory=set)
     paused: set[Partition] = field(default_factory=set)
 
@@ -37,9 +36,15 @@ class GroupHistory(RuleBasedStateMachine):
         self.members: list[Member] = []
         self.appended = 0
 
-    @initialize(partitions=st.integers(1, 5))
-    def topics_exist(self, partitions: int) -> None:
+    @initialize(partitions=st.integers(1, 5), count=st.integers(1, 60))
+    def two_members_at_work(self, partitions: int, count: int) -> None:
         self.topics.create({"in": partitions, "out": 1})
+        self.append(count)
+        for _ in range(2):
+            self.join()
+        for member in self.members:
+            self.take(member, member.log.poll(0))
+            self.take(member, member.log.poll(0))
 
     @rule(count=st.integers(1, 20))
     def append(self, count: int) -> None:
@@ -69,7 +74,7 @@ class GroupHistory(RuleBasedStateMachine):
 
     def take(self, member: Member, poll: Poll) -> None:
         for partition in poll.lost:
-            member.owned.pop(partition, None)
+            del member.owned[partition]
             member.revoked.discard(partition)
         member.revoked |= poll.revoked
         for partition in poll.assigned:
@@ -85,9 +90,26 @@ class GroupHistory(RuleBasedStateMachine):
             received.append((record.offset, record.value))
 
     @precondition(lambda self: self.members)
-    @rule(data=st.data(), share=st.floats(0, 1))
+    @rule(data=st.data(), share=st.sampled_from([0.3, 0.6, 1.0]))
     def commit(self, data: st.DataObject, share: float) -> None:
-        member = data.draw(st.sampled_from(self.members))
+        self.commit_share(data.draw(st.sampled_from(self.members)), share)
+
+    @precondition(lambda self: len(self.members) > 1)
+    @rule(data=st.data(), first_word=st.sampled_from(["commit", "poll"]))
+    def one_sleeps_and_the_others_go_on(self, data: st.DataObject, first_word: str) -> None:
+        sleeper = data.draw(st.sampled_from(self.members))
+        self.now += SESSION + 1
+        for _ in range(3):
+            for member in self.members:
+                if member is not sleeper:
+                    self.take(member, member.log.poll(0))
+                    self.commit_share(member, 1.0)
+        if first_word == "commit":
+            self.commit_share(sleeper, 1.0)
+        else:
+            self.take(sleeper, sleeper.log.poll(0))
+
+    def commit_share(self, member: Member, share: float) -> None:
         outputs, offsets = [], {}
         for partition, received in member.owned.items():
             done = received[: round(len(received) * share)]
@@ -96,7 +118,10 @@ class GroupHistory(RuleBasedStateMachine):
                 offsets[partition] = done[-1][0] + 1
         try:
             member.log.commit(outputs, offsets)
-        except Fenced:  # put out: its next poll tells
+        except Fenced:
+            poll = member.log.poll(0)
+            assert poll.lost == member.owned.keys(), "only a member that has been put out is fenced"
+            self.take(member, poll)
             return
         for partition, offset in offsets.items():
             member.owned[partition] = [item for item in member.owned[partition] if item[0] >= offset]
@@ -118,14 +143,14 @@ class GroupHistory(RuleBasedStateMachine):
         member.paused = data.draw(st.sets(st.sampled_from(partitions)))
         member.log.pause(member.paused)
 
-    @precondition(lambda self: self.members)
+    @precondition(lambda self: len(self.members) > 1)
     @rule(data=st.data())
     def close(self, data: st.DataObject) -> None:
         member = data.draw(st.sampled_from(self.members))
         self.members.remove(member)
         member.log.close()
 
-    @precondition(lambda self: self.members)
+    @precondition(lambda self: len(self.members) > 1)
     @rule(data=st.data())
     def kill(self, data: st.DataObject) -> None:
         member = data.draw(st.sampled_from(self.members))
@@ -172,5 +197,5 @@ class GroupHistory(RuleBasedStateMachine):
         return self.topics._db.execute("SELECT 1 FROM partitions").fetchone() is not None
 
 
-GroupHistory.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+GroupHistory.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestGroupHistory = GroupHistory.TestCase
