@@ -63,9 +63,10 @@ class _Undecided(Exception):
 def replay(policy: Policy, verdicts: Iterable[Verdict]) -> Replay:
     """Routes past verdicts by a policy.
 
-    Verdicts carry scores, id, tenant, time, generator and reference, but neither prompt, attributes, priority, content
-    type nor sha256. A rule that reads one of those is still tried: where its other parts decide, the verdict is replayed;
-    where not, it is counted as undecided, with the rule. A rule without a priority is taken to keep the verdict's.
+    Verdicts carry scores, id, tenant, time, generator and reference, but neither prompt, attributes, priority,
+    content type nor sha256. A rule that reads one of those is still tried: where its other parts decide, the verdict
+    is replayed; where not, it is counted as undecided, with the rule. A rule without a priority is taken to keep the
+    verdict's.
     """
     result = Replay()
     kinds: Counter[tuple[str, str]] = result.flips
