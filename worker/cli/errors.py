@@ -14,6 +14,7 @@ from worker.policy import PolicyError
 from worker.scoring.engine import EngineError
 from worker.scoring.manifest import ManifestError
 from worker.settings import SettingsError
+from worker.telemetry.server import TelemetryServerError
 
 FAILED = 1
 USAGE = 2
@@ -36,6 +37,7 @@ _EXIT_CODES: dict[type[Exception], int] = {
     LogError: FAILED,
     TopicsError: FAILED,
     EngineError: FAILED,
+    TelemetryServerError: FAILED,
     DemoFailed: FAILED,
     CommandFailed: FAILED,
 }

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from schemas import FileReference, ImageEvent, ImageReference, InlineReference
 from schemas.explain import problems
+from worker.cli.lines import read_lines
 from worker.cli.sources import Source
 
 
@@ -80,14 +81,13 @@ class EventMaker:
         )
 
 
-def read_events(lines: Iterable[bytes], name: str) -> Iterator[ImageEvent | Problem]:
-    """Events from JSON lines; empty lines are passed over. `name` is the file's, for messages."""
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                yield ImageEvent.model_validate_json(line)
-            except ValidationError as error:
-                yield Problem(f"{name}, line {number}: {explain(error)}")
+def read_events(path: Path) -> Iterator[ImageEvent | Problem]:
+    """One event or one problem a line of JSON, in their order. Raises UsageError when the file cannot be read."""
+    for place, line in read_lines(path):
+        try:
+            yield ImageEvent.model_validate_json(line)
+        except ValidationError as error:
+            yield Problem(f"{place}: {explain(error)}")
 
 
 def explain(error: ValidationError) -> str:

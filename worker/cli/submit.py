@@ -1,6 +1,5 @@
 """`sluice submit`: publishes image events."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -56,7 +55,7 @@ def submit(
         raise UsageError("give PATH... or --events FILE, one of the two")
     place = find_place(config, data)
     if events is not None:
-        made = _ready(events)
+        made = read_events(events)
     else:
         maker = EventMaker(
             new_id if id_prefix is None else stable_id(id_prefix),
@@ -88,17 +87,6 @@ def _check(maker: EventMaker) -> None:
         )
     except ValidationError as error:
         raise UsageError(explain(error)) from error
-
-
-def _ready(path: Path) -> Iterator[ImageEvent | Problem]:
-    if path == Path("-"):
-        yield from read_events(sys.stdin.buffer, "stdin")
-        return
-    try:
-        with path.open("rb") as file:
-            yield from read_events(file, str(path))
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from error
 
 
 def _publish(place: Place, made: Iterator[ImageEvent | Problem]) -> tuple[int, int]:

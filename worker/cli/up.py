@@ -13,7 +13,7 @@ from rich.live import Live
 
 from worker.cli import console
 from worker.cli.errors import UsageError
-from worker.cli.live import status_line
+from worker.cli.live import StatusLine
 from worker.cli.options import ConfigOption, DataOption, Place, find_place
 from worker.settings import TelemetrySettings
 from worker.telemetry.logs import configure_logging
@@ -74,4 +74,4 @@ def _signals(stop: threading.Event) -> Iterator[None]:
 
 def _live(worker: Worker) -> Live:
     """A status line that is drawn again four times a second, by a thread of its own."""
-    return Live(get_renderable=lambda: status_line(worker), console=console.err, transient=True)
+    return Live(StatusLine(worker.metrics, worker.ailments), console=console.err, transient=True)

@@ -55,41 +55,41 @@ def run_demo(settings: Settings, data: Path, progress: Progress) -> DemoResult:
         progress("spoiling copies", len(copies), len(DEGRADATIONS) * len(samples))
     traffic = TrafficMaker().make(samples, copies, folder)
     with closing(open_embedded_topics(settings, data)) as topics:
-        worker = build_embedded_worker(settings, data)
         names = settings.kafka.topics
-        starts = {name: topics.ends(name) for name in (names.verdicts, names.review, names.dead)}
+        review, dead = topics.ends(names.review), topics.ends(names.dead)
         started = time.perf_counter()
-        verdicts = _judged(worker, topics, names, traffic, progress)
+        verdicts = _judged(build_embedded_worker(settings, data), topics, names, traffic, progress)
         seconds = time.perf_counter() - started
-        queues = Counter(ReviewItem.model_validate_json(value).queue for value in _values(topics, starts[names.review]))
-        dead = Counter(
-            DeadLetter.model_validate_json(value).failure.reason for value in _values(topics, starts[names.dead])
-        )
+        queues = Counter(ReviewItem.model_validate_json(value).queue for value in _values(topics, review))
+        reasons = Counter(DeadLetter.model_validate_json(value).failure.reason for value in _values(topics, dead))
     tally = Tally(KEPT)
     for verdict in verdicts:
         tally.add(_entry(verdict, traffic.pictures.get(verdict.event_id), settings.images.max_pixels))
-    ignored = int(worker.metrics.events.labels("ignored")._value.get())
-    return DemoResult(tally, queues, dead, ignored, seconds, verdicts[0].model, verdicts[0].policy)
+    ignored = len(traffic.first.records) + len(traffic.second.records) - len(verdicts)
+    return DemoResult(tally, queues, reasons, ignored, seconds, verdicts[0].model, verdicts[0].policy)
 
 
 def _judged(
     worker: Worker, topics: SqliteTopics, names: TopicSettings, traffic: Traffic, progress: Progress
 ) -> Sequence[Verdict]:
-    """Runs the worker until every event of both waves has its verdict."""
+    """Runs the worker until every event of both waves has its verdict.
+
+    A run that was broken off may have left events behind; their verdicts are not ours.
+    """
     verdicts: list[Verdict] = []
-    positions = topics.ends(names.verdicts)
+    positions, begin = topics.ends(names.verdicts), topics.ends(names.images)
+    expected = 0
     with _running(worker) as check:
         for wave in (traffic.first, traffic.second):
-            topics.append([Output(names.images, value, key) for key, value in wave])
-            expected = len(verdicts) + sum(key.decode() in traffic.pictures for key, _ in wave)
-            if wave is traffic.first:
-                expected += traffic.malformed
+            topics.append([Output(names.images, value, key) for key, value in wave.records])
+            expected += wave.verdicts
             deadline = time.monotonic() + DEADLINE_SECONDS
             while len(verdicts) < expected:
-                for record in topics.read(positions):
-                    positions[record.partition] = record.offset + 1
-                    verdicts.append(Verdict.model_validate_json(record.value or b""))
-                progress("judging", len(verdicts), traffic.verdicts)
+                for value in _values(topics, positions):
+                    verdict = Verdict.model_validate_json(value)
+                    if verdict.source.offset >= begin[Partition(verdict.source.topic, verdict.source.partition)]:
+                        verdicts.append(verdict)
+                progress("judging", len(verdicts), traffic.first.verdicts + traffic.second.verdicts)
                 check()
                 if time.monotonic() > deadline:
                     raise DemoFailed(f"only {len(verdicts)} of {expected} verdicts came in {DEADLINE_SECONDS:.0f} s")

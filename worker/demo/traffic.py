@@ -45,21 +45,24 @@ class Picture:
 
 
 @dataclass(slots=True)
+class Wave:
+    """Records, key and value each, that are sent together, and how many verdicts they should bring."""
+
+    records: list[tuple[bytes, bytes]] = field(default_factory=list)
+    verdicts: int = 0
+
+    def add(self, key: bytes, value: bytes, verdicts: int = 1) -> None:
+        self.records.append((key, value))
+        self.verdicts += verdicts
+
+
+@dataclass(slots=True)
 class Traffic:
-    """Two waves of records, key and value each, and the picture behind each event id.
+    """Two waves, and the picture behind each event id. The second repeats images of the first, which are judged then."""
 
-    The second wave repeats images of the first, once those are judged. Every event gets a verdict, and so does each of
-    the `malformed` records that hold none; a deletion gets none.
-    """
-
-    first: list[tuple[bytes, bytes]] = field(default_factory=list)
-    second: list[tuple[bytes, bytes]] = field(default_factory=list)
+    first: Wave = field(default_factory=Wave)
+    second: Wave = field(default_factory=Wave)
     pictures: dict[str, Picture] = field(default_factory=dict)
-    malformed: int = 0
-
-    @property
-    def verdicts(self) -> int:
-        return len(self.pictures) + self.malformed
 
 
 def degraded_copies(samples: Sequence[Sample], folder: Path, threads: int = 2) -> Iterator[tuple[Sample, str, Path]]:
@@ -116,9 +119,8 @@ class TrafficMaker:
         metadata = "http://169.254.169.254/latest/meta-data/"
         self._add(Picture("a cloud's metadata address"), HttpReference(url=metadata))
         self._add(Picture("an image that was exchanged"), FileReference(path=str(sample.path)), sha256="0" * 64)
-        self._traffic.first.append((b"malformed", b'{"schema": "sluice.image-event/1", "id": "cut of'))
-        self._traffic.malformed += 1
-        self._traffic.first.append((b"deletion", json.dumps(DELETION).encode()))
+        self._traffic.first.add(b"malformed", b'{"schema": "sluice.image-event/1", "id": "cut of')
+        self._traffic.first.add(b"deletion", json.dumps(DELETION).encode(), verdicts=0)
 
     def _add(
         self,
@@ -139,7 +141,7 @@ class TrafficMaker:
             sha256=sha256,
         )
         wave = self._traffic.second if second else self._traffic.first
-        wave.append((event.id.encode(), event.model_dump_json(by_alias=True, exclude_none=True).encode()))
+        wave.add(event.id.encode(), event.model_dump_json(by_alias=True, exclude_none=True).encode())
         self._traffic.pictures[event.id] = picture
 
 

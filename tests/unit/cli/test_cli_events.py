@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from schemas import FileReference, ImageEvent, InlineReference, S3Reference
+from worker.cli.errors import UsageError
 from worker.cli.events import EventMaker, Problem, new_id, read_events, stable_id
 from worker.cli.sources import Source
 
@@ -74,12 +75,18 @@ def test_the_same_file_has_the_same_stable_id_however_it_was_named() -> None:
 
 
 @pytest.mark.parametrize("line", [b"{", b"[]", b'{"id": "x"}', b"\xff"])
-def test_a_bad_line_is_named_by_number_and_the_next_is_read(line: bytes) -> None:
-    good = EventMaker().events([S3])
-    (event,) = good
+def test_a_bad_line_is_named_by_number_and_the_next_is_read(line: bytes, tmp_path: Path) -> None:
+    (event,) = EventMaker().events([S3])
     assert isinstance(event, ImageEvent)
-    problem, read = read_events([b"\n", line, event.model_dump_json(by_alias=True).encode()], "e.jsonl")
+    path = tmp_path / "e.jsonl"
+    path.write_bytes(b"\n".join([b"", line, event.model_dump_json(by_alias=True).encode()]))
+    problem, read = read_events(path)
 
     assert isinstance(problem, Problem)
-    assert problem.message.startswith("e.jsonl, line 2: ")
+    assert problem.message.startswith(f"{path}, line 2: ")
     assert read == event
+
+
+def test_a_file_that_cannot_be_read_is_a_wrong_argument(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        list(read_events(tmp_path / "none.jsonl"))
