@@ -1,0 +1,145 @@
+"""The model manifest: JSON beside the weights that names everything serving needs."""
+
+import hashlib
+import json
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from schemas import Name
+from worker.view import ViewSpec
+
+MANIFEST_NAME = "manifest.json"
+
+OLDEST_OPSET, NEWEST_OPSET = 17, 23
+
+PartName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[a-z][a-z0-9_]*$")]
+"""A view or a tower; also the name of a graph's input or output."""
+
+
+class ManifestError(Exception):
+    """A model cannot be used. The message says what is wrong, where, and what to do."""
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileSpec(Part):
+    """A file in the manifest's folder."""
+
+    path: Annotated[str, StringConstraints(min_length=1, max_length=255)]
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+    @model_validator(mode="after")
+    def _stays_in_the_folder(self) -> Self:
+        path = PurePosixPath(self.path)
+        if path.is_absolute() or ".." in path.parts or "\\" in self.path:
+            raise ValueError(f"{self.path!r} leads out of the manifest's folder; name a file inside it")
+        return self
+
+
+class GraphSpec(FileSpec):
+    """The towers as one ONNX graph: uint8 inputs named by view, float32 outputs named by tower; it normalises."""
+
+    opset: Annotated[int, Field(ge=OLDEST_OPSET, le=NEWEST_OPSET)]
+
+
+class TowerSpec(Part):
+    """One tower: the view it looks at and how many features it gives."""
+
+    name: PartName
+    view: PartName
+    features: Annotated[int, Field(ge=1, le=65536)]
+
+
+class HeadsSpec(FileSpec):
+    """The heads' weights as safetensors, and the towers that play the two streams."""
+
+    type: Literal["gated_template"]
+    coarse: PartName
+    fine: PartName
+
+
+class Measurement(Part):
+    """How well a model judged images it had not seen, and how that was found out."""
+
+    dataset: str
+    protocol: str
+    images: Annotated[int, Field(ge=1)]
+    srcc: Annotated[float, Field(ge=-1, le=1)]
+    plcc: Annotated[float, Field(ge=-1, le=1)] | None = None
+    srcc_within_generator: Annotated[float, Field(ge=-1, le=1)] | None = None
+
+
+class ModelManifest(Part):
+    """Identity, inputs, weights and provenance of a model: `sluice.model/1`."""
+
+    schema_: Literal["sluice.model/1"] = Field("sluice.model/1", alias="schema")
+    name: Name
+    version: Name
+    views: dict[PartName, ViewSpec] = Field(min_length=1, max_length=8)
+    towers: Annotated[tuple[TowerSpec, ...], Field(min_length=1, max_length=8)]
+    graph: GraphSpec
+    heads: HeadsSpec
+    anchors: Annotated[tuple[str, ...], Field(min_length=5, max_length=5)]
+    score_range: tuple[Annotated[float, Field(ge=1)], Annotated[float, Field(le=5)]]
+    license: str
+    training_data: tuple[str, ...]
+    quality: tuple[Measurement, ...] = ()
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Self:
+        towers = [tower.name for tower in self.towers]
+        if len(set(towers)) != len(towers):
+            raise ValueError(f"towers: each name may stand once, got {towers}")
+        if clash := set(towers) & set(self.views):
+            raise ValueError(f"towers: {sorted(clash)} is a view too, and a graph cannot name both; rename one")
+        for tower in self.towers:
+            if tower.view not in self.views:
+                raise ValueError(
+                    f"towers: {tower.name} looks at view {tower.view!r}; the views are {sorted(self.views)}"
+                )
+        if unseen := set(self.views) - {tower.view for tower in self.towers}:
+            raise ValueError(f"views: no tower looks at {sorted(unseen)}; remove it")
+        for stream in (self.heads.coarse, self.heads.fine):
+            if stream not in towers:
+                raise ValueError(f"heads: there is no tower {stream!r}; the towers are {towers}")
+        if self.score_range[0] >= self.score_range[1]:
+            raise ValueError(f"score_range: {self.score_range} does not rise; the shipped models use [1, 5]")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """Identity of the model: sha256 of this manifest as canonical JSON; the files' digests are in it."""
+        canonical = json.dumps(
+            self.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"), ensure_ascii=True
+        )
+        return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
+
+    def tower(self, name: str) -> TowerSpec:
+        """The tower of that name; raises KeyError."""
+        return {tower.name: tower for tower in self.towers}[name]
+
+
+def load_manifest(path: Path) -> ModelManifest:
+    """Reads a manifest, given its file or its folder. Raises ManifestError."""
+    file = path / MANIFEST_NAME if path.is_dir() else path
+    try:
+        text = file.read_bytes()
+    except FileNotFoundError as error:
+        raise ManifestError(f"{file}: no such file; give a manifest, or a folder that holds {MANIFEST_NAME}") from error
+    except OSError as error:
+        raise ManifestError(f"{file}: cannot be read: {error.strerror}") from error
+    try:
+        return ModelManifest.model_validate_json(text)
+    except ValidationError as error:
+        raise ManifestError(f"{file}: {_explain(error)}") from error
+
+
+def _explain(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc']) or 'manifest'}: {problem['msg']}"
+        for problem in error.errors(include_url=False)
+    )

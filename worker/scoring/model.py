@@ -1,0 +1,77 @@
+"""A model on disk: its manifest with the files it names, each checked against its digest."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+
+from worker.scoring.heads import Heads
+from worker.scoring.manifest import MANIFEST_NAME, FileSpec, ManifestError, ModelManifest, load_manifest
+from worker.scoring.onnx_file import read_opset
+
+SHIPPED_MODELS = Path(__file__).parent / "models"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model whose files are what its manifest says. `graph` is the ONNX file's content."""
+
+    manifest: ModelManifest
+    heads: Heads
+    graph: bytes
+
+
+def find_model(name_or_path: str) -> Path:
+    """The manifest of a shipped model, by name, or of any other, by the path of its file or folder.
+
+    Raises ManifestError for what is neither, naming the models that ship.
+    """
+    shipped = sorted(folder.name for folder in SHIPPED_MODELS.iterdir() if (folder / MANIFEST_NAME).is_file())
+    if name_or_path in shipped:
+        return SHIPPED_MODELS / name_or_path / MANIFEST_NAME
+    path = Path(name_or_path)
+    manifest = path / MANIFEST_NAME if path.is_dir() else path
+    if not manifest.is_file():
+        what = "no such manifest" if os.sep in name_or_path or path.exists() else "no model of this name"
+        raise ManifestError(
+            f"model {name_or_path!r}: {what}; give one of {', '.join(shipped)}, a manifest, or a folder "
+            f"that holds {MANIFEST_NAME}"
+        )
+    return manifest
+
+
+def load_model(name_or_path: str) -> Model:
+    """Loads a model and checks every file it names. Raises ManifestError."""
+    path = find_model(name_or_path)
+    manifest = load_manifest(path)
+    graph = _read(path, manifest.graph)
+    opset = read_opset(graph)
+    if opset != manifest.graph.opset:
+        found = "is no ONNX model" if opset is None else f"uses opset {opset}"
+        raise ManifestError(
+            f"{path.parent / manifest.graph.path}: {found}, the manifest says opset {manifest.graph.opset}; "
+            "export the model again"
+        )
+    try:
+        tensors = load_tensors(_read(path, manifest.heads))
+    except SafetensorError as error:
+        raise ManifestError(f"{path.parent / manifest.heads.path}: not a safetensors file: {error}") from error
+    return Model(manifest, Heads(manifest, tensors), graph)
+
+
+def _read(manifest: Path, spec: FileSpec) -> bytes:
+    file = manifest.parent / spec.path
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise ManifestError(f"{file}: cannot be read: {error.strerror}; {manifest} needs it") from error
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != spec.sha256:
+        raise ManifestError(
+            f"{file}: sha256 is {digest}, {manifest.name} says {spec.sha256}; "
+            "the file is damaged or of another version: fetch or export the model again"
+        )
+    return data
