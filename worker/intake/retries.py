@@ -3,7 +3,7 @@
 import heapq
 import itertools
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -31,12 +31,12 @@ class RetryPolicy:
         return attempts >= self.max_attempts or now - first_failed_at >= self.deadline_seconds
 
 
-@dataclass(slots=True)
 class DueHeap(Generic[T]):
     """Things to be done later, in the order they fall due."""
 
-    _heap: list[tuple[float, int, T]] = field(default_factory=list)
-    _tie: itertools.count[int] = field(default_factory=itertools.count)
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, T]] = []
+        self._tie = itertools.count()
 
     def __len__(self) -> int:
         return len(self._heap)

@@ -1,0 +1,83 @@
+"""The breaker opens on systemic failure only, lets single probes through, and closes when one succeeds."""
+
+import itertools
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from worker.intake.breaker import Breaker
+
+
+def a_breaker() -> Breaker:
+    return Breaker(min_calls=4, failure_rate=0.5, window_seconds=10.0, pause_seconds=2.0)
+
+
+def test_a_single_bad_object_among_good_ones_does_not_open_it() -> None:
+    breaker = a_breaker()
+    for i in range(100):
+        breaker.record(succeeded=i % 3 != 2, now=i * 0.01)
+        assert not breaker.is_open
+
+
+def test_half_of_the_calls_failing_opens_it() -> None:
+    breaker = a_breaker()
+    for i in range(4):
+        breaker.record(succeeded=i % 2 == 0, now=i * 0.1)
+    assert breaker.is_open
+    assert not breaker.allow(now=1.0)
+
+
+def test_failures_of_long_ago_do_not_count() -> None:
+    breaker = a_breaker()
+    for i in range(3):
+        breaker.record(succeeded=False, now=float(i))
+    breaker.record(succeeded=False, now=60.0)
+    assert not breaker.is_open
+
+
+def test_each_pause_lets_one_probe_through() -> None:
+    breaker = a_breaker()
+    breaker.trip(now=0.0)
+    assert [breaker.allow(now=t) for t in (1.9, 2.0, 2.1, 3.9, 4.0)] == [False, True, False, False, True]
+
+
+def test_one_success_closes_it_and_the_past_is_forgotten() -> None:
+    breaker = a_breaker()
+    breaker.trip(now=0.0)
+    breaker.record(succeeded=True, now=2.0)
+    assert not breaker.is_open
+    breaker.record(succeeded=False, now=2.1)
+    assert not breaker.is_open
+
+
+class BreakerOverTime(RuleBasedStateMachine):
+    @initialize()
+    def begin(self) -> None:
+        self.breaker = a_breaker()
+        self.now = 0.0
+        self.probes: list[float] = []
+
+    @rule(seconds=st.floats(0.0, 3.0))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(succeeded=st.booleans())
+    def call(self, succeeded: bool) -> None:
+        was_open = self.breaker.is_open
+        if self.breaker.allow(self.now):
+            if was_open:
+                self.probes.append(self.now)
+            self.breaker.record(succeeded, self.now)
+            if succeeded and was_open:
+                assert not self.breaker.is_open
+                self.probes.clear()
+
+    @invariant()
+    def probes_keep_their_distance(self) -> None:
+        probes = getattr(self, "probes", [])
+        assert all(later - earlier >= 2.0 for earlier, later in itertools.pairwise(probes))
+
+
+TestBreakerOverTime = BreakerOverTime.TestCase
+TestBreakerOverTime.settings = settings(deadline=None)
