@@ -67,12 +67,13 @@ class HttpFetcher:
         self._pool.close()
 
     def _check(self, url: httpx.URL) -> None:
-        if url.scheme not in ("http", "https") or not url.host:
+        host, port = url.raw_host.decode("ascii"), 80 if url.port is None else url.port
+        if url.scheme not in ("http", "https") or not host or not 0 < port < 65536:
             raise ImageError(FailureReason.REFERENCE_REFUSED, f"{_place(url)} is not an http or https address")
         if url.userinfo:
             raise ImageError(FailureReason.REFERENCE_REFUSED, f"{_place(url)} carries credentials before its host")
-        if self._settings.allowed_hosts and not self._is_listed(url.host):
-            raise ImageError(FailureReason.REFERENCE_REFUSED, f"{url.host} is not one of http.allowed_hosts")
+        if self._settings.allowed_hosts and not self._is_listed(host):
+            raise ImageError(FailureReason.REFERENCE_REFUSED, f"{host} is not one of http.allowed_hosts")
 
     def _get(self, url: httpx.URL) -> FetchedImage | httpx.URL:
         """The image, or where the server says it is."""

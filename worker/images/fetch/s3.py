@@ -63,10 +63,12 @@ class S3Fetcher:
             answer = self._client.get_object(**_request(reference))
             with answer["Body"] as stream:
                 _check_etag(reference.etag, answer.get("ETag"), place)
-                size = answer.get("ContentLength") or 0
-                if size > self._max_bytes:
+                size = answer.get("ContentLength")
+                if size is not None and size > self._max_bytes:
                     raise too_large(place, size, self._max_bytes)
                 data = self._read(stream, ends_at, place)
+                if size is not None and size != len(data):
+                    raise TransientFetchError(f"{place} broke off after {len(data)} of {size} bytes")
         except botocore.exceptions.ClientError as error:
             raise _refusal(error, place) from error
         except (botocore.exceptions.ParamValidationError, botocore.exceptions.EndpointProviderError) as error:
