@@ -1,10 +1,11 @@
 """The event that announces an image: `sluice.image-event/1`."""
 
+import json
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, StringConstraints
+from pydantic import AfterValidator, Field, JsonValue, StringConstraints
 
-from schemas.base import Base64Data, Contract, Digest, Identifier, Name, Priority, Timestamp
+from schemas.base import Base64Data, Contract, Identifier, Name, Priority, Timestamp
 
 
 class S3Reference(Contract):
@@ -41,6 +42,15 @@ class InlineReference(Contract):
 ImageReference = Annotated[S3Reference | HttpReference | FileReference | InlineReference, Field(discriminator="kind")]
 
 
+def _in_json(attributes: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """NaN and the infinities, which Python's parsers let pass, are no JSON and compare with nothing."""
+    try:
+        json.dumps(attributes, allow_nan=False)
+    except ValueError:
+        raise ValueError("holds a number that is not finite; expected JSON values") from None
+    return attributes
+
+
 class ImageEvent(Contract):
     """One image to judge.
 
@@ -58,15 +68,4 @@ class ImageEvent(Contract):
     generator: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = None
     content_type: Annotated[str, StringConstraints(min_length=3, max_length=128)] | None = None
     priority: Priority = 50
-    attributes: dict[str, JsonValue] = Field(default_factory=dict, max_length=64)
-
-
-__all__ = [
-    "Digest",
-    "FileReference",
-    "HttpReference",
-    "ImageEvent",
-    "ImageReference",
-    "InlineReference",
-    "S3Reference",
-]
+    attributes: Annotated[dict[str, JsonValue], AfterValidator(_in_json)] = Field(default_factory=dict, max_length=64)
