@@ -34,6 +34,7 @@ from worker.telemetry.server import Health, TelemetryServer
 
 EMBEDDED_LOG = "log.sqlite"
 EMBEDDED_PARTITIONS = 4
+EMBEDDED_CACHE_ENTRIES = 100_000
 
 
 class Worker:
@@ -46,7 +47,10 @@ class Worker:
         redis_client: redis.Redis,
         engine: Engine,
         model: Model,
+        *,
+        cache_entries: int | None = None,
     ) -> None:
+        """`cache_entries` bounds a cache that does not bound itself."""
         self._settings = settings
         self._registry = CollectorRegistry()
         self.metrics = Metrics(self._registry)
@@ -59,6 +63,7 @@ class Worker:
             ttl_seconds=settings.redis.ttl_seconds,
             metrics=self.metrics,
             clock=time.monotonic,
+            max_entries=cache_entries,
         )
         fetcher = build_fetcher(settings)
         engine_room = EngineRoom(
@@ -131,7 +136,9 @@ def build_embedded_worker(settings: Settings, data: Path) -> Worker:
     def open_log() -> Log:
         return SqliteLog(data / EMBEDDED_LOG, topics=[settings.kafka.topics.images], group_id=settings.kafka.group_id)
 
-    return Worker(settings, open_log, connect_embedded(), open_engine(model), model)
+    return Worker(
+        settings, open_log, connect_embedded(), open_engine(model), model, cache_entries=EMBEDDED_CACHE_ENTRIES
+    )
 
 
 def open_embedded_topics(settings: Settings, data: Path) -> SqliteTopics:

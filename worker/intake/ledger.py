@@ -101,10 +101,12 @@ class OffsetLedger(Generic[T]):
     def receive(self, partition: Partition, offset: int, size: int = 0) -> Ticket:
         """Opens a record of `size` bytes.
 
-        Raises KeyError for a partition that is not assigned, ValueError for an offset that does not lie behind all
-        received before it.
+        Raises ValueError for a partition that is not assigned, or an offset that does not lie behind all received
+        before it.
         """
-        lane = self._lanes[partition]
+        lane = self._lanes.get(partition)
+        if lane is None:
+            raise ValueError(f"{partition} is not assigned, yet it brought offset {offset}")
         if lane.entries and offset <= lane.entries[-1].offset:
             raise ValueError(f"{partition}: offset {offset} came after {lane.entries[-1].offset}")
         entry: _Entry[T] = _Entry(offset, size)

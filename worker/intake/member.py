@@ -19,7 +19,7 @@ from worker.intake.committer import CommitOutcome, Committer
 from worker.intake.engine_room import BatchFailed, BatchScored, EngineRoom
 from worker.intake.judge import Judge
 from worker.intake.ledger import Batch, OffsetLedger, Ticket
-from worker.intake.log import CommitFailed, Fenced, Log, Output, Partition, Poll, Record
+from worker.intake.log import CommitFailed, Fenced, Log, LogError, Output, Partition, Poll, Record
 from worker.intake.parse import MalformedRecord, parse
 from worker.intake.prepare import Known, Parked, Prepared, Preparer, SingleFlight, score_key
 from worker.intake.pressure import Bounds, partitions_to_pause
@@ -200,7 +200,10 @@ class Member:
         now = self._clock()
         jobs: list[Job] = []
         for record in records:
-            ticket = self._ledger.receive(record.partition, record.offset, len(record.value or b""))
+            try:
+                ticket = self._ledger.receive(record.partition, record.offset, len(record.value or b""))
+            except ValueError as error:  # the log was truncated or reset under us
+                raise LogError(f"the log does not go on where it was: {error}") from error
             jobs.extend(self._open(record, ticket, now))
         self._ready.extend(self._serve_from_cache(jobs))
 

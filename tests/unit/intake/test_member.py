@@ -1,0 +1,528 @@
+"""The intake loop on stand-ins: every event ends in one verdict, whatever fails on the way."""
+
+import json
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from schemas import FailureReason, ImageReference, InlineReference, Scores
+from tests.unit.intake.pictures import png
+from worker.cache.score_cache import ScoreCache, connect_embedded
+from worker.images.errors import ImageError, TransientFetchError
+from worker.images.fetch import FetchedImage
+from worker.intake.engine_room import EngineRoom
+from worker.intake.judge import Judge
+from worker.intake.log import CommitFailed, Fenced, Lag, LogError, Output, Partition, Poll, Record
+from worker.intake.member import Member, Parts
+from worker.intake.prepare import Preparer
+from worker.outbox import Identity, Outbox
+from worker.policy import load_policy
+from worker.scoring.engine import EngineError, Features, Views
+from worker.settings import IntakeSettings, TopicSettings
+from worker.telemetry.metrics import Metrics
+from worker.view import ViewSpec
+
+IN = Partition("images.in", 0)
+VIEWS = {"whole": ViewSpec(size=16, resize="squash", mean=(0, 0, 0), std=(1, 1, 1))}
+QUICK = IntakeSettings(
+    batch_size=4,
+    batch_wait_seconds=0.005,
+    commit_interval_seconds=0.01,
+    retry_base_seconds=0.005,
+    retry_max_seconds=0.01,
+    max_attempts=3,
+    drain_seconds=2.0,
+    rebalance_seconds=0.5,
+)
+
+
+class FakeLog:
+    """Hands out scripted polls; commits into lists. Not thread-safe beyond what Log asks for."""
+
+    def __init__(self, records: Sequence[Record], *, partitions: Sequence[Partition] = (IN,)) -> None:
+        self.polls: list[Poll | LogError] = [Poll(assigned=frozenset(partitions))]
+        self.waiting = list(records)
+        self.outputs: list[Output] = []
+        self.offsets: dict[Partition, int] = {}
+        self.commits = 0
+        self.paused: Set[Partition] = frozenset()
+        self.released: set[Partition] = set()
+        self.commit_errors: list[LogError] = []
+        self.polled = 0
+        self.closed = False
+
+    def poll(self, timeout_seconds: float) -> Poll:
+        self.polled += 1
+        if self.polls:
+            happened = self.polls.pop(0)
+            if isinstance(happened, LogError):
+                raise happened
+            return happened
+        ready = [record for record in self.waiting if record.partition not in self.paused][:5]
+        self.waiting = [record for record in self.waiting if record not in ready]
+        if not ready and timeout_seconds:
+            time.sleep(0.001)
+        return Poll(ready)
+
+    def pause(self, partitions: Set[Partition]) -> None:
+        self.paused = partitions
+
+    def release(self, partitions: Set[Partition]) -> None:
+        self.released |= partitions
+
+    def commit(self, outputs: Sequence[Output], offsets: Mapping[Partition, int]) -> None:
+        self.commits += 1
+        if self.commit_errors:
+            raise self.commit_errors.pop(0)
+        self.outputs.extend(outputs)
+        self.offsets.update(offsets)
+
+    def lag(self) -> Lag:
+        return Lag({IN: len(self.waiting)})
+
+    def close(self) -> None:
+        self.closed = True
+
+    def written(self, topic: str) -> list[dict[str, Any]]:
+        return [json.loads(output.value) for output in self.outputs if output.topic == topic]
+
+    @property
+    def verdicts(self) -> list[dict[str, Any]]:
+        return self.written("images.verdicts")
+
+
+@dataclass
+class FakeStore:
+    """Answers by URL: bytes, or an exception to raise; a list is used up one by one."""
+
+    answers: dict[str, Any] = field(default_factory=dict)
+    fetched: Counter[str] = field(default_factory=Counter)
+
+    def fetch(self, reference: ImageReference) -> FetchedImage:
+        if isinstance(reference, InlineReference):
+            return FetchedImage(reference.bytes)
+        key = getattr(reference, "url", None) or getattr(reference, "key", "")
+        self.fetched[key] += 1
+        answer = self.answers[key]
+        if isinstance(answer, list):
+            answer = answer.pop(0) if len(answer) > 1 else answer[0]
+        if callable(answer):
+            answer = answer()
+        if isinstance(answer, Exception):
+            raise answer
+        return FetchedImage(answer, etag="e1")
+
+    def close(self) -> None: ...
+
+
+@dataclass
+class FakeEngine:
+    """The feature of an image is its first pixel's red. `before` may raise or wait."""
+
+    before: Callable[[np.ndarray[Any, Any]], None] = lambda reds: None
+    batches: list[int] = field(default_factory=list)
+    max_batch: int = 64
+
+    def infer(self, views: Views) -> Features:
+        reds = views["whole"][:, 0, 0, 0]
+        self.before(reds)
+        self.batches.append(len(reds))
+        return {"coarse": reds.astype(np.float32)[:, None]}
+
+    def close(self) -> None: ...
+
+
+class FakeHeads:
+    def score(self, features: Features) -> list[Scores]:
+        return [Scores(quality=1.0 + 4.0 * float(red) / 255.0) for red in features["coarse"][:, 0]]
+
+
+@dataclass
+class Bench:
+    """A member on stand-ins, with its log, store and engine to look at."""
+
+    log: FakeLog
+    store: FakeStore = field(default_factory=FakeStore)
+    engine: FakeEngine = field(default_factory=FakeEngine)
+    settings: IntakeSettings = QUICK
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics(CollectorRegistry())
+        cache = ScoreCache(
+            connect_embedded(),
+            model_digest="sha256:" + "a" * 64,
+            ttl_seconds=60,
+            metrics=self.metrics,
+            clock=time.monotonic,
+        )
+        policy = load_policy(None)
+        outbox = Outbox(
+            TopicSettings(),
+            Identity("sha256:" + "a" * 64, policy.digest),
+            max_message_bytes=1_000_000,
+            now=lambda: datetime(2026, 1, 1, tzinfo=UTC),
+        )
+        model = cast(Any, SimpleNamespace(manifest=SimpleNamespace(views=VIEWS), heads=FakeHeads()))
+        self.member = Member(
+            self.log,
+            Parts(
+                preparer=Preparer(self.store, cache, VIEWS, max_pixels=10_000),
+                engine_room=EngineRoom(
+                    self.engine, model, cache, self.metrics, batches_in_flight=self.settings.batches_in_flight
+                ),
+                judge=Judge(policy, outbox, self.metrics, time.monotonic),
+                cache=cache,
+                metrics=self.metrics,
+                prepare_pool=ThreadPoolExecutor(4),
+                prepare_threads=4,
+                max_event_bytes=100_000,
+                settings=self.settings,
+                clock=time.monotonic,
+                rng=random.Random(7),
+            ),
+        )
+
+    def run_until(self, done: Callable[[], bool], seconds: float = 20.0) -> None:
+        deadline = time.monotonic() + seconds
+        self.member.run(lambda: done() or time.monotonic() > deadline)
+        assert done(), f"not done in {seconds} s: {self.log.offsets}, {len(self.log.verdicts)} verdicts"
+
+    def run_to(self, offset: int) -> None:
+        self.run_until(lambda: self.log.offsets.get(IN) == offset)
+
+
+def event(name: str, image: Mapping[str, Any], **more: Any) -> bytes:
+    return json.dumps(
+        {"schema": "sluice.image-event/1", "id": name, "occurred_at": "2026-01-01T00:00:00Z", "image": image, **more}
+    ).encode()
+
+
+def http(name: str) -> dict[str, Any]:
+    return {"kind": "http", "url": f"http://images/{name}"}
+
+
+def s3(name: str, etag: str | None = None) -> dict[str, Any]:
+    return {"kind": "s3", "bucket": "b", "key": name, **({"etag": etag} if etag else {})}
+
+
+def records(*values: bytes | None) -> list[Record]:
+    return [Record(IN, offset, value) for offset, value in enumerate(values)]
+
+
+def http_bench(count: int, **answers: Any) -> Bench:
+    """`count` events "0", "1", … of pictures that brighten; `answers` replace what the store says of some (`i3=…`)."""
+    store = FakeStore({f"http://images/{i}": png(red=i * 5) for i in range(count)})
+    store.answers.update({f"http://images/{name[1:]}": answer for name, answer in answers.items()})
+    log = FakeLog(records(*(event(str(i), http(str(i))) for i in range(count))))
+    return Bench(log, store)
+
+
+def test_each_event_gets_one_verdict_in_the_order_of_its_partition() -> None:
+    bench = http_bench(50)
+    bench.run_to(50)
+    assert [v["event_id"] for v in bench.log.verdicts] == [str(i) for i in range(50)]
+    assert [v["source"]["offset"] for v in bench.log.verdicts] == list(range(50))
+    assert bench.log.verdicts[10]["scores"]["quality"] == pytest.approx(1 + 4 * 50 / 255)
+    assert max(bench.engine.batches) > 1
+    assert bench.log.closed
+
+
+def test_a_malformed_record_becomes_a_dead_letter_and_a_review_item_and_the_stream_goes_on() -> None:
+    bench = Bench(FakeLog(records(b"{not json", event("1", http("1")), None)), FakeStore({"http://images/1": png(9)}))
+    bench.run_to(3)
+    statuses = {v["event_id"]: v["status"] for v in bench.log.verdicts}
+    assert statuses == {"record:images.in/0/0": "failed", "1": "scored", "record:images.in/0/2": "failed"}
+    letter = bench.log.written("images.dead")[0]
+    assert letter["failure"]["reason"] == "malformed_event"
+    assert letter["payload"] == "e25vdCBqc29u"
+    assert {item["event_id"] for item in bench.log.written("images.review")} >= {"record:images.in/0/0"}
+
+
+def test_an_event_too_large_to_pass_on_is_a_dead_letter() -> None:
+    bench = Bench(FakeLog(records(b"x" * 100_001)))
+    bench.run_to(1)
+    assert bench.log.written("images.dead")[0]["failure"]["reason"] == "event_too_large"
+
+
+def test_a_transient_fault_is_tried_again_and_leaves_no_trace() -> None:
+    bench = http_bench(3, i1=[TransientFetchError("503"), TransientFetchError("503"), png(5)])
+    bench.run_to(3)
+    assert [v["status"] for v in bench.log.verdicts] == ["scored"] * 3
+    assert bench.store.fetched["http://images/1"] == 3
+    assert bench.log.written("images.dead") == []
+
+
+def test_a_fault_that_never_ends_is_given_up_with_the_number_of_attempts() -> None:
+    bench = http_bench(3, i1=TransientFetchError("no answer"))
+    bench.run_to(3)
+    failed = bench.log.verdicts[1]
+    assert failed["failure"]["reason"] == "fetch_failed"
+    assert failed["failure"]["attempts"] == QUICK.max_attempts
+    assert failed["route"]["action"] == "review"
+
+
+def test_a_permanent_fault_is_given_up_at_once() -> None:
+    bench = http_bench(2, i0=ImageError(FailureReason.IMAGE_NOT_FOUND, "no such image"))
+    bench.run_to(2)
+    assert bench.log.verdicts[0]["failure"] == {
+        "reason": "image_not_found",
+        "message": "no such image",
+        "attempts": 1,
+    }
+
+
+def test_an_image_that_is_none_is_a_dead_letter() -> None:
+    bench = http_bench(2, i0=b"<html>")
+    bench.run_to(2)
+    assert bench.log.verdicts[0]["failure"]["reason"] == "unsupported_format"
+
+
+def test_a_fault_of_ours_in_preparation_fails_closed() -> None:
+    bench = http_bench(2, i0=RuntimeError("a bug"))
+    bench.run_to(2)
+    assert bench.log.verdicts[0]["failure"]["reason"] == "internal_error"
+    assert bench.log.verdicts[0]["route"]["action"] == "review"
+
+
+def test_an_image_that_kills_the_engine_harms_no_other() -> None:
+    bench = http_bench(12)
+
+    def choke(reds: np.ndarray[Any, Any]) -> None:
+        if 35 in reds:
+            raise EngineError("choked")
+
+    bench.engine.before = choke
+    bench.run_to(12)
+    failed = [v["event_id"] for v in bench.log.verdicts if v["status"] == "failed"]
+    assert failed == ["7"]
+    assert bench.log.written("images.dead")[0]["failure"]["reason"] == "engine_failed"
+
+
+def test_an_engine_that_is_down_costs_nobody_a_verdict() -> None:
+    bench = http_bench(12)
+    back_at = time.monotonic() + 2.5
+    paused_meanwhile: list[bool] = []
+
+    def down(reds: np.ndarray[Any, Any]) -> None:
+        paused_meanwhile.append(IN in bench.log.paused)
+        if time.monotonic() < back_at:
+            raise EngineError("device lost")
+
+    bench.engine.before = down
+    bench.run_to(12)
+    assert [v["status"] for v in bench.log.verdicts] == ["scored"] * 12
+    assert any(paused_meanwhile)
+
+
+def test_a_store_that_is_down_burns_no_attempts() -> None:
+    count = 40
+    log = FakeLog(records(*(event(str(i), s3(str(i))) for i in range(count))))
+    back_at = time.monotonic() + 2.5
+
+    def answer() -> Any:
+        return TransientFetchError("503 SlowDown") if time.monotonic() < back_at else png(3)
+
+    bench = Bench(
+        log, FakeStore({str(i): answer for i in range(count)}), settings=QUICK.model_copy(update={"max_attempts": 4})
+    )
+    bench.run_to(count)
+    given_up = [v for v in log.verdicts if v["status"] == "failed"]
+    assert len(given_up) < count / 2, "only those that failed before the breaker opened may have been given up"
+    assert sum(bench.store.fetched.values()) < count * 4, "while the breaker is open, single probes go out"
+
+
+def test_one_image_in_many_events_is_scored_once() -> None:
+    bench = http_bench(8)
+    for i in range(8):
+        bench.store.answers[f"http://images/{i}"] = png(red=77)
+    bench.run_to(8)
+    assert sum(bench.engine.batches) == 1
+    assert Counter(v["cached"] for v in bench.log.verdicts) == {True: 7, False: 1}
+    assert len({v["verdict_id"] for v in bench.log.verdicts}) == 8
+
+
+def test_events_that_waited_for_a_broken_image_each_get_their_own_failure() -> None:
+    bench = http_bench(4)
+    for i in range(4):
+        bench.store.answers[f"http://images/{i}"] = b"\x89PNG\r\n\x1a\n broken"
+    bench.run_to(4)
+    assert [v["status"] for v in bench.log.verdicts] == ["failed"] * 4
+
+
+def test_an_object_scored_before_is_not_fetched_again() -> None:
+    first = [event(str(i), s3("same", etag="e1")) for i in range(1)]
+    later = [event(str(i), s3("same", etag="e1")) for i in range(1, 4)]
+    log = FakeLog(records(*first))
+    bench = Bench(log, FakeStore({"same": png(50)}))
+
+    def feed() -> bool:
+        if len(log.verdicts) == 1 and not log.waiting and later:
+            time.sleep(0.05)
+            log.waiting.extend(Record(IN, i + 1, value) for i, value in enumerate(later))
+            later.clear()
+        return log.offsets.get(IN) == 4
+
+    bench.run_until(feed)
+    assert bench.store.fetched["same"] == 1
+    assert [v["cached"] for v in log.verdicts] == [False, True, True, True]
+    assert len({json.dumps(v["scores"]) for v in log.verdicts}) == 1
+
+
+def test_a_promised_hash_that_is_wrong_is_refused_although_the_object_is_known() -> None:
+    log = FakeLog(records(event("0", s3("k", etag="e1"))))
+    bench = Bench(log, FakeStore({"k": png(50)}))
+    later = [Record(IN, 1, event("1", s3("k", etag="e1"), sha256="0" * 64))]
+
+    def feed() -> bool:
+        if log.offsets.get(IN) == 1 and later:
+            log.waiting.append(later.pop())
+        return log.offsets.get(IN) == 2
+
+    bench.run_until(feed)
+    assert log.verdicts[1]["failure"]["reason"] == "hash_mismatch"
+
+
+def test_a_commit_that_failed_is_repeated_without_scoring_again() -> None:
+    bench = http_bench(6)
+    bench.log.commit_errors = [CommitFailed("coordinator moved"), CommitFailed("again")]
+    bench.run_to(6)
+    assert sum(bench.engine.batches) == 6
+    assert [v["event_id"] for v in bench.log.verdicts] == [str(i) for i in range(6)]
+    assert bench.metrics.commit_failures._value.get() == 2
+
+
+def test_a_member_that_was_replaced_ends_and_leaves_the_log() -> None:
+    bench = http_bench(2)
+    bench.log.commit_errors = [Fenced("somebody else")]
+    with pytest.raises(Fenced, match="somebody else"):
+        bench.run_to(2)
+    assert bench.log.closed
+    assert bench.log.verdicts == []
+
+
+def test_a_commit_that_never_returns_ends_the_member() -> None:
+    bench = http_bench(1)
+    bench.member._settings = QUICK.model_copy(update={"commit_patience_seconds": 0.2})
+    forever = threading.Event()
+    bench.log.commit = lambda outputs, offsets: (forever.wait(5), None)[1]  # type: ignore[method-assign]
+    with pytest.raises(Fenced, match="has not returned"):
+        bench.run_to(1)
+    forever.set()
+
+
+def test_revoked_partitions_are_released_once_their_work_is_committed() -> None:
+    bench = http_bench(10)
+    log = bench.log
+    log.polls.append(Poll(log.waiting, revoked=frozenset({IN})))
+    log.waiting = []
+    bench.run_until(lambda: IN in log.released)
+    assert len(log.verdicts) == 10
+    assert log.offsets == {IN: 10}
+
+
+def test_revoked_partitions_do_not_wait_for_a_slow_image_beyond_the_deadline() -> None:
+    hang = threading.Event()
+
+    def slow() -> bytes:
+        hang.wait(10)
+        return png(1)
+
+    bench = http_bench(4, i2=slow)
+    log = bench.log
+    log.polls.append(Poll(log.waiting, revoked=frozenset({IN})))
+    log.waiting = []
+    started = time.monotonic()
+    bench.run_until(lambda: IN in log.released)
+    hang.set()
+    assert time.monotonic() - started < 5
+    assert log.offsets == {IN: 2}, "what was finished before the slow one is committed, the rest is the next owner's"
+    assert len(log.verdicts) == 2
+
+
+def test_lost_partitions_leave_nothing_behind() -> None:
+    gate = threading.Event()
+    bench = http_bench(4)
+    bench.engine.before = lambda reds: (gate.wait(5), None)[1]
+    log = bench.log
+    log.polls.append(Poll(log.waiting))
+    log.waiting = []
+    log.polls.append(Poll())
+    log.polls.append(Poll(lost=frozenset({IN})))
+    bench.run_until(lambda: (gate.set() or log.polled > 200) if not log.polls else False)
+    assert log.verdicts == []
+    assert log.offsets == {}
+
+
+def test_stopping_finishes_what_is_under_way() -> None:
+    bench = http_bench(20)
+    bench.run_until(lambda: bench.log.polled > 3)
+    assert len(bench.log.verdicts) == bench.log.offsets[IN] > 0
+
+
+def test_a_full_intake_pauses_but_goes_on_polling() -> None:
+    gate = threading.Event()
+    bench = http_bench(40)
+    bench.member._bounds = type(bench.member._bounds)(records=8, bytes=10**9, records_per_partition=8)
+    bench.engine.before = lambda reds: (gate.wait(5), None)[1]
+    log = bench.log
+    seen: list[int] = []
+
+    def done() -> bool:
+        if log.polled == 100:
+            seen.append(len(log.waiting))
+            gate.set()
+        return log.offsets.get(IN) == 40
+
+    bench.run_until(done)
+    assert seen
+    assert seen[0] >= 40 - 8 - 5, "no more than the bound and one poll are taken"
+
+
+def test_a_record_of_several_events_is_finished_when_the_last_of_them_is() -> None:
+    notification = {
+        "Records": [
+            {
+                "eventVersion": "2.1",
+                "eventSource": "aws:s3",
+                "awsRegion": "",
+                "eventTime": "2026-01-01T00:00:00.000Z",
+                "eventName": "ObjectCreated:Put",
+                "s3": {"bucket": {"name": "b"}, "object": {"key": key, "size": 1, "eTag": "e1", "sequencer": "1"}},
+            }
+            for key in ("x", "y", "gone")
+        ]
+    }
+    store = FakeStore(
+        {"x": png(1), "y": png(2), "gone": ImageError(FailureReason.IMAGE_NOT_FOUND, "no such key: gone")}
+    )
+    bench = Bench(FakeLog(records(json.dumps(notification).encode())), store)
+    bench.run_to(1)
+    assert [(v["source"]["index"], v["status"]) for v in bench.log.verdicts] == [
+        (0, "scored"),
+        (1, "scored"),
+        (2, "failed"),
+    ]
+
+
+def test_a_member_that_stands_still_says_so() -> None:
+    bench = http_bench(1, i0=lambda: (time.sleep(0.6), png(1))[1])
+    bench.member._watchdog._stall_seconds = 0.0
+    seen: list[tuple[str, ...]] = []
+
+    def done() -> bool:
+        seen.append(bench.member.ailments())
+        return bench.log.offsets.get(IN) == 1
+
+    bench.run_until(done)
+    assert any("images.in/0 is behind and has not moved" in line for lines in seen for line in lines)
