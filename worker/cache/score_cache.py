@@ -1,0 +1,153 @@
+"""What has been scored before. Redis away means slower; never wrong, never stuck."""
+
+import hashlib
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+import redis
+
+from schemas import S3Reference
+from worker.cache.client import connect, connect_embedded
+from worker.cache.codec import CachedScore, CorruptValue, decode_score, encode_score, seal, unseal
+from worker.cache.outage import Outage
+from worker.telemetry.metrics import CacheKind, Metrics
+
+__all__ = ["CachedScore", "ScoreCache", "ScoreKey", "connect", "connect_embedded"]
+
+_T = TypeVar("_T")
+_CONTENT_HASH = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class ScoreKey(NamedTuple):
+    """What a score depends on, beside the model: the image's bytes and the prompt, where there is one."""
+
+    content_hash: str
+    prompt_hash: str | None
+
+
+class ScoreCache:
+    """Scores by content, and content hashes by S3 reference (an alias saves the fetch). Safe for several threads.
+
+    No method raises for a fault of Redis: what cannot be had is a miss. With `max_entries` the cache itself removes
+    the oldest of what it has put, for a Redis that does not evict by itself (the embedded one).
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        *,
+        model_digest: str,
+        ttl_seconds: int,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+        max_entries: int | None = None,
+    ) -> None:
+        self._client = client
+        self._model_digest = model_digest
+        self._ttl_seconds = ttl_seconds
+        self._metrics = metrics
+        self._max_entries = max_entries
+        self._entries: deque[str] = deque()
+        self._entries_lock = threading.Lock()
+        self._outage = Outage("cache", clock)
+        self._refusal = Outage("cache_writes", clock)
+        metrics.cache_up.set_function(lambda: not self._outage.is_on)
+
+    def content_hashes(self, references: Sequence[S3Reference]) -> list[str | None]:
+        """The content hash of each reference, where it is known.
+
+        A reference that names neither a version nor an ETag is never known: what it points at may have changed.
+        """
+        return self._look_up("alias", [_alias_key(reference) for reference in references], _decode_hash)
+
+    def get(self, keys: Sequence[ScoreKey]) -> list[CachedScore | None]:
+        """The score of each key, where this model has one."""
+        return self._look_up("score", [self._score_key(key) for key in keys], decode_score)
+
+    def put(self, scores: Mapping[ScoreKey, CachedScore], aliases: Mapping[S3Reference, str]) -> None:
+        """Remembers scores and aliases (reference → content hash); aliases that cannot be trusted are left out."""
+        values = {self._score_key(key): encode_score(score) for key, score in scores.items()}
+        for reference, content_hash in aliases.items():
+            if (alias := _alias_key(reference)) is not None:
+                values[alias] = seal(content_hash.encode())
+        if not values or self._outage.is_on or not self._refusal.lets_through():
+            return
+        try:
+            self._write(values)
+        except redis.ResponseError as error:  # it answers, but takes nothing: memory full, a read-only replica
+            self._refusal.failed(error)
+        except Exception as error:  # noqa: BLE001  # whatever goes wrong with a cache, work goes on without it
+            self._outage.failed(error)
+        else:
+            self._refusal.succeeded()
+
+    def _look_up(self, kind: CacheKind, keys: Sequence[str | None], decode: Callable[[bytes], _T]) -> list[_T | None]:
+        values = self._read([key for key in keys if key is not None])
+        found = [_decoded(values.get(key), decode) if key is not None else None for key in keys]
+        hits = sum(value is not None for value in found)
+        self._metrics.cache_requests.labels(kind, "hit").inc(hits)
+        self._metrics.cache_requests.labels(kind, "miss").inc(len(found) - hits)
+        return found
+
+    def _read(self, keys: Sequence[str]) -> Mapping[str, object]:
+        if not keys or not self._outage.lets_through():
+            return {}
+        try:
+            values = dict(zip(keys, self._client.mget(keys), strict=True))
+        except Exception as error:  # noqa: BLE001  # as above
+            self._outage.failed(error)
+            return {}
+        self._outage.succeeded()
+        return values
+
+    def _write(self, values: Mapping[str, bytes]) -> None:
+        with self._client.pipeline(transaction=False) as pipeline:
+            for key, value in values.items():
+                pipeline.set(key, value, ex=self._ttl_seconds)
+            for key in self._overflow(values):
+                pipeline.delete(key)
+            pipeline.execute()
+
+    def _overflow(self, added: Mapping[str, bytes]) -> list[str]:
+        if self._max_entries is None:
+            return []
+        with self._entries_lock:
+            self._entries.extend(added)
+            return [self._entries.popleft() for _ in range(len(self._entries) - self._max_entries)]
+
+    def _score_key(self, key: ScoreKey) -> str:
+        return f"sluice:score:{_digest(self._model_digest, key.content_hash, key.prompt_hash or '')}"
+
+
+def _alias_key(reference: S3Reference) -> str | None:
+    # "null" is the version of an object that was written without versioning: it is overwritten in place
+    version = "" if reference.version_id in (None, "null") else reference.version_id
+    if not version and reference.etag is None:
+        return None
+    return f"sluice:alias:{_digest(reference.bucket, reference.key, version or '', reference.etag or '')}"
+
+
+def _digest(*parts: str) -> str:
+    # each part with its length, so that no two lists of parts read the same
+    whole = b"".join(b"%d:%b" % (len(part), part) for part in (part.encode(errors="surrogatepass") for part in parts))
+    return hashlib.sha256(whole).hexdigest()
+
+
+def _decode_hash(value: bytes) -> str:
+    content_hash = unseal(value).decode("ascii", errors="replace")
+    if not _CONTENT_HASH.fullmatch(content_hash):
+        raise CorruptValue("not a content hash")
+    return content_hash
+
+
+def _decoded(value: object, decode: Callable[[bytes], _T]) -> _T | None:
+    if not isinstance(value, bytes):
+        return None
+    try:
+        return decode(value)
+    except CorruptValue:
+        return None
