@@ -13,6 +13,9 @@ from ops.dev.process import ServerError
 POM = Path(__file__).with_name("pom.xml")
 OLDEST_JAVA = 17
 
+# In full: by its short name Maven would look for the plugin in every repository, and say only that it found none.
+_COPY = "org.apache.maven.plugins:maven-dependency-plugin:copy-dependencies"
+
 
 def kafka_jars() -> Path:
     """The folder with the jars. Needs Maven and its repository only the first time. Raises ServerError."""
@@ -30,7 +33,7 @@ def kafka_jars() -> Path:
         fetched = Path(scratch) / "jars"
         # Maven would write "target" beside the pom: it gets a copy.
         shutil.copy(POM, scratch)
-        command = ["mvn", "-q", "-B", "dependency:copy-dependencies", f"-DoutputDirectory={fetched}"]
+        command = ["mvn", "-q", "-B", _COPY, f"-DoutputDirectory={fetched}"]
         maven = subprocess.run(command, cwd=scratch, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if maven.returncode != 0:
             raise ServerError(
