@@ -42,9 +42,9 @@ def check_expression(source: str, constants: Mapping[str, Constant]) -> Expressi
     names = compile_cel(source).references()
     tokens = tokens_of(source)
     references = list(references_of(tokens))
+    _check_names(names, bound_names(tokens))
     if not references:
         raise ExpressionError("reads neither event nor scores, so it is the same for every event; leave `when` out")
-    _check_names(names, bound_names(tokens))
     for reference in references:
         _check_fields(reference, constants)
     _check_guards(references)

@@ -81,7 +81,7 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, KeyError):
         return f"{excerpt(error.args[0] if error.args else '')} is absent; ask with has(...) first"
     if isinstance(error, TypeError):
-        return "values of different types meet; compare numbers with numbers and text with text"
+        return "a value has the wrong type: numbers compare with numbers, text with text; && and || join true or false"
     if isinstance(error, IndexError):
         return "an index is beyond the end of a list"
     if isinstance(error, OverflowError | ZeroDivisionError):
@@ -89,6 +89,9 @@ def reason_of(error: BaseException) -> str:
     if found := re.match(r"Function '(\w+)' error", str(error)):
         return f"{found[1]}() cannot read this value"
     if found := re.match(r"Undefined variable or function: '(\w+)'", str(error)):
+        variable, _, name = found[1].partition("__")
+        if name:
+            return f"{variable}.{name} is absent; ask with has(...) first"
         return f"{found[1]}() does not apply to a value of this type"
     return f"{type(error).__name__} in the evaluation"
 

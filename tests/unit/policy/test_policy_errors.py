@@ -1,0 +1,168 @@
+"""Each unusable policy gives an error with file, line and rule."""
+
+from pathlib import Path
+
+import pytest
+
+from worker.policy import PolicyError, load_policy
+
+GOOD = """\
+schema: sluice.policy/1
+version: "1"
+constants: {poor: 2.0}
+rules:
+  - name: smeared
+    when: scores.quality < constants.poor
+    route: {action: review, queue: quality}
+  - name: rest
+    route: {action: pass}
+"""
+
+
+def when(condition: str) -> str:
+    return GOOD.replace("scores.quality < constants.poor", condition)
+
+
+def route(text: str) -> str:
+    return GOOD.replace("{action: review, queue: quality}", text)
+
+
+FILES = [
+    ("rules: [", ":1: not YAML"),
+    (GOOD.replace("  - name: rest", "\t- name: rest"), ":8: not YAML: found character"),
+    (when('event.tenant == "a": b'), ":6: not YAML: mapping values are not allowed here"),
+    (when("!has(event.prompt)"), ":6: not YAML: could not determine a constructor for the tag"),
+    (GOOD + "version: 2\n", ":10: not YAML: the key 'version' twice"),
+    ("- a\n", ":1: expected a mapping"),
+    ("", ":1: schema: is missing"),
+    (GOOD.replace("policy/1", "policy/2"), ":1: schema: should be 'sluice.policy/1', got 'sluice.policy/2'"),
+    (GOOD.replace('"1"', "1"), ":2: version: expected text, got 1"),
+    (GOOD.replace("constants: {poor: 2.0}", "thresholds: {poor: 2.0}"), ":3: thresholds: is not a known key"),
+    (GOOD.replace("2.0", ".nan"), ":3: constants.poor"),
+    (GOOD.replace("poor: 2.0", "Poor-er: 2.0"), ":3: constants"),
+    (GOOD.replace("rules:", "rules: []\nx:"), ":4: rules: Tuple should have at least 1 item"),
+    (GOOD + "failures: {queue: 'a b'}\n", ":10: failures.queue: should match pattern"),
+    (GOOD + "tenants: {acme: {rule: []}}\n", ":10: tenants.acme.rule: is not a known key; did you mean 'rules'?"),
+    (GOOD + "tenants: {acme: {constants: {por: 3}}}\n", ":10: tenants.acme.constants.por: there is no common constant"),
+    (GOOD + "tenants: {acme: {constants: {poor: high}}}\n", ":10: tenants.acme.constants.poor: expected a number"),
+]
+RULES = [
+    (GOOD.replace("    when:", "    wen:"), ":6: rule 'smeared': wen: is not a known key; did you mean 'when'?"),
+    (GOOD.replace("name: smeared", "name: 'a b'"), ":5: rule 'a b': name: should match pattern"),
+    (GOOD.replace("- name: smeared\n    when", "- when"), ":5: rule 'number 1': name: is missing"),
+    (when("5"), ":6: rule 'smeared': when: expected text, got 5"),
+    (when("''"), ":6: rule 'smeared': when: should have at least 1 character"),
+    (GOOD.replace("    route: {action: pass}\n", ""), ":8: rule 'rest': route: is missing"),
+    (route("{action: hold}"), ":7: rule 'smeared': route.action: should be 'pass', 'review' or 'reject', got 'hold'"),
+    (route("{action: review}"), ":7: rule 'smeared': route: action review needs a queue"),
+    (route("{action: pass, queue: q}"), ":7: rule 'smeared': route: action pass takes no queue"),
+    (route("{action: review, queue: 'no spaces'}"), ":7: rule 'smeared': route.queue: should match pattern"),
+    (route("{action: review, queue: q, priority: 101}"), ":7: rule 'smeared': route.priority: should be less than"),
+    (route("{action: pass, labels: bad}"), ":7: rule 'smeared': route.labels: expected a list"),
+    (
+        route("{action: pass, label: [bad]}"),
+        ":7: rule 'smeared': route.label: is not a known key; did you mean 'labels'?",
+    ),
+    (GOOD.replace("name: rest", "name: smeared"), ":8: rule 'smeared': name: there is another rule of this name"),
+    (
+        GOOD.replace("    route: {action: pass}", "    when: scores.quality > 3\n    route: {action: pass}"),
+        "no default",
+    ),
+    (
+        GOOD + "  - {name: late, when: scores.quality > 4, route: {action: reject}}\n",
+        ":10: rule 'late': no event reaches it: rule 'rest' has no `when` and takes everything",
+    ),
+]
+CONDITIONS = [
+    ("scores.quality <", ":6: rule 'smeared': when: CEL syntax error at column 17: mismatched input '<EOF>'"),
+    ("scores.quality < 2 and true", "when: CEL syntax error at column 20: mismatched input 'and'"),
+    ("quality < 2", "when: quality: no such variable; there are event and scores"),
+    ("score.quality < 2", "when: score: no such variable; did you mean 'scores'?"),
+    ("scores.qualty < 2", "when: scores.qualty: no such field; did you mean 'quality'?"),
+    ("event.promt == scores.quality", "when: event.promt: no such field; did you mean 'prompt'?"),
+    (
+        "event.image.buket == '' || scores.quality > 3",
+        "when: event.image.'buket': no such field; did you mean 'bucket'?",
+    ),
+    ("scores.quality < constants.por", "when: constants.por: no such field; did you mean 'poor'?"),
+    ("scores == event", "when: scores must be used by field, such as scores.quality"),
+    ("event['tenant'] == 'a'", "when: event must be used by field, such as event.id"),
+    ("scores.quality", "when: must be true or false, but is a number"),
+    ("event.tenant", "when: must be true or false, but is text"),
+    ("scores.quality < 2 || event.priority", "when: cannot be evaluated: a value has the wrong type"),
+    ("scores.quality < 'low'", "when: cannot be evaluated: a value has the wrong type"),
+    ("event.tenant > 5", "when: cannot be evaluated: a value has the wrong type"),
+    ("event.priority.contains('a')", "when: cannot be evaluated: contains() does not apply to a value of this type"),
+    ("event.prompt.contains('a')", "when: event.prompt may be absent: write has(event.prompt) && ... before it"),
+    ("scores.correspondence < 2", "when: scores.correspondence may be absent: write has(scores.correspondence)"),
+    ("event.attributes.nsfw == true", "when: event.attributes.nsfw may be absent"),
+    ("event.image.bucket == 'a'", "when: event.image.bucket may be absent"),
+    (
+        "has(event.prompt) || event.prompt == 'a'",
+        "cannot be evaluated: event.prompt is absent; ask with has(...) first; an event may lack event.prompt",
+    ),
+    ("lower(event.tenant) == 'a'", "when: lower(): no such function"),
+    ("event.tenant.startWith('a')", "when: startWith(): no such function; did you mean 'startsWith'?"),
+    ("true", "reads neither event nor scores"),
+    ("1 < 2", "reads neither event nor scores"),
+    ("scores.quality < 2 " + "|| scores.quality < 3 " * 300, "has 6"),
+    ("[1.0].exists(event, event > scores.quality)", "event: this name is taken"),
+    ("[1.0].exists(event__id, event__id > scores.quality)", "event__id: this name is taken"),
+]
+TABLE = [*FILES, *RULES, *((when(f'"{text}"' if '"' not in text else f"'{text}'"), says) for text, says in CONDITIONS)]
+
+
+@pytest.mark.parametrize(("text", "says"), TABLE, ids=[says[:60] for _, says in TABLE])
+def test_an_unusable_policy_is_refused_with_the_place_and_what_is_expected(
+    tmp_path: Path, text: str, says: str
+) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(text, "utf-8")
+    with pytest.raises(PolicyError) as refused:
+        load_policy(path)
+    assert says in str(refused.value)
+    assert all(line.startswith(str(path)) for line in str(refused.value).splitlines())
+
+
+def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(
+        when("scores.qualty < 2").replace(
+            "  - name: rest", "  - {name: b, when: x < 1, route: {action: pass}}\n  - name: rest"
+        )
+    )
+    with pytest.raises(PolicyError) as refused:
+        load_policy(path)
+    first, second = str(refused.value).splitlines()
+    assert ":6: rule 'smeared'" in first
+    assert ":8: rule 'b'" in second
+
+
+def test_the_line_of_a_condition_in_a_block_is_that_of_the_condition(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(when("|\n      scores.quality < 2 ||\n      scores.qualty < 3"))
+    with pytest.raises(PolicyError, match=r"policy\.yaml:8: rule 'smeared': when: scores\.qualty"):
+        load_policy(path)
+
+
+def test_a_tenants_constants_may_break_a_common_rule(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    broken = GOOD.replace("poor: 2.0", "poor: [1.0, 2.0]").replace(
+        "scores.quality < constants.poor", "scores.quality < constants.poor[1]"
+    )
+    path.write_text(broken)
+    assert load_policy(path).version == "1"
+    path.write_text(broken + "tenants: {acme: {constants: {poor: [a, b]}}}\n")
+    with pytest.raises(PolicyError, match=":6: rule 'smeared': when: cannot be evaluated"):
+        load_policy(path)
+
+
+def test_a_policy_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match=r"nowhere\.yaml: cannot be read: No such file"):
+        load_policy(tmp_path / "nowhere.yaml")
+
+
+def test_the_good_policy_of_this_table_is_good(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(GOOD)
+    assert load_policy(path).version == "1"
