@@ -26,6 +26,7 @@ lint: $(BIN)/.dev ## Check style, types, layers and that the generated schemas a
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m schemas.generate --check
 
 .PHONY: bench
 bench: prerequisites $(BIN)/.dev ## Measure throughput and write the table
