@@ -5,7 +5,7 @@
 MAKEFLAGS += --no-builtin-rules
 
 BIN := .venv/bin
-# What `make test` leaves out. Tests that need an NVIDIA GPU run with: make test SELECT=gpu
+# What `make test` runs: all but what needs an NVIDIA GPU. On a machine with one: make test SELECT=gpu
 SELECT := not gpu
 
 .PHONY: help
@@ -17,11 +17,11 @@ demo: $(BIN)/.runtime ## Judge sample images in one process, without servers: a 
 	@$(BIN)/sluice demo
 
 .PHONY: test
-test: prerequisites $(BIN)/.dev ## Run all tests but gpu; real Kafka, Redis and S3 start by themselves
+test: prerequisites $(BIN)/.all ## Run all tests but gpu; real Kafka, Redis and S3 start by themselves
 	$(BIN)/python -m pytest -m "$(SELECT)"
 
 .PHONY: lint
-lint: $(BIN)/.dev ## Check style, types, layers and that the generated schemas are fresh
+lint: $(BIN)/.all ## Check style, types, layers and that the generated schemas are fresh
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -29,16 +29,17 @@ lint: $(BIN)/.dev ## Check style, types, layers and that the generated schemas a
 	$(BIN)/python -m schemas.generate --check
 
 .PHONY: bench
-bench: prerequisites $(BIN)/.dev ## Measure throughput and write the table
-	$(BIN)/python -m ops.benchmarks
+bench: prerequisites $(BIN)/.dev ## Measure decoding and the whole path, and write the numbers to ops/benchmarks
+	$(BIN)/python -m ops.benchmarks.decode_benchmark --json ops/benchmarks/decode.json
+	$(BIN)/python -m ops.benchmarks.pipeline_benchmark --out ops/benchmarks/pipeline.json
 
 .PHONY: servers
 servers: prerequisites $(BIN)/.dev ## Start Kafka, Redis and S3 on loopback for trying things, and write .run/dev.yaml
 	@$(BIN)/python -m ops.dev start
 
 .PHONY: servers-stop
-servers-stop: $(BIN)/.dev ## Stop them
-	@$(BIN)/python -m ops.dev stop
+servers-stop: ## Stop them
+	@test ! -x $(BIN)/python || $(BIN)/python -m ops.dev stop
 
 .PHONY: constraints
 constraints: $(BIN)/.dev ## Compile constraints.txt afresh, with the newest versions
@@ -70,8 +71,14 @@ $(BIN)/.runtime: pyproject.toml constraints.txt | $(BIN)/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
-# What tests and linters need besides: torch among it, some 5 GB.
+# What runs servers and linters besides.
 $(BIN)/.dev: $(BIN)/.runtime
-	@echo "Installing what tests and linters need into .venv (minutes, the first time: torch is large) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,train]'
+	@echo "Installing the tools for development into .venv (half a minute, the first time) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# What training needs, whose tests and types are checked like all others: torch, some 5 GB on Linux.
+$(BIN)/.all: $(BIN)/.dev
+	@echo "Installing what training needs into .venv (minutes, the first time: torch is large) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train]'
 	@touch $@
