@@ -7,6 +7,7 @@ from worker.cli.errors import Commands
 from worker.cli.model import models
 from worker.cli.policy import policies
 from worker.cli.score import score
+from worker.cli.silence import be_silent
 from worker.cli.submit import submit
 from worker.cli.tail import tail
 from worker.cli.topics import topics
@@ -20,6 +21,13 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def _begin() -> None:
+    be_silent()
+
+
 for command in (demo, score, up, submit, tail):
     app.command()(command)
 for group in (topics, policies, models):

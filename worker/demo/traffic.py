@@ -58,7 +58,7 @@ class Wave:
 
 @dataclass(slots=True)
 class Traffic:
-    """Two waves, and the picture behind each event id. The second repeats images of the first, which are judged then."""
+    """Two waves, and the picture behind each event id. The second repeats images that the first had judged."""
 
     first: Wave = field(default_factory=Wave)
     second: Wave = field(default_factory=Wave)
