@@ -45,7 +45,8 @@ ImageReference = Annotated[S3Reference | HttpReference | FileReference | InlineR
 def _in_json(attributes: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """NaN and the infinities, which Python's parsers let pass, are no JSON and compare with nothing."""
     try:
-        json.dumps(attributes, allow_nan=False)
+        if attributes:
+            json.dumps(attributes, allow_nan=False)
     except ValueError:
         raise ValueError("holds a number that is not finite; expected JSON values") from None
     return attributes

@@ -1,0 +1,317 @@
+"""How much of the slowest stage's speed the whole pipeline keeps, embedded and through Kafka; all in one run.
+
+    python -m ops.benchmarks.pipeline_benchmark --out ops/benchmarks/pipeline.json
+
+Stages alone: fetch + decode + views, and the engine with heads. Pipelines: the embedded one (SQLite log), the one on
+Kafka and Redis with the engine in process, and the cached path on Kafka (consume, verdict from the cache, produce)
+beside a bare kafka-python loop that consumes and produces the same records. Only ratios are worth quoting.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import redis
+from kafka import KafkaConsumer, KafkaProducer
+from PIL import Image
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+from rich.console import Console
+from rich.table import Table
+
+from ops.dev.servers import KafkaServer, RedisServer
+from schemas import FileReference, ImageEvent, S3Reference, Scores
+from worker.cache.score_cache import CachedScore, ScoreCache, ScoreKey, connect
+from worker.demo.sample import SAMPLE_IMAGES
+from worker.images.decode import decode
+from worker.images.views import make_views
+from worker.intake.kafka_connection import connection_options
+from worker.intake.log import Output
+from worker.intake.topics import create_topics
+from worker.scoring.model import load_model
+from worker.settings import FileSettings, KafkaSettings, RedisSettings, Settings
+from worker.telemetry.metrics import Metrics
+from worker.wiring import Worker, build_embedded_worker, build_worker, open_embedded_topics, open_engine
+
+PARTITIONS = 4
+OBJECTS = 1000
+console = Console()
+
+
+def distinct_jpegs(folder: Path, count: int) -> list[Path]:
+    """`count` JPEGs of 512 px with different contents, made of the shipped samples by small shifts of colour."""
+    originals = [Image.open(path).convert("RGB") for path in sorted(SAMPLE_IMAGES.glob("*.jpg"))]
+    paths = []
+    for i in range(count):
+        original, shift = originals[i % len(originals)], i // len(originals)
+        shifted = original.point([min(255, value + shift) for value in range(256)] * 3)
+        path = folder / f"{i}.jpg"
+        shifted.save(path, quality=92)
+        paths.append(path)
+    return paths
+
+
+def rate(count: int, work: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    work()
+    return count / (time.perf_counter() - started)
+
+
+def decode_rate(paths: Sequence[Path], settings: Settings) -> float:
+    views = load_model(settings.model).manifest.views
+
+    def one(path: Path) -> None:
+        make_views(decode(path.read_bytes(), max_pixels=settings.images.max_pixels), views)
+
+    with ThreadPoolExecutor(settings.intake.prepare_threads) as pool:
+        return rate(len(paths), lambda: list(pool.map(one, paths)) and None)
+
+
+def engine_rate(paths: Sequence[Path], settings: Settings) -> float:
+    model = load_model(settings.model)
+    engine = open_engine(model)
+    size = settings.intake.batch_size
+    images = [make_views(decode(p.read_bytes(), max_pixels=10**8), model.manifest.views) for p in paths[:size]]
+    batch = {name: np.stack([image[name] for image in images]) for name in images[0]}
+    batches = max(1, len(paths) // size)
+    with ThreadPoolExecutor(settings.intake.batches_in_flight) as pool:
+        speed = rate(
+            batches * size,
+            lambda: list(pool.map(lambda _: model.heads.score(engine.infer(batch)), range(batches))) and None,
+        )
+    engine.close()
+    return speed
+
+
+def file_events(paths: Sequence[Path]) -> list[tuple[bytes, bytes]]:
+    now = datetime.now(UTC)
+    events = [
+        ImageEvent(id=f"event-{i}", occurred_at=now, image=FileReference(path=str(p))) for i, p in enumerate(paths)
+    ]
+    return [(event.id.encode(), event.model_dump_json(by_alias=True).encode()) for event in events]
+
+
+@contextmanager
+def running(worker: Worker) -> Iterator[None]:
+    stop = threading.Event()
+    thread = threading.Thread(target=worker.run, args=(stop,))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def embedded_rate(paths: Sequence[Path], settings: Settings, folder: Path) -> float:
+    worker = build_embedded_worker(settings, folder)
+    topics = open_embedded_topics(settings, folder)
+    topics.append([Output(settings.kafka.topics.images, value, key) for key, value in file_events(paths)])
+
+    def work() -> None:
+        with running(worker):
+            while sum(topics.ends(settings.kafka.topics.verdicts).values()) < len(paths):
+                time.sleep(0.02)
+
+    try:
+        return rate(len(paths), work)
+    finally:
+        topics.close()
+
+
+def publish(settings: KafkaSettings, events: Sequence[tuple[bytes, bytes]]) -> None:
+    producer = KafkaProducer(**connection_options(settings), linger_ms=20, batch_size=256 * 1024)
+    for key, value in events:
+        producer.send(settings.topics.images, key=key, value=value)
+    producer.flush()
+    producer.close()
+
+
+def through_kafka(count: int, settings: Settings) -> float:
+    """Verdicts a second, from the first poll that brings records to the last verdict that a consumer can see."""
+    consumer = KafkaConsumer(
+        settings.kafka.topics.verdicts,
+        **connection_options(settings.kafka),
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        max_poll_records=5000,
+    )
+    worker = build_worker(settings)
+    with running(worker):
+        while not worker.metrics.records_polled._value.get():
+            time.sleep(0.001)
+        started = time.perf_counter()
+        seen = 0
+        while seen < count:
+            seen += sum(map(len, consumer.poll(timeout_ms=100).values()))
+        seconds = time.perf_counter() - started
+    consumer.close()
+    return count / seconds
+
+
+def kafka_settings(base: Settings, kafka: KafkaServer, cache: RedisServer, name: str) -> Settings:
+    topics = {topic: f"{name}.{topic}" for topic in ("images", "verdicts", "review", "dead")}
+    settings = base.model_copy(
+        update={
+            "kafka": KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, group_id=name, topics=topics),  # type: ignore[arg-type]
+            "redis": RedisSettings(url=SecretStr(cache.url)),
+        }
+    )
+    create_topics(settings.kafka, partitions=PARTITIONS, replication_factor=1)
+    return settings
+
+
+def kafka_rate(paths: Sequence[Path], settings: Settings) -> float:
+    publish(settings.kafka, file_events(paths))
+    return through_kafka(len(paths), settings)
+
+
+def object_events(count: int) -> list[tuple[bytes, bytes]]:
+    now = datetime.now(UTC)
+    events = (
+        ImageEvent(
+            id=f"event-{i}",
+            occurred_at=now,
+            tenant="acme",
+            image=S3Reference(bucket="bucket", key=f"images/{i % OBJECTS}.jpg", etag=f"{i % OBJECTS:032x}"),
+            generator="some-model-v1",
+        )
+        for i in range(count)
+    )
+    return [(event.id.encode(), event.model_dump_json(by_alias=True).encode()) for event in events]
+
+
+def fill_cache(settings: Settings) -> None:
+    model = load_model(settings.model)
+    cache = ScoreCache(
+        connect(settings.redis),
+        model_digest=model.manifest.digest,
+        ttl_seconds=3600,
+        metrics=Metrics(CollectorRegistry()),
+    )
+    features = {tower.name: bytes(2 * tower.features) for tower in model.manifest.towers}
+    for i in range(OBJECTS):
+        content = f"sha256:{i:064x}"
+        quality = 1.2 if i % 20 == 0 else 4.0  # one in twenty goes to review
+        score = CachedScore(Scores(quality=quality, anchors=(0.2,) * 5, coarse_share=0.5), features)
+        alias = S3Reference(bucket="bucket", key=f"images/{i}.jpg", etag=f"{i:032x}")
+        cache.put({ScoreKey(content, None): score}, {alias: content})
+
+
+def cached_rate(count: int, settings: Settings) -> float:
+    publish(settings.kafka, object_events(count))
+    return through_kafka(count, settings)
+
+
+def bare_rate(count: int, settings: KafkaSettings) -> float:
+    """What kafka-python alone does with the same records: consume, produce the value again, commit at the end."""
+    publish(settings, object_events(count))
+    consumer = KafkaConsumer(
+        settings.topics.images,
+        **connection_options(settings),
+        group_id=settings.group_id,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+    )
+    producer = KafkaProducer(**connection_options(settings), linger_ms=5, batch_size=256 * 1024)
+    seen, started = 0, 0.0
+    while seen < count:
+        for records in consumer.poll(timeout_ms=200).values():
+            started = started or time.perf_counter()
+            seen += len(records)
+            for record in records:
+                producer.send(settings.topics.verdicts, key=record.key, value=record.value)
+    producer.flush()
+    consumer.commit()
+    speed = count / (time.perf_counter() - started)
+    producer.close()
+    consumer.close()
+    return speed
+
+
+def measure(images: int, cached_events: int, rounds: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        jpegs = folder / "jpegs"
+        jpegs.mkdir()
+        console.print(f"making {images} images …")
+        paths = distinct_jpegs(jpegs, images)
+        base = Settings(files=FileSettings(roots=(jpegs,)))
+        kafka, cache = KafkaServer(folder / "kafka"), RedisServer(folder / "redis")
+        kafka.start()
+        cache.start()
+        try:
+            results: dict[str, list[float]] = {}
+            for turn in range(rounds):
+                steps: dict[str, Callable[[], float]] = {
+                    "decode alone": lambda: decode_rate(paths, base),
+                    "engine alone": lambda: engine_rate(paths, base),
+                    "embedded": lambda turn=turn: embedded_rate(paths, base, folder / f"data{turn}"),
+                    "kafka": lambda turn=turn: kafka_rate(paths, kafka_settings(base, kafka, cache, f"pipeline{turn}")),
+                    "bare kafka-python": lambda turn=turn: bare_rate(
+                        cached_events, kafka_settings(base, kafka, cache, f"bare{turn}").kafka
+                    ),
+                    "cached through kafka": lambda turn=turn: cached_rate(
+                        cached_events, kafka_settings(base, kafka, cache, f"cached{turn}")
+                    ),
+                }
+                for name, step in steps.items():
+                    with redis.Redis.from_url(cache.url) as client:
+                        client.flushall()
+                    if name.startswith("cached"):
+                        fill_cache(kafka_settings(base, kafka, cache, f"cached{turn}"))
+                    results.setdefault(name, []).append(step())
+                    console.print(f"round {turn + 1}: {name}: {results[name][-1]:,.0f} a second")
+        finally:
+            kafka.stop()
+            cache.stop()
+    return {name: statistics.median(values) for name, values in results.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=600)
+    parser.add_argument("--cached-events", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    rates = measure(arguments.images, arguments.cached_events, arguments.rounds)
+    slowest = min(rates["decode alone"], rates["engine alone"])
+    ratios = {
+        "embedded / slowest stage alone": (rates["embedded"] / slowest, 0.85),
+        "kafka / slowest stage alone": (rates["kafka"] / slowest, 0.75),
+        "cached / bare kafka-python": (rates["cached through kafka"] / rates["bare kafka-python"], 0.5),
+    }
+    table = Table("what", "a second (median)")
+    for name, value in rates.items():
+        table.add_row(name, f"{value:,.1f}")
+    console.print(table)
+    table = Table("ratio", "measured", "goal")
+    for name, (value, goal) in ratios.items():
+        table.add_row(name, f"{value:.2f}", f"{goal:.2f}")
+    console.print(table)
+    if arguments.out:
+        report = {
+            "when": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": f"{platform.machine()}, {platform.processor() or 'cpu'}, Python {platform.python_version()}",
+            "images": arguments.images,
+            "cached_events": arguments.cached_events,
+            "rounds": arguments.rounds,
+            "per_second": {name: round(value, 1) for name, value in rates.items()},
+            "ratios": {name: {"measured": round(v, 3), "goal": goal} for name, (v, goal) in ratios.items()},
+        }
+        arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
