@@ -5,6 +5,7 @@ A record's value is one of
 - an S3 event notification in JSON, as AWS, MinIO and Ceph write them: `{"Records": [...]}`, several objects in one,
 - a CloudEvent 1.0 that carries either as its data, in Kafka's structured mode (the whole in the value, content-type
   `application/cloudevents+json`) or binary mode (`ce_` headers, the data in the value).
+SeaweedFS (4.48) writes no S3 notifications; what its filer publishes is protobuf, and is refused as no JSON.
 
 The CloudEvents envelope is read here and not by the `cloudevents` library, because that invents a random id and the
 present time where they are missing (the same record would be another event at each redelivery) and parses with `json`,

@@ -61,27 +61,23 @@ def _check_names(names: Mapping[str, list[str]], bound: set[str]) -> None:
         if name not in VARIABLES and name not in bound and name not in TYPES:
             raise ExpressionError(f"{name}: no such variable{suggestion(name, VARIABLES)}; there are event and scores")
     for name in names["functions"]:
-        is_operator = not name[0].isalpha()
+        is_operator = not name.isidentifier()
         if not is_operator and name not in FUNCTIONS:
             raise ExpressionError(f"{name}(): no such function{suggestion(name, FUNCTIONS | MACROS)}")
 
 
 def _check_fields(reference: Reference, constants: Mapping[str, Constant]) -> None:
     variable, *names = reference.path
-    known = (
-        tuple(constants)
-        if variable == "constants"
-        else tuple(field.name for field in FIELDS.values() if field.variable == variable)
-    )
+    fields = (field.name for field in FIELDS.values() if field.variable == variable)
+    known = tuple(constants if variable == "constants" else fields)
     if not names:
         example = known[0] if known else "name"
         raise ExpressionError(f"{variable} must be used by field, such as {variable}.{example}", reference.line)
     if names[0] not in known:
         raise ExpressionError(f"{variable}.{names[0]}: no such field{suggestion(names[0], known)}", reference.line)
     if reference.path[:2] == ("event", "image") and names[1:] and names[1] not in IMAGE_FIELDS:
-        raise ExpressionError(
-            f"event.image.{excerpt(names[1])}: no such field{suggestion(names[1], IMAGE_FIELDS)}", reference.line
-        )
+        hint = suggestion(names[1], IMAGE_FIELDS)
+        raise ExpressionError(f"event.image.{names[1]}: no such field{hint}", reference.line)
 
 
 def _check_guards(references: list[Reference]) -> None:
@@ -94,7 +90,8 @@ def _check_guards(references: list[Reference]) -> None:
             is_attribute = path[:2] == ("event", "attributes") and length > 2
             if (path in _MAY_BE_ABSENT or is_attribute) and path not in guarded:
                 name = ".".join(path)
-                raise ExpressionError(f"{name} may be absent: write has({name}) && ... before it", reference.line)
+                asked = f"has({name})" if path[-1].isidentifier() else f'"{path[-1]}" in {".".join(path[:-1])}'
+                raise ExpressionError(f"{name} may be absent: write {asked} && ... before it", reference.line)
 
 
 def _try_out(expression: Expression) -> None:

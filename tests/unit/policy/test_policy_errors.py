@@ -82,7 +82,7 @@ CONDITIONS = [
     ("event.promt == scores.quality", "when: event.promt: no such field; did you mean 'prompt'?"),
     (
         "event.image.buket == '' || scores.quality > 3",
-        "when: event.image.'buket': no such field; did you mean 'bucket'?",
+        "when: event.image.buket: no such field; did you mean 'bucket'?",
     ),
     ("scores.quality < constants.por", "when: constants.por: no such field; did you mean 'poor'?"),
     ("scores == event", "when: scores must be used by field, such as scores.quality"),
@@ -101,6 +101,8 @@ CONDITIONS = [
         "has(event.prompt) || event.prompt == 'a'",
         "cannot be evaluated: event.prompt is absent; ask with has(...) first; an event may lack event.prompt",
     ),
+    ("event.attributes['x-y'] == 1", 'event.attributes.x-y may be absent: write "x-y" in event.attributes && ...'),
+    ("__import__('os') == event.tenant", "when: __import__(): no such function"),
     ("lower(event.tenant) == 'a'", "when: lower(): no such function"),
     ("event.tenant.startWith('a')", "when: startWith(): no such function; did you mean 'startsWith'?"),
     ("true", "reads neither event nor scores"),
