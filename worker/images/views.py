@@ -9,7 +9,6 @@ asked for by itself, in Pillow's order.
 
 import math
 import os
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -22,7 +21,6 @@ from cykooz_resizer import (
     ResizeAlg,
     ResizeOptions,
     Resizer,
-    ResizerThreadPool,
 )
 from numpy.typing import NDArray
 
@@ -33,8 +31,9 @@ Pixels = NDArray[np.uint8]
 _FILTERS = {"bicubic": (FilterType.catmull_rom, 2), "bilinear": (FilterType.bilinear, 1)}
 """Name → the same kernel by the library's name, and its reach in pixels on either side."""
 
-_BAND_PIXELS = 4_000_000
-"""The library copies what it is given: a huge image goes through it in bands of this size."""
+_BAND_PIXELS = 131_072
+"""Images go through the library, which copies them, in bands of this size. Larger ones made the C library give memory
+back to the system after every image and fetch it again, which took as long as the work; smaller ones call too often."""
 
 
 def make_views(pixels: Pixels, specs: Mapping[str, ViewSpec]) -> dict[str, Pixels]:
@@ -142,28 +141,29 @@ def _resample_band(pixels: Pixels, axis: int, span: _Span, kernel: FilterType) -
         box = CropBox(span.box_start, 0, span.box_length, height)
     source = ImageData(width, height, PixelType.U8x3, pixels.tobytes())
     target = ImageData(target_width, target_height, PixelType.U8x3)
-    options = ResizeOptions(ResizeAlg.convolution(kernel), use_alpha=False, crop_box=box, thread_pool=_workers.pool)
+    options = ResizeOptions(ResizeAlg.convolution(kernel), use_alpha=False, crop_box=box)
     Resizer().resize(source, target, options)
     return np.frombuffer(target.get_buffer(), np.uint8).reshape(target_height, target_width, 3)
 
 
-class _Workers(threading.local):
-    """One native thread for each of our threads.
+def _stay_in_the_calling_thread() -> None:
+    """Has the library start its pool now, of one thread, to which it hands nothing.
 
-    The library would otherwise start a pool for the whole process: more threads than processors beside our own pool,
-    and after a fork a child that waits for threads it does not have.
+    Otherwise it spreads every image over a pool as wide as the machine: our own threads would wait for that pool
+    instead of working, and after a fork for threads that are not there. The size comes from the environment, once.
     """
+    name = "RAYON_NUM_THREADS"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        make_views(
+            np.zeros((2, 2, 3), np.uint8), {"any": ViewSpec(size=16, resize="squash", mean=(0, 0, 0), std=(1, 1, 1))}
+        )
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
-    def __init__(self) -> None:
-        self.pool = ResizerThreadPool(1)
 
-
-_workers = _Workers()
-
-
-def _renew_workers() -> None:
-    global _workers
-    _workers = _Workers()
-
-
-os.register_at_fork(after_in_child=_renew_workers)
+_stay_in_the_calling_thread()
