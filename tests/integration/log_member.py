@@ -1,13 +1,15 @@
 """A group member in a process of its own, to be stopped and killed: `python log_member.py sqlite|kafka JSON`.
 
 It prints "assigned N" as soon as it has partitions, then reads commands from standard input while it polls: `commit`
-commits all it has received, each record's value as an output, and prints "committed" or the error's name.
+commits all it has received, each record's value as an output, and prints "committed" or the error's name; `commit N`
+does so N seconds later, without polling in between.
 """
 
 import json
 import os
 import select
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +37,10 @@ def main() -> None:
     while True:
         if select.select([sys.stdin], [], [], 0)[0]:
             # straight from the pipe: a member that was asleep must not poll before it commits
-            if not os.read(sys.stdin.fileno(), 100):
+            command = os.read(sys.stdin.fileno(), 100).split()
+            if not command:
                 return
+            time.sleep(float(b"".join(command[1:]) or 0))
             try:
                 log.commit([Output(output_topic, value) for value in values], offsets)
                 print("committed", flush=True)

@@ -395,9 +395,11 @@ def test_what_a_killed_member_had_moves_and_its_uncommitted_records_come_again(
     assert sorted(int(value or b"") for value in bench.committed_verdicts()) == list(range(100))
 
 
+@pytest.mark.parametrize("seconds_after_waking", [0, 3])
 def test_a_member_that_slept_through_its_replacement_cannot_commit(
-    bench: Bench, join: Callable[[], Member], elsewhere: Callable[[], Process]
+    bench: Bench, join: Callable[[], Member], elsewhere: Callable[[], Process], seconds_after_waking: int
 ) -> None:
+    """Not at once, and not once its client is back in the group but the member has not polled, and so not heard."""
     bench.values(100)
     zombie = elsewhere()
     receives(zombie, 100)
@@ -407,9 +409,10 @@ def test_a_member_that_slept_through_its_replacement_cannot_commit(
     heir.commit_all(bench)
 
     assert zombie.stdin is not None
-    zombie.stdin.write("commit\n")
+    zombie.stdin.write(f"commit {seconds_after_waking}\n")
     zombie.stdin.flush()
     zombie.send_signal(signal.SIGCONT)
+    for_a_while(heir, seconds=seconds_after_waking)
     assert line(zombie) in {Fenced.__name__, CommitFailed.__name__}
     assert sorted(int(value or b"") for value in bench.committed_verdicts()) == list(range(100))
 

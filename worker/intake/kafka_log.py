@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -33,12 +33,15 @@ class _Assignment(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
     with heartbeats going on, until the member has released the partitions.
     """
 
-    def __init__(self, happened: SimpleQueue[Poll | LogError]) -> None:
+    def __init__(self, happened: SimpleQueue[Poll | LogError], member_id: Callable[[], str]) -> None:
         self._happened = happened
+        self._member_id = member_id
+        self.member_ids: SimpleQueue[str] = SimpleQueue()
         self.pending: dict[Partition, Future] = {}
         self.closing = False
 
     async def on_partitions_assigned(self, assigned: Set[TopicPartition]) -> None:
+        self.member_ids.put(self._member_id())
         self._happened.put(Poll(assigned=_ours(assigned)))
 
     async def on_partitions_revoked(self, revoked: Set[TopicPartition]) -> None:
@@ -65,7 +68,7 @@ class KafkaLog:
     def __init__(self, settings: KafkaSettings) -> None:
         self._happened: SimpleQueue[Poll | LogError] = SimpleQueue()
         self._room = threading.Semaphore(POLLS_AHEAD)
-        self._assignment = _Assignment(self._happened)
+        self._assignment = _Assignment(self._happened, lambda: str(self._consumer.group_metadata().member_id))
         self._wanted_paused: Set[Partition] = frozenset()
         self._lag = Lag()
         self._closing = threading.Event()
@@ -90,6 +93,10 @@ class KafkaLog:
             return Poll()
         if isinstance(happened, LogError):
             raise happened
+        if happened.lost:
+            self._output.member_id = None
+        if happened.assigned:
+            self._output.member_id = self._assignment.member_ids.get_nowait()
         if happened.records:
             self._room.release()
         return happened

@@ -23,7 +23,12 @@ class KafkaOutput:
 
     With `delivery: exactly_once` outputs and offsets are one transaction. With `at_least_once` outputs are acked first
     and offsets committed after, so a crash between the two repeats outputs.
+
+    `member_id` is the group's name for this member as the loop last heard it. kafka-python joins the group again by
+    itself, under a new name, when this member was put out; what was prepared before must not pass under that name.
     """
+
+    member_id: str | None = None
 
     def __init__(self, settings: KafkaSettings, consumer: Any) -> None:
         self._consumer = consumer
@@ -50,8 +55,11 @@ class KafkaOutput:
             TopicPartition(partition.topic, partition.number): OffsetAndMetadata(offset, "", -1)
             for partition, offset in offsets.items()
         }
+        group = self._consumer.group_metadata()
+        if group.member_id != self.member_id:
+            raise Fenced("this member was put out of the group; its partitions are others' now")
         if self._transactional:
-            self._commit_transaction(outputs, positions)
+            self._commit_transaction(outputs, positions, group)
         else:
             self._commit_after_acks(outputs, positions)
 
@@ -62,14 +70,14 @@ class KafkaOutput:
             log.warning("kafka_close_failed", error=_describe(error))
 
     def _commit_transaction(
-        self, outputs: Sequence[Output], positions: Mapping[TopicPartition, OffsetAndMetadata]
+        self, outputs: Sequence[Output], positions: Mapping[TopicPartition, OffsetAndMetadata], group: Any
     ) -> None:
         try:
             # 1. Everything that can fail without consequence comes before the commit marker is asked for. The group's
             #    generation goes along, so that a member which was replaced cannot commit (KIP-447).
             self._producer.begin_transaction()
             self._send_all(outputs)
-            self._producer.send_offsets_to_transaction(positions, self._consumer.group_metadata())
+            self._producer.send_offsets_to_transaction(positions, group)
         except ProducerFencedError as error:
             raise Fenced(f"another worker uses this transactional id: {error}") from error
         except (KafkaError, CommitFailed) as error:
