@@ -1,8 +1,8 @@
 """A view: what a model asks to see of an image."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Channel = Annotated[float, Field(ge=-10, le=10)]
 
@@ -25,6 +25,12 @@ class ViewSpec(BaseModel):
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     mean: tuple[Channel, Channel, Channel]
     std: tuple[Channel, Channel, Channel]
+
+    @model_validator(mode="after")
+    def _one_center(self) -> Self:
+        if self.crop == "center" and self.crops != 1:
+            raise ValueError(f"crop: center takes one window, and crops is {self.crops}: ask for a grid")
+        return self
 
     @property
     def shape(self) -> tuple[int, ...]:

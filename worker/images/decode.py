@@ -21,6 +21,8 @@ Pixels = NDArray[np.uint8]
 _JPEG_SCANS = 500
 """A progressive JPEG may ask for the whole picture to be gone over again and again; honest ones have some ten scans."""
 
+_STRIP_PIXELS = 1_000_000
+
 
 def decode(data: bytes, *, max_pixels: int) -> Pixels:
     """The image as people see it: (H, W, 3) RGB, upright, of the first frame.
@@ -113,22 +115,31 @@ def _jpeg_pixels(data: bytes, image: JpegImageFile) -> Pixels | None:
 
 
 def _pixels(image: ImageFile.ImageFile) -> Pixels:
+    """All of the image as RGB, strip by strip: conversions of the whole would each take its memory once more."""
     image.load()
-    if image.mode == "I;16":
-        return _grey16_pixels(image)
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        flat = Image.new("RGB", rgba.size, "white")
-        flat.paste(rgba, mask=rgba.getchannel("A"))
-        return np.asarray(flat)
-    return np.asarray(image.convert("RGB"))
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    step = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, step):
+        pixels[top : top + step] = _rgb(image.crop((0, top, width, min(top + step, height))))
+    return pixels
 
 
-def _grey16_pixels(image: ImageFile.ImageFile) -> Pixels:
+def _rgb(strip: Image.Image) -> Pixels:
+    if strip.mode == "I;16":
+        return _rgb_of_grey16(strip)
+    if strip.has_transparency_data:
+        transparent = strip.convert("RGBA")
+        strip = Image.new("RGB", strip.size, "white")
+        strip.paste(transparent, mask=transparent)
+    return np.asarray(strip.convert("RGB"))
+
+
+def _rgb_of_grey16(strip: Image.Image) -> Pixels:
     """Sixteen bits of grey, which Pillow does not convert; one value may stand for transparent."""
-    values = np.asarray(image)
+    values = np.asarray(strip)
     grey = (values >> 8).astype(np.uint8)
-    transparent = image.info.get("transparency")
+    transparent = strip.info.get("transparency")
     if isinstance(transparent, int):
         grey[values == transparent] = 255
     return np.repeat(grey[:, :, np.newaxis], 3, axis=2)

@@ -116,6 +116,7 @@ def test_an_orientation_that_does_not_exist_changes_nothing(orientation: int) ->
     assert corners(decode(encoded(quarters(), "JPEG", exif=exif.tobytes()), max_pixels=MAX_PIXELS)) == UPRIGHT
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_a_broken_exif_block_does_not_break_the_picture() -> None:
     data = encoded(quarters(), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff" + bytes(range(64)))
     assert corners(decode(data, max_pixels=MAX_PIXELS)) == UPRIGHT
@@ -231,6 +232,13 @@ def test_of_an_animation_the_first_frame_is_seen(kind: str) -> None:
     frames = [Image.new("RGB", (32, 32), colour) for colour in (BLUE, RED, GREEN)]
     pixels = decode(encoded(frames[0], kind, save_all=True, append_images=frames[1:]), max_pixels=MAX_PIXELS)
     assert np.abs(pixels[16, 16].astype(int) - BLUE).max() <= 12
+
+
+@pytest.mark.parametrize("size", [(1100, 1300), (1, 1_200_000), (1_200_000, 1)])
+def test_an_image_of_many_strips_is_seen_as_one(size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(5).integers(0, 256, (*size, 3), dtype=np.uint8)
+    data = encoded(Image.fromarray(noise), "PNG", compress_level=1)
+    assert np.array_equal(decode(data, max_pixels=2_000_000), noise)
 
 
 def test_a_wrong_name_or_type_does_not_matter_as_only_content_counts() -> None:

@@ -1,6 +1,7 @@
 """Views against Pillow and torchvision's rules for sizes and crops, which are what CLIP's preprocessing does."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -196,3 +197,23 @@ def test_views_can_be_made_after_a_fork() -> None:
         os._exit(0 if np.array_equal(view(pixels, spec()), expected) else 1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_threads_that_decode_and_cut_at_once_do_not_disturb_each_other() -> None:
+    files = [file.read_bytes() for file in sorted(SAMPLES.glob("**/*.jpg"))[:8]]
+    specs = {"coarse": spec(resize="squash"), "fine": spec(resize="none", crop="grid", crops=4)}
+
+    def work(data: bytes) -> dict[str, Pixels]:
+        return make_views(decode(data, max_pixels=10_000_000), specs)
+
+    alone = [work(data) for data in files]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(work, files * 12))
+    for index, views in enumerate(together):
+        for name, pixels in views.items():
+            assert np.array_equal(pixels, alone[index % len(files)][name])
+
+
+def test_a_centre_of_several_windows_is_refused() -> None:
+    with pytest.raises(ValueError, match="center takes one window, and crops is 4"):
+        spec(crops=4)
