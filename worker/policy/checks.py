@@ -28,6 +28,8 @@ from worker.policy.vocabulary import (
     Field,
 )
 
+MAX_LENGTH: Final = 4096
+
 _MAY_BE_ABSENT: Final = frozenset(
     [path for path, field in FIELDS.items() if field.optional]
     + [("event", "image", name) for name in IMAGE_FIELDS if name != "kind"]
@@ -39,6 +41,8 @@ def check_expression(source: str, constants: Mapping[str, Constant]) -> Expressi
 
     Raises ExpressionError.
     """
+    if len(source) > MAX_LENGTH:
+        raise ExpressionError(f"has {len(source)} characters; at most {MAX_LENGTH} are taken")
     names = compile_cel(source).references()
     tokens = tokens_of(source)
     references = list(references_of(tokens))
