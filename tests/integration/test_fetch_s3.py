@@ -230,7 +230,7 @@ def endless_answer(handler: BaseHTTPRequestHandler) -> None:
 
 
 def silence(handler: BaseHTTPRequestHandler) -> None:
-    time.sleep(5)
+    time.sleep(20)
 
 
 def hang_up(handler: BaseHTTPRequestHandler) -> None:
@@ -312,7 +312,7 @@ class TestFaults:
         stub.answer = answer
         started = time.monotonic()
         transient(build(stub.endpoint, timeout=0.5), REFERENCE)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 5
 
     def test_a_store_that_hangs_up_or_is_not_there_is_transient(self, stub: Stub, build: Build) -> None:
         stub.answer = hang_up

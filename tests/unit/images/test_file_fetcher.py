@@ -1,5 +1,6 @@
 """Files: below the roots, and nothing else."""
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from schemas import FailureReason, FileReference, InlineReference
-from worker.images.errors import ImageError
+from worker.images.errors import ImageError, TransientFetchError
 from worker.images.fetch.file import FileFetcher
 from worker.images.fetch.inline import InlineFetcher
 
@@ -115,10 +116,26 @@ def test_a_device_is_refused() -> None:
     assert refusal("/dev/zero", Path("/dev")).reason is FailureReason.REFERENCE_REFUSED
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_without_permission_is_denied(root: Path) -> None:
-    (root / "a.jpg").chmod(0)
+def open_fails(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """As if the system said so; the tests run as root, who is never denied anything."""
+
+    def fail(path: str | Path, flags: int, *args: int, dir_fd: int | None = None) -> int:
+        raise OSError(code, os.strerror(code), str(path))
+
+    monkeypatch.setattr(os, "open", fail)
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM])
+def test_a_file_without_permission_is_denied(root: Path, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_fails(monkeypatch, code)
     assert refusal(root / "a.jpg", root).reason is FailureReason.ACCESS_DENIED
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EMFILE, errno.ESTALE])
+def test_a_disk_that_fails_is_transient(root: Path, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_fails(monkeypatch, code)
+    with pytest.raises(TransientFetchError, match=r"a\.jpg.*could not be read"):
+        fetch(root / "a.jpg", root)
 
 
 def test_a_file_of_more_bytes_than_allowed_is_too_large(root: Path) -> None:

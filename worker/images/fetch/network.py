@@ -50,16 +50,16 @@ class GuardedNetwork(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        failure: Exception | None = None
-        for address in self._addresses(host, port):
+        failure: Exception = httpcore.ConnectError("the name has no address")
+        addresses = self._addresses(host, port)
+        for tried, address in enumerate(addresses):
+            share = self._deadline.remaining() / (len(addresses) - tried)
             try:
-                stream = self._sockets.connect_tcp(
-                    address, port, self._deadline.remaining(), local_address, socket_options
-                )
+                stream = self._sockets.connect_tcp(address, port, share, local_address, socket_options)
                 return _TimedStream(stream, self._deadline)
-            except httpcore.ConnectError as error:
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
-        raise failure or httpcore.ConnectError("the name has no address")
+        raise failure
 
     def _addresses(self, host: str, port: int) -> list[str]:
         try:
