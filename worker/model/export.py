@@ -1,7 +1,7 @@
 """From the trained network to what serving reads: an ONNX graph, a heads file and a manifest."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,13 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save as save_tensors
 
 from worker.model.backbone import BLOCKS, Convolution, MobileNetV2, statistics
-from worker.model.network import LEVELS, VARIANCE_FLOOR, QualityHeads, Tower
-from worker.scoring.manifest import FileSpec
+from worker.model.data import DATA_SETS
+from worker.model.evaluate import Report
+from worker.model.network import ANCHORS, LEVELS, STREAMS, VARIANCE_FLOOR, VIEWS, MstLite, QualityHeads, Tower
+from worker.scoring.manifest import MANIFEST_NAME, GraphSpec, HeadsSpec, Measurement, ModelManifest, TowerSpec
 from worker.view import ViewSpec
 
+VERSION = "0.1.0"
 OPSET = 18
 IR_VERSION = 10
 """The IR that belongs to opset 18 and later, and that every current runtime reads."""
@@ -24,7 +27,51 @@ IR_VERSION = 10
 Array = NDArray[np.float32]
 
 
-def export_towers(towers: Mapping[str, tuple[Tower, str]], views: Mapping[str, ViewSpec], file: Path) -> FileSpec:
+def export_model(network: MstLite, reports: Sequence[Report], folder: Path) -> ModelManifest:
+    """Writes graph, heads and manifest of the trained network into the folder."""
+    towers = {"coarse": network.coarse, "fine": network.fine}
+    manifest = ModelManifest(
+        schema="sluice.model/1",
+        name="mst-lite",
+        version=VERSION,
+        views=VIEWS,
+        towers=tuple(
+            TowerSpec(name=name, view=STREAMS[name], features=tower.embed.out_features)
+            for name, tower in towers.items()
+        ),
+        graph=GraphSpec(
+            **export_towers(
+                {name: (tower, STREAMS[name]) for name, tower in towers.items()}, VIEWS, folder / "towers.onnx"
+            ),
+            opset=OPSET,
+        ),
+        heads=HeadsSpec(
+            **export_heads(network.heads, folder / "heads.safetensors"),
+            type="gated_template",
+            coarse="coarse",
+            fine="fine",
+        ),
+        anchors=ANCHORS,
+        score_range=(1, 5),
+        license="Apache-2.0",
+        training_data=tuple(f"{data_set.title}, {data_set.license}" for data_set in DATA_SETS),
+        quality=tuple(
+            Measurement(
+                dataset=entry.dataset,
+                protocol="5 folds, disjoint by prompt",
+                images=entry.images,
+                srcc=round(entry.srcc, 4),
+                plcc=round(entry.plcc, 4),
+                srcc_within_generator=round(entry.srcc_within_generator, 4),
+            )
+            for entry in reports
+        ),
+    )
+    (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(by_alias=True, indent=2, exclude_none=True) + "\n")
+    return manifest
+
+
+def export_towers(towers: Mapping[str, tuple[Tower, str]], views: Mapping[str, ViewSpec], file: Path) -> dict[str, str]:
     """Writes the towers, name → (tower, view), as one ONNX graph with batch norms folded.
 
     Inputs: uint8 [batch, *view.shape], named by view. Outputs: float32 [batch, EMBEDDING], named by tower. Towers that
@@ -57,14 +104,15 @@ def export_towers(towers: Mapping[str, tuple[Tower, str]], views: Mapping[str, V
     return _write(file, model.SerializeToString(deterministic=True))
 
 
-def export_heads(heads: QualityHeads, file: Path) -> FileSpec:
+def export_heads(heads: QualityHeads, file: Path) -> dict[str, str]:
     """Writes the heads as safetensors, under the names that `worker.scoring.heads` reads."""
     return _write(file, save_tensors({name: _numpy(value) for name, value in heads.state_dict().items()}))
 
 
-def _write(file: Path, data: bytes) -> FileSpec:
+def _write(file: Path, data: bytes) -> dict[str, str]:
+    """Path and digest, as a manifest names them."""
     file.write_bytes(data)
-    return FileSpec(path=file.name, sha256=hashlib.sha256(data).hexdigest())
+    return {"path": file.name, "sha256": hashlib.sha256(data).hexdigest()}
 
 
 class _Graph:

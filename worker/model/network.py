@@ -12,8 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from worker.model.backbone import BLOCKS, MobileNetV2
+from worker.view import ViewSpec
 
-STREAMS = ("coarse", "fine")
+VIEWS: dict[str, ViewSpec] = {
+    "whole": ViewSpec(size=224, resize="squash", mean=(0, 0, 0), std=(1, 1, 1)),
+    "detail": ViewSpec(size=224, resize="none", crop="grid", crops=4, mean=(0, 0, 0), std=(1, 1, 1)),
+}
+STREAMS = {"coarse": "whole", "fine": "detail"}
+"""Stream → the view that its tower sees."""
+
 LEVELS = (2, 5, 9, 12, 15)
 """Blocks whose maps describe the image; block 16 and what follows serve classification only and are left out."""
 
@@ -21,7 +28,8 @@ DESCRIPTION = 2 * sum(BLOCKS[level][1] for level in LEVELS)
 EMBEDDING = 256
 VARIANCE_FLOOR = 1e-6
 GATE_HIDDEN = 128
-ANCHORS = 5
+ANCHORS = ("bad", "poor", "fair", "good", "perfect")
+DROPOUT = 0.3
 
 
 def describe(maps: Sequence[Tensor], crops: int) -> Tensor:
@@ -41,17 +49,22 @@ class Tower(nn.Module):
     def __init__(self, backbone: MobileNetV2) -> None:
         super().__init__()
         self.backbone = backbone
-        self.standardise = nn.BatchNorm1d(DESCRIPTION, affine=False)
+        self.standardise = nn.BatchNorm1d(DESCRIPTION, affine=False, momentum=0.05)
+        self.dropout = nn.Dropout(DROPOUT)
         self.embed = nn.Linear(DESCRIPTION, EMBEDDING)
 
     def forward(self, crops: Tensor) -> Tensor:
+        return self.embedding(self.description(crops))
+
+    def description(self, crops: Tensor) -> Tensor:
+        """[batch, crops, H, W, 3] of uint8 → [batch, DESCRIPTION]."""
         pixels = crops.flatten(0, 1).permute(0, 3, 1, 2).float() / 255
         maps = self.backbone(pixels)
-        return self.embedding(describe([maps[level] for level in LEVELS], crops.shape[1]))
+        return describe([maps[level] for level in LEVELS], crops.shape[1])
 
     def embedding(self, description: Tensor) -> Tensor:
         """[batch, DESCRIPTION] → [batch, EMBEDDING]."""
-        embedded: Tensor = self.embed(self.standardise(description))
+        embedded: Tensor = self.embed(self.dropout(self.standardise(description)))
         return embedded
 
 
@@ -80,9 +93,9 @@ class TemplateHead(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.anchors = nn.Parameter(torch.randn(ANCHORS, EMBEDDING) / EMBEDDING**0.5)
+        self.anchors = nn.Parameter(torch.randn(len(ANCHORS), EMBEDDING) / EMBEDDING**0.5)
         self.temperature = nn.Parameter(torch.tensor([10.0]))
-        self.register_buffer("values", torch.linspace(1, 5, ANCHORS), persistent=False)
+        self.register_buffer("values", torch.linspace(1, 5, len(ANCHORS)), persistent=False)
         self.values: Tensor
 
     def forward(self, fused: Tensor) -> Tensor:
@@ -91,7 +104,7 @@ class TemplateHead(nn.Module):
 
 
 class QualityHeads(nn.Module):
-    """The part that serving runs in NumPy: two embeddings → quality, 1..5, [batch]."""
+    """The part that serving runs in NumPy: two embeddings, [batch, EMBEDDING] each → quality, 1..5, [batch]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,3 +114,13 @@ class QualityHeads(nn.Module):
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
         quality: Tensor = self.head(self.gff(coarse, fine))
         return quality
+
+
+class MstLite(nn.Module):
+    """Both streams over one backbone, and the heads."""
+
+    def __init__(self, backbone: MobileNetV2) -> None:
+        super().__init__()
+        self.coarse = Tower(backbone)
+        self.fine = Tower(backbone)
+        self.heads = QualityHeads()

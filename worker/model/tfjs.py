@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+PACKAGE = "nsfwjs-4.3.0"
 PACKAGE_SHA256 = "4496790efc9bdc6f3e85a826a8e482c1fa1e9db4b3d18c095e98cc0c73cfb12f"
-"""Digest of `nsfwjs-4.3.0.tgz`, as `npm pack nsfwjs@4.3.0` fetches it."""
+"""Digest of the package, as `npm pack nsfwjs@4.3.0` fetches it."""
 
 
 class BackboneError(Exception):

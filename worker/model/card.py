@@ -1,0 +1,95 @@
+"""The model card that ships beside the weights."""
+
+from collections.abc import Mapping, Sequence
+
+from worker.model.data import DATA_SETS
+from worker.model.evaluate import Report
+from worker.model.fit import Schedule
+from worker.model.network import VIEWS
+from worker.model.tfjs import PACKAGE
+from worker.scoring.manifest import ModelManifest
+
+CARD = """\
+# {name} {version}
+
+Judges the perceived quality of an AI-generated image from its pixels alone, from 1 (bad) to 5 (perfect). Two streams
+over one MobileNetV2: coarse sees the whole image at {whole.size} px, fine sees {detail.crops} crops of {detail.size} px
+at native resolution. Mean and deviation of feature maps at five depths are embedded, fused by a gate and compared with
+five learned anchors, in the shape of MST-CLIPIQA (arXiv 2606.16799).
+
+Digest: `{digest}`
+
+## Measured
+
+{folds}
+
+Five folds; all images of a prompt are in one fold, so no image was judged by a network that had seen its prompt. The
+weights that ship come from the same recipe on all five folds' images. Intervals: 95 % bootstrap over prompts. PLCC
+without a logistic fit. Within generator: mean over generators of the SRCC among one generator's images. The baseline
+gives each image the mean score of its generator.
+
+Leave one generator out (SRCC on its images, prompts also unseen; one fold of prompts, so few images each):
+
+{generators}
+
+## Made from
+
+{data}
+- Backbone: MobileNetV2 (ImageNet weights, blocks 11 and later tuned for another classification task) from the npm
+  package {package}, MIT, Copyright (c) 2019 Infinite Red, Inc.; its notice is in LICENSE.nsfwjs.
+
+The {samples} demo images and every image that shares a prompt with one were left out of all training.
+
+## Blind spots
+
+- It does not read the prompt: an image that shows the wrong thing well scores well.
+- It saw six generators of 2021 to 2023 and phone and camera photographs; newer generators fail in subtler ways (hands,
+  text, physics) that it may miss. Comparing images of one generator is much harder than comparing generators: see the
+  column within generator.
+- The fine stream sees {detail.crops} windows of {detail.size} px: in large images, damage between them is seen by the
+  coarse stream only.
+- People's scores average tastes and screens; abstract or deliberately rough styles score low in the data.
+
+## Reproduce
+
+`python -m worker.model.train_lite --data DIR --out DIR --seed {seed}` with agiqa3k/ and livec/ below DIR, {schedule}.
+Serving computes in bfloat16 where the processor has it, which moves scores in the third decimal.
+"""
+
+
+def model_card(
+    manifest: ModelManifest,
+    reports: Sequence[Report],
+    without_generator: Mapping[str, float],
+    schedule: Schedule,
+    seed: int,
+) -> str:
+    """The card as Markdown."""
+    return CARD.format(
+        name=manifest.name,
+        version=manifest.version,
+        digest=manifest.digest,
+        whole=VIEWS["whole"],
+        detail=VIEWS["detail"],
+        folds=_folds(reports),
+        generators="\n".join(f"- {name}: {srcc:.3f}" for name, srcc in without_generator.items()),
+        data="\n".join(f"- {data_set.title}, {data_set.license}" for data_set in DATA_SETS),
+        package=PACKAGE,
+        samples=30,
+        seed=seed,
+        schedule=f"{schedule.epochs} epochs, batches of {schedule.batch}, AdamW {schedule.rate:g}",
+    )
+
+
+def _folds(reports: Sequence[Report]) -> str:
+    lines = [
+        "| data | images | SRCC (95 % interval) | PLCC | RMSE | SRCC within generator | baseline SRCC / PLCC |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for entry in reports:
+        lines.append(
+            f"| {entry.dataset} | {entry.images} | {entry.srcc:.3f} ({entry.srcc_low:.3f} to {entry.srcc_high:.3f}) "
+            f"| {entry.plcc:.3f} | {entry.rmse:.3f} | {entry.srcc_within_generator:.3f} "
+            f"| {entry.baseline_srcc:.3f} / {entry.baseline_plcc:.3f} |"
+        )
+    return "\n".join(lines)

