@@ -19,12 +19,15 @@ from worker.policy import load_policy
 from worker.scoring.model import load_model
 from worker.telemetry.logs import configure_logging
 
+app = typer.Typer(add_completion=False)
+
 NOTICE = (
     "The sample images and their human scores are from AGIQA-3K (Li et al., IEEE TCSVT 2023), under the MIT licence; "
     "no model that ships was trained on them."
 )
 
 
+@app.command()
 def demo(
     data: Annotated[
         Path, typer.Option("--data", metavar="DIR", help="Where log, images and report are written.")

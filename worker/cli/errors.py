@@ -7,18 +7,9 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from worker.cli.console import err, printable
-from worker.demo.errors import DemoFailed
-from worker.intake.log import LogError
-from worker.intake.topics import TopicsError
-from worker.policy import PolicyError
-from worker.scoring.engine import EngineError
-from worker.scoring.manifest import ManifestError
-from worker.settings import SettingsError
-from worker.telemetry.server import TelemetryServerError
 
 FAILED = 1
 USAGE = 2
-INTERRUPTED = 130
 
 
 class UsageError(Exception):
@@ -29,18 +20,19 @@ class CommandFailed(Exception):
     """The command did what it could, and that was not all: exit code 1."""
 
 
-_EXIT_CODES: dict[type[Exception], int] = {
-    UsageError: USAGE,
-    SettingsError: USAGE,
-    PolicyError: USAGE,
-    ManifestError: USAGE,
-    LogError: FAILED,
-    TopicsError: FAILED,
-    EngineError: FAILED,
-    TelemetryServerError: FAILED,
-    DemoFailed: FAILED,
-    CommandFailed: FAILED,
+EXIT_CODES = {
+    "worker.cli.errors.UsageError": USAGE,
+    "worker.settings.SettingsError": USAGE,
+    "worker.policy.errors.PolicyError": USAGE,
+    "worker.scoring.manifest.ManifestError": USAGE,
+    "worker.cli.errors.CommandFailed": FAILED,
+    "worker.demo.errors.DemoFailed": FAILED,
+    "worker.intake.log.LogError": FAILED,
+    "worker.intake.topics.TopicsError": FAILED,
+    "worker.scoring.engine.EngineError": FAILED,
+    "worker.telemetry.server.TelemetryServerError": FAILED,
 }
+"""By name: an error's module is loaded when it is raised, and a command should load no more than it needs."""
 
 
 class Commands(TyperGroup):
@@ -49,9 +41,18 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except tuple(_EXIT_CODES) as error:
-            code = next(code for kind, code in _EXIT_CODES.items() if isinstance(error, kind))
-            err.print(Text.assemble(("error: ", "bold red"), "\n".join(map(printable, str(error).splitlines()))))
-            raise typer.Exit(code) from error
         except BrokenPipeError as error:  # `sluice tail | head`
             raise typer.Exit(0) from error
+        except Exception as error:
+            code = exit_code(error)
+            if code is None:
+                raise
+            text = "\n".join(map(printable, str(error).splitlines()))
+            err.print(Text.assemble(("error: ", "bold red"), text), soft_wrap=True)
+            raise typer.Exit(code) from error
+
+
+def exit_code(error: Exception) -> int | None:
+    """The exit code of a known kind of error; None for what nobody expected."""
+    names = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__)
+    return next((EXIT_CODES[name] for name in names if name in EXIT_CODES), None)

@@ -1,21 +1,32 @@
 """The `sluice` command, assembled."""
 
+from importlib import import_module
+from typing import Any
+
 import typer
 
-from worker.cli.demo import demo
 from worker.cli.errors import Commands
-from worker.cli.model import models
-from worker.cli.policy import policies
-from worker.cli.score import score
 from worker.cli.silence import be_silent
-from worker.cli.submit import submit
-from worker.cli.tail import tail
-from worker.cli.topics import topics
-from worker.cli.up import up
+
+NAMES = ("demo", "score", "up", "submit", "tail", "topics", "policy", "model")
+"""Each a module of this package with an `app`."""
+
+
+class Sluice(Commands):
+    """Loads a command's module when the command is called: following a topic needs no engine."""
+
+    def list_commands(self, _ctx: Any) -> list[str]:
+        return list(NAMES)
+
+    def get_command(self, _ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in NAMES:
+            return None
+        return typer.main.get_command(import_module(f"worker.cli.{cmd_name}").app)
+
 
 app = typer.Typer(
     name="sluice",
-    cls=Commands,
+    cls=Sluice,
     help="A quality gate for AI-generated images: score them, route them, let people decide.",
     no_args_is_help=True,
     add_completion=False,
@@ -26,9 +37,3 @@ app = typer.Typer(
 @app.callback()
 def _begin() -> None:
     be_silent()
-
-
-for command in (demo, score, up, submit, tail):
-    app.command()(command)
-for group in (topics, policies, models):
-    app.add_typer(group)

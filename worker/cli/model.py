@@ -9,10 +9,10 @@ from worker.cli import console
 from worker.scoring.manifest import MANIFEST_NAME, Measurement, load_manifest
 from worker.scoring.model import SHIPPED_MODELS, load_model
 
-models = typer.Typer(name="model", help="Look at models.", no_args_is_help=True)
+app = typer.Typer(name="model", help="Look at models.", no_args_is_help=True)
 
 
-@models.command("list")
+@app.command("list")
 def list_models() -> None:
     """List the models that ship."""
     table = Table("name", "version", "digest", "SRCC", "licence")
@@ -23,7 +23,7 @@ def list_models() -> None:
     console.out.print(table)
 
 
-@models.command()
+@app.command()
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A shipped model's name, or a manifest's path.")],
     as_json: Annotated[bool, typer.Option("--json", help="The manifest itself, for programs.")] = False,

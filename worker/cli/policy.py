@@ -18,12 +18,12 @@ from worker.cli.lines import read_lines
 from worker.policy import load_policy
 from worker.policy.replay import Replay, replay
 
-policies = typer.Typer(name="policy", help="Check policies, and see what they would have done.", no_args_is_help=True)
+app = typer.Typer(name="policy", help="Check policies, and see what they would have done.", no_args_is_help=True)
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The policy file.")]
 
 
-@policies.command()
+@app.command()
 def check(file: FileArgument) -> None:
     """Check a policy file; every problem is told with line and rule.
 
@@ -33,7 +33,7 @@ def check(file: FileArgument) -> None:
     console.out.print(f"{file}: version {policy.version}, {policy.digest}", markup=False, soft_wrap=True)
 
 
-@policies.command("replay")
+@app.command("replay")
 def replay_command(
     file: FileArgument,
     verdicts: Annotated[

@@ -28,6 +28,8 @@ from worker.scoring.model import load_model
 from worker.scoring.openvino_engine import OpenVinoEngine
 from worker.settings import FileSettings, Settings, load_settings
 
+app = typer.Typer(add_completion=False)
+
 KEPT = 300
 """Images that a report shows: the worst ones."""
 
@@ -35,6 +37,7 @@ LISTED = 20
 """Images that the table lists."""
 
 
+@app.command()
 def score(
     paths: Annotated[
         list[str], typer.Argument(metavar="PATH...", help="Files, folders, globs, s3://bucket/prefix or https://…")

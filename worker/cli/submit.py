@@ -17,7 +17,10 @@ from worker.cli.options import ConfigOption, DataOption, Place, find_place
 from worker.cli.sources import Sources
 from worker.cli.stream import open_stream
 
+app = typer.Typer(add_completion=False)
 
+
+@app.command()
 def submit(
     paths: Annotated[
         list[str] | None,

@@ -13,7 +13,10 @@ from worker.cli.options import ConfigOption, DataOption, find_place
 from worker.cli.records import Topic, describe
 from worker.cli.stream import open_stream
 
+app = typer.Typer(add_completion=False)
 
+
+@app.command()
 def tail(
     topic: Annotated[Topic, typer.Option("--topic", help="What to follow.")] = Topic.VERDICTS,
     from_beginning: Annotated[bool, typer.Option("--from-beginning", help="Start with the oldest record.")] = False,

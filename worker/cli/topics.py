@@ -9,15 +9,15 @@ from worker.cli.options import ConfigOption, DataOption, find_place
 from worker.cli.stream import open_stream
 from worker.intake.topics import create_topics
 
-topics = typer.Typer(name="topics", help="Make the topics that the worker needs.", no_args_is_help=True)
+app = typer.Typer(name="topics", help="Make the topics that the worker needs.", no_args_is_help=True)
 
 
-@topics.callback()
+@app.callback()
 def _group() -> None:
     """Keeps `create` a command of its own, though it is the only one."""
 
 
-@topics.command()
+@app.command()
 def create(
     partitions: Annotated[
         int, typer.Option("--partitions", min=1, max=10_000, help="Of each topic: as many workers can share it.")

@@ -19,7 +19,10 @@ from worker.settings import TelemetrySettings
 from worker.telemetry.logs import configure_logging
 from worker.wiring import Worker, build_embedded_worker, build_worker
 
+app = typer.Typer(add_completion=False)
 
+
+@app.command()
 def up(
     embedded: Annotated[
         bool, typer.Option("--embedded", help="Run without servers: log, cache and data below --data.")
