@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -52,9 +53,12 @@ class Stream:
         )
         self.log = folder / "worker.log"
 
-    def publish(self, count: int) -> None:
+    def publish(self, count: int, *, hurry: threading.Event | None = None) -> None:
+        """Makes images and announces them, at ten a second until there is a `hurry`."""
         producer = KafkaProducer(bootstrap_servers=self.bootstrap, linger_ms=20)
         for i in range(count):
+            if hurry:
+                hurry.wait(0.1)
             path = self.images / f"{i}.png"
             Image.new("RGB", (48, 48), (i % 256, i // 256 * 16, 90)).save(path)
             event = {
@@ -134,21 +138,26 @@ def assert_each_event_has_one_verdict(stream: Stream, reader: Reader, count: int
 
 @pytest.mark.timeout(600)
 def test_a_worker_killed_ten_times_gives_each_event_one_verdict(stream: Stream) -> None:
+    """Events keep coming while the worker dies, so there is always work under way."""
     rng = random.Random(2606)
-    stream.publish(EVENTS)
+    hurry = threading.Event()
+    publisher = threading.Thread(target=stream.publish, args=(EVENTS,), kwargs={"hurry": hurry})
+    publisher.start()
     with stream.reader("verdicts") as verdicts:
-        for kill in range(KILLS):
+        for _ in range(KILLS):
             with stream.worker() as process:
-                verdicts.read_until(min(EVENTS, kill * 150 + 1), seconds=60)
-                time.sleep(rng.uniform(0.0, 0.6))
+                verdicts.read_until(verdicts.read() + 1, seconds=60)
+                time.sleep(rng.uniform(0.0, 1.0))
                 assert process.poll() is None, stream.log.read_text()[-4000:]
                 os.kill(process.pid, signal.SIGKILL)
                 process.wait()
-        assert verdicts.read() < EVENTS, "the kills should have come in mid-stream"
+                assert publisher.is_alive(), "the kills should come in mid-stream"
+        hurry.set()
         with stream.worker() as process:
             verdicts.read_until(EVENTS, seconds=180)
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=30) == 0
+        publisher.join()
         assert_each_event_has_one_verdict(stream, verdicts, EVENTS)
     with stream.reader("dead") as dead:
         dead.read_rest()
