@@ -120,7 +120,7 @@ def test_a_run_without_any_scored_image_still_makes_a_page() -> None:
     failure = Failure(reason=FailureReason.FETCH_FAILED, message="gone")
 
     assert "gone" in render(report(Entry("a.jpg", REVIEW, None, failure)))
-    assert "0 images judged" in " ".join(Page(render(report())).text.split())
+    assert "0 verdicts in" in " ".join(Page(render(report())).text.split())
 
 
 def test_a_report_is_written_below_new_folders_and_replaces_an_older_one(tmp_path: Path) -> None:
