@@ -6,7 +6,7 @@ No message repeats a value that came from a file or a variable: it may be a secr
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -191,6 +191,51 @@ class TelemetrySettings(Section):
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
 
 
+class OidcSettings(Section):
+    """A provider of OpenID Connect that signs people in. `roles` maps values of its claim `roles_claim` to the desk's
+    roles; who has none of them stays outside."""
+
+    issuer: str
+    client_id: str
+    client_secret: SecretStr | None = None
+    name: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "single sign-on"
+    scopes: tuple[str, ...] = ("openid", "profile", "email")
+    roles_claim: str = "roles"
+    roles: dict[str, Literal["viewer", "reviewer", "lead", "admin"]] = Field(default_factory=dict)
+
+    @field_validator("issuer")
+    @classmethod
+    def _is_secure(cls, issuer: str) -> str:
+        if not re.fullmatch(r"https://[^\s?#]+|http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?(/[^\s?#]*)?", issuer):
+            raise ValueError("must be an https:// address (http:// only on loopback) without query or fragment")
+        return issuer
+
+
+class WebSettings(Section):
+    """The desk's page and its HTTP door. Behind a proxy, `public_url` is what people type, and `trusted_proxies` are the
+    proxies whose X-Forwarded-For counts. `secret_key` signs image links; replicas must share it; absent: made once and
+    kept beside the local users."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8420
+    public_url: str | None = None
+    trusted_proxies: tuple[str, ...] = ()
+    local_users: bool = True
+    secret_key: Annotated[SecretStr, Field(min_length=32)] | None = None
+    session_hours: PositiveFloat = 12.0
+    idle_minutes: PositiveFloat = 60.0
+    decode_threads: PositiveInt = 4
+    cache_bytes: PositiveInt = 128 * 1024 * 1024
+    oidc: OidcSettings | None = None
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_an_origin(cls, url: str | None) -> str | None:
+        if url is not None and not re.fullmatch(r"https?://[^\s/@?#]+", url):
+            raise ValueError("must be http(s)://host[:port], without credentials, path or a slash at its end")
+        return url
+
+
 class Settings(BaseSettings):
     """Everything that can be set. `model` is a name in the model repository or a path to a manifest."""
 
@@ -212,6 +257,7 @@ class Settings(BaseSettings):
     images: ImageSettings = ImageSettings()
     intake: IntakeSettings = IntakeSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    web: WebSettings = WebSettings()
 
     @model_validator(mode="after")
     def _can_take_an_inflight_record(self) -> Self:
@@ -293,8 +339,9 @@ def _names(model: type[BaseModel]) -> Iterator[str]:
     """Every setting with its path: `kafka`, `kafka.topics`, `kafka.topics.images`."""
     for name, field in model.model_fields.items():
         yield name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from (f"{name}.{inner}" for inner in _names(field.annotation))
+        for kind in (field.annotation, *get_args(field.annotation)):  # a section, or one that may be absent
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from (f"{name}.{inner}" for inner in _names(kind))
 
 
 def _resolved(data: dict[str, Any], folder: Path) -> dict[str, Any]:

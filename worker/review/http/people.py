@@ -1,0 +1,77 @@
+"""Local users, for admins: inviting, changing roles, removing."""
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response
+from pydantic import BaseModel
+
+from worker.review.http.accounts import INVITATION_SECONDS, AccountsError
+from worker.review.http.door import Admin, TheDoor
+from worker.review.http.problems import Problem
+from worker.review.http.roles import Role
+from worker.review.http.sign_in import Body, local_accounts
+
+router = APIRouter(tags=["people"])
+
+UserPath = Annotated[str, Path(max_length=64)]
+
+
+class WithRole(Body):
+    role: Role
+
+
+class Person(BaseModel):
+    name: str
+    role: Role
+    created_at: float
+
+
+class Invitation(BaseModel):
+    """A link that makes one user. The token stands behind the `#`, so it reaches no server's log."""
+
+    link: str
+    seconds: int
+
+
+@router.get("/v1/users")
+def people(_admin: Admin, door: TheDoor) -> list[Person]:
+    return [Person(name=user.name, role=user.role, created_at=user.created_at) for user in local_accounts(door).all()]
+
+
+@router.post("/v1/invitations", status_code=HTTPStatus.CREATED)
+def invite(body: WithRole, admin: Admin, door: TheDoor) -> Invitation:
+    token = local_accounts(door).invite(body.role, admin.user)
+    door.audit(admin.user, "user-invited", role=body.role.value)
+    return Invitation(link=f"{door.origin}/#invitation={token}", seconds=INVITATION_SECONDS)
+
+
+@router.patch("/v1/users/{name}")
+def change_role(name: UserPath, body: WithRole, admin: Admin, door: TheDoor) -> Person:
+    """The user's sessions end, so that the new role counts at once."""
+    try:
+        user = local_accounts(door).change_role(name, body.role)
+    except AccountsError as error:
+        raise Problem(HTTPStatus.CONFLICT, "user-refused", str(error)) from None
+    if user is None:
+        raise _unknown(name)
+    door.sessions.close_all(user.name)
+    door.audit(admin.user, "role-changed", user=user.name, role=body.role.value)
+    return Person(name=user.name, role=user.role, created_at=user.created_at)
+
+
+@router.delete("/v1/users/{name}", status_code=HTTPStatus.NO_CONTENT)
+def remove(name: UserPath, admin: Admin, door: TheDoor) -> Response:
+    try:
+        removed = local_accounts(door).remove(name)
+    except AccountsError as error:
+        raise Problem(HTTPStatus.CONFLICT, "user-refused", str(error)) from None
+    if not removed:
+        raise _unknown(name)
+    door.sessions.close_all(name.strip().casefold())
+    door.audit(admin.user, "user-removed", user=name)
+    return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+def _unknown(name: str) -> Problem:
+    return Problem(HTTPStatus.NOT_FOUND, "no-such-user", f"there is no local user {name!r}")
