@@ -11,10 +11,11 @@ from schemas.image_event import (
     InlineReference,
     S3Reference,
 )
-from schemas.review import Decision, ReviewItem
+from schemas.review import AuditEntry, Decision, Resolution, ReviewItem, Vote
 from schemas.verdict import Route, Scores, Source, Timings, Verdict
 
 __all__ = [
+    "AuditEntry",
     "Base64Data",
     "Contract",
     "DeadLetter",
@@ -30,6 +31,7 @@ __all__ = [
     "InlineReference",
     "Name",
     "Priority",
+    "Resolution",
     "ReviewItem",
     "Route",
     "S3Reference",
@@ -38,4 +40,5 @@ __all__ = [
     "Timestamp",
     "Timings",
     "Verdict",
+    "Vote",
 ]

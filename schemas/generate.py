@@ -15,10 +15,17 @@ import yaml
 from schemas.base import Contract
 from schemas.dead_letter import DeadLetter
 from schemas.image_event import ImageEvent
-from schemas.review import Decision, ReviewItem
+from schemas.review import AuditEntry, Decision, ReviewItem
 from schemas.verdict import Verdict
 
-CONTRACTS: Final[tuple[type[Contract], ...]] = (ImageEvent, Verdict, ReviewItem, Decision, DeadLetter)
+CONTRACTS: Final[tuple[type[Contract], ...]] = (
+    ImageEvent,
+    Verdict,
+    ReviewItem,
+    Decision,
+    AuditEntry,
+    DeadLetter,
+)
 FOLDER: Final = Path(__file__).parent
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -33,6 +40,14 @@ _CHANNELS: Final[tuple[tuple[str, str, type[Contract], Literal["receive", "send"
     ),
     ("verdicts", "images.verdicts", Verdict, "send", "One verdict for each image event, whatever came of it."),
     ("review", "images.review", ReviewItem, "send", "Images that people should look at."),
+    (
+        "decisions",
+        "images.decisions",
+        Decision,
+        "send",
+        "What people decided at the review desk, keyed by review item. `resolution` is what counts for the image.",
+    ),
+    ("audit", "images.audit", AuditEntry, "send", "Every action at the review desk, for good."),
     ("dead", "images.dead", DeadLetter, "send", "Records that could not be judged, as they came, with the reason."),
 )
 

@@ -1,4 +1,4 @@
-"""What reviewers get and what they say: `sluice.review-item/1` and `sluice.decision/1`."""
+"""What reviewers get, say and do: `sluice.review-item/1`, `sluice.decision/1` and `sluice.audit-entry/1`."""
 
 from typing import Annotated, Literal
 
@@ -39,8 +39,25 @@ class ReviewItem(Contract):
     source: Source
 
 
+Vote = Literal["approve", "reject"]
+"""What a reviewer says of an image."""
+
+Resolution = Literal["approve", "reject", "escalate"]
+"""What votes come to; `escalate` where they tie and somebody else must say."""
+
+
 class Decision(Contract):
-    """What a reviewer decided about an item. `fencing_token` is that of the lease it was made under."""
+    """What a person did to an item, under the item's id as key. Records of one item are in order.
+
+    `approve` and `reject` are votes: `resolution` tells what the item's votes came to with this one, and is absent while
+    more are needed (and for items that only test the reviewer). A consumer that acts on images reads `resolution`, and
+    takes it back when a `reopen` follows; one with `undoes` names the decision that its reviewer took back.
+
+    `fencing_token` orders what is done to an item: it is that of the lease it was done under, or a fresh one. A record
+    whose token is not above those before it came too late and does not count. A decision on near duplicates is one
+    record for each of them: `decided_with` names the item that the reviewer looked at. `gold` makes the item one whose
+    answer, `resolution`, is known and which is shown to test reviewers; `split` parts it from its near duplicates.
+    """
 
     schema_: Literal["sluice.decision/1"] = Field(default="sluice.decision/1", alias="schema")
     decision_id: Identifier
@@ -50,9 +67,25 @@ class Decision(Contract):
     tenant: Name
     queue: Name
     reviewer: Identifier
-    outcome: Literal["approve", "reject", "escalate", "hold", "reopen"]
+    outcome: Literal["approve", "reject", "escalate", "hold", "reopen", "skip", "assign", "split", "gold"]
+    resolution: Resolution | None = None
     labels: tuple[Name, ...] = ()
     note: Annotated[str, Field(max_length=4000)] | None = None
+    assignee: Identifier | None = None
+    undoes: Identifier | None = None
+    decided_with: Identifier | None = None
     decided_at: Timestamp
     fencing_token: Annotated[int, Field(ge=0)]
     seconds_spent: Annotated[float, Field(ge=0)] | None = None
+
+
+class AuditEntry(Contract):
+    """Somebody did something at the desk. Entries are only ever added."""
+
+    schema_: Literal["sluice.audit-entry/1"] = Field(default="sluice.audit-entry/1", alias="schema")
+    at: Timestamp
+    actor: Identifier
+    action: Name
+    subjects: tuple[Identifier, ...] = ()
+    """Item ids, or what else the action was done to."""
+    detail: dict[str, str] = Field(default_factory=dict)

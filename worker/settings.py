@@ -46,13 +46,15 @@ class TopicSettings(Section):
     images: TopicName = "images.in"
     verdicts: TopicName = "images.verdicts"
     review: TopicName = "images.review"
+    decisions: TopicName = "images.decisions"
+    audit: TopicName = "images.audit"
     dead: TopicName = "images.dead"
 
     @model_validator(mode="after")
     def _are_distinct(self) -> Self:
-        names = [self.images, self.verdicts, self.review, self.dead]
+        names = list(self.model_dump().values())
         if len(set(names)) < len(names):
-            raise ValueError("two topics have one name; images, verdicts, review and dead must all differ")
+            raise ValueError(f"two topics have one name; {', '.join(TopicSettings.model_fields)} must all differ")
         return self
 
 
@@ -191,6 +193,63 @@ class TelemetrySettings(Section):
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
 
 
+class QueueSettings(Section):
+    """How a queue is judged: `agree` equal votes of at most `votes` settle an item, and `tie` is what it comes to when
+    that many do not agree. `gold_share` of what a reviewer gets are items whose answer is known."""
+
+    agree: PositiveInt = 1
+    votes: PositiveInt = 1
+    tie: Literal["approve", "reject", "escalate"] = "escalate"
+    gold_share: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+
+    @model_validator(mode="after")
+    def _can_be_settled(self) -> Self:
+        if self.agree > self.votes:
+            raise ValueError("agree is more than votes, so that no item could ever be settled")
+        return self
+
+
+class WebhookSettings(Section):
+    """Where decisions are sent. `secret` signs them. Hosts on private addresses must be listed in `allowed_hosts`."""
+
+    url: str
+    secret: Annotated[SecretStr, Field(min_length=16)]
+    allowed_hosts: tuple[str, ...] = ()
+    timeout_seconds: PositiveFloat = 10.0
+    max_attempts: PositiveInt = 8
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_address_without_credentials(cls, url: str) -> str:
+        if not re.fullmatch(r"https?://[^\s@#]+", url):
+            raise ValueError("must be an http(s):// address without credentials or fragment")
+        return url
+
+
+class ReviewSettings(Section):
+    """The review desk. An item of priority 100 is due `patience_minutes` after it came, one of priority 0 a hundred times
+    later; a tenant's weight divides that. What is due first comes first, so nothing waits for ever.
+
+    `audit_share` of the images that passed are reviewed in the queue `audit`. Items of one tenant and queue whose
+    features have a cosine of at least `duplicate_cosine` are judged together; 1 leaves only equal files together.
+    """
+
+    lease_seconds: PositiveFloat = 120.0
+    undo_seconds: PositiveFloat = 10.0
+    patience_minutes: PositiveFloat = 10.0
+    tenant_weights: dict[str, PositiveFloat] = Field(default_factory=dict)
+    queues: dict[str, QueueSettings] = Field(default_factory=dict)
+    audit_share: Annotated[float, Field(ge=0, le=1)] = 0.01
+    duplicate_cosine: Annotated[float, Field(gt=0, le=1)] = 0.98
+    keep_closed_days: PositiveInt = 30
+    """How long settled items stay in the index; the topics keep them for good."""
+    webhook: WebhookSettings | None = None
+
+    def queue(self, name: str) -> QueueSettings:
+        """The queue's own settings, or what holds without any."""
+        return self.queues.get(name, QueueSettings())
+
+
 class OidcSettings(Section):
     """A provider of OpenID Connect that signs people in. `roles` maps values of its claim `roles_claim` to the desk's
     roles; who has none of them stays outside."""
@@ -257,6 +316,7 @@ class Settings(BaseSettings):
     images: ImageSettings = ImageSettings()
     intake: IntakeSettings = IntakeSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    review: ReviewSettings = ReviewSettings()
     web: WebSettings = WebSettings()
 
     @model_validator(mode="after")

@@ -145,7 +145,7 @@ def open_embedded_topics(settings: Settings, data: Path) -> SqliteTopics:
     """The embedded log's topics, made where they do not exist. Raises LogError."""
     topics = SqliteTopics(data / EMBEDDED_LOG)
     names = settings.kafka.topics
-    topics.create(dict.fromkeys((names.images, names.verdicts, names.review, names.dead), EMBEDDED_PARTITIONS))
+    topics.create(dict.fromkeys(names.model_dump().values(), EMBEDDED_PARTITIONS))
     return topics
 
 

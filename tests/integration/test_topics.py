@@ -15,7 +15,7 @@ DAY_MS = 24 * 3600 * 1000
 
 @pytest.fixture
 def settings(kafka_server: KafkaServer, unique_name: str) -> KafkaSettings:
-    kinds = ("images", "verdicts", "review", "dead")
+    kinds = TopicSettings.model_fields
     return KafkaSettings(
         bootstrap_servers=kafka_server.bootstrap_servers,
         topics=TopicSettings(**{kind: f"{unique_name}.{kind}" for kind in kinds}),
@@ -33,12 +33,14 @@ def test_topics_are_made_with_their_retention_and_compaction(settings: KafkaSett
     names = settings.topics
     report = create_topics(settings, partitions=3, replication_factor=1)
 
-    assert set(report.created) == {names.images, names.verdicts, names.review, names.dead}
+    assert set(report.created) == set(names.model_dump().values())
     assert report.existing == ()
     assert report.differences == ()
     expected = {
         names.images: ("delete", str(7 * DAY_MS)),
         names.verdicts: ("compact,delete", str(90 * DAY_MS)),
+        names.decisions: ("delete", "-1"),
+        names.audit: ("delete", "-1"),
         names.dead: ("delete", str(30 * DAY_MS)),
     }
     for topic, (policy, retention) in expected.items():
@@ -48,7 +50,7 @@ def test_topics_are_made_with_their_retention_and_compaction(settings: KafkaSett
     assert _configs(settings, names.review)["cleanup.policy"] == "compact"
     with KafkaAdminClient(bootstrap_servers=settings.bootstrap_servers) as admin:
         described = admin.describe_topics(list(report.created))
-    assert [len(topic["partitions"]) for topic in described] == [3, 3, 3, 3]
+    assert [len(topic["partitions"]) for topic in described] == [3] * 6
 
 
 def test_making_them_again_changes_nothing(settings: KafkaSettings) -> None:

@@ -108,29 +108,36 @@ class Appender:
         self._clock = clock
         self._turn = itertools.count()
 
-    def append(self, outputs: Sequence[Output]) -> None:
-        """Raises LogError when a topic does not exist."""
+    def append(self, outputs: Sequence[Output]) -> list[tuple[Partition, int]]:
+        """Where each record stands now. Raises LogError when a topic does not exist."""
         ids: dict[str, list[int]] = {}
         rows: dict[int, list[tuple[bytes | None, bytes | None, str | None]]] = defaultdict(list)
+        spots: list[tuple[Partition, int, int]] = []
         for output in outputs:
             if output.topic not in ids:
                 ids[output.topic] = list(partition_ids(self._db, output.topic).values())
             choices = ids[output.topic]
             number = next(self._turn) if output.key is None else crc32(output.key)
-            rows[choices[number % len(choices)]].append((output.key, output.value, _pack(output.headers)))
+            index = number % len(choices)
+            contents = rows[choices[index]]
+            spots.append((Partition(output.topic, index), choices[index], len(contents)))
+            contents.append((output.key, output.value, _pack(output.headers)))
         timestamp_ms = int(self._clock() * 1000)
+        starts: dict[int, int] = {}
         for row_id, contents in rows.items():
             (end,) = self._db.execute(
                 "UPDATE partitions SET next_offset = next_offset + ? WHERE id = ? RETURNING next_offset",
                 (len(contents), row_id),
             ).fetchone()
+            starts[row_id] = end - len(contents)
             self._db.executemany(
                 "INSERT INTO records (partition, offset, timestamp_ms, key, value, headers) VALUES (?, ?, ?, ?, ?, ?)",
                 (
                     (row_id, offset, timestamp_ms, *content)
-                    for offset, content in enumerate(contents, end - len(contents))
+                    for offset, content in enumerate(contents, starts[row_id])
                 ),
             )
+        return [(partition, starts[row_id] + index) for partition, row_id, index in spots]
 
 
 def read_records(
@@ -174,10 +181,10 @@ class SqliteTopics:
                 [(topic, number) for topic, count in partitions.items() for number in range(count)],
             )
 
-    def append(self, outputs: Sequence[Output]) -> None:
-        """Appends all or none; they are on the disk when it returns. Raises LogError."""
+    def append(self, outputs: Sequence[Output]) -> list[tuple[Partition, int]]:
+        """Appends all or none; they are on the disk when it returns, which tells where each stands. Raises LogError."""
         with explained(self._path), transaction(self._db):
-            self._appender.append(outputs)
+            return self._appender.append(outputs)
 
     def ends(self, topic: str) -> dict[Partition, int]:
         """The offset that each partition's next record will have. Raises LogError."""

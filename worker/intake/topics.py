@@ -71,13 +71,15 @@ def topic_configs(settings: KafkaSettings, *, replication_factor: int) -> dict[s
     """Kafka's options of each topic, by its name.
 
     Verdicts are keyed by event: the newest of each stays for 90 days. Review items are the truth of the review queue:
-    the newest of each stays for good.
+    the newest of each stays for good, as do all decisions about them and every action at the desk.
     """
     topics = settings.topics
     wanted = {
         topics.images: _kept_for("delete", timedelta(days=7)),
         topics.verdicts: _kept_for("compact,delete", timedelta(days=90)),
         topics.review: {"cleanup.policy": "compact"},
+        topics.decisions: {"cleanup.policy": "delete", "retention.ms": "-1"},
+        topics.audit: {"cleanup.policy": "delete", "retention.ms": "-1"},
         topics.dead: _kept_for("delete", timedelta(days=30)),
     }
     for configs in wanted.values():

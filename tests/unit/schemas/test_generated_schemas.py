@@ -10,7 +10,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 import schemas.generate as generate
-from schemas import DeadLetter, Decision, ImageEvent, ReviewItem, Verdict
+from schemas import AuditEntry, DeadLetter, Decision, ImageEvent, ReviewItem, Verdict
 from schemas.generate import CONTRACTS, FOLDER, asyncapi, contract_name, json_schema, main, stale
 
 DIGEST = f"sha256:{'0' * 64}"
@@ -45,6 +45,7 @@ EXAMPLES: dict[type, dict[str, Any]] = {
         **{"decision_id": "d", "item_id": "i", "verdict_id": "v", "event_id": "1", "tenant": "t", "queue": "q"},
         **{"reviewer": "me", "outcome": "approve", "decided_at": TIME, "fencing_token": 1},
     },
+    AuditEntry: {"at": TIME, "actor": "me", "action": "lease", "subjects": ["i"], "detail": {"queue": "q"}},
     DeadLetter: {
         **{
             "event_id": "1",
@@ -126,6 +127,8 @@ def test_the_asyncapi_document_hangs_together() -> None:
         "receive_images": "receive",
         "send_verdicts": "send",
         "send_review": "send",
+        "send_decisions": "send",
+        "send_audit": "send",
         "send_dead": "send",
     }
 

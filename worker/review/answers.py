@@ -1,0 +1,195 @@
+"""What the desk answers with, and what it is asked with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from schemas import Decision, Resolution, ReviewItem, Vote
+
+
+class Status(StrEnum):
+    """Where an item stands."""
+
+    OPEN = "open"
+    ESCALATED = "escalated"
+    """Waits for a lead."""
+    HELD = "held"
+    """Set aside until somebody reopens it."""
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    GOLD = "gold"
+    """Its answer is known; it is shown to test reviewers, to whom it looks open."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemView:
+    """An item as somebody may see it. `item` comes without its features."""
+
+    item: ReviewItem
+    status: Status
+    due_at: datetime
+    cluster: tuple[str, ...]
+    """Ids of the open items that are judged together with it, itself among them."""
+    assignee: str | None
+    leased_by: str | None
+    votes_cast: int
+    votes_needed: int
+    """Equal votes that settle it."""
+    closed_at: datetime | None
+    history: tuple[Decision, ...]
+    """What was done to it and counted, oldest first; without others' votes for whom they must not sway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """An item that is one reviewer's for a while. `items` are it and its near duplicates: what a decision covers."""
+
+    queue: str
+    reviewer: str
+    token: int
+    """The fencing token: good for one act."""
+    expires_at: datetime
+    items: tuple[ItemView, ...]
+
+    @property
+    def item_id(self) -> str:
+        """The item to look at."""
+        return self.items[0].item.item_id
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A reviewer's vote on a leased item. Sending it again with the same `decision_id` is safe."""
+
+    item_id: str
+    token: int
+    decision_id: str
+    outcome: Vote
+    labels: tuple[str, ...] = ()
+    note: str | None = None
+    seconds_spent: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The log has the decision. `resolution` is what the item came to; None while it needs more votes."""
+
+    decision_id: str
+    item_ids: tuple[str, ...]
+    resolution: Resolution | None
+    undo_until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class QueueOverview:
+    """A queue in numbers, of items. `leased` ones are counted among the open."""
+
+    name: str
+    open: int
+    leased: int
+    escalated: int
+    held: int
+    assigned: int
+    oldest_at: datetime | None
+    """When the open item that waits longest came."""
+    overdue: int
+    """Open items past the time they were due."""
+    agree: int
+    votes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What to look for; what is None does not matter. `text` is looked for in prompts, ids and notes."""
+
+    queue: str | None = None
+    status: Status | None = None
+    tenant: str | None = None
+    reviewer: str | None = None
+    label: str | None = None
+    event_id: str | None = None
+    content_hash: str | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A page of results, newest item first. `cursor` fetches the next one; None at the end."""
+
+    items: tuple[ItemView, ...]
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """`count` of `total`, with the 95 % Wilson interval of the share behind it."""
+
+    count: int
+    total: int
+    low: float
+    high: float
+
+    @property
+    def share(self) -> float | None:
+        return self.count / self.total if self.total else None
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewerStatistics:
+    """One reviewer's work in the window."""
+
+    reviewer: str
+    approved: int
+    rejected: int
+    skipped: int
+    escalated: int
+    undone: int
+    seconds_per_item: float | None
+    """Mean of what the page measured; None where it measured nothing."""
+    gold: Share
+    """Right answers among items whose answer is known (since the index began)."""
+    majority: Share
+    """Votes that were those of the settled item, where several people voted (the newest ones)."""
+
+
+@dataclass(frozen=True, slots=True)
+class HourOfWork:
+    """Starts at `hour`. `flips` are approvals: the policy wanted a look, and people found nothing wrong."""
+
+    hour: datetime
+    arrived: int
+    approved: int
+    rejected: int
+
+    @property
+    def flips(self) -> int:
+        return self.approved
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """The desk in numbers. `hours` are in order; hours without work are there too."""
+
+    hours: tuple[HourOfWork, ...]
+    reviewers: tuple[ReviewerStatistics, ...]
+    cohen_kappa: Mapping[tuple[str, str], float]
+    """Agreement of each two reviewers who judged enough of the same items."""
+    fleiss_kappa: float | None
+    """Agreement of all, over items with equally many votes; None where there are too few."""
+    audit_misses: Share
+    """Of the audited images that had passed, those that people rejected."""
+    resolved_after_seconds: float | None
+    """Median time from an item's coming to its settling, of the newest ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeskEvent:
+    """Something happened. `kind` is a decision's outcome, `lease`, `release`, `arrive` or `settle`."""
+
+    kind: str
+    at: datetime
+    queue: str
+    item_id: str
+    actor: str | None = None
+    status: Status | None = None
