@@ -1,25 +1,55 @@
 """What the routes work with, and who is asking."""
 
 import hmac
+import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from typing import Annotated, Final
 
 import redis
+import structlog
 from fastapi import Depends, Request
 from fastapi.responses import Response
 
+from schemas import ImageReference
+from worker.intake.log import LogError
+from worker.review.desk import DeskFace
 from worker.review.http.accounts import Accounts
 from worker.review.http.image_links import ImageLinks
 from worker.review.http.oidc import OidcProvider
+from worker.review.http.past_verdicts import PastVerdicts
 from worker.review.http.problems import Problem
 from worker.review.http.renditions import Renderer
 from worker.review.http.roles import Role
 from worker.review.http.sessions import Session, Sessions
 
+log = structlog.get_logger(__name__)
+
+SHOWN: Final = 2000
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER: Final = "x-csrf-token"
+
+
+class ShownVerdicts:
+    """The images of the past verdicts that replays have shown last, so that links to them can be followed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[str, tuple[ImageReference, str | None]] = OrderedDict()
+
+    def put(self, name: str, image: tuple[ImageReference, str | None]) -> None:
+        with self._lock:
+            self._entries[name] = image
+            self._entries.move_to_end(name)
+            while len(self._entries) > SHOWN:
+                self._entries.popitem(last=False)
+
+    def get(self, name: str) -> tuple[ImageReference, str | None] | None:
+        with self._lock:
+            return self._entries.get(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +57,7 @@ class Door:
     """The parts behind the HTTP door. `origin` is what people type: `https://desk.example.com`."""
 
     origin: str
+    desk: DeskFace
     sessions: Sessions
     redis: redis.Redis
     accounts: Accounts | None
@@ -34,8 +65,19 @@ class Door:
     renderer: Renderer
     links: ImageLinks
     secret: bytes
-    audit: Callable[..., None]
-    """`audit(actor, action, **facts)` writes to the audit topic."""
+    policy_path: Path | None
+    past_verdicts: PastVerdicts
+    shown_verdicts: ShownVerdicts
+    labels: tuple[str, ...]
+    lease_seconds: float
+    undo_seconds: float
+
+    def audit(self, actor: str, action: str, **detail: str) -> None:
+        """Writes to the audit topic. A log that is away stops nobody from signing in; our own tells of it."""
+        try:
+            self.desk.record(actor, action, detail=detail)
+        except (LogError, redis.RedisError) as error:
+            log.exception("audit_entry_lost", actor=actor, action=action, error=str(error))
 
     @property
     def secure(self) -> bool:

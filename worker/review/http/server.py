@@ -33,6 +33,7 @@ class DeskServer:
 
     def __init__(self, app: FastAPI, listener: socket.socket, trusted_proxies: tuple[str, ...] = ()) -> None:
         """Returns when requests are answered. Raises DeskServerError."""
+        self._app = app
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -56,5 +57,6 @@ class DeskServer:
 
     def close(self) -> None:
         """Ends open streams, finishes requests, stops."""
+        self._app.state.broadcast.close()  # the server waits for its streams, which have no end of their own
         self._server.should_exit = True
         self._thread.join(DRAIN_SECONDS + 5)

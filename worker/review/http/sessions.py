@@ -7,7 +7,7 @@ import json
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import redis
 
@@ -68,7 +68,7 @@ class Sessions:
     def find(self, token: str) -> Session | None:
         """The session of a cookie, if it is still good; being used keeps it from idling out."""
         key = _digest(token)
-        stored = cast("bytes | str | None", self._redis.get(_PREFIX + key))
+        stored = self._redis.get(_PREFIX + key)
         if stored is None:
             return None
         data: dict[str, Any] = json.loads(stored)
@@ -77,13 +77,17 @@ class Sessions:
         self._redis.pexpire(_PREFIX + key, self._patience(data["expires_at"]))
         return Session(data["user"], Role(data["role"]), data["by"], data["expires_at"], self.csrf(token), key)
 
+    def is_open(self, session: Session) -> bool:
+        """Whether the session is still good; asking does not keep it from idling out."""
+        return self._clock() < session.expires_at and bool(self._redis.exists(_PREFIX + session.key))
+
     def close(self, session: Session) -> None:
         self._redis.delete(_PREFIX + session.key)
         self._redis.srem(_OF_USER + session.user, session.key)
 
     def close_all(self, user: str) -> None:
         """Ends every session of somebody who was removed or whose role has changed."""
-        keys = cast("set[bytes | str]", self._redis.smembers(_OF_USER + user))
+        keys = self._redis.smembers(_OF_USER + user)
         names = [key.decode() if isinstance(key, bytes) else key for key in keys]
         self._redis.delete(_OF_USER + user, *(_PREFIX + name for name in names))
 

@@ -100,7 +100,7 @@ def sign_in(credentials: Credentials, request: Request, response: Response, door
         user = accounts.check(credentials.name, credentials.password)
     if user is None:
         # The name is not written down: people type passwords into the wrong field.
-        door.audit("", "sign-in-refused", address=_address(request))
+        door.audit("nobody", "sign-in-refused", address=_address(request))
         raise Problem(HTTPStatus.UNAUTHORIZED, "wrong-credentials", "no user has this name and password")
     BY_NAME.forget(door.redis, credentials.name.strip().casefold())
     return _open(door, response, user.name, user.role, "local")

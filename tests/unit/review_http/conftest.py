@@ -1,0 +1,128 @@
+"""A desk's door on a stand-in desk, and clients that are signed in at it."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fakeredis
+import pytest
+from argon2 import PasswordHasher
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from stand_in_desk import StandInDesk, review_item
+
+from schemas import Verdict
+from worker.images.fetch import build_fetcher
+from worker.review.http.accounts import Accounts
+from worker.review.http.app import build_app
+from worker.review.http.door import Door, ShownVerdicts
+from worker.review.http.image_links import ImageLinks
+from worker.review.http.past_verdicts import PastVerdicts
+from worker.review.http.renditions import Renderer
+from worker.review.http.roles import Role
+from worker.review.http.sessions import Sessions
+from worker.settings import FileSettings, Settings
+
+ORIGIN = "http://127.0.0.1:8420"
+PASSWORD = "correct horse battery"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def accounts(tmp_path: Path, clock: Clock) -> Iterator[Accounts]:
+    quick = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    accounts = Accounts(tmp_path / "people.sqlite", clock, quick)
+    yield accounts
+    accounts.close()
+
+
+@pytest.fixture
+def desk() -> StandInDesk:
+    return StandInDesk([review_item(f"item-{number}") for number in range(5)])
+
+
+@pytest.fixture
+def verdicts() -> list[Verdict]:
+    return []
+
+
+@pytest.fixture
+def make_door(
+    desk: StandInDesk, accounts: Accounts, clock: Clock, tmp_path: Path, verdicts: list[Verdict]
+) -> Callable[..., Door]:
+    def make(**changes: Any) -> Door:
+        client = fakeredis.FakeRedis()
+        secret = b"s" * 32
+        fetcher = build_fetcher(Settings(files=FileSettings(roots=(tmp_path,))))
+        parts: dict[str, Any] = {
+            "origin": ORIGIN,
+            "desk": desk,
+            "sessions": Sessions(client, secret, clock, lifetime_seconds=3600.0, idle_seconds=600.0),
+            "redis": client,
+            "accounts": accounts,
+            "oidc": None,
+            "renderer": Renderer(fetcher, max_pixels=4_000_000, cache_bytes=1_000_000, threads=2),
+            "links": ImageLinks(secret, clock),
+            "secret": secret,
+            "policy_path": None,
+            "past_verdicts": PastVerdicts(
+                lambda: (verdict.model_dump_json().encode() for verdict in verdicts), lambda: 0.0
+            ),
+            "shown_verdicts": ShownVerdicts(),
+            "labels": ("blurry",),
+            "lease_seconds": 120.0,
+            "undo_seconds": 10.0,
+        }
+        return Door(**(parts | changes))
+
+    return make
+
+
+@pytest.fixture
+def door(make_door: Callable[..., Door]) -> Door:
+    return make_door()
+
+
+@pytest.fixture
+def app(door: Door) -> FastAPI:
+    return build_app(door)
+
+
+def browser(app: FastAPI) -> TestClient:
+    return TestClient(app, base_url=ORIGIN, follow_redirects=False, raise_server_exceptions=False)
+
+
+@pytest.fixture
+def client(app: FastAPI) -> TestClient:
+    """Somebody who is not signed in."""
+    return browser(app)
+
+
+@pytest.fixture
+def sign_in(app: FastAPI, door: Door) -> Callable[..., TestClient]:
+    """A client that is signed in, with its CSRF token in its headers."""
+
+    def open_session(role: Role = Role.REVIEWER, user: str = "ana") -> TestClient:
+        client = browser(app)
+        token, session = door.sessions.open(user, role, "local")
+        client.cookies.set(door.session_cookie, token, domain="127.0.0.1")
+        client.headers["x-csrf-token"] = session.csrf
+        return client
+
+    return open_session

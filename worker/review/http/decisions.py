@@ -1,0 +1,83 @@
+"""Decisions: one, many, and taken back."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+from pydantic import BaseModel, Field
+
+from schemas import Name, Vote
+from worker.review.answers import Choice
+from worker.review.errors import DeskError
+from worker.review.http.answers import DecidedOut, LeaseOut, Showing, decided
+from worker.review.http.door import Reviewer, TheDoor
+from worker.review.http.queues import MAX_LEASES, FencingToken, ItemId
+from worker.review.http.refusals import kind_of
+from worker.review.http.sign_in import Body
+
+router = APIRouter(tags=["decisions"])
+
+DecisionId = Annotated[str, Field(min_length=8, max_length=128, pattern=r"^[A-Za-z0-9._-]+$")]
+
+
+class ChoiceIn(Body):
+    """A vote on a leased item. `decision_id` is the sender's own; sending it again is safe."""
+
+    decision_id: DecisionId
+    item_id: ItemId
+    token: FencingToken
+    outcome: Vote
+    labels: Annotated[tuple[Name, ...], Field(max_length=20)] = ()
+    note: Annotated[str, Field(max_length=4000)] | None = None
+    seconds_spent: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] | None = None
+
+    def choice(self) -> Choice:
+        return Choice(
+            item_id=self.item_id,
+            token=self.token,
+            decision_id=self.decision_id,
+            outcome=self.outcome,
+            labels=self.labels,
+            note=self.note,
+            seconds_spent=self.seconds_spent,
+        )
+
+
+class Many(Body):
+    decisions: Annotated[list[ChoiceIn], Field(min_length=1, max_length=MAX_LEASES)]
+
+
+class Refusal(BaseModel):
+    kind: str
+    detail: str
+
+
+class OutcomeOut(BaseModel):
+    """What became of one of many: either is there."""
+
+    item_id: str
+    decided: DecidedOut | None = None
+    refused: Refusal | None = None
+
+
+@router.post("/v1/decisions")
+def decide(body: ChoiceIn, session: Reviewer, door: TheDoor) -> DecidedOut:
+    """Answers once the log has the decision."""
+    return decided(door.desk.decide(body.choice(), session.user))
+
+
+@router.post("/v1/decisions/bulk")
+def bulk(body: Many, session: Reviewer, door: TheDoor) -> list[OutcomeOut]:
+    """Each has its own outcome, in the order that was sent."""
+    answers = door.desk.bulk_decide([each.choice() for each in body.decisions], session.user)
+    return [
+        OutcomeOut(item_id=each.item_id, refused=Refusal(kind=kind_of(answer), detail=str(answer)))
+        if isinstance(answer, DeskError)
+        else OutcomeOut(item_id=each.item_id, decided=decided(answer))
+        for each, answer in zip(body.decisions, answers, strict=True)
+    ]
+
+
+@router.post("/v1/decisions/{decision_id}/undo")
+def undo(decision_id: Annotated[DecisionId, Path()], session: Reviewer, door: TheDoor) -> LeaseOut:
+    """Takes one's own decision back, within seconds; the item is leased again."""
+    return Showing(door.links, session.user).lease(door.desk.undo(decision_id, session.user))

@@ -1,0 +1,131 @@
+"""Items: looking at them, searching, and what is done to them out of turn."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import Field
+
+from schemas import Identifier, Name, Vote
+from worker.review.answers import Found, ItemView, Status
+from worker.review.answers import Query as Wanted
+from worker.review.http.answers import ItemOut, LeaseOut, PageOut, Showing
+from worker.review.http.door import Door, Lead, Reviewer, SignedIn, TheDoor
+from worker.review.http.problems import Problem
+from worker.review.http.queues import FencingToken, ItemId
+from worker.review.http.roles import Role
+from worker.review.http.sessions import Session
+from worker.review.http.sign_in import Body
+
+router = APIRouter(tags=["items"])
+
+ItemPath = Annotated[str, Path(min_length=1, max_length=512)]
+Note = Annotated[str, Field(max_length=4000)] | None
+
+
+class SetAside(Body):
+    """Under a lease, with its token; leads may do without."""
+
+    token: FencingToken | None = None
+    note: Note = None
+
+
+class Assignment(Body):
+    assignee: Identifier | None
+
+
+class Noted(Body):
+    note: Note = None
+
+
+class Answer(Body):
+    answer: Vote
+
+
+class Several(Body):
+    item_ids: Annotated[list[ItemId], Field(min_length=1, max_length=200)]
+
+
+@router.get("/v1/items")
+def search(
+    session: SignedIn,
+    door: TheDoor,
+    queue: Name | None = None,
+    status: Status | None = None,
+    tenant: Name | None = None,
+    reviewer: Annotated[str | None, Query(max_length=512)] = None,
+    label: Name | None = None,
+    event_id: Annotated[str | None, Query(max_length=512)] = None,
+    content_hash: Annotated[str | None, Query(max_length=128)] = None,
+    text: Annotated[str | None, Query(max_length=256)] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 50,
+    cursor: Annotated[str | None, Query(max_length=1024)] = None,
+) -> PageOut:
+    """Who votes may not search by what others voted, nor by what tests them."""
+    if session.role is Role.REVIEWER and (reviewer or label or status is not None):
+        raise Problem(HTTPStatus.FORBIDDEN, "role", "searching by status, reviewer or label is for leads and viewers")
+    wanted = Wanted(queue, status, tenant, reviewer, label, event_id, content_hash, text)
+    found = door.desk.search(wanted, limit=limit, cursor=cursor)
+    if session.role is Role.REVIEWER:
+        found = Found(tuple(_view(door, each.item.item_id, session) for each in found.items), found.cursor)
+    return Showing(door.links, session.user).page(found)
+
+
+@router.get("/v1/items/{item_id}")
+def item(item_id: ItemPath, session: SignedIn, door: TheDoor) -> ItemOut:
+    return Showing(door.links, session.user).item(_view(door, item_id, session))
+
+
+@router.post("/v1/items/{item_id}/take")
+def take(item_id: ItemPath, session: Lead, door: TheDoor) -> LeaseOut:
+    """That very item, to decide it out of turn."""
+    return Showing(door.links, session.user).lease(door.desk.take(item_id, session.user))
+
+
+@router.post("/v1/items/{item_id}/hold", status_code=HTTPStatus.NO_CONTENT)
+def hold(item_id: ItemPath, body: SetAside, session: Reviewer, door: TheDoor) -> Response:
+    return _set_aside(door.desk.hold, item_id, body, session)
+
+
+@router.post("/v1/items/{item_id}/escalate", status_code=HTTPStatus.NO_CONTENT)
+def escalate(item_id: ItemPath, body: SetAside, session: Reviewer, door: TheDoor) -> Response:
+    return _set_aside(door.desk.escalate, item_id, body, session)
+
+
+@router.post("/v1/items/{item_id}/assign", status_code=HTTPStatus.NO_CONTENT)
+def assign(item_id: ItemPath, body: Assignment, session: Lead, door: TheDoor) -> Response:
+    door.desk.assign(item_id, body.assignee, session.user)
+    return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+@router.post("/v1/items/{item_id}/reopen", status_code=HTTPStatus.NO_CONTENT)
+def reopen(item_id: ItemPath, body: Noted, session: Lead, door: TheDoor) -> Response:
+    door.desk.reopen(item_id, session.user, note=body.note)
+    return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+@router.post("/v1/items/{item_id}/gold", status_code=HTTPStatus.NO_CONTENT)
+def gold(item_id: ItemPath, body: Answer, session: Lead, door: TheDoor) -> Response:
+    """The item tests reviewers from now on."""
+    door.desk.mark_gold(item_id, body.answer, session.user)
+    return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+@router.post("/v1/clusters/split", status_code=HTTPStatus.NO_CONTENT)
+def split(body: Several, session: Reviewer, door: TheDoor) -> Response:
+    """Parts items from their near duplicates."""
+    door.desk.split(body.item_ids, session.user)
+    return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+def _view(door: Door, item_id: str, session: Session) -> ItemView:
+    blind_to = session.user if session.role is Role.REVIEWER else None
+    return door.desk.item(item_id, blind_to=blind_to)
+
+
+def _set_aside(act: Callable[..., None], item_id: str, body: SetAside, session: Session) -> Response:
+    if body.token is None and not session.role.includes(Role.LEAD):
+        raise Problem(HTTPStatus.FORBIDDEN, "role", "without a lease's token this is for leads")
+    act(item_id, session.user, token=body.token, note=body.note)
+    return Response(status_code=HTTPStatus.NO_CONTENT)

@@ -1,0 +1,132 @@
+"""Puts the desk's door together from the settings."""
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import redis
+from fastapi import FastAPI
+
+from worker.images.fetch import build_fetcher
+from worker.review.desk import DeskFace
+from worker.review.http import past_verdicts
+from worker.review.http.accounts import Accounts
+from worker.review.http.app import build_app
+from worker.review.http.door import Door, ShownVerdicts
+from worker.review.http.image_links import ImageLinks
+from worker.review.http.oidc import OidcProvider
+from worker.review.http.past_verdicts import PastVerdicts
+from worker.review.http.renditions import Renderer
+from worker.review.http.server import DeskServer, DeskServerError, listen
+from worker.review.http.sessions import Sessions
+from worker.settings import Settings
+
+PEOPLE_FILE = "people.sqlite"
+KEY_FILE = "desk.key"
+OIDC_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDoor:
+    """A desk that is served: its address, and the one-time link for the first user where there is none yet."""
+
+    address: str
+    first_link: str | None
+    app: FastAPI
+    _close: Callable[[], None]
+
+    def close(self) -> None:
+        self._close()
+
+
+def open_door(settings: Settings, folder: Path, desk: DeskFace, client: redis.Redis, data: Path | None) -> OpenDoor:
+    """Serves the desk. `folder` keeps local users and the signing key; `data` holds the embedded log, None: Kafka.
+
+    `desk` and `client` stay the caller's. Raises DeskServerError and AccountsError.
+    """
+    web = settings.web
+    if not web.local_users and web.oidc is None:
+        raise DeskServerError("nobody could sign in: web.local_users is off and web.oidc is not set")
+    listener = listen(web.host, web.port)
+    try:
+        origin = web.public_url or _loopback_origin(web.host, listener.getsockname()[1])
+        _check_origin(origin)
+        folder.mkdir(parents=True, exist_ok=True)
+        secret = web.secret_key.get_secret_value().encode() if web.secret_key else _kept_key(folder / KEY_FILE)
+        accounts = Accounts(folder / PEOPLE_FILE, time.time) if web.local_users else None
+    except BaseException:
+        listener.close()
+        raise
+    fetcher = build_fetcher(settings)
+    http = httpx.Client(timeout=OIDC_SECONDS, follow_redirects=False)
+    read = past_verdicts.from_kafka(settings) if data is None else past_verdicts.from_embedded(settings, data)
+    door = Door(
+        origin=origin,
+        desk=desk,
+        sessions=Sessions(
+            client,
+            secret,
+            time.time,
+            lifetime_seconds=web.session_hours * 3600,
+            idle_seconds=web.idle_minutes * 60,
+        ),
+        redis=client,
+        accounts=accounts,
+        oidc=OidcProvider(web.oidc, http, time.time) if web.oidc is not None else None,
+        renderer=Renderer(
+            fetcher,
+            max_pixels=settings.images.max_pixels,
+            cache_bytes=web.cache_bytes,
+            threads=web.decode_threads,
+        ),
+        links=ImageLinks(secret, time.time),
+        secret=secret,
+        policy_path=settings.policy,
+        past_verdicts=PastVerdicts(read, time.monotonic),
+        shown_verdicts=ShownVerdicts(),
+        labels=web.labels,
+        lease_seconds=settings.review.lease_seconds,
+        undo_seconds=settings.review.undo_seconds,
+    )
+    app = build_app(door)
+    server = DeskServer(app, listener, web.trusted_proxies)
+    token = accounts.invite_first() if accounts is not None else None
+
+    def close() -> None:
+        server.close()
+        http.close()
+        fetcher.close()
+        if accounts is not None:
+            accounts.close()
+
+    return OpenDoor(origin, f"{origin}/#invitation={token}" if token else None, app, close)
+
+
+def _loopback_origin(host: str, port: int) -> str:
+    if host not in {"127.0.0.1", "localhost"}:
+        raise DeskServerError(
+            f"web.host {host} is reached from elsewhere, where passwords and images need encryption: set "
+            "web.public_url to the https:// address of the proxy before the desk"
+        )
+    return f"http://{host}:{port}"
+
+
+def _check_origin(origin: str) -> None:
+    parts = urlsplit(origin)
+    if parts.scheme != "https" and parts.hostname not in {"127.0.0.1", "localhost"}:
+        raise DeskServerError(f"web.public_url {origin} must begin with https://; only loopback may do without")
+
+
+def _kept_key(path: Path) -> bytes:
+    """The key that signs links, made when there is none."""
+    try:
+        path.touch(mode=0o600)
+        if not path.read_bytes():
+            path.write_text(secrets.token_hex(32))
+        return path.read_bytes()
+    except OSError as error:
+        raise DeskServerError(f"{path}: the desk's key cannot be kept: {error.strerror}; set web.secret_key") from error

@@ -1,0 +1,104 @@
+"""Queues and leases: what there is to do, and who has what."""
+
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response
+from pydantic import BaseModel, Field
+
+from schemas import Name
+from worker.review.errors import LeaseLost
+from worker.review.http.answers import LeaseOut, QueueOut, Showing
+from worker.review.http.door import Reviewer, SignedIn, TheDoor
+from worker.review.http.problems import Problem
+from worker.review.http.roles import Role
+from worker.review.http.sign_in import Body
+
+router = APIRouter(tags=["queues"])
+
+MAX_LEASES = 60
+
+ItemId = Annotated[str, Field(min_length=1, max_length=512)]
+FencingToken = Annotated[int, Field(ge=0)]
+
+
+class LeaseRequest(Body):
+    count: Annotated[int, Field(ge=1, le=MAX_LEASES)] = 1
+    escalated: bool = False
+    """The items that wait for a lead."""
+
+
+class Held(Body):
+    """A lease, as its holder names it."""
+
+    item_id: ItemId
+    token: FencingToken
+
+
+class HeldMany(Body):
+    leases: Annotated[list[Held], Field(min_length=1, max_length=MAX_LEASES)]
+
+
+class Beat(BaseModel):
+    """Until when a lease now lasts; absent when it was lost."""
+
+    item_id: str
+    expires_at: datetime | None
+
+
+@router.get("/v1/queues")
+def queues(_session: SignedIn, door: TheDoor) -> list[QueueOut]:
+    return [
+        QueueOut(
+            name=each.name,
+            open=each.open,
+            leased=each.leased,
+            escalated=each.escalated,
+            held=each.held,
+            assigned=each.assigned,
+            overdue=each.overdue,
+            oldest_at=each.oldest_at,
+            agree=each.agree,
+            votes=each.votes,
+        )
+        for each in door.desk.queues()
+    ]
+
+
+@router.post("/v1/queues/{queue}/leases")
+def lease(queue: Annotated[Name, Path()], body: LeaseRequest, session: Reviewer, door: TheDoor) -> list[LeaseOut]:
+    """The next items for who asks; fewer than asked for, or none, when there are no more."""
+    if body.escalated and not session.role.includes(Role.LEAD):
+        raise Problem(HTTPStatus.FORBIDDEN, "role", "escalated items are for leads")
+    leases = door.desk.lease(queue, session.user, count=body.count, escalated=body.escalated)
+    showing = Showing(door.links, session.user)
+    return [showing.lease(each) for each in leases]
+
+
+@router.post("/v1/leases/heartbeat")
+def heartbeat(body: HeldMany, session: Reviewer, door: TheDoor) -> list[Beat]:
+    """Keeps leases; a lost one does not spoil the others."""
+    return [Beat(item_id=held.item_id, expires_at=_beat(door, held, session.user)) for held in body.leases]
+
+
+@router.post("/v1/leases/release", status_code=HTTPStatus.NO_CONTENT)
+def release(body: HeldMany, session: Reviewer, door: TheDoor) -> Response:
+    """Gives items back unjudged."""
+    for held in body.leases:
+        door.desk.release(held.item_id, held.token, session.user)
+    return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+@router.post("/v1/leases/skip", status_code=HTTPStatus.NO_CONTENT)
+def skip(body: Held, session: Reviewer, door: TheDoor) -> Response:
+    """Others get the item, who asks does not get it again."""
+    door.desk.skip(body.item_id, body.token, session.user)
+    return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+def _beat(door: TheDoor, held: Held, user: str) -> datetime | None:
+    try:
+        return door.desk.heartbeat(held.item_id, held.token, user)
+    except LeaseLost:
+        return None

@@ -1,0 +1,68 @@
+/** Talks to the desk: one place for the CSRF token, errors and a lost connection. */
+
+export class Refused extends Error {
+  /** The desk said no: `status`, `kind` (a word) and `message` (a sentence). */
+  constructor(problem, status) {
+    super(problem.detail ?? `the desk answered ${status}`);
+    this.status = status;
+    this.kind = (problem.type ?? "").split(":").pop();
+    this.problem = problem;
+  }
+}
+
+export class Unreachable extends Error {
+  /** Nobody answered, or a proxy answered for a desk that is away. */
+}
+
+let csrf = "";
+const watchers = new Set();
+let reachable = true;
+
+export function useToken(token) {
+  csrf = token;
+}
+
+/** Calls `watcher(isReachable)` whenever that changes. */
+export function watchConnection(watcher) {
+  watchers.add(watcher);
+}
+
+export function isReachable() {
+  return reachable;
+}
+
+export function setReachable(now) {
+  if (now === reachable) return;
+  reachable = now;
+  for (const watcher of watchers) watcher(now);
+}
+
+const AWAY = new Set([502, 503, 504]);
+const PATIENCE = 15_000;
+
+/** Raises Refused or Unreachable. */
+export async function call(method, path, body, { keepalive = false } = {}) {
+  const headers = { accept: "application/json" };
+  if (method !== "GET") headers["x-csrf-token"] = csrf;
+  if (body !== undefined) headers["content-type"] = "application/json";
+  let response;
+  try {
+    response = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), credentials: "same-origin", keepalive, signal: AbortSignal.timeout(PATIENCE) });
+  } catch (error) {
+    setReachable(false);
+    throw new Unreachable(error.message);
+  }
+  if (AWAY.has(response.status)) {
+    setReachable(false);
+    throw new Unreachable(`status ${response.status}`);
+  }
+  setReachable(true);
+  if (response.status === 204) return null;
+  const data = await response.json().catch(() => ({}));
+  if (response.ok) return data;
+  if (response.status === 401 && data.type === "urn:sluice:problem:not-signed-in") document.dispatchEvent(new Event("signed-out"));
+  throw new Refused(data, response.status);
+}
+
+export const get = (path) => call("GET", path);
+export const post = (path, body = {}) => call("POST", path, body);

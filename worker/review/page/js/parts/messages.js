@@ -1,0 +1,33 @@
+/** Messages at the foot of the page, and words for screen readers. */
+
+import { button, h } from "./dom.js";
+
+const region = document.getElementById("toasts");
+const announcer = document.getElementById("announcer");
+const SECONDS = 6;
+
+/** Shows a message; `action` is `{ label, key, run }`; `seconds` how long. Returns a function that takes it away. */
+export function toast(text, { bad = false, action, seconds = SECONDS, timer = false } = {}) {
+  const remove = () => { clearTimeout(timeout); element.remove(); };
+  const element = h("div.toast", { role: bad ? "alert" : "status", class: bad ? "bad" : "" }, h("span", null, text),
+    action && button(action.label, { key: action.key, onclick: () => { remove(); action.run(); } }),
+    timer && h("i.timer", { style: { "animation-duration": `${seconds}s` } }));
+  region.append(element);
+  while (region.children.length > 3) region.firstElementChild.remove();
+  const timeout = setTimeout(remove, seconds * 1000);
+  return remove;
+}
+
+export function announce(text) {
+  announcer.textContent = text;
+}
+
+/** A message for whatever an API call raised. */
+export function complain(error) {
+  if (error.name === "Error" || error.status) toast(sentence(error.message), { bad: true });
+  if (!error.status && !(error.constructor?.name === "Unreachable")) console.error(error);
+}
+
+function sentence(text) {
+  return text ? text[0].toUpperCase() + text.slice(1) : "Something went wrong";
+}
