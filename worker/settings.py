@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as VariableError
 
+from schemas.base import Name
 from schemas.explain import Problem, problems, suggestion
 from worker.yaml_document import YamlDocument, YamlError, read_yaml
 
@@ -283,6 +284,15 @@ class WebSettings(Section):
     secret_key: Annotated[SecretStr, Field(min_length=32)] | None = None
     session_hours: PositiveFloat = 12.0
     idle_minutes: PositiveFloat = 60.0
+    labels: Annotated[tuple[Name, ...], Field(max_length=9)] = (
+        "artefacts",
+        "anatomy",
+        "blurry",
+        "off-prompt",
+        "garbled-text",
+        "unsafe",
+    )
+    """Reasons that reviewers can give, by the keys 1 to 9."""
     decode_threads: PositiveInt = 4
     cache_bytes: PositiveInt = 128 * 1024 * 1024
     oidc: OidcSettings | None = None
