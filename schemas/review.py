@@ -49,9 +49,10 @@ Resolution = Literal["approve", "reject", "escalate"]
 class Decision(Contract):
     """What a person did to an item, under the item's id as key. Records of one item are in order.
 
-    `approve` and `reject` are votes: `resolution` tells what the item's votes came to with this one, and is absent while
-    more are needed (and for items that only test the reviewer). A consumer that acts on images reads `resolution`, and
-    takes it back when a `reopen` follows; one with `undoes` names the decision that its reviewer took back.
+    `approve` and `reject` are votes: `resolution` tells what the item's votes came to with this one, and is absent
+    while more are needed (and for items that only test the reviewer). A consumer that acts on images reads
+    `resolution`, and takes it back when a `reopen` follows; one with `undoes` names the decision that its reviewer took
+    back.
 
     `fencing_token` orders what is done to an item: it is that of the lease it was done under, or a fresh one. A record
     whose token is not above those before it came too late and does not count. A decision on near duplicates is one

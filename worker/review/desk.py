@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from schemas import Vote
+from schemas import ImageReference, Vote
 from worker.review.answers import (
     Choice,
     Decided,
@@ -87,12 +87,17 @@ class DeskFace(Protocol):
         """Open again, without votes: a settled, held, escalated or gold item. Raises UnknownItem, NotPossible, …"""
         ...
 
-    def split(self, item_ids: Sequence[str], actor: str) -> None:
-        """Parts the items from their near duplicates: each is judged alone from now on. Raises UnknownItem, …"""
+    def split(self, item_ids: Sequence[str], actor: str, *, token: int | None = None) -> None:
+        """Parts the items from their near duplicates: each is judged alone from now on. Under a lease (`token`) the
+        rest of it stays leased. Raises UnknownItem, LeaseLost, NotRecorded."""
         ...
 
     def mark_gold(self, item_id: str, answer: Vote, actor: str) -> None:
         """The item tests reviewers from now on. Raises UnknownItem, NotRecorded."""
+        ...
+
+    def image(self, item_id: str) -> ImageReference | None:
+        """Where the item's image is. An inline image's bytes are read from the log: items carry none. UnknownItem."""
         ...
 
     def search(self, query: Query, *, limit: int = 50, cursor: str | None = None) -> Found: ...
