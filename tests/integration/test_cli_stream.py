@@ -24,7 +24,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
         return Place(Settings(), tmp_path / "data")
     server: KafkaServer = request.getfixturevalue("kafka_server")
     new_topic: NewTopic = request.getfixturevalue("new_topic")
-    topics = TopicSettings(**{name: new_topic() for name in ("images", "verdicts", "review", "dead")})
+    topics = TopicSettings(**{name: new_topic() for name in TopicSettings.model_fields})
     return Place(Settings(kafka=KafkaSettings(bootstrap_servers=server.bootstrap_servers, topics=topics)), None)
 
 

@@ -1,15 +1,16 @@
-"""`sluice model`: what models there are, and what one is."""
+"""`sluice model`: what models there are, what one is, and where more come from."""
 
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from worker.cli import console
+from worker.cli import console, model_import
 from worker.scoring.manifest import MANIFEST_NAME, Measurement, load_manifest
 from worker.scoring.model import SHIPPED_MODELS, load_model
 
-app = typer.Typer(name="model", help="Look at models.", no_args_is_help=True)
+app = typer.Typer(name="model", help="Look at models, and make some.", no_args_is_help=True)
+model_import.register(app)
 
 
 @app.command("list")

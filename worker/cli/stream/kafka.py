@@ -6,13 +6,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, KafkaTimeoutError
 
 from worker.intake.kafka_connection import connection_options
 from worker.intake.log import LogError, Partition, Record
 from worker.settings import KafkaSettings
 
 BOOTSTRAP_SECONDS = 10
+BLOCK_SECONDS = 10
 FLUSH_SECONDS = 60.0
 UNACKED = 10_000
 """Events that may wait for their ack at once."""
@@ -37,12 +38,12 @@ class KafkaStream:
                     linger_ms=20,
                     batch_size=256 * 1024,
                     max_request_size=self._settings.max_message_bytes,
+                    max_block_ms=BLOCK_SECONDS * 1000,
                     bootstrap_timeout_ms=BOOTSTRAP_SECONDS * 1000,
                     allow_auto_create_topics=False,
                     metrics_enabled=False,
                 )
-                if not self._producer.partitions_for(topic):
-                    raise self._no_topic(topic)
+                self._require(topic)
             self._unacked.append(self._producer.send(topic, key=key, value=value))
             while len(self._unacked) > UNACKED:
                 self._unacked.popleft().get(timeout=FLUSH_SECONDS)
@@ -99,6 +100,12 @@ class KafkaStream:
                             tuple(record.headers or ()),
                             record.timestamp,
                         )
+
+    def _require(self, topic: str) -> None:
+        try:
+            self._producer.partitions_for(topic)
+        except KafkaTimeoutError as error:  # the producer waits for the topic to appear
+            raise self._no_topic(topic) from error
 
     def _no_topic(self, topic: str) -> LogError:
         return LogError(

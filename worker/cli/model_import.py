@@ -1,0 +1,104 @@
+"""`sluice model import` and `sluice model new`: models on CLIP's towers."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated
+
+import typer
+
+from worker.cli import console
+from worker.cli.errors import UsageError
+from worker.scoring.manifest import MANIFEST_NAME
+
+ToOption = Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder for the model; it must not hold one yet.")]
+CoarseOption = Annotated[str, typer.Option("--coarse", metavar="NAME", help="open_clip's architecture, coarse stream.")]
+FineOption = Annotated[str, typer.Option("--fine", metavar="NAME", help="open_clip's architecture, fine stream.")]
+LicenseOption = Annotated[str, typer.Option("--license", help="Under which the weights may be used.")]
+
+COARSE, FINE = "ViT-B-32-quickgelu", "ViT-B-16-quickgelu"
+NEEDS_TRAIN = "needs PyTorch and open_clip: pip install 'sluice[train]'"
+
+
+def import_checkpoint(
+    checkpoint: Annotated[Path, typer.Argument(help="The paper's weights, as torch.save or safetensors wrote them.")],
+    to: ToOption,
+    coarse: CoarseOption = COARSE,
+    fine: FineOption = FINE,
+    text_weights: Annotated[
+        str,
+        typer.Option(
+            "--text-weights", metavar="TAG|FILE", help="Of the text tower, where the checkpoint leaves it out."
+        ),
+    ] = "openai",
+    version: Annotated[str, typer.Option("--version", help="Of the model, in its manifest.")] = "1",
+    license_: LicenseOption = "unknown",
+    trained_on: Annotated[list[str] | None, typer.Option("--trained-on", help="A data set; may be repeated.")] = None,
+) -> None:
+    """Convert a checkpoint of the paper's PyTorch code to a model that serving loads.
+
+    Towers, fusion and template head become a graph, heads and a manifest. A prompt head is checked, and not served yet.
+
+    Exit code: 0, or 2 when the checkpoint is not what it should be.
+    """
+    _refuse_occupied(to)
+    clip = _clip()
+    try:
+        network = clip.load_checkpoint(checkpoint, clip.Encoder(coarse), clip.Encoder(fine), text_weights=text_weights)
+        manifest = clip.export_model(
+            network, to, version=version, license=license_, training_data=tuple(trained_on or ())
+        )
+    except (clip.CheckpointError, clip.ExportError, clip.WeightsError) as error:
+        raise UsageError(str(error)) from error
+    if network.prompt_head is not None:
+        console.err.print("the prompt head is left out: serving has no graph for it yet")
+    console.out.print(
+        f"wrote {to}: {manifest.name} {manifest.version}, {manifest.digest}", markup=False, soft_wrap=True
+    )
+
+
+def new_model(
+    to: ToOption,
+    coarse: CoarseOption = COARSE,
+    fine: FineOption = FINE,
+    coarse_weights: Annotated[
+        str, typer.Option("--coarse-weights", metavar="TAG|FILE", help="Of the coarse CLIP, text tower included.")
+    ] = "openai",
+    fine_weights: Annotated[
+        str, typer.Option("--fine-weights", metavar="TAG|FILE", help="Of the fine CLIP.")
+    ] = "openai",
+    license_: LicenseOption = "MIT",
+    seed: Annotated[int, typer.Option("--seed", help="Of the fusion's random weights.")] = 1,
+) -> None:
+    """Write a model on pretrained CLIP towers whose fusion is untrained: where `sluice train` starts.
+
+    Exit code: 0, or 2 when weights cannot be had; the message says how to bring them by hand.
+    """
+    _refuse_occupied(to)
+    clip = _clip()
+    try:
+        network = clip.build_network(clip.Encoder(coarse, coarse_weights), clip.Encoder(fine, fine_weights), seed=seed)
+        manifest = clip.export_model(network, to, version="untrained", license=license_, training_data=())
+    except (clip.ExportError, clip.WeightsError) as error:
+        raise UsageError(str(error)) from error
+    console.out.print(
+        f"wrote {to}: {manifest.name} {manifest.version}, {manifest.digest}", markup=False, soft_wrap=True
+    )
+
+
+def register(app: typer.Typer) -> None:
+    """Adds both commands to `sluice model`."""
+    app.command("import")(import_checkpoint)
+    app.command("new")(new_model)
+
+
+def _refuse_occupied(folder: Path) -> None:
+    if (folder / MANIFEST_NAME).exists():
+        raise UsageError(f"{folder}: holds a model already; name another folder")
+
+
+def _clip() -> ModuleType:
+    try:
+        from worker.model import clip
+    except ImportError as error:
+        raise UsageError(f"{NEEDS_TRAIN} ({error})") from error
+    return clip
