@@ -1,0 +1,117 @@
+"""What a compiled engine is: the record beside its file, and what keeps it from being used somewhere."""
+
+from datetime import datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from worker.scoring.manifest import FileSpec
+
+TensorRtBackend = Literal["tensorrt", "tensorrt-rtx"]
+Backend = Literal["tensorrt", "tensorrt-rtx", "openvino"]
+
+ComputeCapability = Annotated[str, StringConstraints(pattern=r"^[1-9]\d?\.\d$")]
+"""What NVIDIA calls a GPU's architecture: `8.9`."""
+
+
+class EngineMismatch(Exception):
+    """An engine was built for something else. The message lists what differs, and what to do."""
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BatchProfile(Part):
+    """Batch sizes that an engine takes, from `smallest` to `largest`, and the one it is tuned for."""
+
+    smallest: Annotated[int, Field(ge=1)] = 1
+    best: Annotated[int, Field(ge=1)] = 16
+    largest: Annotated[int, Field(ge=1, le=4096)] = 64
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if not self.smallest <= self.best <= self.largest:
+            raise ValueError(f"smallest {self.smallest}, best {self.best}, largest {self.largest} do not rise")
+        return self
+
+
+class Target(Part):
+    """What an engine is built for, as far as it is chosen: one place in the repository each."""
+
+    backend: Backend
+    compute_capability: ComputeCapability | None = None
+    precision: Literal["fp32", "fp16", "bf16", "int8"]
+
+    @model_validator(mode="after")
+    def _is_sensible(self) -> Self:
+        if (self.backend == "openvino") != (self.compute_capability is None):
+            raise ValueError("compute_capability goes with tensorrt and tensorrt-rtx, and only with them")
+        return self
+
+    @property
+    def name(self) -> str:
+        """`tensorrt-rtx-sm89-fp16`, `openvino-int8`."""
+        gpu = [] if self.compute_capability is None else [f"sm{self.compute_capability.replace('.', '')}"]
+        return "-".join([self.backend, *gpu, self.precision])
+
+
+class EngineRecord(Part):
+    """Identity and origin of an engine: `sluice.engine/1`. Written after the files it names."""
+
+    schema_: Literal["sluice.engine/1"] = Field("sluice.engine/1", alias="schema")
+    target: Target
+    backend_version: str
+    model: str
+    """The digest of the model's manifest."""
+    profile: BatchProfile
+    version_compatible: bool = False
+    hardware_compatibility: Literal["none", "ampere_plus", "same_compute_capability"] = "none"
+    files: Annotated[tuple[FileSpec, ...], Field(min_length=1, max_length=2)]
+    bytes: Annotated[int, Field(ge=1)]
+    built_at: datetime
+    build_seconds: Annotated[float, Field(ge=0)]
+
+    def check(
+        self, *, model: str | None = None, backend_version: str | None = None, compute_capability: str | None = None
+    ) -> None:
+        """Raises EngineMismatch unless the engine was built for all that is given."""
+        differs = self.differences(
+            model=model, backend_version=backend_version, compute_capability=compute_capability
+        )
+        if differs:
+            raise EngineMismatch(
+                f"engine {self.target.name} cannot be used here: {'; '.join(differs)}; build it again with --rebuild"
+            )
+
+    def differences(
+        self, *, model: str | None = None, backend_version: str | None = None, compute_capability: str | None = None
+    ) -> list[str]:
+        """What differs from what is given, in words."""
+        differs = []
+        if model is not None and model != self.model:
+            differs.append(f"it is of model {self.model}, this is {model}")
+        if backend_version is not None and not self._runs_on_version(backend_version):
+            differs.append(f"it was built by {self.target.backend} {self.backend_version}, this is {backend_version}")
+        if compute_capability is not None and not self._runs_on(compute_capability):
+            differs.append(
+                f"it was built for compute capability {self.target.compute_capability}, this is {compute_capability}"
+            )
+        return differs
+
+    def _runs_on_version(self, version: str) -> bool:
+        if not self.version_compatible:
+            return version == self.backend_version
+        # A version compatible engine runs on its own and on later minor versions of the same major one.
+        built, here = _numbers(self.backend_version), _numbers(version)
+        return built[0] == here[0] and built <= here
+
+    def _runs_on(self, compute_capability: str) -> bool:
+        own = self.target.compute_capability
+        if self.hardware_compatibility == "ampere_plus":
+            return _numbers(compute_capability) >= [8, 0]
+        return own == compute_capability
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".") if part.isdigit()]
