@@ -30,7 +30,7 @@ class BuildCancelled(BuildError):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to compile. `compute_capability` None: the GPU of this machine, the only one that `tensorrt` can build for."""
+    """How to compile. `compute_capability` None: this machine's GPU, the only one that `tensorrt` can build for."""
 
     profile: BatchProfile
     compute_capability: str | None = None
@@ -52,8 +52,8 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """An engine with what is known about it. `source` says whose layers these are: the `engine`'s own, after fusion, or,
-    on a machine where it cannot be loaded, the `network`'s it was made of."""
+    """An engine with what is known about it. `source` says whose layers these are: the `engine`'s own, after fusion,
+    or, on a machine where it cannot be loaded, the `network`'s it was made of."""
 
     engine: bytes
     version: str
@@ -249,14 +249,12 @@ def _logger(trt: Any) -> Any:
 
 def _monitor(trt: Any, report: Report) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        """TensorRT's phases as one line of progress: those at the top and right below it."""
-
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self._phases: dict[str, int] = {}
             self.cancelled = False
 
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:  # noqa: ARG002
             self._phases[phase_name] = num_steps
             if not report(phase_name, 0, num_steps):
                 self.cancelled = True

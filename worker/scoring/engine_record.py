@@ -76,9 +76,7 @@ class EngineRecord(Part):
         self, *, model: str | None = None, backend_version: str | None = None, compute_capability: str | None = None
     ) -> None:
         """Raises EngineMismatch unless the engine was built for all that is given."""
-        differs = self.differences(
-            model=model, backend_version=backend_version, compute_capability=compute_capability
-        )
+        differs = self.differences(model=model, backend_version=backend_version, compute_capability=compute_capability)
         if differs:
             raise EngineMismatch(
                 f"engine {self.target.name} cannot be used here: {'; '.join(differs)}; build it again with --rebuild"

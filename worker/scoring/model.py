@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from safetensors.numpy import load as load_tensors
 from worker.scoring.heads import Heads
 from worker.scoring.manifest import MANIFEST_NAME, FileSpec, ManifestError, ModelManifest, load_manifest
 from worker.scoring.onnx_file import read_opset
+from worker.scoring.repository import default_cache, fetch_model
+from worker.scoring.stores import RepositoryError, open_store
+from worker.settings import S3Settings
 
 SHIPPED_MODELS = Path(__file__).parent / "models"
 
@@ -24,15 +28,21 @@ class Model:
     graph: bytes
 
 
-def find_model(name_or_path: str) -> Path:
-    """The manifest of a shipped model, by name, or of any other, by the path of its file or folder.
+def find_model(name_or_path: str, s3: S3Settings | None = None) -> Path:
+    """The manifest of a shipped model, by name, or of any other, by the path of its file or folder, or by where it lies
+    in a model repository: `DIR/mst-clip`, the newest version, `s3://bucket/models/mst-clip/1.2.0`, that one.
 
-    Raises ManifestError for what is neither, naming the models that ship.
+    Raises ManifestError for what is none of these, naming the models that ship.
     """
     shipped = sorted(folder.name for folder in SHIPPED_MODELS.iterdir() if (folder / MANIFEST_NAME).is_file())
     if name_or_path in shipped:
         return SHIPPED_MODELS / name_or_path / MANIFEST_NAME
     path = Path(name_or_path)
+    if "://" in name_or_path or (path.is_dir() and not (path / MANIFEST_NAME).is_file() and any(_versions(path))):
+        try:
+            return fetch_model(open_store(name_or_path, s3 or S3Settings()), default_cache())
+        except RepositoryError as error:
+            raise ManifestError(str(error)) from error
     manifest = path / MANIFEST_NAME if path.is_dir() else path
     if not manifest.is_file():
         what = "no such manifest" if os.sep in name_or_path or path.exists() else "no model of this name"
@@ -43,9 +53,9 @@ def find_model(name_or_path: str) -> Path:
     return manifest
 
 
-def load_model(name_or_path: str) -> Model:
-    """Loads a model and checks every file it names. Raises ManifestError."""
-    path = find_model(name_or_path)
+def load_model(name_or_path: str, s3: S3Settings | None = None) -> Model:
+    """Loads a model and checks every file it names. `s3`: how to reach a repository there. Raises ManifestError."""
+    path = find_model(name_or_path, s3)
     manifest = load_manifest(path)
     graph = _read(path, manifest.graph)
     opset = read_opset(graph)
@@ -60,6 +70,10 @@ def load_model(name_or_path: str) -> Model:
     except SafetensorError as error:
         raise ManifestError(f"{path.parent / manifest.heads.path}: not a safetensors file: {error}") from error
     return Model(manifest, Heads(manifest, tensors), graph)
+
+
+def _versions(folder: Path) -> Iterator[Path]:
+    return folder.glob(f"*/{MANIFEST_NAME}")
 
 
 def _read(manifest: Path, spec: FileSpec) -> bytes:

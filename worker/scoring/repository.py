@@ -1,0 +1,211 @@
+"""The model repository: `<model>/<version>/` with manifest, graph, heads, engines and reports.
+
+mst-lite/0.1.0/manifest.json                                     written last: without it, there is no such version
+mst-lite/0.1.0/towers.onnx, heads.safetensors
+mst-lite/0.1.0/engines/tensorrt-rtx-sm89-fp16/engine.json        the record, written last
+mst-lite/0.1.0/engines/tensorrt-rtx-sm89-fp16/<sha256>.engine    named by content: a rebuild never changes a file
+mst-lite/0.1.0/engines/tensorrt-rtx-sm89-fp16/parity.{json,html}, build.{json,html}
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from worker.scoring.engine_record import EngineRecord, Target
+from worker.scoring.manifest import MANIFEST_NAME, FileSpec, ManifestError, ModelManifest, load_manifest
+from worker.scoring.stores import FolderStore, RepositoryError, Store
+
+RECORD_NAME = "engine.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of one model in the repository."""
+
+    name: str
+    version: str
+
+    @property
+    def folder(self) -> str:
+        return f"{self.name}/{self.version}"
+
+
+class Repository:
+    """A model repository in a store. Every reader sees a version or an engine whole or not at all; whatever was broken
+    off is finished by doing it again. Methods raise RepositoryError."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def versions(self) -> list[Version]:
+        """All versions, by name, the newest last."""
+        found = []
+        for name in self._store.names():
+            model, _, rest = name.partition("/")
+            version, _, file = rest.partition("/")
+            if file == MANIFEST_NAME:
+                found.append(Version(model, version))
+        return sorted(found, key=lambda entry: (entry.name, _order(entry.version)))
+
+    def manifest(self, version: Version) -> ModelManifest | None:
+        """The version's manifest; None where there is no such version."""
+        name = f"{version.folder}/{MANIFEST_NAME}"
+        text = self._store.read(name)
+        if text is None:
+            return None
+        try:
+            return ModelManifest.model_validate_json(text)
+        except ValidationError as error:
+            raise RepositoryError(f"{self._store.where(name)}: not a manifest: {error}") from error
+
+    def publish(self, path: Path) -> Version:
+        """Puts the model of a manifest's file into the repository. Done before, it does nothing; broken off before, it
+        finishes. A version is never changed: another model under the same name and version is refused."""
+        manifest = load_manifest(path)
+        version = Version(manifest.name, manifest.version)
+        there = self.manifest(version)
+        if there is not None and there.digest != manifest.digest:
+            raise RepositoryError(
+                f"{self._store.where(version.folder)} is model {there.digest}, this one is {manifest.digest}; "
+                "a version never changes: give the new model a new version"
+            )
+        folder = path if path.is_dir() else path.parent
+        for spec in (manifest.graph, manifest.heads):
+            self._write_once(f"{version.folder}/{spec.path}", spec, _read(folder, spec))
+        if there is None:
+            self._store.write(f"{version.folder}/{MANIFEST_NAME}", _read_manifest(folder, path))
+        return version
+
+    def engines(self, version: Version) -> list[EngineRecord]:
+        """The version's engines, by name."""
+        names = self._store.names(f"{version.folder}/engines/")
+        return [self._record(name) for name in names if name.endswith(f"/{RECORD_NAME}")]
+
+    def engine(self, version: Version, target: Target) -> EngineRecord | None:
+        """The version's engine for a target; None where there is none."""
+        name = f"{engine_folder(version, target)}/{RECORD_NAME}"
+        return self._record(name) if self._store.read(name) is not None else None
+
+    def engine_files(self, version: Version, record: EngineRecord) -> list[bytes]:
+        """The engine's files, checked against their digests, in the record's order."""
+        folder = engine_folder(version, record.target)
+        files = []
+        for spec in record.files:
+            where = self._store.where(f"{folder}/{spec.path}")
+            data = self._store.read(f"{folder}/{spec.path}")
+            if data is None:
+                raise RepositoryError(f"{where} is gone, and {RECORD_NAME} names it; build it again with --rebuild")
+            if hashlib.sha256(data).hexdigest() != spec.sha256:
+                raise RepositoryError(f"{where} is damaged: its sha256 is another; build it again with --rebuild")
+            files.append(data)
+        return files
+
+    def publish_engine(self, version: Version, record: EngineRecord, files: Mapping[str, bytes]) -> None:
+        """Puts an engine in place of the one that was there. `files`: content by the name that the record gives it."""
+        folder = engine_folder(version, record.target)
+        before = self.engine(version, record.target)
+        for spec in record.files:
+            self._store.write(f"{folder}/{spec.path}", files[spec.path])
+        self._store.write(f"{folder}/{RECORD_NAME}", _json(record))
+        kept = {spec.path for spec in record.files}
+        for spec in before.files if before is not None else ():
+            if spec.path not in kept:
+                self._store.delete(f"{folder}/{spec.path}")
+
+    def write_report(self, version: Version, target: Target, name: str, text: str) -> str:
+        """Puts a report beside an engine; its address."""
+        file = f"{engine_folder(version, target)}/{name}"
+        self._store.write(file, text.encode())
+        return self._store.where(file)
+
+    def read_report(self, version: Version, target: Target, name: str) -> str | None:
+        data = self._store.read(f"{engine_folder(version, target)}/{name}")
+        return None if data is None else data.decode()
+
+    def read_cache(self, name: str) -> bytes | None:
+        """What a build left for the next one, such as TensorRT's timings."""
+        return self._store.read(f".cache/{name}")
+
+    def write_cache(self, name: str, data: bytes) -> None:
+        self._store.write(f".cache/{name}", data)
+
+    def _record(self, name: str) -> EngineRecord:
+        try:
+            return EngineRecord.model_validate_json(self._store.read(name) or b"")
+        except ValidationError as error:
+            raise RepositoryError(f"{self._store.where(name)}: not an engine's record: {error}") from error
+
+    def _write_once(self, name: str, spec: FileSpec, data: bytes) -> None:
+        there = self._store.read(name)
+        if there is None or hashlib.sha256(there).hexdigest() != spec.sha256:
+            self._store.write(name, data)
+
+
+def engine_folder(version: Version, target: Target) -> str:
+    return f"{version.folder}/engines/{target.name}"
+
+
+def fetch_model(store: Store, cache: Path) -> Path:
+    """The manifest of the model in a store that holds one: at its top, or, the newest, in the folders below it.
+
+    A model that lies in a folder stays there; any other is copied below `cache`, once. Raises ManifestError where there
+    is none or it cannot be copied, RepositoryError where the store fails.
+    """
+    tops = [name for name in store.names() if re.fullmatch(rf"([^/]+/)?{re.escape(MANIFEST_NAME)}", name)]
+    if not tops:
+        raise ManifestError(
+            f"{store.where('')}: no model here; give a folder that holds {MANIFEST_NAME} or versions of it"
+        )
+    top = MANIFEST_NAME if MANIFEST_NAME in tops else max(tops, key=lambda name: _order(name.partition("/")[0]))
+    if isinstance(store, FolderStore):
+        return store.folder / top
+    text = store.read(top) or b""
+    copies = FolderStore(cache / hashlib.sha256(text).hexdigest())
+    try:
+        manifest = ModelManifest.model_validate_json(text)
+    except ValidationError as error:
+        raise ManifestError(f"{store.where(top)}: not a manifest: {error}") from error
+    for spec in (manifest.graph, manifest.heads):
+        there = copies.read(spec.path)
+        if there is None or hashlib.sha256(there).hexdigest() != spec.sha256:
+            data = store.read(top.removesuffix(MANIFEST_NAME) + spec.path)
+            if data is None:
+                raise ManifestError(f"{store.where(top)} names {spec.path}, which is not beside it; publish it again")
+            copies.write(spec.path, data)
+    copies.write(MANIFEST_NAME, text)
+    return copies.folder / MANIFEST_NAME
+
+
+def default_cache() -> Path:
+    """Where copies of remote models are kept: below XDG_CACHE_HOME, or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sluice" / "models"
+
+
+def _order(version: str) -> list[tuple[int, int, str]]:
+    """Orders 0.10.0 after 0.9.1: numbers by value, after all words."""
+    parts = re.findall(r"\d+|[^\d.]+", version)
+    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
+
+
+def _read(folder: Path, spec: FileSpec) -> bytes:
+    file = folder / spec.path
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise RepositoryError(f"{file}: cannot be read: {error.strerror}; the manifest names it") from error
+    if hashlib.sha256(data).hexdigest() != spec.sha256:
+        raise RepositoryError(f"{file}: not the file that the manifest means: its sha256 is another; export it again")
+    return data
+
+
+def _read_manifest(folder: Path, path: Path) -> bytes:
+    return (folder / MANIFEST_NAME if path.is_dir() else path).read_bytes()
+
+
+def _json(record: EngineRecord) -> bytes:
+    return (record.model_dump_json(by_alias=True, indent=2) + "\n").encode()
