@@ -1,0 +1,174 @@
+"""The CUDA runtime, as much of it as an engine needs, with errors that say whose fault they are."""
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from worker.scoring.engine import EngineError
+
+
+class OutOfDeviceMemory(EngineError):
+    """The GPU has no memory left for this. Smaller batches or fewer engines on the GPU help."""
+
+
+class DeviceLost(EngineError):
+    """The GPU, or this process's hold on it, is gone for good: only a new process helps."""
+
+
+class NoDevice(EngineError):
+    """There is no GPU, driver or CUDA library here. The message says which."""
+
+
+_OUT_OF_MEMORY = {"cudaErrorMemoryAllocation"}
+_NO_DEVICE = {
+    "cudaErrorInsufficientDriver",
+    "cudaErrorNoDevice",
+    "cudaErrorInitializationError",
+    "cudaErrorInvalidDevice",
+    "cudaErrorSystemDriverMismatch",
+    "cudaErrorSystemNotReady",
+}
+# After one of these, every later call of the process fails too (CUDA runtime API, error codes).
+_LOST = {
+    "cudaErrorAssert",
+    "cudaErrorContained",
+    "cudaErrorDevicesUnavailable",
+    "cudaErrorECCUncorrectable",
+    "cudaErrorHardwareStackError",
+    "cudaErrorIllegalAddress",
+    "cudaErrorIllegalInstruction",
+    "cudaErrorInvalidAddressSpace",
+    "cudaErrorInvalidPc",
+    "cudaErrorLaunchFailure",
+    "cudaErrorLaunchTimeout",
+    "cudaErrorMisalignedAddress",
+    "cudaErrorNvlinkUncorrectable",
+    "cudaErrorTensorMemoryLeak",
+}
+
+
+class CudaDevice:
+    """One GPU. Pointers, streams and graphs are the runtime's own handles; who asks for one gives it back."""
+
+    def __init__(self, index: int = 0, runtime: Any = None) -> None:
+        """`runtime`: the module cuda.bindings.runtime, or one that behaves so. Raises NoDevice."""
+        if runtime is None:
+            try:
+                runtime = import_module("cuda.bindings.runtime")
+            except ImportError as error:
+                raise NoDevice(f"the CUDA bindings do not load: {error}; pip install cuda-bindings") from error
+        self._cuda = runtime
+        self._index = index
+        self.activate()
+
+    def activate(self) -> None:
+        """Makes this the calling thread's GPU; each thread begins with it."""
+        self._call("cudaSetDevice", self._index)
+
+    @property
+    def compute_capability(self) -> str:
+        attributes = self._cuda.cudaDeviceAttr
+        major = self._call("cudaDeviceGetAttribute", attributes.cudaDevAttrComputeCapabilityMajor, self._index)
+        minor = self._call("cudaDeviceGetAttribute", attributes.cudaDevAttrComputeCapabilityMinor, self._index)
+        return f"{major}.{minor}"
+
+    def allocate(self, size: int) -> int:
+        """Bytes on the GPU. Raises OutOfDeviceMemory."""
+        return int(self._call("cudaMalloc", size))
+
+    def free(self, pointer: int) -> None:
+        self._call("cudaFree", pointer)
+
+    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """An array in host memory that the GPU reads and writes by itself. Give it back by `unpin`."""
+        kind = np.dtype(dtype)
+        size = prod(shape) * kind.itemsize
+        pointer = int(self._call("cudaHostAlloc", size, self._cuda.cudaHostAllocDefault))
+        memory = (ctypes.c_uint8 * size).from_address(pointer)
+        array: NDArray[Any] = np.ctypeslib.as_array(memory).view(kind).reshape(shape)
+        return array
+
+    def unpin(self, array: NDArray[Any]) -> None:
+        self._call("cudaFreeHost", array.ctypes.data)
+
+    def stream(self) -> int:
+        return int(self._call("cudaStreamCreateWithFlags", self._cuda.cudaStreamNonBlocking))
+
+    def destroy_stream(self, stream: int) -> None:
+        self._call("cudaStreamDestroy", stream)
+
+    def upload(self, pointer: int, array: NDArray[Any], stream: int) -> None:
+        """Starts copying a pinned array to the GPU."""
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
+        self._call("cudaMemcpyAsync", pointer, array.ctypes.data, array.nbytes, kind, stream)
+
+    def download(self, array: NDArray[Any], pointer: int, stream: int) -> None:
+        """Starts copying from the GPU into a pinned array."""
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self._call("cudaMemcpyAsync", array.ctypes.data, pointer, array.nbytes, kind, stream)
+
+    def synchronize(self, stream: int) -> None:
+        """Waits for all that was started on the stream; what failed there is raised here."""
+        self._call("cudaStreamSynchronize", stream)
+
+    @contextmanager
+    def capture(self, stream: int) -> Iterator["CapturedGraph"]:
+        """Records what is started on the stream inside the block, in place of doing it.
+
+        Thread-local, so that other threads may allocate meanwhile. The graph is there when the block has ended.
+        """
+        graph = CapturedGraph()
+        self._call("cudaStreamBeginCapture", stream, self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
+        try:
+            yield graph
+        except BaseException:
+            self._cuda.cudaStreamEndCapture(stream)  # the stream must leave the capture, whatever comes of it
+            raise
+        recorded = self._call("cudaStreamEndCapture", stream)
+        try:
+            graph.handle = self._call("cudaGraphInstantiate", recorded, 0)
+        finally:
+            self._call("cudaGraphDestroy", recorded)
+
+    def launch(self, graph: "CapturedGraph", stream: int) -> None:
+        self._call("cudaGraphLaunch", graph.handle, stream)
+
+    def destroy_graph(self, graph: "CapturedGraph") -> None:
+        self._call("cudaGraphExecDestroy", graph.handle)
+
+    def _call(self, function: str, *arguments: Any) -> Any:
+        error, *values = getattr(self._cuda, function)(*arguments)
+        if error != self._cuda.cudaError_t.cudaSuccess:
+            raise _typed(error.name, self._explain(error), function)
+        return values[0] if values else None
+
+    def _explain(self, error: Any) -> str:
+        _, text = self._cuda.cudaGetErrorString(error)
+        return text.decode() if isinstance(text, bytes) else str(text)
+
+
+@dataclass(slots=True)
+class CapturedGraph:
+    """Work recorded once, to be launched as one."""
+
+    handle: Any = None
+
+
+def _typed(name: str, text: str, function: str) -> EngineError:
+    said = f"{function}: {name}: {text}"
+    if name in _OUT_OF_MEMORY:
+        return OutOfDeviceMemory(
+            f"the GPU is out of memory ({said}); use a smaller batch, or fewer engines on this GPU"
+        )
+    if name in _LOST:
+        return DeviceLost(f"the GPU is lost to this process ({said}); start it again")
+    if name in _NO_DEVICE:
+        return NoDevice(f"no GPU can be used here ({said}); check nvidia-smi and the driver's version")
+    return EngineError(f"CUDA failed ({said})")
