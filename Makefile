@@ -20,12 +20,16 @@ demo: $(BIN)/.runtime ## Judge sample images in one process, without servers: a 
 test: prerequisites $(BIN)/.all ## Run all tests but gpu; real Kafka, Redis and S3 start by themselves
 	$(BIN)/python -m pytest -m "$(SELECT)"
 
-.PHONY: lint
-lint: $(BIN)/.all ## Check style, types, layers and that the generated schemas are fresh
+.PHONY: lint lint-style lint-types lint-layers lint-schemas
+lint: lint-style lint-types lint-layers lint-schemas ## Check style, types, layers and that the generated schemas are fresh
+lint-style: $(BIN)/.all
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+lint-types: $(BIN)/.all
 	$(BIN)/mypy
+lint-layers: $(BIN)/.all
 	$(BIN)/lint-imports
+lint-schemas: $(BIN)/.dev
 	$(BIN)/python -m schemas.generate --check
 
 .PHONY: bench
