@@ -3,7 +3,7 @@
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from worker.cli import console, model_import
 from worker.scoring.manifest import MANIFEST_NAME, Measurement, load_manifest
@@ -34,7 +34,7 @@ def show(
     if as_json:
         print(manifest.model_dump_json(by_alias=True, indent=2))
         return
-    table = Table(show_header=False, box=None)
+    table = Table(Column(no_wrap=True), Column(overflow="fold"), show_header=False, box=None)
     table.add_row("name", f"{manifest.name} {manifest.version}")
     table.add_row("digest", manifest.digest)
     for view_name, view in manifest.views.items():

@@ -43,6 +43,7 @@ def up(
     with _signals(stop):
         worker = _build(place)
         with _live(worker) if console.err.is_terminal else nullcontext():
+            # Within, so that logs go through the live display and stand above its line.
             configure_logging(_telemetry(place.settings.telemetry))
             worker.run(stop)
 
@@ -76,5 +77,5 @@ def _signals(stop: threading.Event) -> Iterator[None]:
 
 
 def _live(worker: Worker) -> Live:
-    """A status line that is drawn again four times a second, by a thread of its own."""
-    return Live(StatusLine(worker.metrics, worker.ailments), console=console.err, transient=True)
+    """A status line that is drawn again four times a second, by a thread of its own; its last state stays."""
+    return Live(StatusLine(worker.metrics, worker.ailments), console=console.err)
