@@ -1,5 +1,6 @@
 """What the intake may expect of a log, shown on each: the embedded one and Kafka."""
 
+import functools
 import json
 import os
 import signal
@@ -433,6 +434,24 @@ def test_paused_partitions_give_nothing_and_go_on_where_they_stopped(bench: Benc
 
     member.log.pause({Partition(bench.images, 3)})
     until(lambda: len(member.received) == 200, member)
+    for records in member.records.values():
+        assert [record.offset for record in records] == list(range(len(records)))
+
+
+def has_received(member: Member, count: int) -> bool:
+    return len(member.received) >= count
+
+
+def test_partitions_paused_again_and_again_are_read_to_the_end(bench: Bench, join: Callable[[], Member]) -> None:
+    """More than one poll brings, so that some of each partition has been fetched, but not handed out, at each pause."""
+    count = 12_000
+    bench.values(count)
+    member = join()
+    for target in range(500, count + 1, 500):
+        until(functools.partial(has_received, member, target), member)
+        for paused in (member.owned, {p for p in member.owned if p.number % 2}, set()):
+            member.log.pause(paused)
+            for_a_while(member, seconds=0.12)
     for records in member.records.values():
         assert [record.offset for record in records] == list(range(len(records)))
 

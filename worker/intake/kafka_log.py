@@ -171,6 +171,12 @@ class KafkaLog:
             self._consumer.pause(*_theirs(wanted - current))
         if current - wanted:
             self._consumer.resume(*_theirs(current - wanted))
+        # kafka-python 3.0.12 parks what it has fetched of a paused partition, and takes it up again only while its
+        # in-line slot is None. A partition read to the end leaves the slot drained, not None, and the parked ones
+        # would never be read again.
+        fetcher = self._consumer._fetcher
+        if fetcher._next_partition_records is not None and not fetcher._next_partition_records:
+            fetcher._next_partition_records = None
 
     def _measure_lag(self) -> dict[Partition, int]:
         behind: dict[Partition, int] = {}

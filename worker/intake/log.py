@@ -73,7 +73,7 @@ class Log(Protocol):
         """Waits at most so long for records or a change of the assignment. Raises LogError."""
 
     def pause(self, partitions: Set[Partition]) -> None:
-        """Makes these the paused partitions: polls return no records of them. The log applies the difference."""
+        """Makes these the paused partitions: no more is read of them, but what was read ahead may still come."""
 
     def release(self, partitions: Set[Partition]) -> None:
         """Gives up revoked partitions; the member has committed what it could."""

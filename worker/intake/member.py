@@ -35,6 +35,8 @@ IDLE_POLL_SECONDS = 0.1
 BUSY_WAIT_SECONDS = 0.005
 GAUGE_SECONDS = 0.5
 ENGINE_FAILURES_TO_BLAME = 2
+COMMITS_TO_THE_BOUND = 4
+"""A commit takes this part of the records that may be under way, so that the next ones are read meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +136,7 @@ class Member:
         if self._stop_at is None:
             self._stop_at = now + self._settings.drain_seconds
             logger.info("intake_draining", records=self._ledger.held, deadline_seconds=self._settings.drain_seconds)
-        if self._committing is not None:
-            return now >= self._stop_at + self._settings.commit_patience_seconds
-        return self._ledger.held == 0 or now >= self._stop_at
+        return (self._ledger.held == 0 and self._committing is None) or now >= self._stop_at
 
     def _turn(self) -> None:
         now = self._turned_at = self._clock()
@@ -170,6 +170,9 @@ class Member:
             return
         self._metrics.rebalances.inc()
         logger.info("rebalance", assigned=_names(poll.assigned), revoked=_names(poll.revoked), lost=_names(poll.lost))
+        if poll.lost and self._committing is not None:
+            # The commit may not have begun, and must not pass for work of the member that joins next.
+            raise Fenced("the group gave this member's partitions to others during a commit")
         self._forget(poll.lost)
         deadline = self._clock() + self._settings.rebalance_seconds
         self._draining.update(dict.fromkeys(poll.revoked, deadline))
@@ -415,15 +418,16 @@ class Member:
             return
         if now < self._commit_due and (self._commit_failures or not self._wants_commit_soon()):
             return
-        batch = self._ledger.take()
+        batch = self._ledger.take(self._bounds.records // COMMITS_TO_THE_BOUND)
         if batch is not None:
             self._committing = batch
             self._commit_started = now
             self._committer.submit(batch)
 
     def _wants_commit_soon(self) -> bool:
-        """Somebody waits for the partitions, or half of what may be under way waits for a commit."""
-        return bool(self._draining) or self._stop_at is not None or 2 * self._ledger.held >= self._bounds.records
+        """Somebody waits for the partitions, or enough is under way for a commit of its own."""
+        enough = COMMITS_TO_THE_BOUND * self._ledger.held >= self._bounds.records
+        return enough or bool(self._draining) or self._stop_at is not None
 
     def _on_commit(self, outcome: CommitOutcome) -> None:
         self._committing = None
