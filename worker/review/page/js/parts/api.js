@@ -22,9 +22,10 @@ export function useToken(token) {
   csrf = token;
 }
 
-/** Calls `watcher(isReachable)` whenever that changes. */
+/** Calls `watcher(isReachable)` whenever that changes, until the returned function is called. */
 export function watchConnection(watcher) {
   watchers.add(watcher);
+  return () => watchers.delete(watcher);
 }
 
 export function isReachable() {

@@ -1,5 +1,6 @@
 /** Messages at the foot of the page, and words for screen readers. */
 
+import { Refused, Unreachable } from "./api.js";
 import { button, h } from "./dom.js";
 
 const region = document.getElementById("toasts");
@@ -22,10 +23,11 @@ export function announce(text) {
   announcer.textContent = text;
 }
 
-/** A message for whatever an API call raised. */
+/** A message for what an API call raised. A lost connection has its own, at the top of the page. */
 export function complain(error) {
-  if (error.name === "Error" || error.status) toast(sentence(error.message), { bad: true });
-  if (!error.status && !(error.constructor?.name === "Unreachable")) console.error(error);
+  if (error instanceof Unreachable) return;
+  toast(sentence(error.message), { bad: true });
+  if (!(error instanceof Refused)) console.error(error);
 }
 
 function sentence(text) {

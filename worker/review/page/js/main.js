@@ -1,0 +1,146 @@
+/** Begins: who is it, what may they do, which view. */
+
+import { get, isReachable, useToken, watchConnection } from "./parts/api.js";
+import { announce, complain } from "./parts/messages.js";
+import { Bar } from "./parts/bar.js";
+import { h, replace } from "./parts/dom.js";
+import { alwaysKeys, setKeys } from "./parts/keys.js";
+import { connect, disconnect, probe } from "./parts/live.js";
+import { Outbox } from "./parts/outbox.js";
+import { applyTheme, preference, prefer, switchTheme } from "./parts/preferences.js";
+import { roleIncludes } from "./parts/roles.js";
+import { signIn } from "./views/sign-in.js";
+
+const main = document.getElementById("main");
+const connection = document.getElementById("connection");
+
+/** Views, by the first part of the address after `#/`, and the role that each needs. */
+const VIEWS = {
+  review: { role: "reviewer", load: () => import("./views/review.js") },
+  grid: { role: "reviewer", load: () => import("./views/grid.js") },
+  queues: { role: "viewer", load: () => import("./views/queues.js") },
+  search: { role: "viewer", load: () => import("./views/search.js") },
+  dashboard: { role: "lead", load: () => import("./views/dashboard.js") },
+  policy: { role: "lead", load: () => import("./views/policy.js") },
+  people: { role: "admin", load: () => import("./views/people.js") },
+};
+
+/** What every view is given. */
+const context = { me: null, about: null, outbox: null, bar: null, queue: preference("queue", null), setQueue };
+let leave = () => {};
+let turn = 0;
+
+async function begin() {
+  applyTheme();
+  if (!(await known())) await enter();
+  await work();
+}
+
+async function known() {
+  if (location.hash.startsWith("#invitation=")) return false;
+  try {
+    context.me = await get("/v1/session");
+    useToken(context.me.csrf);
+    return true;
+  } catch (error) {
+    if (error.status === 401) return false;
+    replace(main, h("div.empty", null, h("div.spinner"), h("p", null, "The desk does not answer yet. Trying again …")));
+    await new Promise((done) => setTimeout(done, 1500));
+    return known();
+  }
+}
+
+async function enter() {
+  for (;;) {
+    try {
+      context.me = await signIn(main);
+      return;
+    } catch {
+      await new Promise((done) => setTimeout(done, 1500));
+    }
+  }
+}
+
+async function work() {
+  context.about = await get("/v1/desk");
+  context.outbox ??= new Outbox();
+  context.bar = new Bar(context);
+  connect();
+  await route();
+}
+
+function setQueue(name) {
+  context.queue = name;
+  prefer("queue", name);
+  const [view] = address();
+  if (view === "review" || view === "grid") location.hash = `#/${view}/${encodeURIComponent(name)}`;
+}
+
+function address() {
+  return location.hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decodeURIComponent);
+}
+
+async function route() {
+  if (!context.me || !context.about) return;
+  const mine = ++turn;
+  let [name, ...rest] = address();
+  if (!VIEWS[name] || !roleIncludes(context.me.role, VIEWS[name].role)) [name, rest] = [roleIncludes(context.me.role, "reviewer") ? "review" : "queues", []];
+  if ((name === "review" || name === "grid") && rest[0]) {
+    context.queue = rest[0];
+    prefer("queue", rest[0]);
+  }
+  leave();
+  leave = () => {};
+  setKeys([]);
+  document.querySelectorAll(".toast").forEach((toast) => toast.remove());
+  try {
+    const { show } = await VIEWS[name].load();
+    if (mine !== turn) return;
+    context.bar.mark(name);
+    main.scrollTop = 0;
+    leave = (await show(main, context, ...rest)) ?? leave;
+  } catch (error) {
+    complain(error);
+    replace(main, h("div.empty", null, h("h2", null, "This could not be shown"), h("p.soft", null, error.message), h("button.button", { onclick: route, type: "button" }, "Try again")));
+  }
+}
+
+watchConnection((reachable) => {
+  context.bar?.live(reachable);
+  connection.hidden = false;
+  connection.classList.toggle("back", reachable);
+  if (reachable) {
+    connection.textContent = "Connected again";
+    context.outbox?.retry();
+    setTimeout(() => { connection.hidden = isReachable(); }, 2000);
+  } else {
+    connection.textContent = "The connection to the desk is lost. What you decided is kept here and sent when it is back.";
+    probe();
+  }
+});
+
+document.addEventListener("signed-out", async () => {
+  if (!context.me) return;
+  context.me = null;
+  leave();
+  leave = () => {};
+  setKeys([]);
+  disconnect();
+  context.bar.hide();
+  await enter();
+  await work();
+});
+
+addEventListener("hashchange", route);
+addEventListener("pagehide", () => leave());
+
+const go = (view) => () => { location.hash = `#/${view}`; };
+alwaysKeys([
+  { key: "Shift+r", label: "Review one by one", run: go("review") },
+  { key: "Shift+g", label: "Grid", run: go("grid") },
+  { key: "Shift+q", label: "Queues", run: go("queues") },
+  { key: "Shift+d", label: "Dashboard (leads)", run: go("dashboard") },
+  { key: "Shift+t", label: "Light or dark", run: () => announce(`${switchTheme()} theme`) },
+]);
+
+begin();

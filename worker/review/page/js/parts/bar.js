@@ -1,0 +1,94 @@
+/** The bar at the top: where one is, the queue, the connection, who is signed in. */
+
+import { call, get, isReachable } from "./api.js";
+import { h, icon, replace } from "./dom.js";
+import { showSheet } from "./keys.js";
+import { onQuietDesk } from "./live.js";
+import { complain } from "./messages.js";
+import { switchTheme } from "./preferences.js";
+import { roleIncludes } from "./roles.js";
+
+const PLACES = [
+  ["review", "Review", "reviewer"],
+  ["grid", "Grid", "reviewer"],
+  ["queues", "Queues", "viewer"],
+  ["search", "Search", "viewer"],
+  ["dashboard", "Dashboard", "lead"],
+  ["policy", "Policy", "lead"],
+  ["people", "People", "admin"],
+];
+
+export class Bar {
+  #element = document.getElementById("bar");
+  #links = new Map();
+  #select = h("select", { "aria-label": "Queue" });
+  #picker = h("div.picker", null, this.#select);
+  #live = h("span.live", { role: "status" });
+  #context;
+  #forget = () => {};
+  queues = [];
+
+  constructor(context) {
+    this.#context = context;
+    const { me } = context;
+    for (const [name, label, role] of PLACES) {
+      if (roleIncludes(me.role, role)) this.#links.set(name, h("a", { href: `#/${name}` }, label));
+    }
+    this.#select.addEventListener("change", () => context.setQueue(this.#select.value));
+    const shown = me.user.replace(/^oidc:/, "");
+    replace(this.#element,
+      h("a.brand", { href: "#/", "aria-label": "Sluice" }, h("img", { src: "icon.svg", alt: "" }), "sluice"),
+      h("nav", { "aria-label": "Places" }, ...this.#links.values()),
+      h("span.space"), this.#picker, this.#live,
+      h("button.button.plain.icon", { type: "button", "aria-label": "Light or dark", title: "Light or dark (Shift T)", onclick: () => switchTheme() }, icon("moon")),
+      h("button.button.plain.icon", { type: "button", "aria-label": "Keyboard", title: "Keyboard (?)", onclick: showSheet }, icon("help")),
+      h("span.who", null, h("span.avatar", { "aria-hidden": "true" }, shown.slice(0, 2)), h("span", null, h("b", null, shown), h("small", null, me.role))),
+      h("button.button.plain.icon", { type: "button", "aria-label": "Sign out", title: "Sign out", onclick: () => this.#signOut() }, icon("out")));
+    this.#element.hidden = false;
+    this.live(isReachable());
+    this.#forget = onQuietDesk(() => this.refresh().catch(() => {}), 1000);
+  }
+
+  mark(view) {
+    for (const [name, link] of this.#links) {
+      if (name === view) link.setAttribute("aria-current", "page");
+      else link.removeAttribute("aria-current");
+    }
+    this.#picker.hidden = view !== "review" && view !== "grid";
+    document.title = `${this.#links.get(view)?.textContent ?? "Review desk"} · Sluice`;
+  }
+
+  live(reachable) {
+    this.#live.textContent = reachable ? "live" : "no connection";
+    this.#live.classList.toggle("lost", !reachable);
+  }
+
+  /** Asks for the queues; picks one when none is picked yet. */
+  async refresh() {
+    this.queues = await get("/v1/queues");
+    const known = this.queues.some((queue) => queue.name === this.#context.queue);
+    const names = known || !this.#context.queue ? this.queues : [...this.queues, { name: this.#context.queue, open: 0 }];
+    if (!this.#context.queue && names.length) this.#context.queue = [...names].sort((a, b) => b.open - a.open)[0].name;
+    if (document.activeElement !== this.#select) {
+      replace(this.#select, names.map((queue) => h("option", { value: queue.name }, `${queue.name} · ${queue.open}`)));
+      this.#select.value = this.#context.queue ?? "";
+    }
+    this.#select.hidden = !names.length;
+    return this.queues;
+  }
+
+  hide() {
+    this.#forget();
+    this.#element.hidden = true;
+  }
+
+  async #signOut() {
+    try {
+      await this.#context.outbox.settled();
+      await call("DELETE", "/v1/session");
+    } catch (error) {
+      if (error.status !== 401) return complain(error);
+    }
+    document.dispatchEvent(new Event("signed-out"));
+  }
+}

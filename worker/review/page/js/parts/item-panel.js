@@ -1,0 +1,79 @@
+/** What is known of an item beside its image. */
+
+import { h, icon } from "./dom.js";
+import { ago, count, duration, GRADES, grade, percent, short } from "./words.js";
+
+const OUTCOMES = { approve: "approved", reject: "rejected", escalate: "escalated", hold: "set aside", reopen: "reopened", skip: "skipped", assign: "assigned", split: "parted from its duplicates", gold: "made a test item" };
+
+/** The panel's sections for an item; `extra` come before the facts. */
+export function itemPanel(item, ...extra) {
+  return [
+    item.scores ? scores(item.scores) : unjudged(item.failure),
+    why(item),
+    item.prompt && h("section.block", null, h("h3", null, "Prompt"), h("p.prompt", { lang: "" }, item.prompt)),
+    ...extra,
+    item.scores && streams(item.scores),
+    facts(item),
+    item.history.length > 0 && history(item.history),
+  ];
+}
+
+function scores({ quality, anchors }) {
+  return h("section", { "aria-label": "Quality" },
+    h("div.verdict", null, h("b", null, quality.toFixed(2)), h("div", null, h("span.word", null, grade(quality)), h("span.of", null, "quality, of 5"))),
+    anchors && anchorBar(anchors),
+    h("div.scale", { role: "img", "aria-label": `${quality.toFixed(2)} on a scale from 1 to 5` }, h("u", { style: { left: `${25 * (quality - 1)}%` } })));
+}
+
+/** The five probabilities behind the quality, as columns. */
+function anchorBar(anchors) {
+  const most = Math.max(...anchors);
+  return h("ul.anchors", { "aria-label": "How sure the model is of each grade" }, anchors.map((share, index) =>
+    h("li", { class: share === most ? "most" : "" }, h("span.column", { "aria-hidden": "true" }, h("i", { style: { height: percent(share / Math.max(most, 0.5), 1).replace(" ", "") } })), h("span", null, GRADES[index]), h("span", null, percent(share)))));
+}
+
+function unjudged(failure) {
+  return h("section.notice.bad", null, h("b", null, "Not judged: "), (failure?.reason ?? "").replaceAll("_", " "), h("p", null, failure?.message));
+}
+
+function why(item) {
+  const sentence = item.failure ? "Nothing passes unseen, so a person must look." : `The rule “${item.rule}” sent it to the queue ${item.queue}.`;
+  return h("section.block", null, h("h3", null, "Why it is here"), h("p", null, sentence),
+    h("div.why", null, h("span.badge.review", null, item.rule), item.labels.filter((label) => label !== item.rule).map((label) => h("span.badge", null, label)), item.status === "escalated" && h("span.badge.escalate", null, "escalated")));
+}
+
+function streams({ coarse_share: share, correspondence }) {
+  if (share === null && correspondence === null) return null;
+  return h("section.block", null, h("h3", null, "What the model listened to"),
+    share !== null && h("div", null, h("div.meter", { role: "img", "aria-label": `composition ${percent(share)}, texture ${percent(1 - share)}` }, h("i", { style: { width: `${100 * share}%` } }), h("i", { style: { width: `${100 * (1 - share)}%` } })),
+      h("div.split", null, h("span", null, `composition ${percent(share)}`), h("span", null, `texture ${percent(1 - share)}`))),
+    correspondence !== null && h("p", null, `Fits its prompt: ${correspondence.toFixed(2)} of 5`));
+}
+
+function facts(item) {
+  const rows = [
+    ["Generator", item.generator],
+    ["Tenant", item.tenant],
+    ["Priority", String(item.priority)],
+    ["Waiting", duration((Date.now() - Date.parse(item.created_at)) / 1000)],
+    item.votes_needed > 1 && ["Votes", `${item.votes_cast} cast, ${item.votes_needed} equal ones settle it`],
+    item.assignee && ["Assigned to", item.assignee],
+    ["Image", item.place?.split("/").pop()],
+    ["Model", short(item.model)],
+    ["Policy", short(item.policy)],
+  ];
+  return h("section.block", null, h("h3", null, "Facts"), h("dl.facts", null, rows.filter((row) => row && row[1]).map(([name, value]) => [h("dt", null, name), h("dd", { title: name === "Image" ? item.place : null }, value)])));
+}
+
+function history(acts) {
+  return h("section.block", null, h("h3", null, "History"), h("ul.history", null, [...acts].reverse().map((act) =>
+    h("li", null, h("span.badge", { class: act.outcome }, OUTCOMES[act.outcome] ?? act.outcome), h("span", null, act.by), h("time", { datetime: act.at }, ago(act.at)), (act.note || act.labels.length > 0) && h("p", null, [act.labels.join(", "), act.note].filter(Boolean).join(" · "))))));
+}
+
+export function duplicates(lease, onsplit) {
+  if (lease.items.length < 2) return null;
+  const others = lease.items.length - 1;
+  return h("section.block", null, h("h3", null, `Near duplicates: your decision covers ${count(lease.items.length, "image")}`),
+    h("div.twins", null, lease.items.map((item) => item.image && h("img", { src: item.image.thumbnail, alt: `near duplicate from ${item.tenant}`, loading: "lazy" }))),
+    h("button.button", { type: "button", onclick: onsplit }, icon("grid"), `Judge ${others === 1 ? "them" : "each"} alone`));
+}

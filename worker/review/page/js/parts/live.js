@@ -1,0 +1,58 @@
+/** What happens at the desk, as it happens; also tells when the connection is lost and when it is back. */
+
+import { get, setReachable } from "./api.js";
+
+const listeners = new Set();
+let source = null;
+let probing = 0;
+
+/** Calls `listener(event)` for each event until the returned function is called. */
+export function onDeskEvent(listener) {
+  listeners.add(listener);
+  return () => listeners.delete(listener);
+}
+
+/** As onDeskEvent, but at most once in `milliseconds`, for what asks the desk again. */
+export function onQuietDesk(listener, milliseconds = 800) {
+  let timer = 0;
+  const forget = onDeskEvent(() => {
+    timer ||= setTimeout(() => { timer = 0; listener(); }, milliseconds);
+  });
+  return () => { forget(); clearTimeout(timer); };
+}
+
+export function connect() {
+  disconnect();
+  source = new EventSource("/v1/events");
+  source.addEventListener("open", () => setReachable(true));
+  source.addEventListener("desk", (event) => {
+    const data = JSON.parse(event.data);
+    for (const listener of listeners) listener(data);
+  });
+  // The browser opens a stream that broke again by itself, but gives up after an answer that is no stream.
+  source.addEventListener("error", () => probe());
+}
+
+export function disconnect() {
+  source?.close();
+  source = null;
+  clearTimeout(probing);
+  probing = 0;
+}
+
+/** Asks until the desk answers. */
+export function probe() {
+  if (probing || !source) return;
+  probing = setTimeout(async () => {
+    probing = 0;
+    try {
+      await get("/v1/session");
+      if (source?.readyState === EventSource.CLOSED) connect();
+    } catch (error) {
+      if (error.status !== 401) probe();
+    }
+  }, 1000);
+}
+
+addEventListener("offline", () => setReachable(false));
+addEventListener("online", () => probe());

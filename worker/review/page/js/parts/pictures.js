@@ -1,0 +1,57 @@
+/** Renditions of images: loaded ahead, shown at once, and told apart when they cannot be had. */
+
+import { h, icon } from "./dom.js";
+
+const WORDS = {
+  "image-not-found": "The image is no longer where it was",
+  "access-denied": "The desk may not read the image",
+  "hash-mismatch": "The image was exchanged after it was judged",
+  "undecodable-image": "The file is broken",
+  "unsupported-format": "The file is not an image",
+  "image-too-large": "The image is too large to show",
+  "reference-refused": "The image lies where the desk may not read",
+  "no-image": "The event named no image",
+};
+
+const ahead = new Map();
+const KEPT = 24;
+
+/** Loads and decodes a rendition before it is needed. */
+export function preload(address) {
+  if (!address || ahead.has(address)) return;
+  const image = new Image();
+  image.decoding = "async";
+  image.src = address;
+  ahead.set(address, image);
+  image.decode().catch(() => ahead.delete(address));
+  while (ahead.size > KEPT) ahead.delete(ahead.keys().next().value);
+}
+
+/** The element for a rendition: the one loaded ahead, if there is one. `onmissing(word, sentence)` when there is none to see. */
+export function picture(address, alt, { onmissing, ...properties } = {}) {
+  const known = ahead.get(address);
+  ahead.delete(address);
+  const image = known ?? new Image();
+  image.alt = alt;
+  image.draggable = false;
+  for (const [key, value] of Object.entries(properties)) image[key] = value;
+  const failed = async () => {
+    const problem = await fetch(address).then((response) => (response.ok ? {} : response.json())).catch(() => ({}));
+    const kind = (problem.type ?? "").split(":").pop();
+    onmissing?.(WORDS[kind] ?? "The image cannot be shown now", problem.detail ?? "The connection to the desk was lost.");
+  };
+  if (known?.complete && !known.naturalWidth) failed();
+  image.addEventListener("error", failed, { once: true });
+  if (!known) image.src = address;
+  return image;
+}
+
+export function missing(title, detail) {
+  return h("div.missing", null, icon("broken"), h("b", null, title), h("p", null, detail));
+}
+
+/** What a screen reader says instead of the image. */
+export function described(item) {
+  const score = item.scores ? `quality ${item.scores.quality.toFixed(2)} of 5` : "not judged";
+  return `Image to review, ${score}${item.prompt ? `, prompt: ${item.prompt.slice(0, 200)}` : ""}`;
+}

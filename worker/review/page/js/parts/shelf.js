@@ -1,0 +1,102 @@
+/** The items that are ours for a while: leased ahead, kept by heartbeat, given back when we leave. */
+
+import { call, post } from "./api.js";
+
+const BEAT_SHARE = 3;
+/** A lease is kept after a third of its time, so two lost heartbeats do no harm. */
+
+export class Shelf extends EventTarget {
+  /** Events: `lost` {lease} when somebody else may have an item. */
+  #leases = [];
+  #filling = null;
+  #timer;
+  #closed = false;
+
+  /** Keeps up to `ahead` leases of a queue. `escalated` ones are for leads. */
+  constructor(queue, ahead, leaseSeconds, { escalated = false } = {}) {
+    super();
+    this.queue = queue;
+    this.escalated = escalated;
+    this.ahead = ahead;
+    this.#timer = setInterval(() => this.#beat(), (leaseSeconds * 1000) / BEAT_SHARE);
+  }
+
+  get leases() {
+    return this.#leases;
+  }
+
+  get current() {
+    return this.#leases[0] ?? null;
+  }
+
+  /** Leases until there are `ahead`. Resolves to whether anything came. One request at a time. */
+  fill() {
+    this.#filling ??= this.#fill().finally(() => (this.#filling = null));
+    return this.#filling;
+  }
+
+  async #fill() {
+    const wanted = this.ahead - this.#leases.length;
+    if (wanted <= 0 || this.#closed) return false;
+    const body = { count: wanted, escalated: this.escalated };
+    const leases = await post(`/v1/queues/${encodeURIComponent(this.queue)}/leases`, body);
+    if (this.#closed) {
+      giveBack(leases);
+      return false;
+    }
+    const known = new Set(this.#leases.map((lease) => lease.item_id));
+    const fresh = leases.filter((lease) => !known.has(lease.item_id));
+    this.#leases.push(...fresh);
+    return fresh.length > 0;
+  }
+
+  /** Takes an item off the shelf: it was decided, skipped or lost. */
+  remove(itemId) {
+    const at = this.#leases.findIndex((lease) => lease.item_id === itemId);
+    return at < 0 ? null : this.#leases.splice(at, 1)[0];
+  }
+
+  /** Puts a lease in front: a decision was taken back. */
+  putFirst(lease) {
+    this.remove(lease.item_id);
+    this.#leases.unshift(lease);
+  }
+
+  async #beat() {
+    const leases = [...this.#leases];
+    if (!leases.length) return;
+    let beats;
+    try {
+      beats = await post("/v1/leases/heartbeat", { leases: leases.map(held) });
+    } catch {
+      return; // the connection's own message tells; what ran out meanwhile shows with the next heartbeat
+    }
+    for (const { item_id: itemId, expires_at: expiresAt } of beats) {
+      const lease = leases.find((each) => each.item_id === itemId);
+      if (expiresAt) lease.expires_at = expiresAt;
+      else if (this.#leases.includes(lease)) {
+        this.remove(itemId);
+        this.dispatchEvent(new CustomEvent("lost", { detail: { lease } }));
+      }
+    }
+  }
+
+  /** Looks at once, after the connection came back. */
+  check() {
+    return this.#beat();
+  }
+
+  close() {
+    this.#closed = true;
+    clearInterval(this.#timer);
+    giveBack(this.#leases);
+    this.#leases = [];
+  }
+}
+
+export const held = (lease) => ({ item_id: lease.item_id, token: lease.token });
+
+function giveBack(leases) {
+  // Also while the tab is being closed; what does not arrive runs out by itself.
+  if (leases.length) call("POST", "/v1/leases/release", { leases: leases.map(held) }, { keepalive: true }).catch(() => {});
+}

@@ -1,0 +1,98 @@
+/** The lead's numbers: volume, waiting, pace, flips, agreement, audit. */
+
+import { get } from "../parts/api.js";
+import { timeChart } from "../parts/charts.js";
+import { h, replace } from "../parts/dom.js";
+import { onQuietDesk } from "../parts/live.js";
+import { preference, prefer } from "../parts/preferences.js";
+import { ago, duration, percent } from "../parts/words.js";
+
+const SPANS = [[8, "8 hours"], [24, "a day"], [168, "a week"], [720, "a month"]];
+
+export async function show(main, context) {
+  let hours = preference("hours", 24);
+  const body = h("div", { style: { display: "grid", gap: "20px" } });
+  const spans = h("div.picker", { role: "group", "aria-label": "Time shown" }, SPANS.map(([value, label]) => h("button.button", { type: "button", "data-hours": String(value), onclick: () => { hours = value; prefer("hours", value); draw(); } }, label)));
+  replace(main, h("div.page", null, h("header", null, h("div", null, h("h1", null, "Dashboard"), h("p", null, "How the desk keeps up, and how well it judges.")), spans), body));
+  const draw = async () => {
+    for (const each of spans.children) each.setAttribute("aria-pressed", String(Number(each.dataset.hours) === hours));
+    const [statistics, queues] = await Promise.all([get(`/v1/statistics?hours=${hours}`), context.bar.refresh()]);
+    replace(body, numbers(statistics, queues), charts(statistics), quality(statistics), reviewers(statistics.reviewers), waiting(queues));
+  };
+  await draw();
+  const again = () => draw().catch(() => {});
+  const forget = onQuietDesk(again, 4000);
+  const timer = setInterval(again, 30_000);
+  return () => { forget(); clearInterval(timer); };
+}
+
+const sum = (items, value) => items.reduce((total, item) => total + value(item), 0);
+
+function numbers({ hours, fleiss_kappa: kappa, audit_misses: misses, resolved_after_seconds: after }, queues) {
+  const arrived = sum(hours, (hour) => hour.arrived);
+  const decided = sum(hours, (hour) => hour.approved + hour.rejected);
+  const flips = sum(hours, (hour) => hour.flips);
+  const oldest = queues.map((queue) => queue.oldest_at).filter(Boolean).sort()[0];
+  const tile = (title, value, small) => h("li", null, h("span", null, title), h("b", null, value), h("small", null, small));
+  return h("ul.numbers", null,
+    tile("Waiting now", sum(queues, (queue) => queue.open).toLocaleString("en"), oldest ? `oldest ${ago(oldest)}` : "nothing waits"),
+    tile("Came", arrived.toLocaleString("en"), "sent to review"),
+    tile("Settled", decided.toLocaleString("en"), after === null ? "no time yet" : `half within ${duration(after)}`),
+    tile("Flips", decided ? percent(flips / decided) : "–", "approved though the policy held them"),
+    tile("Agreement", kappa === null ? "–" : kappa.toFixed(2), kappa === null ? "too few shared items" : "Fleiss’ kappa"),
+    tile("Audit misses", misses.share === null ? "–" : percent(misses.share, 1), misses.total ? `${misses.count} of ${misses.total} passed images` : "no image audited yet"));
+}
+
+function charts({ hours }) {
+  const times = hours.map((hour) => Date.parse(hour.hour) / 1000);
+  const values = (pick) => hours.map(pick);
+  let waiting = 0;
+  const behind = values((hour) => (waiting += hour.arrived - hour.approved - hour.rejected));
+  const lowest = Math.min(0, ...behind);
+  const share = values((hour) => (hour.approved + hour.rejected ? (100 * hour.flips) / (hour.approved + hour.rejected) : null));
+  const panel = (title, text, chart) => h("section.panel", null, h("div", null, h("h2", null, title), h("p.soft", null, text)), chart);
+  return h("div.pair", null,
+    panel("Volume", "Images that came, each hour.", timeChart("Images that came each hour", times, [{ label: "came", tone: "--accent", bars: true, values: values((hour) => hour.arrived) }])),
+    panel("Decisions", "Settled each hour.", timeChart("Items settled each hour", times, [{ label: "approved", tone: "--a5", values: values((hour) => hour.approved), fill: true }, { label: "rejected", tone: "--a1", values: values((hour) => hour.rejected), fill: true }])),
+    panel("Lag", "How the heap of waiting images grew and shrank.", timeChart("Change of what waits", times, [{ label: "waiting, against the beginning", tone: "--a2", values: behind.map((value) => value - lowest), fill: true }])),
+    panel("Flips", "Share of settled images where people overruled the policy’s doubt.", timeChart("Share of flips", times, [{ label: "flips", tone: "--a3", bars: true, values: share }], { format: (value) => `${Math.round(value)} %` })));
+}
+
+function quality({ agreement, fleiss_kappa: kappa, audit_misses: misses }) {
+  return h("div.pair", null,
+    h("section.panel", null, h("div", null, h("h2", null, "Audit"), h("p.soft", null, "A sample of images that had passed is looked at too. This share should have been held back.")), misses.total ? interval(misses) : h("p.soft", null, "No audited image was settled yet.")),
+    h("section.panel", null, h("div", null, h("h2", null, "Agreement"), h("p.soft", null, `Cohen’s kappa of each two; 1 is perfect, 0 is chance.${kappa === null ? "" : ` All together (Fleiss): ${kappa.toFixed(2)}.`}`)),
+      agreement.length ? h("div.scroll", null, matrix(agreement)) : h("p.soft", null, "No two reviewers judged enough of the same images yet.")));
+}
+
+function interval({ share, low, high, count, total }) {
+  const most = Math.max(0.05, high * 1.25);
+  const at = (value) => `${(100 * value) / most}%`;
+  return h("div", null,
+    h("div.interval", { role: "img", "aria-label": `${percent(share, 1)}, between ${percent(low, 1)} and ${percent(high, 1)}` }, h("div.track"), h("div.range", { style: { left: at(low), width: at(high - low) } }), h("div.point", { style: { left: at(share) } })),
+    h("p", null, h("b", null, percent(share, 1)), ` missed (${count} of ${total}); between ${percent(low, 1)} and ${percent(high, 1)} with 95 % confidence`));
+}
+
+function matrix(agreement) {
+  const names = [...new Set(agreement.flatMap((pair) => [pair.first, pair.second]))].sort();
+  const kappa = (a, b) => agreement.find((pair) => (pair.first === a && pair.second === b) || (pair.first === b && pair.second === a))?.kappa;
+  return h("table.matrix", null, h("thead", null, h("tr", null, h("th"), names.map((name) => h("th", { scope: "col" }, name)))),
+    h("tbody", null, names.map((row) => h("tr", null, h("th", { scope: "row" }, row), names.map((column) => h("td", null, row === column ? "·" : kappa(row, column)?.toFixed(2) ?? "–"))))));
+}
+
+function reviewers(people) {
+  const share = (value) => (value.total ? `${percent(value.share)} of ${value.total}` : "–");
+  const heads = ["Reviewer", "Approved", "Rejected", "Skipped", "Escalated", "Undone", "Each", "Test items right", "With the majority"];
+  return h("section.panel", null, h("h2", null, "Reviewers"),
+    people.length === 0 ? h("p.soft", null, "Nobody has decided in this time.") :
+      h("div.scroll", null, h("table", null, h("thead", null, h("tr", null, heads.map((title, index) => h("th", { scope: "col", class: index ? "number" : "" }, title)))),
+        h("tbody", null, people.map((person) => h("tr", null, h("th", { scope: "row" }, person.reviewer),
+          [person.approved, person.rejected, person.skipped, person.escalated, person.undone, person.seconds_per_item === null ? "–" : `${person.seconds_per_item.toFixed(1)} s`, share(person.gold), share(person.majority)].map((value) => h("td.number", null, String(value)))))))));
+}
+
+function waiting(queues) {
+  const heads = ["Queue", "Waiting", "With reviewers", "Escalated", "On hold", "Overdue", "Oldest"];
+  return h("section.panel", null, h("h2", null, "Queues"), queues.length === 0 ? h("p.soft", null, "No queue yet.") :
+    h("div.scroll", null, h("table", null, h("thead", null, h("tr", null, heads.map((title, index) => h("th", { scope: "col", class: index ? "number" : "" }, title)))),
+      h("tbody", null, queues.map((queue) => h("tr", null, h("th", { scope: "row" }, queue.name), [queue.open, queue.leased, queue.escalated, queue.held, queue.overdue, queue.oldest_at ? ago(queue.oldest_at) : "–"].map((value) => h("td.number", null, String(value)))))))));
+}

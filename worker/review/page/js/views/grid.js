@@ -1,0 +1,246 @@
+/** Many images at once: choose, then decide for all of them. */
+
+import { post } from "../parts/api.js";
+import { button, h, icon, replace } from "../parts/dom.js";
+import { setKeys } from "../parts/keys.js";
+import { announce, complain, toast } from "../parts/messages.js";
+import { described, picture } from "../parts/pictures.js";
+import { prefer, preference } from "../parts/preferences.js";
+import { held, Shelf } from "../parts/shelf.js";
+import { count, grade } from "../parts/words.js";
+
+const TILES = 24;
+const DONE = { approve: "approved", reject: "rejected" };
+
+export async function show(main, context, queue) {
+  await context.bar.refresh();
+  const name = queue ?? context.queue;
+  if (!name) {
+    replace(main, h("div.empty", null, h("h1", null, "Nothing has come yet"), h("p.soft", null, "Queues appear here when the gate holds images back.")));
+    return () => {};
+  }
+  const grid = new Grid(main, context, name);
+  await grid.fill();
+  return () => grid.leave();
+}
+
+class Grid {
+  #main; #context; #shelf; #busy = false; #last = null; #dismissUndo = () => {};
+  #chosen = new Set(); #tiles = new Map(); #anchor = null;
+  #blur = preference("blur", false); #grey = preference("grey", false);
+  #list = h("div.tiles", { role: "listbox", "aria-multiselectable": "true", "aria-label": "Images to review" });
+  #status = h("p", { role: "status" }); #buttons; #blurButton;
+
+  constructor(main, context, queue) {
+    this.#main = main;
+    this.#context = context;
+    this.#shelf = new Shelf(queue, TILES, context.about.lease_seconds);
+    this.#shelf.addEventListener("lost", ({ detail }) => {
+      this.#drop(detail.lease.item_id);
+      toast("An image is no longer yours: its lease ran out", { bad: true });
+    });
+    this.#buttons = [
+      button("Approve", { key: "A", iconName: "check", kind: "approve", onclick: () => this.#decide("approve") }),
+      button("Reject", { key: "R", iconName: "cross", kind: "reject", onclick: () => this.#decide("reject") }),
+    ];
+    this.#blurButton = button("Blur", { key: "B", iconName: "blur", "aria-pressed": String(this.#blur), onclick: () => this.#toggleBlur() });
+    replace(main, h("div.grid-page", null,
+      h("div.grid-head", null, this.#status, h("span.space"), button("Choose all", { key: "C", onclick: () => this.#chooseAll() }), this.#blurButton),
+      this.#list,
+      h("div.actions", { role: "toolbar", "aria-label": "Decide" }, this.#buttons, h("span.space"), button("Fetch more", { key: "F", onclick: () => this.fill() }))));
+    setKeys([
+      { title: "Choose", keys: [
+        { key: "ArrowRight", label: "Move", also: ["ArrowLeft", "ArrowUp", "ArrowDown"], repeats: true, run: (event) => this.#move(event.key) },
+        { key: " ", label: "Choose, or not", also: ["x"], run: () => this.#toggle(this.#focused()) },
+        { key: "c", label: "Choose all or none", run: () => this.#chooseAll() },
+        { key: "Escape", label: "Choose none", run: () => this.#choose([]) },
+      ] },
+      { title: "Decide for the chosen, or the one in focus", keys: [
+        { key: "a", label: "Approve", run: () => this.#decide("approve") },
+        { key: "r", label: "Reject", run: () => this.#decide("reject") },
+        { key: "u", label: "Undo", run: () => this.#undo() },
+        { key: "f", label: "Fetch more", run: () => this.fill() },
+      ] },
+      { title: "Look", keys: [
+        { key: "b", label: "Blur on and off", run: () => this.#toggleBlur() },
+        { key: "g", label: "Grey on and off", run: () => this.#toggleGrey() },
+      ] },
+    ]);
+  }
+
+  async fill() {
+    try {
+      await this.#shelf.fill();
+    } catch (error) {
+      complain(error);
+    }
+    this.#draw();
+  }
+
+  leave() {
+    this.#dismissUndo();
+    this.#shelf.close();
+  }
+
+  #draw() {
+    const leases = this.#shelf.leases;
+    const order = leases.map((lease) => lease.item_id);
+    for (const id of this.#tiles.keys()) if (!order.includes(id)) this.#drop(id);
+    for (const lease of leases) if (!this.#tiles.has(lease.item_id)) this.#tiles.set(lease.item_id, this.#tile(lease));
+    if (!order.length) {
+      replace(this.#list, h("div.empty", { style: { "grid-column": "1 / -1" } }, h("div.mark", null, icon("check")), h("h1", null, "All clear"), h("p.soft", null, `Nothing waits for you in “${this.#shelf.queue}”.`)));
+    } else {
+      replace(this.#list, order.map((id) => this.#tiles.get(id)));
+      if (!this.#list.contains(document.activeElement)) this.#focus(this.#list.firstElementChild);
+    }
+    this.#tell();
+  }
+
+  #tile(lease) {
+    const item = lease.items[0];
+    const quality = item.scores?.quality;
+    const view = h("span.picture");
+    const tile = h("button.tile", { type: "button", role: "option", "aria-selected": "false", tabindex: "-1", "data-item": lease.item_id, "aria-label": described(item), class: this.#grey ? "grey" : "",
+      onclick: (event) => { event.shiftKey ? this.#range(tile) : this.#toggle(tile); }, onfocus: () => this.#rove(tile) },
+      view,
+      h("span.check", { "aria-hidden": "true" }, icon("check")),
+      h("span.text", null,
+        h("span.top", null, h("b", null, quality ? quality.toFixed(2) : "–"), h("span.badge.review", null, quality ? grade(quality) : item.failure?.reason.replaceAll("_", " ") ?? item.rule)),
+        h("span.line", null, item.prompt ?? item.generator ?? item.place ?? ""),
+        lease.items.length > 1 && h("span.line", null, `${count(lease.items.length - 1, "near duplicate")} with it`)));
+    this.#fillPicture(view, item);
+    return tile;
+  }
+
+  #fillPicture(view, item) {
+    const none = () => replace(view, icon("broken"));
+    if (!item.image) return none();
+    return replace(view, picture(this.#blur ? item.image.blurred : item.image.thumbnail, "", { onmissing: none }));
+  }
+
+  #drop(id) {
+    this.#tiles.get(id)?.remove();
+    this.#tiles.delete(id);
+    this.#chosen.delete(id);
+    this.#tell();
+  }
+
+  // -- choosing ------------------------------------------------------------------------------------------------------
+
+  #focused() {
+    return document.activeElement?.closest?.(".tile") ?? this.#list.querySelector(".tile");
+  }
+
+  #focus(tile) {
+    if (tile?.classList.contains("tile")) tile.focus({ preventScroll: false });
+  }
+
+  #rove(tile) {
+    for (const each of this.#tiles.values()) each.tabIndex = each === tile ? 0 : -1;
+  }
+
+  #move(key) {
+    const tiles = [...this.#list.querySelectorAll(".tile")];
+    const at = tiles.indexOf(this.#focused());
+    const top = tiles[0]?.offsetTop;
+    const columns = tiles.filter((tile) => tile.offsetTop === top).length || 1;
+    const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[key];
+    this.#focus(tiles[Math.min(tiles.length - 1, Math.max(0, at + step))]);
+  }
+
+  #toggle(tile) {
+    if (!tile) return;
+    const id = tile.dataset.item;
+    const next = new Set(this.#chosen);
+    if (!next.delete(id)) next.add(id);
+    this.#anchor = tile;
+    this.#choose(next);
+    this.#focus(tile);
+  }
+
+  #range(tile) {
+    const tiles = [...this.#list.querySelectorAll(".tile")];
+    const [from, to] = [tiles.indexOf(this.#anchor ?? tile), tiles.indexOf(tile)].sort((a, b) => a - b);
+    this.#choose([...this.#chosen, ...tiles.slice(Math.max(0, from), to + 1).map((each) => each.dataset.item)]);
+  }
+
+  #chooseAll() {
+    this.#choose(this.#chosen.size === this.#tiles.size ? [] : this.#tiles.keys());
+  }
+
+  #choose(ids) {
+    this.#chosen = new Set(ids);
+    for (const [id, tile] of this.#tiles) tile.setAttribute("aria-selected", String(this.#chosen.has(id)));
+    this.#tell();
+  }
+
+  #tell() {
+    replace(this.#status, h("b", null, count(this.#tiles.size, "image")), ` in “${this.#shelf.queue}”`, this.#chosen.size > 0 && ` · ${this.#chosen.size} chosen`);
+    for (const each of this.#buttons) each.disabled = this.#busy || !this.#tiles.size;
+  }
+
+  // -- deciding ------------------------------------------------------------------------------------------------------
+
+  async #decide(outcome) {
+    const focused = this.#focused()?.dataset.item;
+    const ids = this.#chosen.size ? [...this.#chosen] : [focused].filter(Boolean);
+    const leases = this.#shelf.leases.filter((lease) => ids.includes(lease.item_id));
+    if (!leases.length || this.#busy) return;
+    this.#busy = true;
+    this.#tell();
+    const decisions = leases.map((lease) => ({ decision_id: crypto.randomUUID(), ...held(lease), outcome }));
+    try {
+      // Sent again under the same ids when the answer was lost, which changes nothing.
+      const answers = await post("/v1/decisions/bulk", { decisions });
+      const refused = answers.filter((answer) => answer.refused);
+      for (const { item_id: id } of answers) {
+        this.#shelf.remove(id);
+        this.#drop(id);
+      }
+      const good = answers.filter((answer) => answer.decided);
+      const images = good.reduce((sum, answer) => sum + answer.decided.item_ids.length, 0);
+      this.#last = { at: performance.now(), ids: good.map((answer) => answer.decided.decision_id) };
+      if (good.length) this.#offerUndo(`${count(images, "image")} ${DONE[outcome]}`);
+      if (refused.length) toast(`${count(refused.length, "image")} did not count: ${refused[0].refused.detail}`, { bad: true, seconds: 12 });
+      announce(`${good.length} ${DONE[outcome]}`);
+    } catch (error) {
+      complain(error);
+    } finally {
+      this.#busy = false;
+    }
+    if (this.#tiles.size < TILES / 2) await this.fill();
+    else this.#draw();
+  }
+
+  #offerUndo(text) {
+    this.#dismissUndo();
+    this.#dismissUndo = toast(text, { seconds: this.#context.about.undo_seconds, timer: true, action: { label: "Undo", key: "U", run: () => this.#undo() } });
+  }
+
+  async #undo() {
+    const last = this.#last;
+    if (!last || performance.now() - last.at > 1000 * this.#context.about.undo_seconds) return toast("There is nothing to undo");
+    this.#last = null;
+    this.#dismissUndo();
+    const taken = await Promise.allSettled(last.ids.map((id) => post(`/v1/decisions/${id}/undo`)));
+    for (const result of taken.reverse()) {
+      if (result.status === "fulfilled") this.#shelf.putFirst(result.value);
+      else complain(result.reason);
+    }
+    this.#draw();
+    return toast(`${count(taken.filter((result) => result.status === "fulfilled").length, "decision")} taken back`);
+  }
+
+  #toggleBlur() {
+    this.#blur = !this.#blur;
+    prefer("blur", this.#blur);
+    this.#blurButton.setAttribute("aria-pressed", String(this.#blur));
+    for (const lease of this.#shelf.leases) this.#fillPicture(this.#tiles.get(lease.item_id).querySelector(".picture"), lease.items[0]);
+  }
+
+  #toggleGrey() {
+    this.#grey = !this.#grey;
+    prefer("grey", this.#grey);
+    for (const tile of this.#tiles.values()) tile.classList.toggle("grey", this.#grey);
+  }
+}

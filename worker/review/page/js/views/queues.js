@@ -1,0 +1,33 @@
+/** All queues at a glance. */
+
+import { h, icon, replace } from "../parts/dom.js";
+import { onQuietDesk } from "../parts/live.js";
+import { roleIncludes } from "../parts/roles.js";
+import { ago, count } from "../parts/words.js";
+
+export async function show(main, context) {
+  const cards = h("div.cards");
+  replace(main, h("div.page", null, h("header", null, h("div", null, h("h1", null, "Queues"), h("p", null, "What the gate held back, and who is at it."))), cards));
+  const draw = async () => {
+    const queues = await context.bar.refresh();
+    replace(cards, queues.length ? queues.map((queue) => card(queue, context)) : h("div.empty", null, h("div.mark", null, icon("check")), h("h2", null, "No queue yet"), h("p.soft", null, "Queues appear when the policy sends the first image to one.")));
+  };
+  await draw();
+  const again = () => draw().catch(() => {});
+  const forget = onQuietDesk(again);
+  const timer = setInterval(again, 15_000);
+  return () => { forget(); clearInterval(timer); };
+}
+
+function card(queue, context) {
+  const name = encodeURIComponent(queue.name);
+  const fact = (title, value) => h("div", null, h("dt", null, title), h("dd", null, value));
+  return h("section.panel.queue", { "aria-label": queue.name },
+    h("div.head", null, h("h2", null, queue.name), queue.overdue > 0 ? h("span.badge.reject", null, `${queue.overdue} overdue`) : h("span.badge.pass", null, "in time")),
+    h("div.count", null, queue.open.toLocaleString("en"), " ", h("small", null, queue.open === 1 ? "image waits" : "images wait")),
+    h("dl", null, fact("With reviewers", String(queue.leased)), fact("Escalated", String(queue.escalated)), fact("On hold", String(queue.held)),
+      fact("Oldest", queue.oldest_at ? ago(queue.oldest_at) : "–"), fact("Assigned", String(queue.assigned)), fact("Votes", queue.votes > 1 ? `${queue.agree} of ${queue.votes}` : "one")),
+    roleIncludes(context.me.role, "reviewer") && h("div.buttons", null,
+      h("a.button.primary", { href: `#/review/${name}` }, "Review"), h("a.button", { href: `#/grid/${name}` }, "Grid"),
+      queue.escalated > 0 && roleIncludes(context.me.role, "lead") && h("a.button", { href: `#/review/${name}/escalated`, title: count(queue.escalated, "escalated image") }, "Escalated")));
+}

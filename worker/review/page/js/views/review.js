@@ -1,0 +1,383 @@
+/** One image at a time, by keyboard. */
+
+import { isReachable, post, Unreachable, watchConnection } from "../parts/api.js";
+import { button, h, icon, replace } from "../parts/dom.js";
+import { duplicates, itemPanel } from "../parts/item-panel.js";
+import { setKeys } from "../parts/keys.js";
+import { onDeskEvent } from "../parts/live.js";
+import { announce, complain, toast } from "../parts/messages.js";
+import { described, missing, picture, preload } from "../parts/pictures.js";
+import { prefer, preference } from "../parts/preferences.js";
+import { Shelf } from "../parts/shelf.js";
+import { count } from "../parts/words.js";
+
+const AHEAD = 4;
+const AWAY_MINUTES = 10;
+/** Without a key or a click for so long, the items are given back for others. */
+const LOOK_AGAIN = 10_000;
+const PAN = 120;
+const DONE = { approve: "Approved", reject: "Rejected" };
+
+export async function show(main, context, queue, special) {
+  await context.bar.refresh();
+  const name = queue ?? context.queue;
+  if (!name) return nothingYet(main, context);
+  const view = new Review(main, context, name, special === "escalated");
+  await view.begin();
+  return () => view.leave();
+}
+
+function nothingYet(main, context) {
+  replace(main, h("div.empty", null, h("div.mark", null, icon("image")), h("h1", null, "Nothing has come yet"), h("p.soft", null, "When the gate holds an image back, its queue appears here by itself.")));
+  const timer = setInterval(async () => {
+    await context.bar.refresh().catch(() => {});
+    if (context.queue) location.hash = `#/review/${encodeURIComponent(context.queue)}`;
+  }, 2000);
+  return () => clearInterval(timer);
+}
+
+class Review {
+  #main; #context; #shelf; #listeners = []; #timers = [];
+  #lease = null; #shownAt = 0; #labels = new Set(); #native = false; #away = false;
+  #blur = preference("blur", false); #grey = preference("grey", false);
+  #decided = 0; #seconds = []; #last = null; #dismissUndo = () => {};
+  #frame = h("div.frame", { tabindex: "-1" }); #side = h("aside.side", { "aria-label": "About this image" });
+  #tools; #actions; #pace = h("div.pace", { "aria-hidden": "true" }); #note; #reasons;
+
+  constructor(main, context, queue, escalated) {
+    this.#main = main;
+    this.#context = context;
+    this.#shelf = new Shelf(queue, AHEAD, context.about.lease_seconds, { escalated });
+    this.#build();
+    this.#keys();
+  }
+
+  async begin() {
+    this.#listen(this.#shelf, "lost", ({ detail }) => this.#lost(detail.lease));
+    this.#listen(this.#context.outbox, "sent", ({ detail }) => this.#sent(detail));
+    this.#listen(this.#context.outbox, "refused", ({ detail }) => this.#refused(detail));
+    this.#listen(this.#context.outbox, "change", () => this.#drawPace());
+    for (const kind of ["keydown", "pointerdown"]) this.#listen(document, kind, () => this.#awake());
+    this.#listeners.push(onDeskEvent((event) => { if (!this.#lease && event.queue === this.#shelf.queue) this.#next(); }));
+    this.#timers.push(setInterval(() => { if (!this.#lease && !this.#away) this.#next(); }, LOOK_AGAIN));
+    this.#listeners.push(watchConnection((reachable) => { if (reachable && !this.#away) this.#shelf.check().then(() => this.#next()); }));
+    this.#awake();
+    await this.#next();
+  }
+
+  leave() {
+    this.#listeners.forEach((forget) => forget());
+    this.#timers.forEach(clearInterval);
+    clearTimeout(this.#idle);
+    this.#dismissUndo();
+    this.#away = true;
+    const shelf = this.#shelf;
+    // A decision that is on its way still needs its lease; all others go back.
+    shelf.close();
+  }
+
+  #listen(target, kind, listener) {
+    target.addEventListener(kind, listener);
+    this.#listeners.push(() => target.removeEventListener(kind, listener));
+  }
+
+  // -- the page ------------------------------------------------------------------------------------------------------
+
+  #build() {
+    const tool = (label, iconName, key, pressed, onclick) => button(label, { key, iconName, kind: "plain", onclick, "aria-pressed": String(pressed) });
+    this.#tools = {
+      blur: tool("Blur", "blur", "B", this.#blur, () => this.#toggleBlur()),
+      grey: tool("Grey", "grey", "G", this.#grey, () => this.#toggleGrey()),
+      native: tool("1:1", "zoom", "Z", false, () => this.#toggleNative()),
+    };
+    const act = (label, iconName, key, kind, run) => button(label, { key, iconName, kind, onclick: run });
+    this.#actions = [
+      act("Approve", "check", "A", "approve", () => this.#decide("approve")),
+      act("Reject", "cross", "R", "reject", () => this.#decide("reject")),
+      act("Skip", "skip", "S", "", () => this.#pass("skip")),
+      act("Escalate", "up", "E", "", () => this.#pass("escalate")),
+      act("Hold", "pause", "H", "", () => this.#pass("hold")),
+    ];
+    this.#note = h("textarea", { rows: "2", maxlength: "4000", "aria-label": "Note for others", placeholder: "A note for others (N)" });
+    this.#reasons = this.#context.about.labels.map((label, index) => h("button.button", { type: "button", "aria-pressed": "false", onclick: () => this.#toggleLabel(label) }, h("kbd", { "aria-hidden": "true" }, String(index + 1)), label));
+    this.#pan();
+    replace(this.#main, h("div.desk", null,
+      h("section.stage", { "aria-label": "Image" }, this.#frame, h("div.tools", { role: "toolbar", "aria-label": "View" }, ...Object.values(this.#tools))),
+      this.#side,
+      h("div.actions", { role: "toolbar", "aria-label": "Decide" }, ...this.#actions, h("span.space"), this.#pace)));
+  }
+
+  #keys() {
+    const pan = (x, y) => () => { if (this.#native) this.#frame.scrollBy({ left: x, top: y }); };
+    setKeys([
+      { title: "Decide", keys: [
+        { key: "a", label: "Approve", run: () => this.#decide("approve") },
+        { key: "r", label: "Reject", run: () => this.#decide("reject") },
+        { key: "s", label: "Skip: somebody else's", run: () => this.#pass("skip") },
+        { key: "e", label: "Escalate to a lead", run: () => this.#pass("escalate") },
+        { key: "h", label: "Hold: set aside", run: () => this.#pass("hold") },
+        { key: "u", label: `Undo, for ${this.#context.about.undo_seconds} seconds`, run: () => this.#undo() },
+      ] },
+      { title: "Say why", keys: [
+        ...this.#context.about.labels.map((label, index) => ({ key: String(index + 1), label, run: () => this.#toggleLabel(label) })),
+        { key: "n", label: "Write a note (Esc leaves it)", run: () => this.#note.focus() },
+      ] },
+      { title: "Look", keys: [
+        { key: "b", label: "Blur on and off", run: () => this.#toggleBlur() },
+        { key: "g", label: "Grey on and off", run: () => this.#toggleGrey() },
+        { key: "z", label: "Native pixels", run: () => this.#toggleNative() },
+        { key: "ArrowLeft", label: "Move about in native pixels", also: ["ArrowUp", "ArrowDown", "ArrowRight"], repeats: true, run: (event) => pan(...{ ArrowLeft: [-PAN, 0], ArrowRight: [PAN, 0], ArrowUp: [0, -PAN], ArrowDown: [0, PAN] }[event.key])() },
+        { key: "p", label: "Part near duplicates", run: () => this.#split() },
+      ] },
+    ]);
+  }
+
+  /** Shows the item in front, at once; more are fetched behind it. */
+  async #next() {
+    if (this.#away) return;
+    if (this.#shelf.current !== this.#lease || !this.#lease) this.#draw(this.#shelf.current);
+    try {
+      await this.#shelf.fill();
+    } catch (error) {
+      complain(error);
+    }
+    if (this.#away) return;
+    if (!this.#lease) this.#draw(this.#shelf.current, true);
+    for (const { items } of this.#shelf.leases) preload(this.#address(items[0]));
+  }
+
+  #draw(lease, asked = false) {
+    const before = this.#lease;
+    this.#lease = lease;
+    this.#labels.clear();
+    this.#note.value = "";
+    this.#drawReasons();
+    this.#main.querySelector(".desk").toggleAttribute("data-empty", !lease);
+    for (const each of this.#actions) each.disabled = !lease;
+    this.#drawPace();
+    if (!lease) {
+      if (before || asked) this.#drawEmpty(asked);
+      return;
+    }
+    this.#shownAt = performance.now();
+    const item = lease.items[0];
+    this.#drawImage();
+    replace(this.#side, itemPanel(item, duplicates(lease, () => this.#split()), this.#drawWhy()));
+    this.#side.scrollTop = 0;
+    announce(described(item));
+  }
+
+  #drawWhy() {
+    return h("section.block", null, h("h3", null, "Your reasons"), h("div.reasons", null, this.#reasons), this.#note);
+  }
+
+  #drawEmpty(asked) {
+    replace(this.#side);
+    this.#frame.className = "frame";
+    if (!asked) return replace(this.#frame, h("div.spinner"));
+    announce("Nothing is waiting");
+    replace(this.#frame, h("div.empty", null, h("div.mark", null, icon("check")), h("h1", null, "All clear"),
+      h("p.soft", null, `Nothing waits for you in “${this.#shelf.queue}”. New images appear here by themselves.`), h("a.button", { href: "#/queues" }, "See the other queues")));
+  }
+
+  #address(item) {
+    return item.image && (this.#blur ? item.image.blurred : item.image.screen);
+  }
+
+  #drawImage() {
+    const item = this.#lease.items[0];
+    const native = this.#native && !this.#blur && item.image;
+    this.#frame.className = `frame${native ? " native" : ""}${this.#grey ? " grey" : ""}`;
+    this.#tools.blur.setAttribute("aria-pressed", String(this.#blur));
+    this.#tools.grey.setAttribute("aria-pressed", String(this.#grey));
+    this.#tools.native.setAttribute("aria-pressed", String(Boolean(native)));
+    if (!item.image) return replace(this.#frame, missing("There is no image", item.failure?.message ?? ""));
+    const onmissing = (title, detail) => { if (this.#lease?.items[0] === item) replace(this.#frame, missing(title, detail)); };
+    const image = picture(native ? item.image.native : this.#address(item), described(item), { onmissing, className: native ? "" : "fit" });
+    if (native) {
+      // One pixel of the image is one pixel of the screen, whatever the browser's zoom.
+      const size = () => {
+        image.style.width = `${image.naturalWidth / devicePixelRatio}px`;
+        this.#frame.scrollTo((this.#frame.scrollWidth - this.#frame.clientWidth) / 2, (this.#frame.scrollHeight - this.#frame.clientHeight) / 2);
+      };
+      if (image.complete) requestAnimationFrame(size);
+      else image.addEventListener("load", size, { once: true });
+    }
+    return replace(this.#frame, image);
+  }
+
+  #drawReasons() {
+    this.#context.about.labels.forEach((label, index) => this.#reasons[index].setAttribute("aria-pressed", String(this.#labels.has(label))));
+  }
+
+  #drawPace() {
+    const waiting = this.#context.outbox.size;
+    const middle = [...this.#seconds].sort((a, b) => a - b)[this.#seconds.length >> 1];
+    replace(this.#pace,
+      waiting > 0 && !isReachable() && h("span", null, h("b", null, String(waiting)), "to be sent"),
+      h("span", null, h("b", null, String(this.#decided)), "decided"),
+      middle !== undefined && h("span", null, h("b", null, `${middle.toFixed(1)} s`), "each"));
+  }
+
+  // -- what the keys do ----------------------------------------------------------------------------------------------
+
+  #decide(outcome) {
+    const lease = this.#lease;
+    if (!lease) return;
+    const seconds = Math.min(3600, (performance.now() - this.#shownAt) / 1000);
+    const decision = { decision_id: crypto.randomUUID(), item_id: lease.item_id, token: lease.token, outcome, labels: [...this.#labels], note: this.#note.value.trim() || null, seconds_spent: Math.round(seconds * 100) / 100 };
+    this.#shelf.remove(lease.item_id);
+    this.#decided += 1;
+    this.#seconds.push(seconds);
+    this.#last = { decision, lease, at: performance.now() };
+    this.#context.outbox.add(decision);
+    this.#offerUndo(outcome, lease.items.length);
+    this.#next();
+  }
+
+  #offerUndo(outcome, items) {
+    this.#dismissUndo();
+    const seconds = this.#context.about.undo_seconds;
+    const text = items > 1 ? `${DONE[outcome]} ${count(items, "image")}` : DONE[outcome];
+    this.#dismissUndo = toast(text, { seconds, timer: true, action: { label: "Undo", key: "U", run: () => this.#undo() } });
+  }
+
+  async #undo() {
+    const last = this.#last;
+    const outbox = this.#context.outbox;
+    if (!last || performance.now() - last.at > 1000 * this.#context.about.undo_seconds) {
+      toast("There is nothing to undo: only the last decision, and only for a few seconds");
+      return;
+    }
+    this.#last = null;
+    this.#dismissUndo();
+    try {
+      let lease = last.lease;
+      if (!outbox.withdraw(last.decision.decision_id)) {
+        await outbox.settled();
+        lease = await post(`/v1/decisions/${last.decision.decision_id}/undo`);
+      }
+      this.#decided = Math.max(0, this.#decided - 1);
+      this.#seconds.pop();
+      this.#shelf.putFirst(lease);
+      this.#draw(lease);
+      for (const label of last.decision.labels) this.#labels.add(label);
+      this.#note.value = last.decision.note ?? "";
+      this.#drawReasons();
+      toast("Taken back");
+    } catch (error) {
+      complain(error);
+      if (error instanceof Unreachable) toast("The connection is lost; it could not be taken back", { bad: true });
+    }
+  }
+
+  async #pass(what) {
+    const lease = this.#lease;
+    if (!lease) return;
+    const note = this.#note.value.trim() || null;
+    this.#shelf.remove(lease.item_id);
+    this.#next();
+    try {
+      if (what === "skip") await post("/v1/leases/skip", { item_id: lease.item_id, token: lease.token });
+      else await post(`/v1/items/${encodeURIComponent(lease.item_id)}/${what}`, { token: lease.token, note });
+      toast({ skip: "Left for somebody else", escalate: "Passed on to the leads", hold: "Set aside" }[what]);
+    } catch (error) {
+      if (error.kind === "lease-lost") return toast("That item was no longer yours", { bad: true });
+      complain(error);
+      this.#shelf.putFirst(lease);
+      this.#draw(lease);
+    }
+  }
+
+  async #split() {
+    const lease = this.#lease;
+    if (!lease || lease.items.length < 2) return;
+    try {
+      await post("/v1/clusters/split", { item_ids: lease.items.map((item) => item.item_id) });
+      lease.items = lease.items.slice(0, 1);
+      this.#draw(lease);
+      toast("Each is judged alone now");
+    } catch (error) {
+      complain(error);
+    }
+  }
+
+  #toggleLabel(label) {
+    if (!this.#lease) return;
+    if (!this.#labels.delete(label)) this.#labels.add(label);
+    this.#drawReasons();
+    announce(`${label} ${this.#labels.has(label) ? "on" : "off"}`);
+  }
+
+  #toggleBlur() {
+    this.#blur = !this.#blur;
+    prefer("blur", this.#blur);
+    this.#redraw("Blur", this.#blur);
+  }
+
+  #toggleGrey() {
+    this.#grey = !this.#grey;
+    prefer("grey", this.#grey);
+    this.#redraw("Grey", this.#grey);
+  }
+
+  #toggleNative() {
+    this.#native = !this.#native;
+    this.#redraw("Native pixels", this.#native);
+  }
+
+  #redraw(what, on) {
+    announce(`${what} ${on ? "on" : "off"}`);
+    for (const [name, set] of [["blur", this.#blur], ["grey", this.#grey], ["native", this.#native]]) this.#tools[name].setAttribute("aria-pressed", String(set));
+    if (this.#lease) this.#drawImage();
+  }
+
+  #pan() {
+    let from = null;
+    this.#frame.addEventListener("pointerdown", (event) => {
+      if (!this.#native) return;
+      from = [event.clientX + this.#frame.scrollLeft, event.clientY + this.#frame.scrollTop];
+      this.#frame.setPointerCapture(event.pointerId);
+    });
+    this.#frame.addEventListener("pointermove", (event) => { if (from) this.#frame.scrollTo(from[0] - event.clientX, from[1] - event.clientY); });
+    for (const end of ["pointerup", "pointercancel"]) this.#frame.addEventListener(end, () => { from = null; });
+  }
+
+  // -- what the desk says --------------------------------------------------------------------------------------------
+
+  #sent({ decision, answer }) {
+    if (answer.resolution === "escalate" && decision.decision_id === this.#last?.decision.decision_id) toast("The votes tie, so a lead decides");
+  }
+
+  #refused({ decision, error }) {
+    if (this.#last?.decision.decision_id === decision.decision_id) {
+      this.#last = null;
+      this.#dismissUndo();
+    }
+    this.#decided = Math.max(0, this.#decided - 1);
+    this.#drawPace();
+    const text = error.kind === "lease-lost" ? "Your last decision did not count: the lease had run out, and somebody else may have the image" : `Your last decision did not count: ${error.message}`;
+    toast(text, { bad: true, seconds: 12 });
+  }
+
+  #lost(lease) {
+    if (lease !== this.#lease) return;
+    toast("This image is no longer yours: its lease ran out", { bad: true });
+    this.#lease = null;
+    this.#next();
+  }
+
+  #idle = 0;
+
+  #awake() {
+    clearTimeout(this.#idle);
+    this.#idle = setTimeout(() => this.#goAway(), AWAY_MINUTES * 60_000);
+  }
+
+  #goAway() {
+    this.leave();
+    replace(this.#main, h("div.empty", null, h("div.mark", null, icon("clock")), h("h1", null, "You were away"),
+      h("p.soft", null, "Your images went back to the queue, so that others can go on."), button("Go on", { kind: "primary", onclick: () => dispatchEvent(new HashChangeEvent("hashchange")) })));
+  }
+}
+
