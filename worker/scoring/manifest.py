@@ -73,6 +73,21 @@ class Measurement(Part):
     srcc_within_generator: Annotated[float, Field(ge=-1, le=1)] | None = None
 
 
+class ParityLimits(Part):
+    """How far a compiled engine may stray from the reference on the golden set before it is refused.
+
+    Feature errors are in units of the tower's RMS, score errors on the scale of scores; `max_flips` is the share of
+    images that the policy would route elsewhere.
+    """
+
+    max_feature_error: Annotated[float, Field(gt=0)] = 0.5
+    mean_feature_error: Annotated[float, Field(gt=0)] = 0.02
+    max_score_error: Annotated[float, Field(gt=0)] = 0.1
+    mean_score_error: Annotated[float, Field(gt=0)] = 0.02
+    min_spearman: Annotated[float, Field(gt=0, le=1)] = 0.999
+    max_flips: Annotated[float, Field(ge=0, le=1)] = 0.02
+
+
 class ModelManifest(Part):
     """Identity, inputs, weights and provenance of a model: `sluice.model/1`."""
 
@@ -88,6 +103,8 @@ class ModelManifest(Part):
     license: str
     training_data: tuple[str, ...]
     quality: tuple[Measurement, ...] = ()
+    parity: ParityLimits | None = None
+    """What `sluice verify` holds engines to; absent: the defaults."""
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
@@ -113,9 +130,9 @@ class ModelManifest(Part):
     @property
     def digest(self) -> str:
         """Identity of the model: sha256 of this manifest as canonical JSON; the files' digests are in it."""
-        canonical = json.dumps(
-            self.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"), ensure_ascii=True
-        )
+        # Limits that are not there count for nothing, as in manifests from before there were any.
+        fields = self.model_dump(mode="json", by_alias=True, exclude={"parity"} if self.parity is None else None)
+        canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
 
     def tower(self, name: str) -> TowerSpec:

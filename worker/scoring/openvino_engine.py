@@ -28,15 +28,24 @@ class OpenVinoEngine:
     whose maps leave the caches. Safe to call from several threads; their batches share the cores.
     """
 
-    def __init__(self, model: Model, *, threads: int | None = None) -> None:
-        """`threads`: cores to use; absent: all that this process may use.
+    def __init__(
+        self,
+        model: Model,
+        *,
+        threads: int | None = None,
+        precision: str = PRECISION,
+        prebuilt: tuple[bytes, bytes] | None = None,
+    ) -> None:
+        """`threads`: cores to use; absent: all that this process may use. `precision`: what to compute in, `bf16` or
+        `f32`. `prebuilt`: the towers as OpenVINO's own graph and weights, in place of the model's; `sluice build` makes
+        such ones.
 
         Raises ManifestError for a graph that is not what the manifest says.
         """
         self._manifest = model.manifest
         core = ov.Core()
         try:
-            graph = core.read_model(model.graph)
+            graph = core.read_model(model.graph) if prebuilt is None else core.read_model(*prebuilt)
         except RuntimeError as error:
             raise ManifestError(f"{model.manifest.name}: OpenVINO cannot read the graph: {error}") from error
         _check_graph(graph, model.manifest)
@@ -48,7 +57,7 @@ class OpenVinoEngine:
             {
                 "NUM_STREAMS": streams,
                 "INFERENCE_NUM_THREADS": streams,
-                "INFERENCE_PRECISION_HINT": PRECISION if PRECISION.upper() in _capabilities(core) else "f32",
+                "INFERENCE_PRECISION_HINT": precision if precision.upper() in _capabilities(core) else "f32",
             },
         )
         self._requests: SimpleQueue[ov.InferRequest] = SimpleQueue()

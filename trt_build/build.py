@@ -1,0 +1,168 @@
+"""Builds engines into a model repository, one after the other, each published as soon as it is done."""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Literal
+
+from trt_build.compile import BuildCancelled, Compiled, Compiler, Options
+from trt_build.errors import BuildError
+from trt_build.graph import Precision, prepare_graph
+from trt_build.reports import BuildReport, LayerReport, render
+from worker.scoring.cuda_device import CudaDevice
+from worker.scoring.engine_record import EngineMismatch, EngineRecord, Target, TensorRtBackend
+from worker.scoring.manifest import FileSpec
+from worker.scoring.model import Model
+from worker.scoring.repository import Repository, Version
+from worker.scoring.stores import RepositoryError
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one target: an engine `built` now, one `kept` from before, or a failure and why."""
+
+    target: Target
+    status: Literal["built", "kept", "failed"]
+    record: EngineRecord | None = None
+    problem: str = ""
+
+
+Progress = Callable[[Target, str, int, int], bool]
+"""Called with a target, a phase of its build, steps done and steps in all; false stops."""
+
+
+class EngineBuilder:
+    """Builds a model's TensorRT engines into a repository that has the model. `now`: the time, for the records."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        version: Version,
+        model: Model,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._repository = repository
+        self._version = version
+        self._model = model
+        self._now = now
+
+    def build(
+        self,
+        backend: TensorRtBackend,
+        precision: Precision,
+        compute_capabilities: Sequence[str],
+        options: Options,
+        *,
+        rebuild: bool = False,
+        progress: Progress = lambda _target, _phase, _done, _steps: True,
+    ) -> Iterator[Outcome]:
+        """Builds an engine for each compute capability; none given: for this machine's GPU.
+
+        An engine that is there already, whole and of the same making, is kept. One of another making is refused unless
+        `rebuild`. What fails does not stop the others. Raises BindingMissing, BuildError for a graph that no engine can
+        be made of, NoDevice where a GPU is needed, and RepositoryError.
+        """
+        compiler = Compiler(backend)
+        graph = prepare_graph(self._model.graph, precision)
+        targets = [
+            Target(backend=backend, compute_capability=capability, precision=precision)
+            for capability in self._capabilities(compiler, backend, compute_capabilities)
+        ]
+        for target in targets:
+            try:
+                kept = self._kept(target, compiler.version, options, rebuild)
+                if kept is not None:
+                    yield Outcome(target, "kept", kept)
+                    continue
+                yield Outcome(target, "built", self._build(compiler, graph, target, options, progress))
+            except BuildCancelled:
+                raise
+            except (BuildError, EngineMismatch) as error:
+                yield Outcome(target, "failed", problem=str(error))
+
+    def _capabilities(self, compiler: Compiler, backend: str, wanted: Sequence[str]) -> Sequence[str]:
+        if compiler.compute_capabilities() is not None and wanted:
+            return wanted
+        here = CudaDevice().compute_capability
+        if wanted and list(wanted) != [here]:
+            raise BuildError(
+                f"{backend} builds for the GPU of this machine only, which has compute capability {here}; run it on a "
+                "machine with the other GPU, or use --backend tensorrt-rtx, which needs none"
+            )
+        return [here]
+
+    def _kept(self, target: Target, backend_version: str, options: Options, rebuild: bool) -> EngineRecord | None:
+        """The engine that is there, when there is nothing to build."""
+        record = self._repository.engine(self._version, target)
+        if record is None or rebuild:
+            return None
+        record.check(model=self._model.manifest.digest, backend_version=backend_version)
+        differs = [
+            f"{name} was {before}, now {wanted}"
+            for name, before, wanted in (
+                ("profile", _sizes(record), _sizes(options)),
+                ("version_compatible", record.version_compatible, options.version_compatible),
+                ("hardware_compatibility", record.hardware_compatibility, options.hardware_compatibility),
+            )
+            if before != wanted
+        ]
+        if differs:
+            raise EngineMismatch(
+                f"engine {target.name} is there with other options: {'; '.join(differs)}; use --rebuild"
+            )
+        try:
+            self._repository.engine_files(self._version, record)
+        except RepositoryError:
+            return None  # broken off or damaged: build it again
+        return record
+
+    def _build(
+        self, compiler: Compiler, graph: bytes, target: Target, options: Options, progress: Progress
+    ) -> EngineRecord:
+        cache_name = re.sub(r"[^\w.-]", "_", f"{target.name}-{compiler.version}.timings")
+        built = compiler.compile(
+            graph,
+            replace(options, compute_capability=target.compute_capability),
+            timing_cache=self._repository.read_cache(cache_name),
+            report=lambda phase, done, steps: progress(target, phase, done, steps),
+        )
+        if built.timing_cache is not None:
+            self._repository.write_cache(cache_name, built.timing_cache)
+        record = self._record(built, target, options)
+        report = BuildReport(
+            record=record,
+            layers_of=built.source,
+            layers=tuple(
+                LayerReport(name=layer.name, kind=layer.kind, precision=layer.precision, shapes=layer.shapes)
+                for layer in built.layers
+            ),
+            device_memory_bytes=built.device_memory_bytes,
+        )
+        write = self._repository.write_report
+        write(self._version, target, "build.json", report.model_dump_json(by_alias=True, indent=2) + "\n")
+        write(self._version, target, "build.html", render("build.html.j2", report=report))
+        self._repository.publish_engine(self._version, record, {record.files[0].path: built.engine})
+        return record
+
+    def _record(self, built: Compiled, target: Target, options: Options) -> EngineRecord:
+        digest = hashlib.sha256(built.engine).hexdigest()
+        return EngineRecord(
+            schema="sluice.engine/1",
+            target=target,
+            backend_version=built.version,
+            model=self._model.manifest.digest,
+            profile=options.profile,
+            version_compatible=options.version_compatible,
+            hardware_compatibility=options.hardware_compatibility,
+            files=(FileSpec(path=f"{digest}.engine", sha256=digest),),
+            bytes=len(built.engine),
+            built_at=self._now(),
+            build_seconds=round(built.seconds, 3),
+        )
+
+
+def _sizes(of: EngineRecord | Options) -> str:
+    return f"{of.profile.smallest}:{of.profile.best}:{of.profile.largest}"

@@ -1,0 +1,53 @@
+"""Reports on builds and comparisons: JSON for programs, one HTML page that needs nothing beside it for people."""
+
+from collections import Counter
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from pydantic import BaseModel, ConfigDict
+
+from worker.scoring.engine_record import EngineRecord
+
+
+class LayerReport(BaseModel):
+    """One layer of an engine; `precision` is the type of its outputs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    kind: str
+    precision: str
+    shapes: tuple[str, ...]
+
+
+class BuildReport(BaseModel):
+    """What was built: `sluice.build-report/1`.
+
+    `layers_of` says whose layers are listed: the `engine`'s own, after fusion, or, where the machine that built it
+    could not load it, the `network`'s that it was made of. `device_memory_bytes` is what one execution context wants
+    besides the weights; null where the engine could not be loaded.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_: str = "sluice.build-report/1"
+    record: EngineRecord
+    layers_of: str
+    layers: tuple[LayerReport, ...]
+    device_memory_bytes: int | None
+
+    @property
+    def precisions(self) -> list[tuple[str, int]]:
+        """How many layers give which type, the most frequent first."""
+        return Counter(layer.precision or "none" for layer in self.layers).most_common()
+
+
+def render(template: str, **values: object) -> str:
+    """A page from trt_build/templates. Everything that came from outside is escaped."""
+    environment = Environment(
+        loader=PackageLoader("trt_build", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**values)
