@@ -29,11 +29,15 @@ EXIT_CODES = {
     "worker.model.clip.checkpoint.CheckpointError": USAGE,
     "worker.model.clip.export.ExportError": USAGE,
     "worker.model.clip.towers.WeightsError": USAGE,
+    "worker.scoring.tensorrt_binding.BindingMissing": USAGE,
+    "trt_build.errors.BuildError": FAILED,
     "worker.cli.errors.CommandFailed": FAILED,
     "worker.demo.errors.DemoFailed": FAILED,
     "worker.intake.log.LogError": FAILED,
     "worker.intake.topics.TopicsError": FAILED,
     "worker.scoring.engine.EngineError": FAILED,
+    "worker.scoring.engine_record.EngineMismatch": FAILED,
+    "worker.scoring.stores.RepositoryError": FAILED,
     "worker.telemetry.server.TelemetryServerError": FAILED,
 }
 """By name: an error's module is loaded when it is raised, and a command should load no more than it needs."""

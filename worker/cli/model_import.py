@@ -1,13 +1,13 @@
 """`sluice model import` and `sluice model new`: models on CLIP's towers."""
 
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated
 
 import typer
 
 from worker.cli import console
 from worker.cli.errors import UsageError
+from worker.cli.examples import extra
 from worker.scoring.manifest import MANIFEST_NAME
 
 ToOption = Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder for the model; it must not hold one yet.")]
@@ -16,7 +16,6 @@ FineOption = Annotated[str, typer.Option("--fine", metavar="NAME", help="open_cl
 LicenseOption = Annotated[str, typer.Option("--license", help="Under which the weights may be used.")]
 
 COARSE, FINE = "ViT-B-32-quickgelu", "ViT-B-16-quickgelu"
-NEEDS_TRAIN = "needs PyTorch and open_clip: pip install 'sluice[train]'"
 
 
 def import_checkpoint(
@@ -41,14 +40,10 @@ def import_checkpoint(
     Exit code: 0, or 2 when the checkpoint is not what it should be.
     """
     _refuse_occupied(to)
-    clip = _clip()
-    try:
-        network = clip.load_checkpoint(checkpoint, clip.Encoder(coarse), clip.Encoder(fine), text_weights=text_weights)
-        manifest = clip.export_model(
-            network, to, version=version, license=license_, training_data=tuple(trained_on or ())
-        )
-    except (clip.CheckpointError, clip.ExportError, clip.WeightsError) as error:
-        raise UsageError(str(error)) from error
+    with extra("train"):
+        from worker.model.clip import Encoder, export_model, load_checkpoint
+    network = load_checkpoint(checkpoint, Encoder(coarse), Encoder(fine), text_weights=text_weights)
+    manifest = export_model(network, to, version=version, license=license_, training_data=tuple(trained_on or ()))
     if network.prompt_head is not None:
         console.err.print("the prompt head is left out: serving has no graph for it yet")
     console.out.print(
@@ -74,12 +69,10 @@ def new_model(
     Exit code: 0, or 2 when weights cannot be had; the message says how to bring them by hand.
     """
     _refuse_occupied(to)
-    clip = _clip()
-    try:
-        network = clip.build_network(clip.Encoder(coarse, coarse_weights), clip.Encoder(fine, fine_weights), seed=seed)
-        manifest = clip.export_model(network, to, version="untrained", license=license_, training_data=())
-    except (clip.ExportError, clip.WeightsError) as error:
-        raise UsageError(str(error)) from error
+    with extra("train"):
+        from worker.model.clip import Encoder, build_network, export_model
+    network = build_network(Encoder(coarse, coarse_weights), Encoder(fine, fine_weights), seed=seed)
+    manifest = export_model(network, to, version="untrained", license=license_, training_data=())
     console.out.print(
         f"wrote {to}: {manifest.name} {manifest.version}, {manifest.digest}", markup=False, soft_wrap=True
     )
@@ -94,11 +87,3 @@ def register(app: typer.Typer) -> None:
 def _refuse_occupied(folder: Path) -> None:
     if (folder / MANIFEST_NAME).exists():
         raise UsageError(f"{folder}: holds a model already; name another folder")
-
-
-def _clip() -> ModuleType:
-    try:
-        from worker.model import clip
-    except ImportError as error:
-        raise UsageError(f"{NEEDS_TRAIN} ({error})") from error
-    return clip

@@ -134,7 +134,8 @@ def export_towers(towers: Mapping[str, ImageTower], views: Mapping[str, str]) ->
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
     assert program is not None  # with dynamo=True it is one  # noqa: S101
-    return program.model_proto.SerializeToString(deterministic=True)
+    graph: bytes = program.model_proto.SerializeToString(deterministic=True)
+    return graph
 
 
 def _write(file: Path, data: bytes) -> FileSpec:

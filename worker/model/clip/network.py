@@ -69,8 +69,8 @@ class TemplateHead(nn.Module):
 class PromptHead(nn.Module):
     """A score of an image beside its prompt: w_o(GELU(W_1 z') + W_2 z') with z' = z + alpha attention(z → tokens).
 
-    The attention has 8 heads, alpha starts at 0. One head is trained for quality, another for correspondence. `tokens`: how
-    many features a token has; `hidden`: width of W_1 and W_2.
+    The attention has 8 heads, alpha starts at 0. One head is trained for quality, another for correspondence. `tokens`:
+    how many features a token has; `hidden`: width of W_1 and W_2.
     """
 
     def __init__(self, fused: int, tokens: int, hidden: int) -> None:

@@ -1,0 +1,129 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("scipy")
+
+from worker.model.data import DataError
+from worker.model.evaluation.datasets import Scale, read_examples
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a.png", "b.png", "c.png", "d.png"):
+        Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / name)
+    return tmp_path
+
+
+def table(folder: Path, text: str) -> Path:
+    file = folder / "mine.csv"
+    file.write_text(text)
+    return file
+
+
+def test_a_plain_table_gives_scores_on_the_models_scale(folder: Path) -> None:
+    file = table(folder, "image,mos,prompt,group\na.png,0,a cat,sd\nb.png,100,a cat,dalle\nc.png,50,,sd\n")
+    first, second, third = read_examples(file, Scale(0, 100))
+
+    assert [first.score, second.score, third.score] == [1, 5, 3]
+    assert first.group == second.group == "a cat"
+    assert third.group == str(folder / "c.png")
+    assert [first.generator, second.generator] == ["sd", "dalle"]
+    assert first.image == folder / "a.png"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"mine.csv, line 1: no column image and mos"),
+        ("image,score\na.png,3\n", r"line 1: no column mos; the columns are image, score, expected image, mos"),
+        ("image,mos\n", r"has no rows"),
+        ("image,mos\na.png,3\nb.png,nan\n", r"line 3: mos is 'nan'; every image needs a finite score"),
+        ("image,mos\na.png,good\n", r"line 2: mos is 'good', not a number"),
+        ("image,mos\na.png,\n", r"line 2: mos is '', not a number"),
+        ("image,mos\na.png,7\n", r"line 2: mos is 7, outside 1 to 5; --scale"),
+        ("image,mos\nz.png,3\n", r"line 2: no image .*z.png"),
+        ("image,mos\n,3\n", r"line 2: image is empty"),
+        ("image,mos\na.png\n", r"line 2: another number of cells"),
+        ("image,mos\na.png,3,4,5\n", r"line 2: another number of cells"),
+        (
+            "image,mos,prompt\na.png,3,cat\nb.png,3,cat\nc.png,3,dog\n",
+            r"line 4: the prompt 'dog' has one image only.*--single-prompts",
+        ),
+    ],
+)
+def test_a_bad_row_is_named_with_what_to_do(text: str, message: str, folder: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        read_examples(table(folder, text))
+
+
+def test_one_image_prompts_can_be_allowed(folder: Path) -> None:
+    file = table(folder, "image,mos,prompt\na.png,3,cat\nb.png,3,dog\n")
+    assert len(read_examples(file, single_prompts=True)) == 2
+
+
+def test_what_is_no_text_or_not_there_is_refused(folder: Path) -> None:
+    (folder / "mine.csv").write_bytes(b"\xff\xfe\x00image,mos")
+    with pytest.raises(DataError, match="no CSV file in UTF-8"):
+        read_examples(folder / "mine.csv")
+    with pytest.raises(DataError, match="no such file or folder"):
+        read_examples(folder / "nothing")
+    with pytest.raises(DataError, match=r"no data set in a layout known here \(AGIQA-3K: data.csv"):
+        read_examples(folder)
+
+
+def test_agiqa_3k_is_read_as_published(folder: Path) -> None:
+    (folder / "sd1.5_normal_001.jpg").write_bytes((folder / "a.png").read_bytes())
+    (folder / "data.csv").write_text(
+        "name,prompt,adj1,adj2,style,mos_quality,std_quality,mos_align,std_align\n"
+        "sd1.5_normal_001.jpg,a tray of sushi,,,,2.5,0.1,3,0.2\n"
+    )
+    (example,) = read_examples(folder)
+
+    assert (example.generator, example.group, example.score, example.dataset) == (
+        "sd1.5", "a tray of sushi", 3.0, "AGIQA-3K",
+    )  # fmt: skip
+
+
+def test_agiqa_1k_takes_prompts_from_names(folder: Path) -> None:
+    (folder / "file").mkdir()
+    for name in ("deepai_9_6_0_1.jpg", "dreamStudio_9_6_0_1.jpg"):
+        (folder / "file" / name).write_bytes((folder / "a.png").read_bytes())
+    (folder / "AIGC_all.csv").write_text("Image,Score\ndeepai_9_6_0_1.jpg,5\ndreamStudio_9_6_0_1.jpg,0\n")
+    first, second = read_examples(folder)
+
+    assert first.group == second.group == "9_6_0_1"
+    assert (first.generator, second.generator) == ("deepai", "dreamStudio")
+    assert (first.score, second.score) == (5, 1)
+
+
+def test_aigciqa2023_takes_generator_and_prompt_from_the_number(folder: Path) -> None:
+    from scipy.io import savemat
+
+    (folder / "DATA" / "MOS").mkdir(parents=True)
+    savemat(folder / "DATA" / "MOS" / "mosz1.mat", {"MOSz": np.full((2400, 1), 50.0)})
+    (folder / "Image" / "allimg").mkdir(parents=True)
+    for index in range(2400):
+        (folder / "Image" / "allimg" / f"{index}.png").touch()
+    examples = read_examples(folder)
+
+    assert len(examples) == 2400
+    assert len({example.generator for example in examples}) == 6
+    assert examples[0].group == examples[3].group == examples[400].group != examples[4].group
+
+
+@pytest.mark.parametrize("rows", [[("a.png", "a cat", 2.5), ("b.png", "a dog", None)]])
+def test_spreadsheets_name_their_rows_too(rows: list[tuple[object, ...]], folder: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in [("name", "prompt", "mos"), *rows]:
+        book.active.append(row)
+    book.save(folder / "info_train.xlsx")
+    (folder / "train").mkdir()
+    for name in ("a.png", "b.png"):
+        (folder / "train" / name).write_bytes((folder / name).read_bytes())
+
+    with pytest.raises(DataError, match=r"info_train.xlsx, row 3: mos is None, not a number"):
+        read_examples(folder)

@@ -1,0 +1,118 @@
+"""Images with human scores, from a plain CSV or a published data set in the layout it came in."""
+
+import csv
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker.model.data import DATA_SETS, DataError, Example, read_data_set
+from worker.model.evaluation.published import PUBLISHED, Row
+
+COLUMNS = "image, mos and, where known, prompt, align, group (or generator)"
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The scale on which people scored, mapped linearly to 1..5."""
+
+    lowest: float = 1
+    highest: float = 5
+
+    def to_quality(self, score: float) -> float:
+        """1..5."""
+        return 1 + 4 * (score - self.lowest) / (self.highest - self.lowest)
+
+
+def read_examples(path: Path, scale: Scale | None = None, *, single_prompts: bool = False) -> list[Example]:
+    """The examples of a CSV file, or of the folder of a published data set, told by the files in it.
+
+    CSV: columns image (relative to the file), mos on `scale`, and optionally prompt (images of one prompt stay together
+    in every split), group or generator (what made the image), align (kept for correspondence, not read here). A prompt
+    with one image only is refused unless `single_prompts`. Raises DataError, naming file, row and column.
+    """
+    if path.is_file():
+        return _read_csv(path, scale or Scale(), single_prompts)
+    if not path.is_dir():
+        raise DataError(f"{path}: no such file or folder; give a CSV file with {COLUMNS}, or a data set's folder")
+    for data_set in DATA_SETS:
+        if path.name == data_set.name and (path / "scores.csv").is_file():
+            return read_data_set(path.parent, data_set)
+    for published in PUBLISHED:
+        if published.is_here(path):
+            return [
+                _example(f"{path}, {row.where}", row, published.name, Scale(published.lowest, published.highest))
+                for row in published.read(path)
+            ]
+    known = "; ".join(f"{published.name}: {published.layout}" for published in PUBLISHED)
+    raise DataError(
+        f"{path}: holds no data set in a layout known here ({known}); a CSV file with {COLUMNS} always works"
+    )
+
+
+def _read_csv(file: Path, scale: Scale, single_prompts: bool) -> list[Example]:
+    rows = list(_rows(file))
+    if not rows:
+        raise DataError(f"{file}: has no rows; expected {COLUMNS}")
+    if not single_prompts:
+        _check_prompts(file, rows)
+    return [_example(f"{file}, {row.where}", row, file.stem, scale) for row in rows]
+
+
+def _rows(file: Path) -> Iterator[Row]:
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as opened:
+            reader = csv.DictReader(opened)
+            columns = reader.fieldnames or []
+            if missing := {"image", "mos"} - set(columns):
+                raise DataError(
+                    f"{file}, line 1: no column {' and '.join(sorted(missing))}; the columns are {', '.join(columns)}, "
+                    f"expected {COLUMNS}"
+                )
+            for record in reader:
+                where = f"line {reader.line_num}"
+                if None in record or None in record.values():
+                    raise DataError(
+                        f"{file}, {where}: another number of cells than line 1 has; quote cells with commas"
+                    )
+                yield _row(file, where, record)
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file}: no CSV file in UTF-8: {error}") from error
+
+
+def _row(file: Path, where: str, record: Mapping[str, str]) -> Row:
+    if not record["image"].strip():
+        raise DataError(f"{file}, {where}: image is empty; expected a path relative to {file.parent}")
+    generator = record.get("generator") or record.get("group") or UNKNOWN
+    return Row(where, file.parent / record["image"].strip(), record["mos"], record.get("prompt", ""), generator.strip())
+
+
+def _check_prompts(file: Path, rows: Sequence[Row]) -> None:
+    numbers = Counter(row.prompt.strip() for row in rows if row.prompt.strip())
+    for row in rows:
+        if numbers.get(row.prompt.strip()) == 1:
+            raise DataError(
+                f"{file}, {row.where}: the prompt {row.prompt.strip()[:60]!r} has one image only, so a split by prompt "
+                "says nothing of it; add images of it, leave its prompt empty, or allow it with --single-prompts"
+            )
+
+
+def _example(where: str, row: Row, dataset: str, scale: Scale) -> Example:
+    try:
+        score = float(row.score)
+    except (TypeError, ValueError):
+        raise DataError(f"{where}: mos is {row.score!r}, not a number") from None
+    if not math.isfinite(score):
+        raise DataError(f"{where}: mos is {row.score!r}; every image needs a finite score: remove the row")
+    if not scale.lowest <= score <= scale.highest:
+        raise DataError(
+            f"{where}: mos is {score:g}, outside {scale.lowest:g} to {scale.highest:g}; --scale says which scale it is"
+        )
+    if not row.image.is_file():
+        raise DataError(f"{where}: no image {row.image}")
+    group = row.prompt.strip() or str(row.image)
+    return Example(row.image, scale.to_quality(score), dataset, group, row.generator)

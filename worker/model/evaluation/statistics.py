@@ -1,0 +1,205 @@
+"""Agreement of predictions with people, as the field reports it, and what a platform asks beside it."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import curve_fit
+from scipy.stats import kendalltau
+
+from worker.model.data import Example, split_folds
+from worker.model.metrics import generator_means, plcc, srcc, srcc_within
+
+Values = NDArray[np.float64]
+
+BOOTSTRAP_DRAWS = 1000
+FEWEST = 5
+"""Images that a figure of their own needs."""
+FOLDS = 5
+BINS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure with its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """SRCC and KRCC of the predictions; PLCC and RMSE after the logistic that maps them to people's scores."""
+
+    images: int
+    srcc: Figure
+    krcc: Figure
+    plcc: Figure
+    rmse: Figure
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorFigures:
+    """One generator's images: agreement among them, on all others without it, and the error on them of the logistic
+    that was fitted to all others."""
+
+    name: str
+    images: int
+    mean_human: float
+    mean_predicted: float
+    srcc: float
+    srcc_without: float
+    rmse_transferred: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Images of similar prediction: their mean prediction and people's mean, both 1..5."""
+
+    images: int
+    predicted: float
+    human: float
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """What happens when predictions below `threshold` are called low: of those, the share that people find low
+    (precision; None where nothing is called low); of what people find low, the share called so; the share of all."""
+
+    threshold: float
+    precision: float | None
+    recall: float | None
+    volume: float
+
+
+def logistic(x: Values, upper: float, lower: float, middle: float, width: float) -> Values:
+    """The 4-parameter logistic of the VQEG (Final Report FR-TV Phase II, 2003)."""
+    mapped: Values = (upper - lower) / (1 + np.exp(-np.clip((x - middle) / (abs(width) + 1e-9), -60, 60))) + lower
+    return mapped
+
+
+def fit_logistic(predicted: Values, human: Values) -> Callable[[Values], Values]:
+    """Maps predictions to people's scale; the best straight line where no logistic fits."""
+    start = (human.max(), human.min(), float(np.median(predicted)), float(predicted.std()) / 2 or 1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            parameters, _ = curve_fit(logistic, predicted, human, start, maxfev=4000)
+        except (RuntimeError, ValueError, TypeError):
+            parameters = None
+    line = np.polynomial.Polynomial.fit(predicted, human, 1) if predicted.std() > 0 else None
+    straight: Callable[[Values], Values] = (lambda x: np.full(len(x), human.mean())) if line is None else line
+    if parameters is None or _rmse(logistic(predicted, *parameters), human) > _rmse(straight(predicted), human):
+        return straight
+    return lambda x: logistic(x, *parameters)
+
+
+def agreement(predicted: Values, human: Values, groups: Sequence[str], seed: int) -> Agreement:
+    """The four figures, with intervals that draw whole groups (prompts) with replacement.
+
+    In a draw the logistic is the one fitted to all images, so intervals cover the sample, not the fit.
+    """
+    mapped = fit_logistic(predicted, human)(predicted)
+    functions: dict[str, Callable[[Values, Values, Values], float]] = {
+        "srcc": lambda p, _m, h: srcc(p, h),
+        "krcc": lambda p, _m, h: _krcc(p, h),
+        "plcc": lambda _p, m, h: plcc(m, h),
+        "rmse": lambda _p, m, h: _rmse(m, h),
+    }
+    draws = list(_draws(groups, seed))
+    figures = {}
+    for name, function in functions.items():
+        drawn = [function(predicted[rows], mapped[rows], human[rows]) for rows in draws]
+        low, high = np.quantile(drawn, (0.025, 0.975))
+        figures[name] = Figure(function(predicted, mapped, human), float(low), float(high))
+    return Agreement(len(human), **figures)
+
+
+def by_generator(predicted: Values, human: Values, generators: Sequence[str]) -> list[GeneratorFigures]:
+    """Figures of each generator with enough images, in the order of the names; none where there is one generator."""
+    names = np.array(generators)
+    found = []
+    for name in sorted(set(generators)):
+        inside, outside = names == name, names != name
+        if inside.sum() < FEWEST or outside.sum() < FEWEST:
+            continue
+        transferred = fit_logistic(predicted[outside], human[outside])(predicted[inside])
+        found.append(
+            GeneratorFigures(
+                name,
+                int(inside.sum()),
+                float(human[inside].mean()),
+                float(predicted[inside].mean()),
+                srcc(predicted[inside], human[inside]),
+                srcc(predicted[outside], human[outside]),
+                _rmse(transferred, human[inside]),
+            )
+        )
+    return found
+
+
+def within_generators(predicted: Values, human: Values, generators: Sequence[str]) -> float | None:
+    """Mean SRCC among the images of one generator; None where there is one generator only."""
+    return srcc_within(predicted, human, generators) if len(set(generators)) > 1 else None
+
+
+def generator_baseline(examples: Sequence[Example], seed: int) -> tuple[float, float] | None:
+    """SRCC and PLCC of giving each image its generator's mean score in the other folds; None with one generator."""
+    generators = [example.generator for example in examples]
+    if len(set(generators)) < 2:
+        return None
+    human = np.array([example.score for example in examples])
+    means = generator_means(human, generators, split_folds(examples, FOLDS, seed))
+    return srcc(means, human), plcc(means, human)
+
+
+def calibration(predicted: Values, human: Values) -> list[Bin]:
+    """Ten bins of equally many images, from the lowest prediction to the highest."""
+    parts = np.array_split(np.argsort(predicted, kind="stable"), min(BINS, len(predicted)))
+    return [Bin(len(rows), float(predicted[rows].mean()), float(human[rows].mean())) for rows in parts]
+
+
+def calibration_error(bins: Sequence[Bin]) -> float:
+    """Mean distance of prediction and people over the bins, weighted by images."""
+    return sum(part.images * abs(part.predicted - part.human) for part in bins) / sum(part.images for part in bins)
+
+
+def thresholds(predicted: Values, human: Values, low: float, steps: Sequence[float]) -> list[Threshold]:
+    """What each threshold would send to review; people find low what they scored below `low`."""
+    is_low = human < low
+    found = []
+    for step in steps:
+        called = predicted < step
+        both = int((called & is_low).sum())
+        found.append(
+            Threshold(
+                float(step),
+                both / int(called.sum()) if called.any() else None,
+                both / int(is_low.sum()) if is_low.any() else None,
+                float(called.mean()),
+            )
+        )
+    return found
+
+
+def _krcc(predicted: Values, human: Values) -> float:
+    """Kendall's tau-b; 0 where either side is constant."""
+    value = float(kendalltau(predicted, human).statistic)
+    return value if np.isfinite(value) else 0.0
+
+
+def _rmse(predicted: Values, human: Values) -> float:
+    return float(np.sqrt(np.mean((predicted - human) ** 2)))
+
+
+def _draws(groups: Sequence[str], seed: int) -> list[NDArray[np.intp]]:
+    random = np.random.default_rng(seed)
+    names, member = np.unique(np.array(groups), return_inverse=True)
+    rows = np.split(np.argsort(member, kind="stable"), np.cumsum(np.bincount(member))[:-1])
+    return [
+        np.concatenate([rows[index] for index in random.integers(len(names), size=len(names))])
+        for _ in range(BOOTSTRAP_DRAWS)
+    ]
