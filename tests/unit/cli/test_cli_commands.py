@@ -1,7 +1,7 @@
 """The commands as a user meets them, with the model and the policy that ship."""
 
 import json
-from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -291,5 +291,8 @@ def test_every_command_explains_itself() -> None:
 @pytest.mark.parametrize("name", EXIT_CODES)
 def test_every_error_that_has_an_exit_code_exists(name: str) -> None:
     module, _, kind = name.rpartition(".")
+    spec = find_spec(module)  # some of these modules load torch: they are read, not imported
 
-    assert issubclass(getattr(import_module(module), kind), Exception)
+    assert spec is not None
+    assert spec.origin is not None
+    assert f"class {kind}(Exception):" in Path(spec.origin).read_text()
