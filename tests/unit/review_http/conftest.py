@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from stand_in_desk import StandInDesk, review_item
 
 from schemas import Verdict
-from worker.images.fetch import build_fetcher
+from worker.images.fetch.file import FileFetcher
 from worker.review.http.accounts import Accounts
 from worker.review.http.app import build_app
 from worker.review.http.door import Door, ShownVerdicts
@@ -25,7 +25,6 @@ from worker.review.http.past_verdicts import PastVerdicts
 from worker.review.http.renditions import Renderer
 from worker.review.http.roles import Role
 from worker.review.http.sessions import Sessions
-from worker.settings import FileSettings, Settings
 
 ORIGIN = "http://127.0.0.1:8420"
 PASSWORD = "correct horse battery"
@@ -69,7 +68,7 @@ def make_door(
     def make(**changes: Any) -> Door:
         client = fakeredis.FakeRedis()
         secret = b"s" * 32
-        fetcher = build_fetcher(Settings(files=FileSettings(roots=(tmp_path,))))
+        fetcher = FileFetcher((tmp_path,), max_bytes=10_000_000)
         parts: dict[str, Any] = {
             "origin": ORIGIN,
             "desk": desk,

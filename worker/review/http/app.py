@@ -86,5 +86,6 @@ def build_app(door: Door) -> FastAPI:
     # A foreign name that resolves to this address (DNS rebinding) gets no answer.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[host, *(LOOPBACK if host in LOOPBACK else ())])
     app.add_middleware(SizeLimits)
+    app.add_middleware(problems.Unexpected)
     app.add_middleware(SecurityHeaders, https=door.secure)
     return app

@@ -4,7 +4,7 @@ import hmac
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Final
@@ -64,7 +64,7 @@ class Door:
     oidc: OidcProvider | None
     renderer: Renderer
     links: ImageLinks
-    secret: bytes
+    secret: bytes = field(repr=False)
     policy_path: Path | None
     past_verdicts: PastVerdicts
     shown_verdicts: ShownVerdicts

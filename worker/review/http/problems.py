@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from schemas.explain import dotted
 
@@ -69,8 +70,29 @@ def install(app: FastAPI) -> None:
         kind = status.phrase.lower().replace(" ", "-")
         return response(Problem(status, kind, str(error.detail), headers=error.headers))
 
-    @app.exception_handler(Exception)
-    async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-        log.error("desk_request_failed", method=request.method, path=request.url.path, exc_info=error)
-        detail = "a fault of ours; the log of the desk tells more"
-        return response(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", detail))
+
+class Unexpected:
+    """Answers for faults of ours: the log tells everything, the answer nothing."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        except Exception:
+            if scope["type"] != "http":
+                raise
+            log.exception("desk_request_failed", method=scope["method"], path=scope["path"])
+            if started:
+                raise  # the connection is closed, so that nobody takes half an answer for a whole one
+            detail = "a fault of ours; the log of the desk tells more"
+            problem = Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", detail)
+            await response(problem)(scope, receive, send)

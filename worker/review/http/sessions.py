@@ -6,7 +6,7 @@ import hmac
 import json
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import redis
@@ -26,8 +26,8 @@ class Session:
     by: str
     """`local` or `oidc`."""
     expires_at: float
-    csrf: str
-    key: str
+    csrf: str = field(repr=False)
+    key: str = field(repr=False)
 
 
 class Sessions:

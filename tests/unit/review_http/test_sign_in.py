@@ -1,0 +1,191 @@
+"""Local users: the one-time link, passwords, sessions, cookies, limits."""
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import PASSWORD, Clock, browser
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from stand_in_desk import StandInDesk
+
+from worker.review.http.accounts import INVITATION_SECONDS, Accounts, AccountsError
+from worker.review.http.app import build_app
+from worker.review.http.door import Door
+from worker.review.http.roles import Role
+from worker.review.http.sign_in import BY_ADDRESS, BY_NAME
+
+
+def at_the_door(client: TestClient) -> TestClient:
+    """Fetches the visitor's cookie and token, as the page does first."""
+    client.headers["x-csrf-token"] = client.get("/v1/sign-in").json()["csrf"]
+    return client
+
+
+def accept(client: TestClient, token: str, name: str = "Ana", password: str = PASSWORD) -> object:
+    return at_the_door(client).post("/v1/invitations/accept", json={"token": token, "name": name, "password": password})
+
+
+@pytest.fixture
+def ana(accounts: Accounts) -> Accounts:
+    token = accounts.invite_first()
+    assert token is not None
+    assert accounts.accept(token, "ana", PASSWORD) is not None
+    return accounts
+
+
+def test_the_first_link_makes_one_admin_and_then_nobody(accounts: Accounts, app: FastAPI, desk: StandInDesk) -> None:
+    token = accounts.invite_first()
+    assert token is not None
+    first = browser(app)
+    assert accept(first, token).json() == first.get("/v1/session").json() | {}  # type: ignore[attr-defined]
+    assert first.get("/v1/session").json()["role"] == "admin"
+    assert accounts.invite_first() is None
+    second = accept(browser(app), token, "eve")
+    assert second.status_code == 410  # type: ignore[attr-defined]
+    assert [user.name for user in accounts.all()] == ["ana"]
+    assert ("ana", "user-made", {"role": "admin"}) in desk.recorded
+
+
+def test_a_restart_replaces_the_first_link_while_nobody_has_used_it(accounts: Accounts, app: FastAPI) -> None:
+    old, new = accounts.invite_first(), accounts.invite_first()
+    assert old is not None
+    assert new is not None
+    assert accept(browser(app), old).status_code == 410  # type: ignore[attr-defined]
+    assert accept(browser(app), new).status_code == 200  # type: ignore[attr-defined]
+
+
+def test_an_invitation_grows_old(accounts: Accounts, clock: Clock) -> None:
+    token = accounts.invite(Role.LEAD, "ana")
+    assert accounts.invited_role(token) is Role.LEAD
+    clock.now += INVITATION_SECONDS + 1
+    assert accounts.invited_role(token) is None
+    assert accounts.accept(token, "ben", PASSWORD) is None
+
+
+def test_a_short_password_leaves_the_invitation_good(accounts: Accounts) -> None:
+    token = accounts.invite(Role.REVIEWER, "ana")
+    with pytest.raises(AccountsError, match="12 to 256"):
+        accounts.accept(token, "ben", "too short")
+    assert accounts.accept(token, "ben", PASSWORD) is not None
+
+
+def test_a_taken_name_leaves_the_invitation_good(ana: Accounts) -> None:
+    token = ana.invite(Role.REVIEWER, "ana")
+    with pytest.raises(AccountsError, match="already"):
+        ana.accept(token, " ANA", PASSWORD)
+    assert ana.accept(token, "ben", PASSWORD) is not None
+
+
+def test_neither_passwords_nor_tokens_are_kept_as_they_are(ana: Accounts, tmp_path: Path) -> None:
+    token = ana.invite(Role.REVIEWER, "ana")
+    with sqlite3.connect(tmp_path / "people.sqlite") as db:
+        kept = repr(db.execute("SELECT * FROM users").fetchall() + db.execute("SELECT * FROM invitations").fetchall())
+    assert "$argon2id$" in kept
+    assert PASSWORD not in kept
+    assert token not in kept
+
+
+def test_signing_in_needs_the_right_password_and_tells_nothing_else(ana: Accounts, client: TestClient) -> None:
+    at_the_door(client)
+    wrong = client.post("/v1/sign-in", json={"name": "ana", "password": "wrong wrong wrong"})
+    unknown = client.post("/v1/sign-in", json={"name": "nobody", "password": "wrong wrong wrong"})
+    assert wrong.status_code == unknown.status_code == 401
+    assert wrong.json() == unknown.json()
+    assert client.post("/v1/sign-in", json={"name": " Ana ", "password": PASSWORD}).status_code == 200
+    assert client.get("/v1/session").json()["user"] == "ana"
+
+
+def test_what_was_typed_is_not_written_down(ana: Accounts, client: TestClient, desk: StandInDesk) -> None:
+    at_the_door(client).post("/v1/sign-in", json={"name": "hunter2-typed-as-name", "password": "hunter2"})
+    assert [(actor, action) for actor, action, _ in desk.recorded] == [("nobody", "sign-in-refused")]
+    assert "hunter2" not in repr(desk.recorded)
+
+
+def test_guessing_a_name_s_password_is_stopped_from_any_address(ana: Accounts, app: FastAPI, clock: Clock) -> None:
+    for _ in range(BY_NAME.most):
+        answer = at_the_door(browser(app)).post("/v1/sign-in", json={"name": "ana", "password": "wrong"})
+        assert answer.status_code == 401
+    stopped = at_the_door(browser(app)).post("/v1/sign-in", json={"name": "ANA", "password": PASSWORD})
+    assert stopped.status_code == 429
+    assert 0 < int(stopped.headers["retry-after"]) <= BY_NAME.seconds
+
+
+def test_guessing_names_is_stopped_by_address(app: FastAPI) -> None:
+    client = at_the_door(browser(app))
+    statuses = [
+        client.post("/v1/invitations/check", json={"token": f"guess-{number}"}).status_code
+        for number in range(BY_ADDRESS.most + 1)
+    ]
+    assert set(statuses[:-1]) == {410}
+    assert statuses[-1] == 429
+
+
+def test_signing_in_without_the_visitor_s_token_is_refused(ana: Accounts, client: TestClient) -> None:
+    answer = client.post("/v1/sign-in", json={"name": "ana", "password": PASSWORD})
+    assert (answer.status_code, answer.json()["type"]) == (403, "urn:sluice:problem:csrf")
+
+
+def test_signing_out_ends_the_session_for_a_copied_cookie_too(ana: Accounts, app: FastAPI, door: Door) -> None:
+    client, copy = at_the_door(browser(app)), browser(app)
+    me = client.post("/v1/sign-in", json={"name": "ana", "password": PASSWORD}).json()
+    copy.cookies.set(door.session_cookie, client.cookies[door.session_cookie], domain="127.0.0.1")
+    assert copy.get("/v1/session").status_code == 200
+    assert client.delete("/v1/session", headers={"x-csrf-token": me["csrf"]}).status_code == 204
+    assert copy.get("/v1/session").status_code == 401
+
+
+def test_a_session_idles_out_and_ends_after_its_hours(door: Door, clock: Clock) -> None:
+    token, _ = door.sessions.open("ana", Role.REVIEWER, "local")
+    clock.now += 3599
+    assert door.sessions.find(token) is not None
+    clock.now += 2
+    assert door.sessions.find(token) is None
+
+
+def test_the_cookie_is_hidden_from_scripts_and_other_sites(ana: Accounts, client: TestClient) -> None:
+    answer = at_the_door(client).post("/v1/sign-in", json={"name": "ana", "password": PASSWORD})
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    assert "Secure" not in cookie  # loopback
+
+
+def test_behind_https_the_cookie_is_secure_and_bound_to_the_host(make_door: Callable[..., Door], ana: Accounts) -> None:
+    origin = "https://desk.example.com"
+    app = build_app(make_door(origin=origin))
+    client = at_the_door(TestClient(app, base_url=origin))
+    answer = client.post("/v1/sign-in", json={"name": "ana", "password": PASSWORD})
+    assert answer.headers["set-cookie"].startswith("__Host-sluice-session=")
+    assert "Secure" in answer.headers["set-cookie"]
+    assert answer.headers["strict-transport-security"] == "max-age=31536000"
+
+
+def test_an_admin_invites_changes_roles_and_removes(
+    ana: Accounts, app: FastAPI, sign_in: Callable[..., TestClient]
+) -> None:
+    admin = sign_in(Role.ADMIN, "ana")
+    link = admin.post("/v1/invitations", json={"role": "reviewer"}).json()["link"]
+    assert link.startswith("http://127.0.0.1:8420/#invitation=")
+    ben = browser(app)
+    assert accept(ben, link.partition("=")[2], "ben").status_code == 200  # type: ignore[attr-defined]
+    assert [user["name"] for user in admin.get("/v1/users").json()] == ["ana", "ben"]
+    assert admin.patch("/v1/users/ben", json={"role": "lead"}).json()["role"] == "lead"
+    assert ben.get("/v1/session").status_code == 401  # signs in again, with the new role
+    assert admin.delete("/v1/users/ben").status_code == 204
+    assert admin.delete("/v1/users/ben").status_code == 404
+
+
+def test_the_last_admin_can_neither_go_nor_step_down(ana: Accounts, sign_in: Callable[..., TestClient]) -> None:
+    admin = sign_in(Role.ADMIN, "ana")
+    assert admin.delete("/v1/users/ana").status_code == 409
+    assert admin.patch("/v1/users/ana", json={"role": "viewer"}).status_code == 409
+
+
+def test_a_file_of_a_newer_format_is_refused_by_name(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "newer.sqlite"
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 9")
+    with pytest.raises(AccountsError, match=r"newer\.sqlite is not a file of users of format 1"):
+        Accounts(path, clock)
