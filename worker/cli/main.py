@@ -8,7 +8,7 @@ import typer
 from worker.cli.errors import Commands
 from worker.cli.silence import be_silent
 
-NAMES = ("demo", "score", "up", "submit", "tail", "topics", "policy", "model", "evaluate")
+NAMES = ("demo", "score", "up", "submit", "tail", "topics", "policy", "model", "build", "verify", "evaluate", "explain")
 """Each a module of this package with an `app`."""
 
 

@@ -1,0 +1,79 @@
+"""Why an image got its score: its spread over the anchors, the gate's balance, where the fine stream sees damage."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas import Scores
+from worker.images.views import make_views
+from worker.scoring.engine import Engine, Features
+from worker.scoring.model import Model
+
+CELLS = 10
+BATCH = 10
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """`scores` of the image; `relief`, [cells, cells]: by how much more than elsewhere the score rises when the fine
+    stream cannot see a spot. Positive: it sees damage there. Negative: what it sees there speaks for the image."""
+
+    scores: Scores
+    relief: NDArray[np.float64]
+
+
+def explain(
+    model: Model, engine: Engine, pixels: Pixels, *, cells: int = CELLS, advance: Callable[[], None] = lambda: None
+) -> Explanation:
+    """Explains the score of an image, (H, W, 3) RGB, by occlusion.
+
+    Spot by spot, the image is covered with its mean colour; the fine tower looks at it again while the coarse features
+    stay those of the whole image. The median change is taken off, since a cover is itself a flaw wherever it lies.
+    `advance` is called for each spot. Raises EngineError.
+    """
+    heads = model.manifest.heads
+    whole = _features(model, engine, [pixels])
+    coarse = whole[heads.coarse]
+    scores = model.heads.score(whole)[0]
+    changes = np.empty(cells * cells)
+    covered = list(_covers(pixels.shape[0], pixels.shape[1], cells))
+    colour = pixels.reshape(-1, 3).mean(axis=0).round().astype(np.uint8)
+    for start in range(0, len(covered), BATCH):
+        spots = covered[start : start + BATCH]
+        fine = _features(model, engine, [_cover(pixels, spot, colour) for spot in spots])[heads.fine]
+        judged = model.heads.score({heads.coarse: np.repeat(coarse, len(spots), axis=0), heads.fine: fine})
+        changes[start : start + len(spots)] = [entry.quality - scores.quality for entry in judged]
+        for _ in spots:
+            advance()
+    relief = (changes - np.median(changes)).reshape(cells, cells)
+    return Explanation(scores, relief)
+
+
+Spot = tuple[slice, slice]
+
+
+def _covers(height: int, width: int, cells: int) -> Iterator[Spot]:
+    """Spots in reading order, each half a cell larger on every side, so that none hides damage on its edge."""
+    for row in range(cells):
+        for column in range(cells):
+            yield _stretch(row, height, cells), _stretch(column, width, cells)
+
+
+def _stretch(index: int, length: int, cells: int) -> slice:
+    step = length / cells
+    return slice(max(0, round((index - 0.5) * step)), max(1, min(length, round((index + 1.5) * step))))
+
+
+def _cover(pixels: Pixels, spot: Spot, colour: NDArray[np.uint8]) -> Pixels:
+    covered = pixels.copy()
+    covered[spot] = colour
+    return covered
+
+
+def _features(model: Model, engine: Engine, images: list[Pixels]) -> Features:
+    views = [make_views(image, model.manifest.views) for image in images]
+    return engine.infer({name: np.stack([view[name] for view in views]) for name in model.manifest.views})

@@ -1,0 +1,100 @@
+"""Draws an explanation: the image, the heat map over it, the anchors, the gate."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from worker.model.explain import Explanation
+
+SIDE = 460
+GAP = 24
+WIDTH = 2 * SIDE + 3 * GAP
+BAR = 22
+STRONGEST = 0.75
+"""How much of the image the strongest colour hides."""
+FAINTEST_SCALE = 0.02
+"""A change of the score below this is noise: colours are never stretched further."""
+
+PAPER, INK, SOFT, WELL = (247, 246, 243), (27, 26, 24), (93, 90, 84), (226, 223, 216)
+GOOD, DAMAGE, COARSE, FINE = (36, 86, 184), (179, 33, 75), (20, 128, 122), (185, 106, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What the picture says beside the figures."""
+
+    image: str
+    model: str
+    anchors: tuple[str, ...]
+
+
+def draw(pixels: NDArray[np.uint8], explanation: Explanation, words: Words) -> Image.Image:
+    """The picture of an image, (H, W, 3) RGB, and its explanation."""
+    photo = _fit(Image.fromarray(pixels))
+    scores = explanation.scores
+    top = 84
+    bottom = top + photo.height + GAP
+    page = Image.new("RGB", (WIDTH, bottom + 70 + 5 * (BAR + 8) + 100), PAPER)
+    pen = ImageDraw.Draw(page)
+    pen.text((GAP, 16), f"{scores.quality:.2f}", INK, _font(38))
+    pen.text((GAP + 96, 22), f"of 5: {_short(words.image)}", INK, _font(17))
+    pen.text((GAP + 96, 44), words.model, SOFT, _font(14))
+    page.paste(photo, (GAP, top))
+    page.paste(_heat(photo, explanation.relief), (SIDE + 2 * GAP, top))
+    pen.text((GAP, bottom - 14), "the image", SOFT, _font(13))
+    largest = float(np.abs(explanation.relief).max())
+    for line, text in enumerate(
+        (
+            "by occlusion: red where covering a spot for the fine stream raises the score more",
+            f"than elsewhere (it sees damage there), blue where less; at most {largest:.3f} points",
+        )
+    ):
+        pen.text((SIDE + 2 * GAP, bottom - 14 + 17 * line), text, SOFT, _font(13))
+    y = bottom + 40
+    if scores.anchors is not None:
+        pen.text((GAP, y - 8), "how the score spreads over the five anchors", SOFT, _font(13))
+        for index, (name, share) in enumerate(zip(words.anchors, scores.anchors, strict=True)):
+            _bar(pen, y + 16 + index * (BAR + 8), f"{index + 1}  {name}", share, GOOD)
+        y += 16 + 5 * (BAR + 8) + 18
+    if scores.coarse_share is not None:
+        text = f"coarse stream {scores.coarse_share:.0%}, fine stream {1 - scores.coarse_share:.0%}"
+        pen.text((GAP, y - 8), f"whom the gate listens to, averaged over its dimensions: {text}", SOFT, _font(13))
+        split = GAP + round((WIDTH - 2 * GAP) * scores.coarse_share)
+        pen.rectangle((GAP, y + 14, split, y + 14 + BAR), COARSE)
+        pen.rectangle((split, y + 14, WIDTH - GAP, y + 14 + BAR), FINE)
+    return page
+
+
+def _fit(image: Image.Image) -> Image.Image:
+    scale = SIDE / max(image.size)
+    return image.resize(
+        (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
+    )
+
+
+def _heat(photo: Image.Image, relief: NDArray[np.float64]) -> Image.Image:
+    strength = relief / max(float(np.abs(relief).max()), FAINTEST_SCALE)
+    smooth = Image.fromarray(strength.astype(np.float32)).resize(photo.size, Image.Resampling.BICUBIC)
+    values = np.clip(np.asarray(smooth), -1, 1)[..., None]
+    colour = np.where(values > 0, np.array(DAMAGE), np.array(GOOD))
+    grey = np.asarray(photo.convert("L").convert("RGB"), np.float32)
+    cover = STRONGEST * np.abs(values)
+    return Image.fromarray((grey * (1 - cover) + colour * cover).round().astype(np.uint8))
+
+
+def _bar(pen: ImageDraw.ImageDraw, y: int, name: str, share: float, colour: tuple[int, int, int]) -> None:
+    left, right = GAP + 110, WIDTH - GAP - 60
+    pen.text((GAP, y + 2), name, INK, _font(15))
+    pen.rectangle((left, y, right, y + BAR), WELL)
+    pen.rectangle((left, y, left + round((right - left) * share), y + BAR), colour)
+    pen.text((right + 10, y + 2), f"{share:.0%}", INK, _font(15))
+
+
+def _short(name: str, longest: int = 84) -> str:
+    return name if len(name) <= longest else f"…{name[1 - longest :]}"
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
