@@ -132,9 +132,9 @@ def _alias_key(reference: S3Reference) -> str | None:
 
 
 def _digest(*parts: str) -> str:
-    # each part with its length, so that no two lists of parts read the same
-    whole = b"".join(b"%d:%b" % (len(part), part) for part in (part.encode(errors="surrogatepass") for part in parts))
-    return hashlib.sha256(whole).hexdigest()
+    # with the length of each, so that no two lists of parts read the same
+    whole = f"{','.join([str(len(part)) for part in parts])};{''.join(parts)}"
+    return hashlib.sha256(whole.encode(errors="surrogatepass")).hexdigest()
 
 
 def _decode_hash(value: bytes) -> str:
