@@ -231,8 +231,13 @@ class ReviewSettings(Section):
     """The review desk. An item of priority 100 is due `patience_minutes` after it came, one of priority 0 a hundred times
     later; a tenant's weight divides that. What is due first comes first, so nothing waits for ever.
 
-    `audit_share` of the images that passed are reviewed in the queue `audit`. Items of one tenant and queue whose
-    features have a cosine of at least `duplicate_cosine` are judged together; 1 leaves only equal files together.
+    `audit_share` of the images that passed are reviewed in the queue `audit`.
+
+    Items of one tenant and queue whose features have a cosine of at least `duplicate_cosine` are judged together; 1
+    leaves only equal files together. Measured with mst-lite on 891 generated images of AGIQA-3K: at 0.98 16 of 396,495
+    pairs of different images count as near (at 0.97: 52, at 0.95: 168); of their copies, as JPEG 85 100 %, as WebP 80
+    82 % (at 0.95: 98 %), cropped by 2 % 54 % (94 %), but of heavily blurred, noisy or compressed ones under 5 %: those
+    deserve a judgement of their own.
     """
 
     lease_seconds: PositiveFloat = 120.0

@@ -1,11 +1,20 @@
-"""The review desk as its doors see it: who may have what, and what was decided. No HTTP, no HTML."""
+"""The review desk: who may have what, and what was decided. No HTTP, no HTML."""
 
+import hashlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
-from typing import Protocol
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, Literal
 
-from schemas import ImageReference, Vote
+import redis
+import structlog
+
+from schemas import AuditEntry, Decision, ImageReference, InlineReference, Resolution, ReviewItem, Vote
+from worker.intake.log import LogError, Output
+from worker.review import bulletin
 from worker.review.answers import (
     Choice,
     Decided,
@@ -16,105 +25,439 @@ from worker.review.answers import (
     Query,
     QueueOverview,
     Statistics,
+    Status,
 )
-from worker.review.errors import DeskError
+from worker.review.errors import DeskError, LeaseLost, NotPossible, NotRecorded
+from worker.review.face import DeskFace
+from worker.review.index import keys
+from worker.review.index.entry import Entry
+from worker.review.index.index import Index, Placed
+from worker.review.index.leases import Grant, Leases
+from worker.review.item_state import ItemState, after, objection
+from worker.review.overview import overview
+from worker.review.projector import Projector
+from worker.review.search import search
+from worker.review.statistics import statistics
+from worker.review.topics import Topics, open_topics
+from worker.review.view import Views, unknown
+from worker.review.votes import settle
+from worker.settings import Settings
+
+__all__ = ["Desk", "DeskFace", "open_desk"]
+
+log = structlog.get_logger(__name__)
+
+RECORDING_SECONDS: Final = 15.0
+"""A lease lasts at least so long while the log takes a decision."""
+REPEATABLE_SECONDS: Final = 3600
+"""So long a decision may be sent again, and be told to have been made already."""
+MAX_DECISION_ID: Final = 200
+
+Act = Literal["skip", "hold", "escalate", "assign", "reopen", "split", "gold"]
 
 
-class DeskFace(Protocol):
-    """The signatures of `Desk`, agreed before it is built; it goes when `Desk` is here. One will be made by
-    `open_desk(settings: Settings, data: Path | None, redis_client: redis.Redis) -> Desk`: on Kafka, or on the embedded
-    log below `data`; with a thread of its own that keeps the index up to date (the projector).
-
-    All methods are safe for many threads and many processes, and block (call them from a thread). Every method may
-    raise LogError or redis.RedisError when a server is away. `actor` is who does it; who may is the caller's business.
+class Desk:
+    """See DeskFace. What people do is recorded in the topics first, and counts when the log has it; the index follows
+    at once, or, should this process die in between, by the projector.
     """
 
-    def queues(self) -> list[QueueOverview]: ...
+    def __init__(
+        self, settings: Settings, topics: Topics, client: redis.Redis, *, now: Callable[[], datetime] | None = None
+    ) -> None:
+        self._settings = settings.review
+        self._names = settings.kafka.topics
+        self._topics = topics
+        self._redis = client
+        self._now = now or _utc_now
+        self._index = Index(client, settings.review)
+        self._leases = Leases(client, settings.review.lease_seconds)
+        self._views = Views(client, self._index, self._leases, settings.review)
+
+    def queues(self) -> list[QueueOverview]:
+        return overview(self._redis, self._settings, self._now())
 
     def lease(self, queue: str, reviewer: str, *, count: int = 1, escalated: bool = False) -> list[Lease]:
-        """The next items for this reviewer: those assigned to them first, then what is due first. Fewer than `count`,
-        or none, when there are no more. `escalated` ones are for leads. Raises NotReady."""
-        ...
+        if escalated:
+            grants = self._leases.next(keys.lane("escalated", queue), queue, reviewer, count)
+        else:
+            grants = self._leases.next(keys.lane("assigned", queue, reviewer), queue, reviewer, count)
+            gold = sum(self._is_gold_turn(queue, reviewer) for _ in range(count - len(grants)))
+            if gold:
+                grants += self._leases.next(keys.lane("gold", queue), queue, reviewer, gold)
+            if len(grants) < count:
+                grants += self._leases.next(keys.lane("open", queue), queue, reviewer, count - len(grants))
+        return self._handed_out(grants, reviewer, blind=not escalated)
 
     def take(self, item_id: str, reviewer: str) -> Lease:
-        """That very item, to decide it out of turn. Raises UnknownItem, NotPossible (also when another has it)."""
-        ...
+        entry, item = self._entry(item_id)
+        if entry.lane is None or entry.state.status is Status.HELD:
+            raise NotPossible(f"the item is {entry.state.status}; reopen it first")
+        lane, whose = entry.lane
+        if lane == "assigned" and whose != reviewer:
+            raise NotPossible(f"the item is assigned to {whose}")
+        grant = self._leases.take(keys.lane(lane, item.queue, whose), item.queue, reviewer, item_id)
+        if grant is None:
+            raise NotPossible("somebody else has the item at the moment")
+        return self._handed_out([grant], reviewer, blind=lane != "escalated")[0]
 
     def heartbeat(self, item_id: str, token: int, reviewer: str) -> datetime:
-        """Keeps the lease; until when it now lasts. Raises LeaseLost."""
-        ...
+        return self._leases.extend(token, reviewer, item_id).expires_at
 
     def release(self, item_id: str, token: int, reviewer: str) -> None:
-        """Gives the item back unjudged; nothing is recorded against it. A lost lease is no error."""
-        ...
+        grant = self._leases.end(token, reviewer)
+        if grant is not None:
+            self.record(reviewer, "release", *grant.items)
+            bulletin.tell(self._redis, DeskEvent("release", self._now(), grant.queue, item_id, reviewer))
 
     def decide(self, choice: Choice, reviewer: str) -> Decided:
-        """Votes on a leased item and its near duplicates; returns when the log has it.
-
-        Idempotent by `decision_id`. Raises LeaseLost, NotPossible, NotRecorded.
-        """
-        ...
+        (outcome,) = self.bulk_decide([choice], reviewer)
+        if isinstance(outcome, DeskError):
+            raise outcome
+        return outcome
 
     def bulk_decide(self, choices: Sequence[Choice], reviewer: str) -> list[Decided | DeskError]:
-        """As `decide`, for many at once, each with its own outcome."""
-        ...
+        outcomes: list[Decided | DeskError | None] = [None] * len(choices)
+        ballots: dict[int, list[_Step]] = {}
+        for place, choice in enumerate(choices):
+            try:
+                outcomes[place] = self._repeated(choice, reviewer)
+                if outcomes[place] is None:
+                    ballots[place] = self._ballot(choice, reviewer)
+            except DeskError as error:
+                outcomes[place] = error
+        steps = [step for ballot in ballots.values() for step in ballot]
+        try:
+            states = self._commit(steps, reviewer)
+        except NotRecorded as error:
+            outcomes = [outcome if outcome is not None else error for outcome in outcomes]
+        else:
+            for place, ballot in ballots.items():
+                outcomes[place] = self._decided(ballot, states)
+        return [outcome for outcome in outcomes if outcome is not None]
 
     def undo(self, decision_id: str, reviewer: str) -> Lease:
-        """Takes the reviewer's own decision back, within `review.undo_seconds` and while nothing else has happened to
-        the item; it is leased to them again. Raises UnknownItem, NotPossible, NotRecorded."""
-        ...
+        covered = self._covered(decision_id)
+        entries = self._index.entries(list(covered))
+        steps, token = [], self._leases.token()
+        for item_id, entry in entries.items():
+            made = next((d for d in entry.state.counted if d.decision_id == covered[item_id]), None)
+            if made is None or entry.item is None:
+                continue
+            if self._now() - made.decided_at > timedelta(seconds=self._settings.undo_seconds):
+                raise NotPossible(
+                    f"a decision can be undone for {self._settings.undo_seconds:g} seconds; ask a lead to reopen it"
+                )
+            decision = self._decision(entry.item, reviewer, "reopen", token, undoes=made.decision_id)
+            steps.append(_Step(entry, entry.item, decision))
+        allowed = [step for step in steps if objection(step.entry.state, step.decision) is None]
+        if not allowed:
+            why = objection(steps[0].entry.state, steps[0].decision) if steps else "nothing is known of it any more"
+            raise NotPossible(f"the decision cannot be undone: {why}")
+        first = allowed[0]
+        # Leased before it is open again, so that nobody else gets it in between.
+        items = [step.item.item_id for step in allowed]
+        grant = self._leases.grant(first.entry.cluster, first.item.queue, reviewer, items)
+        try:
+            self._commit(allowed, reviewer, action="undo")
+        except NotRecorded:
+            self._leases.end(grant.token, reviewer)
+            raise
+        return self._lease(grant, blind=first.entry.state.status is not Status.ESCALATED)
 
     def skip(self, item_id: str, token: int, reviewer: str) -> None:
-        """This reviewer does not get the item again, others do. Raises LeaseLost, NotRecorded."""
-        ...
+        self._act(item_id, reviewer, "skip", token)
 
     def hold(self, item_id: str, actor: str, *, token: int | None = None, note: str | None = None) -> None:
-        """Sets the item aside until it is reopened; under a lease (`token`), or as a lead, whoever has it.
-
-        Raises UnknownItem, LeaseLost, NotPossible, NotRecorded.
-        """
-        ...
+        self._act(item_id, actor, "hold", token, note=note)
 
     def escalate(self, item_id: str, actor: str, *, token: int | None = None, note: str | None = None) -> None:
-        """Passes the item on to leads. As `hold`."""
-        ...
+        self._act(item_id, actor, "escalate", token, note=note)
 
     def assign(self, item_id: str, assignee: str | None, actor: str) -> None:
-        """Only the assignee gets the item from now on; None: everybody again. Raises UnknownItem, NotPossible, …"""
-        ...
+        self._act(item_id, actor, "assign", None, assignee=assignee)
 
     def reopen(self, item_id: str, actor: str, *, note: str | None = None) -> None:
-        """Open again, without votes: a settled, held, escalated or gold item. Raises UnknownItem, NotPossible, …"""
-        ...
+        self._act(item_id, actor, "reopen", None, note=note)
 
     def split(self, item_ids: Sequence[str], actor: str, *, token: int | None = None) -> None:
-        """Parts the items from their near duplicates: each is judged alone from now on. Under a lease (`token`) the
-        rest of it stays leased. Raises UnknownItem, LeaseLost, NotRecorded."""
-        ...
+        parted = list(dict.fromkeys(item_ids))
+        if not parted:
+            return
+        if token is not None:
+            grant = self._leases.extend(token, actor, parted[0], RECORDING_SECONDS)
+            if grant.items[0] in parted:  # who parts the one that is looked at parts all others from it
+                parted = list(grant.items[1:])
+            self._leases.shrink(token, parted)
+        fresh = self._leases.token()
+        steps = []
+        for item_id in parted:
+            entry, item = self._entry(item_id)
+            steps.append(_Step(entry, item, self._decision(item, actor, "split", fresh)))
+        self._commit(steps, actor)
 
     def mark_gold(self, item_id: str, answer: Vote, actor: str) -> None:
-        """The item tests reviewers from now on. Raises UnknownItem, NotRecorded."""
-        ...
+        self._act(item_id, actor, "gold", None, resolution=answer)
 
     def image(self, item_id: str) -> ImageReference | None:
-        """Where the item's image is. An inline image's bytes are read from the log: items carry none. UnknownItem."""
-        ...
+        entry, item = self._entry(item_id)
+        if not isinstance(item.image, InlineReference):
+            return item.image
+        record = self._topics.record(*entry.at)
+        return ReviewItem.model_validate_json(record.value or b"").image if record is not None else None
 
-    def search(self, query: Query, *, limit: int = 50, cursor: str | None = None) -> Found: ...
+    def search(self, query: Query, *, limit: int = 50, cursor: str | None = None, blind_to: str | None = None) -> Found:
+        return search(self._redis, self._index, self._views, query, limit=limit, cursor=cursor, blind_to=blind_to)
 
     def item(self, item_id: str, *, blind_to: str | None = None) -> ItemView:
-        """An item with its history; `blind_to` a reviewer who must not see others' votes while it is not settled, nor
-        that it is gold. Raises UnknownItem."""
-        ...
+        return self._views.one(item_id, blind_to=blind_to)
 
-    def statistics(self, *, hours: int = 24) -> Statistics: ...
+    def statistics(self, *, hours: int = 24) -> Statistics:
+        return statistics(self._redis, self._now(), hours)
 
     def events(self, stop: threading.Event) -> Iterator[DeskEvent | None]:
-        """What happens from now on, at all desks; None each second in which nothing does. Ends when `stop` is set."""
-        ...
+        return bulletin.follow(self._redis, stop)
 
     def record(self, actor: str, action: str, *subjects: str, detail: Mapping[str, str] | None = None) -> None:
-        """Writes an action that is not the desk's own (a sign-in, a changed role) to the audit topic. LogError."""
-        ...
+        self._topics.append([self._audit(actor, action, subjects, detail or {})])
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        self._topics.close()
+
+    def _is_gold_turn(self, queue: str, reviewer: str) -> bool:
+        """Drawn from the reviewer's own count, so that nobody can tell by the order which items are tests."""
+        share = self._settings.queue(queue).gold_share
+        if not share:
+            return False
+        turn = self._redis.incr(keys.turn(reviewer))
+        point = hashlib.sha256(f"sluice.gold\0{reviewer}\0{turn}".encode()).digest()[:8]
+        return int.from_bytes(point, "big") < share * 2**64
+
+    def _handed_out(self, grants: Sequence[Grant], reviewer: str, *, blind: bool) -> list[Lease]:
+        if not grants:
+            return []
+        try:
+            self._topics.append([self._audit(reviewer, "lease", grant.items, {}) for grant in grants])
+        except LogError:
+            for grant in grants:
+                self._leases.end(grant.token, reviewer)
+            raise
+        leases = [self._lease(grant, blind=blind) for grant in grants]
+        for grant in grants:
+            event = DeskEvent("lease", self._now(), grant.queue, grant.items[0], reviewer)
+            bulletin.tell(self._redis, event)
+        return leases
+
+    def _lease(self, grant: Grant, *, blind: bool) -> Lease:
+        items = self._views.of(grant.items, blind_to=grant.reviewer if blind else None)
+        return Lease(grant.queue, grant.reviewer, grant.token, grant.expires_at, tuple(items))
+
+    def _repeated(self, choice: Choice, reviewer: str) -> Decided | None:
+        """What became of the decision, if it has been made already."""
+        if len(choice.decision_id) > MAX_DECISION_ID:
+            raise NotPossible(f"a decision id has at most {MAX_DECISION_ID} characters")
+        covered = self._covered(choice.decision_id)
+        if choice.item_id not in covered:
+            return None
+        entry, _ = self._entry(choice.item_id)
+        made = next((d for d in entry.state.counted if d.decision_id == choice.decision_id), None)
+        if made is None or made.reviewer != reviewer:
+            return None
+        return self._answer(made, tuple(covered))
+
+    def _ballot(self, choice: Choice, reviewer: str) -> list["_Step"]:
+        """A vote on each item of the lease on which it counts, the one looked at first.
+
+        Raises LeaseLost, NotPossible.
+        """
+        grant = self._leases.extend(choice.token, reviewer, choice.item_id, RECORDING_SECONDS)
+        if choice.item_id != grant.items[0]:
+            raise NotPossible(f"the lease is on {grant.items[0]}; {choice.item_id} is its near duplicate")
+        steps = []
+        for item_id, entry in self._index.entries(grant.items).items():
+            if entry.item is None:
+                continue
+            is_first = item_id == choice.item_id
+            decision = self._decision(
+                entry.item,
+                reviewer,
+                choice.outcome,
+                choice.token,
+                decision_id=choice.decision_id if is_first else _derived(choice.decision_id, item_id),
+                resolution=self._resolution(entry.state, entry.item, choice.outcome),
+                labels=choice.labels,
+                note=choice.note,
+                decided_with=None if is_first else choice.item_id,
+                seconds_spent=choice.seconds_spent,
+            )
+            why = objection(entry.state, decision)
+            if why is None:
+                steps.append(_Step(entry, entry.item, decision))
+            elif is_first:
+                raise NotPossible(why)
+        return steps
+
+    def _resolution(self, state: ItemState, item: ReviewItem, vote: Vote) -> Resolution | None:
+        if state.status is Status.GOLD:
+            return None
+        if state.status is Status.ESCALATED:
+            return vote
+        return settle([*(ballot.vote for ballot in state.ballots), vote], self._settings.queue(item.queue))
+
+    def _decided(self, ballot: Sequence["_Step"], states: Mapping[str, ItemState]) -> Decided | DeskError:
+        first = ballot[0].decision
+        if all(d.decision_id != first.decision_id for d in states[first.item_id].counted):
+            return LeaseLost("the item was taken away while the log took the decision, which therefore does not count")
+        return self._answer(first, tuple(step.item.item_id for step in ballot))
+
+    def _answer(self, made: Decision, item_ids: tuple[str, ...]) -> Decided:
+        until = made.decided_at + timedelta(seconds=self._settings.undo_seconds)
+        return Decided(made.decision_id, item_ids, made.resolution, until)
+
+    def _act(
+        self,
+        item_id: str,
+        actor: str,
+        outcome: Act,
+        token: int | None,
+        *,
+        note: str | None = None,
+        assignee: str | None = None,
+        resolution: Resolution | None = None,
+    ) -> None:
+        """Under a lease it is done to all that the lease covers, otherwise to the one item."""
+        if token is None:
+            item_ids: tuple[str, ...] = (item_id,)
+            fence = self._leases.token()
+        else:
+            item_ids = self._leases.extend(token, actor, item_id, RECORDING_SECONDS).items
+            fence = token
+        steps = []
+        for each in item_ids:
+            entry, item = self._entry(each)
+            decision = self._decision(item, actor, outcome, fence, note=note, assignee=assignee, resolution=resolution)
+            why = objection(entry.state, decision)
+            if why is None:
+                steps.append(_Step(entry, item, decision))
+            elif each == item_id:
+                raise NotPossible(why)
+        self._commit(steps, actor)
+
+    def _commit(self, steps: Sequence["_Step"], actor: str, action: str | None = None) -> dict[str, ItemState]:
+        """Writes decisions to the log, with one entry of the audit for each act, then into the index.
+
+        Returns the items' states by id. Raises NotRecorded.
+        """
+        if not steps:
+            return {}
+        decisions = [step.decision for step in steps]
+        acts: dict[tuple[int, str], list[Decision]] = {}
+        for decision in decisions:
+            acts.setdefault((decision.fencing_token, action or decision.outcome), []).append(decision)
+        outputs = [
+            Output(self._names.decisions, decision.model_dump_json().encode(), decision.item_id.encode())
+            for decision in decisions
+        ]
+        outputs += [
+            self._audit(actor, name, [d.item_id for d in made], {"decision_id": made[0].decision_id})
+            for (_, name), made in acts.items()
+        ]
+        try:
+            places = self._topics.append(outputs)
+        except LogError as error:
+            raise NotRecorded(f"not recorded yet ({error}); send it again with the same decision id") from error
+        placed = [Placed(decision, *place) for decision, place in zip(decisions, places, strict=False)]
+        try:
+            entries = self._index.apply(decisions=placed)
+            self._remember(decisions)
+        except redis.RedisError as error:
+            # The log has it, so it is decided; the projector brings it into the index.
+            log.warning("index_behind", error=f"{type(error).__name__}: {error}")
+            return {step.item.item_id: after(step.entry.state, step.decision) for step in steps}
+        return {item_id: entry.state for item_id, entry in entries.items()}
+
+    def _remember(self, decisions: Sequence[Decision]) -> None:
+        """Which items a decision covered, by which ids."""
+        covered: dict[str, dict[str, str]] = {}
+        for decision in decisions:
+            if decision.decided_with is None:
+                first = decision.decision_id
+            covered.setdefault(first, {})[decision.item_id] = decision.decision_id
+        with self._redis.pipeline() as pipeline:
+            for decision_id, items in covered.items():
+                mapping: dict[Any, Any] = dict(items)
+                pipeline.hset(keys.decided(decision_id), mapping=mapping)
+                pipeline.expire(keys.decided(decision_id), REPEATABLE_SECONDS)
+            pipeline.execute()
+
+    def _covered(self, decision_id: str) -> dict[str, str]:
+        found: Any = self._redis.hgetall(keys.decided(decision_id))
+        return {item_id.decode(): own_id.decode() for item_id, own_id in found.items()}
+
+    def _entry(self, item_id: str) -> tuple[Entry, ReviewItem]:
+        entry = self._index.entries([item_id]).get(item_id)
+        if entry is None or entry.item is None:
+            raise unknown(item_id)
+        return entry, entry.item
+
+    def _decision(self, item: ReviewItem, reviewer: str, outcome: Any, token: int, **more: Any) -> Decision:
+        fields = {
+            "decision_id": uuid.uuid4().hex,
+            "item_id": item.item_id,
+            "verdict_id": item.verdict_id,
+            "event_id": item.event_id,
+            "tenant": item.tenant,
+            "queue": item.queue,
+            "reviewer": reviewer,
+            "outcome": outcome,
+            "fencing_token": token,
+            "decided_at": self._now(),
+        }
+        return Decision(**{**fields, **more})
+
+    def _audit(self, actor: str, action: str, subjects: Sequence[str], detail: Mapping[str, str]) -> Output:
+        entry = AuditEntry(at=self._now(), actor=actor, action=action, subjects=tuple(subjects), detail=dict(detail))
+        return Output(self._names.audit, entry.model_dump_json().encode(), actor.encode())
+
+
+class RunningDesk(Desk):
+    """A desk with a thread that keeps the index up to date."""
+
+    def __init__(self, settings: Settings, topics: Topics, client: redis.Redis) -> None:
+        super().__init__(settings, topics, client)
+        self._stop = threading.Event()
+        self._projector = Projector(settings, topics, client, self._index, self._now)
+        self._thread = threading.Thread(
+            target=self._projector.run, args=(self._stop,), name="sluice-projector", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=10)
+        super().close()
+
+
+def open_desk(settings: Settings, data: Path | None, redis_client: redis.Redis) -> Desk:
+    """A desk on Kafka, or on the embedded log below `data`, that keeps its index up to date until it is closed.
+
+    `redis_client` stays the caller's. Raises LogError.
+    """
+    return RunningDesk(settings, open_topics(settings, data), redis_client)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A decision about to be recorded, and what it is made about."""
+
+    entry: Entry
+    item: ReviewItem
+    decision: Decision
+
+
+def _derived(decision_id: str, item_id: str) -> str:
+    """The id of a decision on a near duplicate: always the same one."""
+    return f"{decision_id}/{hashlib.sha256(item_id.encode()).hexdigest()[:24]}"
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)

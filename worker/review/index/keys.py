@@ -1,0 +1,109 @@
+"""Names of the index's keys. The braces keep them on one node of a Redis Cluster, as scripts and transactions need."""
+
+from typing import Final
+
+PREFIX: Final = "sluice:{desk}:"
+EVENTS: Final = f"{PREFIX}events"
+"""The channel on which desks tell each other what happened."""
+READY: Final = f"{PREFIX}ready"
+"""There once the projector has read all that stood in the topics."""
+POSITIONS: Final = f"{PREFIX}positions"
+"""Hash: `topic|partition` → the next offset, and `generation` → who began to build this index."""
+PROJECTOR: Final = f"{PREFIX}projector"
+TOKEN: Final = f"{PREFIX}token"
+QUEUES: Final = f"{PREFIX}queues"
+NEWEST: Final = f"{PREFIX}newest"
+"""Sorted set: every item by when it came."""
+CLOSED: Final = f"{PREFIX}closed"
+"""Sorted set: settled items by when they were."""
+RESOLVED: Final = f"{PREFIX}resolved"
+"""List: how long the newest settled items took, in seconds."""
+PANELS: Final = f"{PREFIX}panels"
+"""List: the votes on the newest items that several people judged."""
+AUDITED: Final = f"{PREFIX}audited"
+MISSED: Final = f"{PREFIX}missed"
+
+
+def item(item_id: str) -> str:
+    """Hash: the item, its cluster, and its decisions by where they stand in the log."""
+    return f"{PREFIX}item|{item_id}"
+
+
+def excluded(item_id: str) -> str:
+    """Set: reviewers who do not get the item."""
+    return f"{PREFIX}out|{item_id}"
+
+
+def lane(name: str, queue: str, assignee: str = "") -> str:
+    """Sorted set: the items that wait in a lane (open, assigned, escalated, held, gold) of a queue, by due time."""
+    return f"{PREFIX}lane|{name}|{queue}|{assignee}"
+
+
+def waiting(queue: str) -> str:
+    """Sorted set: the queue's open items by when they came."""
+    return f"{PREFIX}waiting|{queue}"
+
+
+def assigned(queue: str) -> str:
+    """Set: the queue's open items that have an assignee."""
+    return f"{PREFIX}assigned|{queue}"
+
+
+def cluster(cluster_id: str) -> str:
+    """Set: items that wait and are judged together."""
+    return f"{PREFIX}cluster|{cluster_id}"
+
+
+def near(item_id: str) -> str:
+    """Hash: what finds an item's near duplicates: cluster, content hash, vector, buckets."""
+    return f"{PREFIX}near|{item_id}"
+
+
+def bucket(name: str) -> str:
+    """Set: items that may be near duplicates of each other."""
+    return f"{PREFIX}bucket|{name}"
+
+
+def job(cluster_id: str) -> str:
+    """The token of the lease on a cluster; it expires with the lease."""
+    return f"{PREFIX}job|{cluster_id}"
+
+
+def lease(token: int) -> str:
+    """Hash: who holds the lease, on which cluster and items. It expires."""
+    return f"{PREFIX}lease|{token}"
+
+
+def leased(queue: str) -> str:
+    """Sorted set: leased items by when their lease ends, in milliseconds."""
+    return f"{PREFIX}leased|{queue}"
+
+
+def event(event_id: str) -> str:
+    """Set: items of an event."""
+    return f"{PREFIX}event|{event_id}"
+
+
+def content(content_hash: str) -> str:
+    """Set: items of a content hash."""
+    return f"{PREFIX}content|{content_hash}"
+
+
+def decided(decision_id: str) -> str:
+    """Set: items that a decision covered, while it may be repeated or undone."""
+    return f"{PREFIX}decided|{decision_id}"
+
+
+def hour(start: int) -> str:
+    """Hash: what was done in the hour from `start` (seconds) on: `arrived` and `outcome|reviewer` → how often."""
+    return f"{PREFIX}hour|{start}"
+
+
+def gold(reviewer: str) -> str:
+    """Hash: gold item → 1 or 0, whether the reviewer's answer was right."""
+    return f"{PREFIX}gold|{reviewer}"
+
+
+def turn(reviewer: str) -> str:
+    """How many leases the reviewer has had; it chooses when a gold item comes."""
+    return f"{PREFIX}turn|{reviewer}"

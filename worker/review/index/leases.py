@@ -1,0 +1,239 @@
+"""Leases: an item and its near duplicates are one reviewer's for a while.
+
+Redis itself runs the scripts, each as one step that nothing interrupts, and its clock alone decides when a lease is
+over, so desks need neither locks nor equal clocks. Tokens grow from lease to lease, and as they are never below the
+time in microseconds, also across a lost Redis.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import redis
+
+from worker.review.errors import LeaseLost, NotReady
+from worker.review.index import keys
+
+MAX_TOGETHER: Final = 200
+"""Near duplicates that one lease covers at most."""
+
+_FRESH = """
+local time = redis.call('TIME')
+local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local function fresh()
+  local token = string.format('%.0f', math.max(now_us, tonumber(redis.call('GET', prefix .. 'token') or '0') + 1))
+  redis.call('SET', prefix .. 'token', token)
+  return token
+end
+local function grant(cluster, items, reviewer, queue, milliseconds)
+  local token = fresh()
+  local ends = math.floor(now_us / 1000) + milliseconds
+  local lease = prefix .. 'lease|' .. token
+  local named = table.concat(items, '\\n')
+  redis.call('HSET', lease, 'reviewer', reviewer, 'queue', queue, 'cluster', cluster, 'items', named)
+  redis.call('PEXPIRE', lease, milliseconds)
+  redis.call('SET', prefix .. 'job|' .. cluster, token, 'PX', milliseconds)
+  for _, item in ipairs(items) do redis.call('ZADD', prefix .. 'leased|' .. queue, ends, item) end
+  return {token, ends, items}
+end
+"""
+
+_TOKEN = "local prefix = KEYS[1]\n" + _FRESH + "return fresh()"  # no secret
+
+# KEYS: prefix, lane. ARGV: reviewer, queue, milliseconds, most items, most leases, the one item wanted or ''.
+_LEASE = (
+    "local prefix, lane = KEYS[1], KEYS[2]\n"
+    + _FRESH
+    + """
+if redis.call('EXISTS', prefix .. 'ready') == 0 then return false end
+local reviewer, queue, wanted = ARGV[1], ARGV[2], ARGV[6]
+local milliseconds, together, most = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+redis.call('ZREMRANGEBYSCORE', prefix .. 'leased|' .. queue, '-inf', math.floor(now_us / 1000))
+local function is_out(item) return redis.call('SISMEMBER', prefix .. 'out|' .. item, reviewer) == 1 end
+local granted = {}
+local function try(item)
+  if wanted == '' and is_out(item) then return end
+  local cluster = redis.call('HGET', prefix .. 'item|' .. item, 'cluster')
+  if not cluster or redis.call('EXISTS', prefix .. 'job|' .. cluster) == 1 then return end
+  local items = {item}
+  local others = redis.call('SMEMBERS', prefix .. 'cluster|' .. cluster)
+  table.sort(others)
+  for _, other in ipairs(others) do
+    if #items >= together then break end
+    if other ~= item and redis.call('ZSCORE', lane, other) and not is_out(other) then items[#items + 1] = other end
+  end
+  granted[#granted + 1] = grant(cluster, items, reviewer, queue, milliseconds)
+end
+if wanted ~= '' then
+  if redis.call('ZSCORE', lane, wanted) then try(wanted) end
+  return granted
+end
+local from = 0
+while #granted < most do
+  local items = redis.call('ZRANGE', lane, from, from + 63)
+  if #items == 0 then break end
+  for _, item in ipairs(items) do
+    if #granted < most then try(item) end
+  end
+  from = from + 64
+end
+return granted
+"""
+)
+
+# KEYS: prefix. ARGV: cluster, queue, reviewer, milliseconds, items. Whoever had the cluster has it no more.
+_GRANT = (
+    "local prefix = KEYS[1]\n"
+    + _FRESH
+    + """
+local items = {}
+for index = 5, #ARGV do items[#items + 1] = ARGV[index] end
+return grant(ARGV[1], items, ARGV[3], ARGV[2], tonumber(ARGV[4]))
+"""
+)
+
+# KEYS: prefix. ARGV: token, reviewer, milliseconds. Never makes a lease shorter.
+_EXTEND = (
+    "local prefix = KEYS[1]\n"
+    + _FRESH
+    + """
+local lease = prefix .. 'lease|' .. ARGV[1]
+local found = redis.call('HMGET', lease, 'reviewer', 'queue', 'cluster', 'items')
+if found[1] ~= ARGV[2] or redis.call('GET', prefix .. 'job|' .. found[3]) ~= ARGV[1] then return false end
+local milliseconds = math.max(tonumber(ARGV[3]), redis.call('PTTL', lease))
+local ends = math.floor(now_us / 1000) + milliseconds
+redis.call('PEXPIRE', lease, milliseconds)
+redis.call('PEXPIRE', prefix .. 'job|' .. found[3], milliseconds)
+for item in string.gmatch(found[4], '[^\\n]+') do redis.call('ZADD', prefix .. 'leased|' .. found[2], ends, item) end
+return {ARGV[1], ends, found[4], found[2], found[3]}
+"""
+)
+
+# KEYS: prefix. ARGV: cluster, the highest token that ends, an item that the lease must cover.
+DROP: Final = """
+local prefix = KEYS[1]
+local token = redis.call('GET', prefix .. 'job|' .. ARGV[1])
+if not token or tonumber(token) > tonumber(ARGV[2]) then return 0 end
+local lease = prefix .. 'lease|' .. token
+local found = redis.call('HMGET', lease, 'queue', 'items')
+if found[1] and not string.find('\\n' .. found[2] .. '\\n', '\\n' .. ARGV[3] .. '\\n', 1, true) then return 0 end
+redis.call('DEL', lease, prefix .. 'job|' .. ARGV[1])
+if found[1] then
+  for item in string.gmatch(found[2], '[^\\n]+') do redis.call('ZREM', prefix .. 'leased|' .. found[1], item) end
+end
+return 1
+"""
+
+# KEYS: prefix. ARGV: token, items to leave it.
+_SHRINK = """
+local lease = KEYS[1] .. 'lease|' .. ARGV[1]
+local found = redis.call('HMGET', lease, 'queue', 'items')
+if not found[1] then return 0 end
+local gone, kept = {}, {}
+for index = 2, #ARGV do
+  gone[ARGV[index]] = true
+  redis.call('ZREM', KEYS[1] .. 'leased|' .. found[1], ARGV[index])
+end
+for item in string.gmatch(found[2], '[^\\n]+') do if not gone[item] then kept[#kept + 1] = item end end
+redis.call('HSET', lease, 'items', table.concat(kept, '\\n'))
+return 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A lease as the index knows it. The first of `items` is the one to look at."""
+
+    token: int
+    expires_at: datetime
+    reviewer: str
+    queue: str
+    cluster: str
+    items: tuple[str, ...]
+
+
+class Leases:
+    """Gives, keeps and ends leases. Safe for many threads and processes."""
+
+    def __init__(self, client: redis.Redis, seconds: float) -> None:
+        self._milliseconds = int(seconds * 1000)
+        self._lease = client.register_script(_LEASE)
+        self._grant = client.register_script(_GRANT)
+        self._extend = client.register_script(_EXTEND)
+        self._drop = client.register_script(DROP)
+        self._shrink = client.register_script(_SHRINK)
+        self._token = client.register_script(_TOKEN)
+        self._redis = client
+
+    def token(self) -> int:
+        """A fresh token, above all that were given before."""
+        return int(self._token(keys=[keys.PREFIX]))
+
+    def next(self, lane: str, queue: str, reviewer: str, count: int) -> list[Grant]:
+        """Leases of the first items in the lane that are free and not closed to the reviewer. Raises NotReady."""
+        return self._from_lane(lane, queue, reviewer, count, "")
+
+    def take(self, lane: str, queue: str, reviewer: str, item_id: str) -> Grant | None:
+        """A lease of that item, also if the reviewer skipped it; None when it is not in the lane, or somebody's.
+
+        Raises NotReady.
+        """
+        return next(iter(self._from_lane(lane, queue, reviewer, 1, item_id)), None)
+
+    def grant(self, cluster: str, queue: str, reviewer: str, items: Sequence[str]) -> Grant:
+        """A lease of these items, whoever has them."""
+        reply = self._grant(keys=[keys.PREFIX], args=[cluster, queue, reviewer, self._milliseconds, *items])
+        return _grant(reply, reviewer, queue, cluster)
+
+    def extend(self, token: int, reviewer: str, item_id: str, at_least_seconds: float = 0.0) -> Grant:
+        """Keeps the lease for its full time from now, or longer. Raises LeaseLost."""
+        milliseconds = max(self._milliseconds, int(at_least_seconds * 1000))
+        reply = self._extend(keys=[keys.PREFIX], args=[token, reviewer, milliseconds])
+        grant = None
+        if reply:
+            items = tuple(reply[2].decode().split("\n"))
+            grant = Grant(token, _time(reply[1]), reviewer, reply[3].decode(), reply[4].decode(), items)
+        if grant is None or item_id not in grant.items:
+            raise LeaseLost(f"the lease of {item_id} has run out or was taken away; lease it again")
+        return grant
+
+    def end(self, token: int, reviewer: str) -> Grant | None:
+        """Ends the lease, if it is still this one; what it was."""
+        found: Any = self._redis.hmget(keys.lease(token), "reviewer", "queue", "cluster", "items")
+        if found[0] is None or found[0].decode() != reviewer:
+            return None
+        items = tuple(found[3].decode().split("\n"))
+        self._drop(keys=[keys.PREFIX], args=[found[2], token, items[0]])
+        return Grant(token, datetime.now(UTC), reviewer, found[1].decode(), found[2].decode(), items)
+
+    def shrink(self, token: int, items: Sequence[str]) -> None:
+        """Takes items out of a lease."""
+        self._shrink(keys=[keys.PREFIX], args=[token, *items])
+
+    def holders(self, clusters: Sequence[str]) -> list[str | None]:
+        """Who has each cluster at the moment."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for cluster in clusters:
+                pipeline.get(keys.job(cluster))
+            tokens = pipeline.execute()
+            for token in tokens:
+                pipeline.hget(keys.lease(int(token or 0)), "reviewer")
+            return [None if reviewer is None else reviewer.decode() for reviewer in pipeline.execute()]
+
+    def _from_lane(self, lane: str, queue: str, reviewer: str, count: int, wanted: str) -> list[Grant]:
+        reply = self._lease(
+            keys=[keys.PREFIX, lane], args=[reviewer, queue, self._milliseconds, MAX_TOGETHER, count, wanted]
+        )
+        if reply is None:
+            raise NotReady("the index is being built from the topics; try again in a moment")
+        return [_grant(granted, reviewer, queue, "") for granted in reply]
+
+
+def _grant(reply: Any, reviewer: str, queue: str, cluster: str) -> Grant:
+    items = tuple(item.decode() for item in reply[2])
+    return Grant(int(reply[0]), _time(reply[1]), reviewer, queue, cluster, items)
+
+
+def _time(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)

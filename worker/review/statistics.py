@@ -1,0 +1,99 @@
+"""The desk in numbers."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from statistics import median
+from typing import Final
+
+import redis
+
+from schemas import Vote
+from worker.review.agreement import Panel, overall_kappa, pairwise_kappas
+from worker.review.answers import HourOfWork, ReviewerStatistics, Share, Statistics
+from worker.review.index import keys
+from worker.review.sampling import wilson
+
+ENOUGH_SHARED: Final = 5
+"""Items that must have been judged by the same people before their agreement is told."""
+
+_Settled = tuple[Panel, Vote]
+
+
+def statistics(client: redis.Redis, now: datetime, hours: int) -> Statistics:
+    """The last so many hours, the present one among them; agreement, audit and times of the newest items."""
+    present = int(now.timestamp()) // 3600 * 3600
+    starts = [present - 3600 * back for back in reversed(range(hours))]
+    with client.pipeline(transaction=False) as pipeline:
+        for start in starts:
+            pipeline.hgetall(keys.hour(start))
+        pipeline.lrange(keys.PANELS, 0, -1)
+        pipeline.scard(keys.AUDITED)
+        pipeline.scard(keys.MISSED)
+        pipeline.lrange(keys.RESOLVED, 0, -1)
+        *tallies, panels, audited, missed, times = pipeline.execute()
+    counts = [_numbers(tally) for tally in tallies]
+    settled: list[_Settled] = [tuple(json.loads(panel)) for panel in panels]
+    votes = [panel for panel, _ in settled]
+    return Statistics(
+        hours=tuple(_hour(start, numbers) for start, numbers in zip(starts, counts, strict=True)),
+        reviewers=_reviewers(client, counts, settled),
+        cohen_kappa=pairwise_kappas(votes, ENOUGH_SHARED),
+        fleiss_kappa=overall_kappa(votes, ENOUGH_SHARED),
+        audit_misses=wilson(min(missed, audited), audited),  # read a moment apart
+        resolved_after_seconds=median(map(float, times)) if times else None,
+    )
+
+
+def _numbers(tally: Mapping[bytes, bytes]) -> dict[tuple[str, str], float]:
+    """By outcome and reviewer; `arrived` is nobody's."""
+    numbers = {}
+    for name, value in tally.items():
+        outcome, _, reviewer = name.decode().partition("|")
+        numbers[outcome, reviewer] = float(value)
+    return numbers
+
+
+def _hour(start: int, numbers: Mapping[tuple[str, str], float]) -> HourOfWork:
+    sums: Counter[str] = Counter()
+    for (outcome, _), number in numbers.items():
+        sums[outcome] += int(number)
+    return HourOfWork(datetime.fromtimestamp(start, UTC), sums["arrived"], sums["approve"], sums["reject"])
+
+
+def _reviewers(
+    client: redis.Redis, counts: Sequence[Mapping[tuple[str, str], float]], settled: Sequence[_Settled]
+) -> tuple[ReviewerStatistics, ...]:
+    work: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    seconds: Counter[str] = Counter()
+    for numbers in counts:
+        for (outcome, reviewer), number in numbers.items():
+            if outcome == "seconds":
+                seconds[reviewer] += number  # type: ignore[assignment]  # a Counter takes fractions
+            elif reviewer:
+                work[reviewer][outcome] += int(number)
+    names = sorted(work)
+    with client.pipeline(transaction=False) as pipeline:
+        for name in names:
+            pipeline.hvals(keys.gold(name))
+        gold = pipeline.execute()
+    return tuple(
+        ReviewerStatistics(
+            reviewer=name,
+            approved=work[name]["approve"],
+            rejected=work[name]["reject"],
+            skipped=work[name]["skip"],
+            escalated=work[name]["escalate"],
+            undone=work[name]["undo"],
+            seconds_per_item=seconds[name] / work[name]["timed"] if work[name]["timed"] else None,
+            gold=wilson(answers.count(b"1"), len(answers)),
+            majority=_with_majority(name, settled),
+        )
+        for name, answers in zip(names, gold, strict=True)
+    )
+
+
+def _with_majority(reviewer: str, settled: Sequence[_Settled]) -> Share:
+    votes = [(panel[reviewer], outcome) for panel, outcome in settled if reviewer in panel]
+    return wilson(sum(vote == outcome for vote, outcome in votes), len(votes))

@@ -1,0 +1,78 @@
+"""Entries of the index as people may see them."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import redis
+
+from worker.review.answers import ItemView, Status
+from worker.review.errors import UnknownItem
+from worker.review.index import keys
+from worker.review.index.entry import Entry
+from worker.review.index.index import Index
+from worker.review.index.leases import Leases
+from worker.review.item_state import VOTES
+from worker.settings import ReviewSettings
+
+_CLOSED = frozenset({Status.APPROVED, Status.REJECTED})
+
+
+class Views:
+    """Reads items for people."""
+
+    def __init__(self, client: redis.Redis, index: Index, leases: Leases, settings: ReviewSettings) -> None:
+        self._redis = client
+        self._index = index
+        self._leases = leases
+        self._settings = settings
+
+    def of(self, item_ids: Sequence[str], *, blind_to: str | None = None) -> list[ItemView]:
+        """The items that exist, in this order."""
+        entries = [entry for entry in self._index.entries(item_ids).values() if entry.item is not None]
+        clusters = [entry.cluster for entry in entries]
+        holders = self._leases.holders(clusters)
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for cluster in clusters:
+                pipeline.smembers(keys.cluster(cluster))
+            members = [sorted(member.decode() for member in found) for found in pipeline.execute()]
+        return [
+            self._view(entry, tuple(together), holder, blind_to)
+            for entry, together, holder in zip(entries, members, holders, strict=True)
+        ]
+
+    def one(self, item_id: str, *, blind_to: str | None = None) -> ItemView:
+        """Raises UnknownItem."""
+        found = self.of([item_id], blind_to=blind_to)
+        if not found:
+            raise unknown(item_id)
+        return found[0]
+
+    def _view(self, entry: Entry, cluster: tuple[str, ...], holder: str | None, blind_to: str | None) -> ItemView:
+        item, state = entry.item, entry.state
+        if item is None:
+            raise ValueError("an entry without an item")
+        rules = self._settings.queue(item.queue)
+        status, history, cast = state.status, state.counted, len(state.ballots)
+        if blind_to is not None and status not in _CLOSED:
+            history = tuple(d for d in history if d.outcome not in VOTES | {"gold"} or d.reviewer == blind_to)
+            history = tuple(d.model_copy(update={"resolution": None}) for d in history)
+            if status is Status.GOLD:
+                status, cast = Status.OPEN, 0
+                history = tuple(d for d in history if d.outcome not in VOTES)
+        return ItemView(
+            item=item,
+            status=status,
+            due_at=datetime.fromtimestamp(entry.due, UTC),
+            cluster=cluster if entry.lane is not None else (),
+            assignee=state.assignee,
+            leased_by=holder if entry.lane is not None else None,
+            votes_cast=cast,
+            votes_needed=rules.agree,
+            closed_at=state.closed_at,
+            history=history,
+        )
+
+
+def unknown(item_id: str) -> UnknownItem:
+    """The error for an item that is not in the index."""
+    return UnknownItem(f"there is no item {item_id} in the index: it never came, or was settled long ago")
