@@ -2,19 +2,24 @@
 
 import hashlib
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
 
+import openvino
+
 from trt_build.compile import BuildCancelled, Compiled, Compiler, Options
 from trt_build.errors import BuildError
 from trt_build.graph import Precision, prepare_graph
+from trt_build.openvino_build import CpuPrecision, Images, compile_openvino
 from trt_build.reports import BuildReport, LayerReport, render
 from worker.scoring.cuda_device import CudaDevice
-from worker.scoring.engine_record import EngineMismatch, EngineRecord, Target, TensorRtBackend
+from worker.scoring.engine_record import BatchProfile, EngineMismatch, EngineRecord, Target, TensorRtBackend
 from worker.scoring.manifest import FileSpec
 from worker.scoring.model import Model
+from worker.scoring.openvino_engine import MAX_BATCH
 from worker.scoring.repository import Repository, Version
 from worker.scoring.stores import RepositoryError
 
@@ -34,7 +39,7 @@ Progress = Callable[[Target, str, int, int], bool]
 
 
 class EngineBuilder:
-    """Builds a model's TensorRT engines into a repository that has the model. `now`: the time, for the records."""
+    """Builds a model's engines into a repository that has the model. `now`: the time, for the records."""
 
     def __init__(
         self,
@@ -83,6 +88,49 @@ class EngineBuilder:
             except (BuildError, EngineMismatch) as error:
                 yield Outcome(target, "failed", problem=str(error))
 
+    def build_openvino(
+        self,
+        precision: CpuPrecision,
+        calibration: Images = (),
+        *,
+        rebuild: bool = False,
+        progress: Callable[[int], object] = lambda _images: None,
+    ) -> Outcome:
+        """Builds the CPU engine's graph; in int8, with the calibration images. Raises BuildError, EngineMismatch for
+        one of another model that is there already, and RepositoryError."""
+        target = Target(backend="openvino", precision=precision)
+        there = self._repository.engine(self._version, target)
+        if there is not None and not rebuild:
+            there.check(model=self._model.manifest.digest)
+            if self._is_whole(there):
+                return Outcome(target, "kept", there)
+        started = time.perf_counter()
+        graph, weights = compile_openvino(self._model, precision, calibration, progress)
+        files = {
+            f"{hashlib.sha256(data).hexdigest()}.{kind}": data for kind, data in (("xml", graph), ("bin", weights))
+        }
+        record = EngineRecord(
+            schema="sluice.engine/1",
+            target=target,
+            backend_version=openvino.__version__,
+            model=self._model.manifest.digest,
+            profile=BatchProfile(best=1, largest=MAX_BATCH),
+            files=tuple(FileSpec(path=name, sha256=name.partition(".")[0]) for name in files),
+            bytes=len(graph) + len(weights),
+            built_at=self._now(),
+            build_seconds=round(time.perf_counter() - started, 3),
+        )
+        self._repository.publish_engine(self._version, record, files)
+        return Outcome(target, "built", record)
+
+    def _is_whole(self, record: EngineRecord) -> bool:
+        """Whether all of the engine is there: a build may have broken off, or a file may have been damaged since."""
+        try:
+            self._repository.engine_files(self._version, record)
+        except RepositoryError:
+            return False
+        return True
+
     def _capabilities(self, compiler: Compiler, backend: str, wanted: Sequence[str]) -> Sequence[str]:
         if compiler.compute_capabilities() is not None and wanted:
             return wanted
@@ -113,11 +161,7 @@ class EngineBuilder:
             raise EngineMismatch(
                 f"engine {target.name} is there with other options: {'; '.join(differs)}; use --rebuild"
             )
-        try:
-            self._repository.engine_files(self._version, record)
-        except RepositoryError:
-            return None  # broken off or damaged: build it again
-        return record
+        return record if self._is_whole(record) else None
 
     def _build(
         self, compiler: Compiler, graph: bytes, target: Target, options: Options, progress: Progress

@@ -44,6 +44,14 @@ def golden_images(specs: Mapping[str, ViewSpec], folder: Path | None = None) -> 
             yield _golden(f"{path.name}, {name}", path, degrade(whole), specs)
 
 
+def calibration_images(
+    specs: Mapping[str, ViewSpec], folder: Path | None = None
+) -> Iterator[Mapping[str, NDArray[np.uint8]]]:
+    """The views of every image of the folder, or of every sample that ships, as they are. Raises BuildError."""
+    for path in _paths(folder):
+        yield _golden(path.name, path, path.read_bytes(), specs).views
+
+
 def count_golden(folder: Path | None = None) -> int:
     """How many images `golden_images` gives."""
     return len(_paths(folder)) * (1 + len(DEGRADATIONS))

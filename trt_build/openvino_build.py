@@ -25,7 +25,7 @@ def compile_openvino(
     model: Model,
     precision: CpuPrecision,
     calibration: Images = (),
-    report: Callable[[int], None] = lambda _done: None,
+    report: Callable[[int], object] = lambda _done: None,
 ) -> tuple[bytes, bytes]:
     """The towers as OpenVINO's graph (XML) and weights, with the manifest's inputs and outputs and any batch.
 
@@ -44,7 +44,7 @@ def compile_openvino(
         return file.read_bytes(), file.with_suffix(".bin").read_bytes()
 
 
-def _quantise(graph: Any, calibration: Images, report: Callable[[int], None]) -> Any:
+def _quantise(graph: Any, calibration: Images, report: Callable[[int], object]) -> Any:
     try:
         import nncf  # takes seconds, and only int8 needs it
     except ImportError as error:

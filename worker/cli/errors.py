@@ -39,6 +39,8 @@ EXIT_CODES = {
     "worker.scoring.engine_record.EngineMismatch": FAILED,
     "worker.scoring.stores.RepositoryError": FAILED,
     "worker.telemetry.server.TelemetryServerError": FAILED,
+    "worker.review.http.server.DeskServerError": FAILED,
+    "worker.review.http.accounts.AccountsError": FAILED,
 }
 """By name: an error's module is loaded when it is raised, and a command should load no more than it needs."""
 

@@ -81,6 +81,10 @@ class Repository:
             self._store.write(f"{version.folder}/{MANIFEST_NAME}", _read_manifest(folder, path))
         return version
 
+    def where(self, version: Version) -> str:
+        """The version's address, for people."""
+        return self._store.where(version.folder)
+
     def engines(self, version: Version) -> list[EngineRecord]:
         """The version's engines, by name."""
         names = self._store.names(f"{version.folder}/engines/")

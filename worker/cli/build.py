@@ -1,0 +1,180 @@
+"""`sluice build`: from a model to engines in a model repository."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal, cast
+
+import typer
+from pydantic import TypeAdapter, ValidationError
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from trt_build.build import EngineBuilder, Outcome
+from trt_build.compile import Options
+from trt_build.golden import calibration_images
+from trt_build.graph import Precision
+from trt_build.openvino_build import CpuPrecision
+from worker.cli import console
+from worker.cli.errors import CommandFailed, UsageError
+from worker.cli.options import ConfigOption
+from worker.scoring.engine_record import BatchProfile, ComputeCapability, Target
+from worker.scoring.model import find_model, load_model
+from worker.scoring.repository import Repository
+from worker.scoring.stores import open_store
+from worker.settings import load_settings
+
+app = typer.Typer(add_completion=False)
+
+RepositoryOption = Annotated[
+    str, typer.Option("--repository", metavar="DIR|S3", help="The model repository: a folder or s3://bucket/prefix.")
+]
+
+
+@app.command()
+def build(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A shipped model's name, a manifest or a folder.")],
+    repository: RepositoryOption,
+    backend: Annotated[
+        Literal["tensorrt-rtx", "tensorrt", "openvino"],
+        typer.Option(help="tensorrt-rtx needs no GPU; tensorrt builds for the GPU it runs on."),
+    ] = "tensorrt-rtx",
+    compute_capability: Annotated[
+        list[str] | None,
+        typer.Option("--compute-capability", metavar="X.Y[,X.Y…]", help="GPUs to build for; absent: this machine's."),
+    ] = None,
+    precision: Annotated[
+        Literal["fp32", "fp16", "bf16", "int8"] | None,
+        typer.Option(help="Absent: fp16 for TensorRT, bf16 for OpenVINO. int8 is for OpenVINO."),
+    ] = None,
+    batches: Annotated[
+        str, typer.Option(metavar="MIN:BEST:MAX", help="Batch sizes a TensorRT engine takes, and is tuned for.")
+    ] = "1:16:64",
+    calibration: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Images to calibrate int8 with; absent: the samples that ship.")
+    ] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="Make it run on later minor versions of TensorRT too.")
+    ] = False,
+    hardware_compatibility: Annotated[
+        Literal["none", "ampere_plus", "same_compute_capability"],
+        typer.Option(help="Make it run on more GPUs than it was built on, at some loss of speed (tensorrt)."),
+    ] = "none",
+    workspace: Annotated[int | None, typer.Option(min=1, metavar="MIB", help="Most memory a layer may use.")] = None,
+    optimization_level: Annotated[int | None, typer.Option(min=0, max=5, help="How long to search (tensorrt).")] = None,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Build again what is there already.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Compile a model's towers into engines, and put model, engines and build reports into the repository.
+
+    Engines that are there already are kept; a build that was broken off goes on where it stopped.
+
+    Exit code: 0 when all engines are there, 1 when some are not, 2 when nothing was tried.
+    """
+    settings = load_settings(config, os.environ)
+    loaded = load_model(model, settings.s3)
+    models = Repository(open_store(repository, settings.s3))
+    if backend == "openvino":
+        if compute_capability:
+            raise UsageError("--compute-capability is for tensorrt and tensorrt-rtx; openvino builds for CPUs")
+        if precision == "fp16":
+            raise UsageError("openvino computes in fp32, bf16 or int8 on a CPU; leave --precision out for bf16")
+    elif precision == "int8":
+        raise UsageError("int8 is for openvino; for TensorRT quantise the ONNX graph (Q/DQ) and build it with fp32")
+    options = Options(
+        _profile(batches),
+        version_compatible=version_compatible,
+        hardware_compatibility=hardware_compatibility,
+        workspace_bytes=None if workspace is None else workspace * 1024 * 1024,
+        optimization_level=optimization_level,
+    )
+    capabilities = _capabilities(compute_capability or [])
+    version = models.publish(find_model(model, settings.s3))
+    builder = EngineBuilder(models, version, loaded)
+    outcomes = []
+    with _progress() as show:
+        if backend == "openvino":
+            target = Target(backend="openvino", precision=precision or "bf16")
+            images = list(calibration_images(loaded.manifest.views, calibration)) if precision == "int8" else []
+            outcomes.append(
+                builder.build_openvino(
+                    cast(CpuPrecision, precision or "bf16"),
+                    images,
+                    rebuild=rebuild,
+                    progress=lambda done: show(target, "calibrating", done, len(images)),
+                )
+            )
+        else:
+            lowered = cast(Precision, precision or "fp16")
+            for outcome in builder.build(backend, lowered, capabilities, options, rebuild=rebuild, progress=show):
+                outcomes.append(outcome)
+    console.out.print(_table(outcomes))
+    console.out.print(f"model: {models.where(version)}", markup=False, soft_wrap=True)
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    if failed:
+        raise CommandFailed("\n".join(f"{outcome.target.name}: {outcome.problem}" for outcome in failed))
+
+
+def _profile(text: str) -> BatchProfile:
+    try:
+        smallest, best, largest = (int(part) for part in text.split(":"))
+        return BatchProfile(smallest=smallest, best=best, largest=largest)
+    except ValueError as error:
+        raise UsageError(
+            f"--batches {text!r}: give MIN:BEST:MAX, rising numbers from 1 to 4096, such as 1:16:64"
+        ) from error
+
+
+def _capabilities(texts: Sequence[str]) -> list[str]:
+    capabilities = [part.strip() for text in texts for part in text.split(",") if part.strip()]
+    try:
+        return list(dict.fromkeys(TypeAdapter(list[ComputeCapability]).validate_python(capabilities)))
+    except ValidationError as error:
+        raise UsageError(f"--compute-capability {','.join(texts)!r}: write it as NVIDIA does, 8.9 or 12.0") from error
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[Target, str, int, int], bool]]:
+    """One bar an engine while a person watches; nothing in a pipe."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.fields[engine]}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal) as progress:
+        tasks = {}
+
+        def show(target: Target, phase: str, done: int, steps: int) -> bool:
+            if target.name not in tasks:
+                tasks[target.name] = progress.add_task("", engine=target.name)
+            progress.update(tasks[target.name], description=phase.lower(), completed=done, total=steps)
+            return True
+
+        yield show
+
+
+def _table(outcomes: Sequence[Outcome]) -> Table:
+    table = Table("engine", "", "version", "batches", "size", "time")
+    for name in ("size", "time"):
+        next(column for column in table.columns if column.header == name).justify = "right"
+    styles = {"built": "green", "kept": "cyan", "failed": "red"}
+    for outcome in outcomes:
+        record = outcome.record
+        status = f"[{styles[outcome.status]}]{outcome.status}[/]"
+        if record is None:
+            table.add_row(outcome.target.name, status)
+            continue
+        sizes = f"{record.profile.smallest}:{record.profile.best}:{record.profile.largest}"
+        table.add_row(
+            outcome.target.name,
+            status,
+            record.backend_version.partition("-")[0],
+            sizes,
+            f"{record.bytes / 1e6:.1f} MB",
+            f"{record.build_seconds:.1f} s",
+        )
+    return table

@@ -1,0 +1,153 @@
+"""`sluice verify`: does a compiled engine judge as the reference does?"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from trt_build.golden import count_golden, golden_images
+from trt_build.parity import ParityReport, compare
+from trt_build.reports import render
+from worker.cli import console
+from worker.cli.build import RepositoryOption
+from worker.cli.errors import CommandFailed, UsageError
+from worker.cli.options import ConfigOption, PolicyOption
+from worker.policy import load_policy
+from worker.scoring.compiled import PARITY_REPORT, open_compiled
+from worker.scoring.engine import EngineError
+from worker.scoring.engine_record import EngineMismatch, EngineRecord
+from worker.scoring.manifest import ParityLimits
+from worker.scoring.model import load_model
+from worker.scoring.openvino_engine import OpenVinoEngine
+from worker.scoring.repository import Repository, Version
+from worker.scoring.stores import open_store
+from worker.scoring.tensorrt_binding import BindingMissing
+from worker.settings import load_settings
+
+app = typer.Typer(add_completion=False)
+
+NAMED = 20
+"""Images that are named on the terminal; the report has all."""
+
+
+@app.command()
+def verify(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A shipped model's name, a manifest or a folder.")],
+    repository: RepositoryOption,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option("--engine", metavar="NAME", help="An engine, such as openvino-int8; absent: all there are."),
+    ] = None,
+    golden: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Images to compare on, each with degraded copies; absent: the samples."),
+    ] = None,
+    policy: PolicyOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Compare engines of the repository with the reference, and write the reports beside them.
+
+    Exit code: 0 when all passed, 1 when some did not or could not be run here, 2 when nothing was tried.
+    """
+    settings = load_settings(config, os.environ)
+    rules = load_policy(policy or settings.policy)
+    loaded = load_model(model, settings.s3)
+    models = Repository(open_store(repository, settings.s3))
+    version = Version(loaded.manifest.name, loaded.manifest.version)
+    manifest = models.manifest(version)
+    if manifest is None or manifest.digest != loaded.manifest.digest:
+        raise UsageError(f"{models.where(version)} does not hold this model; put it there with sluice build")
+    records = _chosen(models, version, engine)
+    problems = []
+    with closing(OpenVinoEngine(loaded, precision="f32")) as expected:
+        for record in records:
+            name = record.target.name
+            try:
+                found = open_compiled(models, version, record.target, loaded, verified=False)
+            except (EngineError, EngineMismatch, BindingMissing) as error:
+                problems.append(f"{name} cannot be run here, and so was not compared: {error}")
+                continue
+            with closing(found), _progress(name, count_golden(golden)) as advance:
+                report = compare(
+                    loaded,
+                    expected,
+                    found,
+                    record,
+                    golden_images(loaded.manifest.views, golden),
+                    rules,
+                    reference_name="openvino fp32",
+                    advance=advance,
+                )
+            limits = loaded.manifest.parity or ParityLimits()
+            _tell(report, limits)
+            page = _write(models, version, record, report, limits)
+            console.out.print(f"report: {page}", markup=False, soft_wrap=True)
+            if not report.passed:
+                problems.append(_verdict(report))
+    if problems:
+        raise CommandFailed("\n".join(problems))
+
+
+def _chosen(models: Repository, version: Version, names: list[str] | None) -> list[EngineRecord]:
+    records = {record.target.name: record for record in models.engines(version)}
+    there = ", ".join(records) or "none"
+    if unknown := [name for name in names or [] if name not in records]:
+        raise UsageError(f"no engine {', '.join(unknown)} in {models.where(version)}; there: {there}")
+    if not records:
+        raise UsageError(f"{models.where(version)} has no engines; make some with sluice build")
+    return [records[name] for name in names] if names else list(records.values())
+
+
+@contextmanager
+def _progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar while a person watches; nothing in a pipe."""
+    columns = (SpinnerColumn(), TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal) as progress:
+        task = progress.add_task(name, total=total)
+        yield lambda images: progress.advance(task, images)
+
+
+def _tell(report: ParityReport, limits: ParityLimits) -> None:
+    table = Table("measure", "found", "limit", "", title=f"{report.engine_name} beside {report.reference}")
+    table.columns[1].justify = table.columns[2].justify = "right"
+    for check in report.checks:
+        found = "none" if check.found is None else f"{check.found:.5f}"
+        table.add_row(check.name, found, f"{check.limit:g}", "[green]passed[/]" if check.passed else "[red]failed[/]")
+    console.out.print(table)
+    console.out.print(
+        f"{len(report.images)} images: reference {report.reference_images_per_second:.1f}, engine "
+        f"{report.engine_images_per_second:.1f} images/s"
+    )
+    moved = report.moved(limits)
+    for image in moved[:NAMED]:
+        routes = f", {image.reference_route} becomes {image.engine_route}" if image.flipped else ""
+        console.out.print(
+            f"  {console.printable(image.name)}: {image.reference:.3f} becomes {image.engine:.3f}{routes}",
+            markup=False,
+            soft_wrap=True,
+        )
+    if len(moved) > NAMED:
+        console.out.print(f"  and {len(moved) - NAMED} more, in the report")
+
+
+def _write(
+    models: Repository, version: Version, record: EngineRecord, report: ParityReport, limits: ParityLimits
+) -> str:
+    moved = report.moved(limits)
+    names = {image.name for image in moved}
+    rest = [image for image in report.images if image.name not in names]
+    page = render("parity.html.j2", report=report, moved=moved, rest=rest)
+    address = models.write_report(version, record.target, "parity.html", page)
+    # Last, since it is what decides.
+    models.write_report(version, record.target, PARITY_REPORT, report.model_dump_json(by_alias=True, indent=2) + "\n")
+    return address
+
+
+def _verdict(report: ParityReport) -> str:
+    broken = ", ".join(check.name for check in report.checks if not check.passed)
+    return f"{report.engine_name} does not judge as the reference does: {broken}"
