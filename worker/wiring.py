@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from worker.cache.score_cache import ScoreCache, connect, connect_embedded
 from worker.images.fetch import build_fetcher
+from worker.intake.embedded import embedded_log, open_embedded_topics
 from worker.intake.engine_room import EngineRoom, blank_views
 from worker.intake.intake import Intake
 from worker.intake.judge import Judge
@@ -23,7 +24,6 @@ from worker.intake.log import Log
 from worker.intake.member import Parts
 from worker.intake.prepare import Preparer
 from worker.intake.sqlite_log import SqliteLog
-from worker.intake.sqlite_topics import SqliteTopics
 from worker.outbox import ROOM_FOR_OURS, Identity, Outbox
 from worker.policy import load_policy
 from worker.scoring.engine import Engine
@@ -33,8 +33,6 @@ from worker.settings import Settings
 from worker.telemetry.metrics import Metrics
 from worker.telemetry.server import Health, TelemetryServer
 
-EMBEDDED_LOG = "log.sqlite"
-EMBEDDED_PARTITIONS = 4
 EMBEDDED_CACHE_ENTRIES = 100_000
 
 
@@ -144,19 +142,11 @@ def build_embedded_worker(settings: Settings, data: Path) -> Worker:
     open_embedded_topics(settings, data).close()
 
     def open_log() -> Log:
-        return SqliteLog(data / EMBEDDED_LOG, topics=[settings.kafka.topics.images], group_id=settings.kafka.group_id)
+        return SqliteLog(embedded_log(data), topics=[settings.kafka.topics.images], group_id=settings.kafka.group_id)
 
     return Worker(
         settings, open_log, connect_embedded(), open_engine(model), model, cache_entries=EMBEDDED_CACHE_ENTRIES
     )
-
-
-def open_embedded_topics(settings: Settings, data: Path) -> SqliteTopics:
-    """The embedded log's topics, made where they do not exist. Raises LogError."""
-    topics = SqliteTopics(data / EMBEDDED_LOG)
-    names = settings.kafka.topics
-    topics.create(dict.fromkeys(names.model_dump().values(), EMBEDDED_PARTITIONS))
-    return topics
 
 
 def open_engine(model: Model) -> Engine:

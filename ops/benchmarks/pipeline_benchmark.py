@@ -35,13 +35,14 @@ from worker.cache.score_cache import CachedScore, ScoreCache, ScoreKey, connect
 from worker.demo.sample import SAMPLE_IMAGES
 from worker.images.decode import decode
 from worker.images.views import make_views
+from worker.intake.embedded import open_embedded_topics
 from worker.intake.kafka_connection import connection_options
 from worker.intake.log import Output
 from worker.intake.topics import create_topics
 from worker.scoring.model import load_model
 from worker.settings import FileSettings, KafkaSettings, RedisSettings, Settings
 from worker.telemetry.metrics import Metrics
-from worker.wiring import Worker, build_embedded_worker, build_worker, open_embedded_topics, open_engine
+from worker.wiring import Worker, build_embedded_worker, build_worker, open_engine
 
 PARTITIONS = 4
 OBJECTS = 1000

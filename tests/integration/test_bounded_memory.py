@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from schemas import FileReference, ImageEvent
+from worker.intake.embedded import open_embedded_topics
 from worker.intake.log import Output
 from worker.settings import Settings, TopicSettings
-from worker.wiring import open_embedded_topics
 
 SLUICE = Path(sys.executable).parent / "sluice"
 EVENTS, IMAGES = 20_000, 300

@@ -16,10 +16,11 @@ from worker.demo.report import Entry, Tally, thumbnail
 from worker.demo.sample import SAMPLE_IMAGES, load_samples
 from worker.demo.traffic import Picture, Traffic, TrafficMaker, degraded_copies
 from worker.images.decode import decode
+from worker.intake.embedded import open_embedded_topics
 from worker.intake.log import Output, Partition
 from worker.intake.sqlite_topics import SqliteTopics
 from worker.settings import FileSettings, Settings, TopicSettings
-from worker.wiring import Worker, build_embedded_worker, open_embedded_topics
+from worker.wiring import Worker, build_embedded_worker
 
 DEADLINE_SECONDS = 300.0
 POLL_SECONDS = 0.05

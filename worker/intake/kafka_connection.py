@@ -9,6 +9,7 @@ def connection_options(settings: KafkaSettings) -> dict[str, Any]:
     """The options that consumers, producers and admin clients of kafka-python share: addresses and security."""
     options: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap_servers.split(","),
+        "bootstrap_timeout_ms": 10_000,
         "security_protocol": settings.security_protocol,
     }
     if settings.sasl_mechanism:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from worker.intake.embedded import open_embedded_topics
 from worker.intake.log import Output, Partition, Record
 from worker.intake.sqlite_topics import SqliteTopics
 from worker.settings import Settings
-from worker.wiring import open_embedded_topics
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from worker.intake.embedded import open_embedded_topics
 from worker.intake.log import Output, Record
 from worker.intake.sqlite_topics import SqliteTopics
 from worker.settings import Settings
-from worker.wiring import open_embedded_topics
 
 BATCH = 200
 """Events appended at once; every append waits for the disk."""

@@ -12,10 +12,10 @@ from kafka.errors import KafkaError
 from pydantic import ValidationError
 
 from schemas import Verdict
+from worker.intake.embedded import open_embedded_topics
 from worker.intake.kafka_connection import connection_options
 from worker.intake.log import LogError
 from worker.settings import Settings
-from worker.wiring import open_embedded_topics
 
 MOST: Final = 10_000
 """Verdicts that are looked at: about a second of replaying."""
