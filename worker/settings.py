@@ -228,8 +228,8 @@ class WebhookSettings(Section):
 
 
 class ReviewSettings(Section):
-    """The review desk. An item of priority 100 is due `patience_minutes` after it came, one of priority 0 a hundred times
-    later; a tenant's weight divides that. What is due first comes first, so nothing waits for ever.
+    """The review desk. An item of priority 100 is due `patience_minutes` after it came, one of priority 0 a hundred and
+    one times later; a tenant's weight divides that. What is due first comes first, so nothing waits for ever.
 
     `audit_share` of the images that passed are reviewed in the queue `audit`.
 
@@ -398,7 +398,8 @@ _KUBERNETES = re.compile(r"SLUICE_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(
 
 
 def _is_ours(name: str) -> bool:
-    return name.upper().startswith(PREFIX) and not _KUBERNETES.fullmatch(name)
+    # Kubernetes makes one underscore of a hyphen, so a name with two is a setting: SLUICE_WEB__PORT.
+    return name.upper().startswith(PREFIX) and (DELIMITER in name or not _KUBERNETES.fullmatch(name))
 
 
 def _refuse_unknown(variables: Mapping[str, str]) -> None:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.live import Live
@@ -14,10 +14,13 @@ from rich.live import Live
 from worker.cli import console
 from worker.cli.errors import UsageError
 from worker.cli.live import StatusLine
-from worker.cli.options import ConfigOption, DataOption, Place, find_place
+from worker.cli.options import DATA, ConfigOption, DataOption, Place, find_place
 from worker.settings import TelemetrySettings
 from worker.telemetry.logs import configure_logging
 from worker.wiring import Worker, build_embedded_worker, build_worker
+
+if TYPE_CHECKING:
+    from worker.review.http.opening import OpenDoor
 
 app = typer.Typer(add_completion=False)
 
@@ -29,6 +32,9 @@ def up(
     ] = False,
     config: ConfigOption = None,
     data: DataOption = None,
+    desk: Annotated[
+        bool, typer.Option("--desk", help="Serve the review desk too, and print its address (web.host and web.port).")
+    ] = False,
 ) -> None:
     """Run the worker: judge images as their events arrive.
 
@@ -45,13 +51,31 @@ def up(
         with _live(worker) if console.err.is_terminal else nullcontext():
             # Within, so that logs go through the live display and stand above its line.
             configure_logging(_telemetry(place.settings.telemetry))
-            worker.run(stop)
+            with serving_desk(place) if desk else nullcontext():
+                worker.run(stop)
 
 
 def _build(place: Place) -> Worker:
     if place.data is None:
         return build_worker(place.settings)
     return build_embedded_worker(place.settings, place.data)
+
+
+@contextmanager
+def serving_desk(place: Place) -> Iterator["OpenDoor"]:
+    """The desk beside the worker; tells where it is and, while it has no user, the link that makes the first one.
+
+    With servers, local users and the signing key are kept below the present folder's DATA. Raises DeskServerError,
+    AccountsError and LogError.
+    """
+    from worker.review.http.opening import open_desk_door  # the desk needs a web framework, the worker alone does not
+
+    with open_desk_door(place.settings, place.data, place.data or DATA) as door:
+        console.err.print(f"review desk: {door.address}", markup=False, soft_wrap=True)
+        if door.first_link is not None:
+            text = f"nobody can sign in yet; this link, good once, makes the first user: {door.first_link}"
+            console.err.print(text, markup=False, soft_wrap=True)
+        yield door
 
 
 def _telemetry(settings: TelemetrySettings) -> TelemetrySettings:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from schemas import Decision, FileReference, ReviewItem, Scores, Source, Vote
+from schemas import Decision, FileReference, ImageReference, ReviewItem, Scores, Source, Vote
 from worker.review.answers import (
     Choice,
     Decided,
@@ -140,15 +140,18 @@ class StandInDesk:
     def reopen(self, item_id: str, actor: str, *, note: str | None = None) -> None:
         self._note("reopen", item_id, actor, note)
 
-    def split(self, item_ids: Sequence[str], actor: str) -> None:
-        self.calls.append(("split", tuple(item_ids), actor))
+    def split(self, item_ids: Sequence[str], actor: str, *, token: int | None = None) -> None:
+        self.calls.append(("split", tuple(item_ids), actor, token))
+
+    def image(self, item_id: str) -> ImageReference | None:
+        return self._known(item_id).image
 
     def mark_gold(self, item_id: str, answer: Vote, actor: str) -> None:
         self._note("gold", item_id, actor, answer)
 
-    def search(self, query: Query, *, limit: int = 50, cursor: str | None = None) -> Found:
+    def search(self, query: Query, *, limit: int = 50, cursor: str | None = None, blind_to: str | None = None) -> Found:
         self.calls.append(("search", query))
-        return Found(tuple(self._view(item_id) for item_id in list(self.items)[:limit]), None)
+        return Found(tuple(self.item(item_id, blind_to=blind_to) for item_id in list(self.items)[:limit]), None)
 
     def item(self, item_id: str, *, blind_to: str | None = None) -> ItemView:
         view = self._view(item_id)

@@ -16,7 +16,7 @@ from fastapi.responses import Response
 
 from schemas import ImageReference
 from worker.intake.log import LogError
-from worker.review.desk import DeskFace
+from worker.review.face import DeskFace
 from worker.review.http.accounts import Accounts
 from worker.review.http.image_links import ImageLinks
 from worker.review.http.oidc import OidcProvider

@@ -16,8 +16,8 @@ from fastapi.responses import StreamingResponse
 
 from worker.intake.log import LogError
 from worker.review.answers import DeskEvent
-from worker.review.desk import DeskFace
 from worker.review.errors import DeskError
+from worker.review.face import DeskFace
 from worker.review.http.door import Door, SignedIn, TheDoor
 from worker.review.http.problems import Problem
 from worker.review.http.roles import Role

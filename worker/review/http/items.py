@@ -8,10 +8,10 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field
 
 from schemas import Identifier, Name, Vote
-from worker.review.answers import Found, ItemView, Status
 from worker.review.answers import Query as Wanted
+from worker.review.answers import Status
 from worker.review.http.answers import ItemOut, LeaseOut, PageOut, Showing
-from worker.review.http.door import Door, Lead, Reviewer, SignedIn, TheDoor
+from worker.review.http.door import Lead, Reviewer, SignedIn, TheDoor
 from worker.review.http.problems import Problem
 from worker.review.http.queues import FencingToken, ItemId
 from worker.review.http.roles import Role
@@ -44,7 +44,10 @@ class Answer(Body):
 
 
 class Several(Body):
+    """Under a lease on them, with its token; leads may do without."""
+
     item_ids: Annotated[list[ItemId], Field(min_length=1, max_length=200)]
+    token: FencingToken | None = None
 
 
 @router.get("/v1/items")
@@ -66,15 +69,13 @@ def search(
     if session.role is Role.REVIEWER and (reviewer or label or status is not None):
         raise Problem(HTTPStatus.FORBIDDEN, "role", "searching by status, reviewer or label is for leads and viewers")
     wanted = Wanted(queue, status, tenant, reviewer, label, event_id, content_hash, text)
-    found = door.desk.search(wanted, limit=limit, cursor=cursor)
-    if session.role is Role.REVIEWER:
-        found = Found(tuple(_view(door, each.item.item_id, session) for each in found.items), found.cursor)
+    found = door.desk.search(wanted, limit=limit, cursor=cursor, blind_to=_blind_to(session))
     return Showing(door.links, session.user).page(found)
 
 
 @router.get("/v1/items/{item_id}")
 def item(item_id: ItemPath, session: SignedIn, door: TheDoor) -> ItemOut:
-    return Showing(door.links, session.user).item(_view(door, item_id, session))
+    return Showing(door.links, session.user).item(door.desk.item(item_id, blind_to=_blind_to(session)))
 
 
 @router.post("/v1/items/{item_id}/take")
@@ -114,18 +115,23 @@ def gold(item_id: ItemPath, body: Answer, session: Lead, door: TheDoor) -> Respo
 
 @router.post("/v1/clusters/split", status_code=HTTPStatus.NO_CONTENT)
 def split(body: Several, session: Reviewer, door: TheDoor) -> Response:
-    """Parts items from their near duplicates."""
-    door.desk.split(body.item_ids, session.user)
+    """Parts items from their near duplicates; of the one a lease is on, all others are parted."""
+    _need_token_or_lead(body.token, session)
+    door.desk.split(body.item_ids, session.user, token=body.token)
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
-def _view(door: Door, item_id: str, session: Session) -> ItemView:
-    blind_to = session.user if session.role is Role.REVIEWER else None
-    return door.desk.item(item_id, blind_to=blind_to)
+def _blind_to(session: Session) -> str | None:
+    """Who votes must not be swayed by others' votes."""
+    return session.user if session.role is Role.REVIEWER else None
 
 
 def _set_aside(act: Callable[..., None], item_id: str, body: SetAside, session: Session) -> Response:
-    if body.token is None and not session.role.includes(Role.LEAD):
-        raise Problem(HTTPStatus.FORBIDDEN, "role", "without a lease's token this is for leads")
+    _need_token_or_lead(body.token, session)
     act(item_id, session.user, token=body.token, note=body.note)
     return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+def _need_token_or_lead(token: int | None, session: Session) -> None:
+    if token is None and not session.role.includes(Role.LEAD):
+        raise Problem(HTTPStatus.FORBIDDEN, "role", "without a lease's token this is for leads")

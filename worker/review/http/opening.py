@@ -2,7 +2,8 @@
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,8 +12,10 @@ import httpx
 import redis
 from fastapi import FastAPI
 
+from worker.cache.client import connect, connect_embedded
 from worker.images.fetch import build_fetcher
-from worker.review.desk import DeskFace
+from worker.review.desk import open_desk
+from worker.review.face import DeskFace
 from worker.review.http import past_verdicts
 from worker.review.http.accounts import Accounts
 from worker.review.http.app import build_app
@@ -41,6 +44,24 @@ class OpenDoor:
 
     def close(self) -> None:
         self._close()
+
+
+@contextmanager
+def open_desk_door(settings: Settings, data: Path | None, folder: Path) -> Iterator[OpenDoor]:
+    """A desk of one's own with its door, for as long as the context lasts: on Kafka and Redis, or on the embedded log
+    below `data` with an index in memory.
+
+    Raises DeskServerError, AccountsError and LogError.
+    """
+    client = connect(settings.redis) if data is None else connect_embedded()
+    try:
+        with (
+            closing(open_desk(settings, data, client)) as desk,
+            closing(open_door(settings, folder, desk, client, data)) as door,
+        ):
+            yield door
+    finally:
+        client.close()
 
 
 def open_door(settings: Settings, folder: Path, desk: DeskFace, client: redis.Redis, data: Path | None) -> OpenDoor:

@@ -6,6 +6,8 @@ import { h } from "./dom.js";
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const FONT = "12px Inter, system-ui, sans-serif";
 const HEIGHT = 230;
+/** Steps between ticks: images are counted in whole ones. */
+const WHOLE = [1, 2, 5].flatMap((step) => [1, 10, 100, 1000, 10_000, 100_000].map((power) => step * power)).sort((a, b) => a - b);
 
 /**
  * A chart in time. `series` are `{ label, tone, values, bars, fill }` with `tone` the name of a colour property; `times`
@@ -40,12 +42,12 @@ function options(width, times, series, format) {
   const axis = { stroke: color("--soft"), font: FONT, grid: { stroke: color("--line"), width: 1 }, ticks: { show: false } };
   return {
     width, height: HEIGHT, cursor: { y: false, points: { size: 7 } }, legend: { show: false }, padding: [12, 8, 0, 0],
-    scales: { x: { time: true, range: (_, low, high) => (bars ? [low - half, high + half] : [low, high]) }, y: { range: (_, low, high) => [Math.min(0, low), Math.max(1, high * 1.1)] } },
-    axes: [{ ...axis, grid: { show: false }, space: 64, values: (_, ticks) => ticks.map(moment) }, { ...axis, size: 48, values: (_, ticks) => ticks.map(format) }],
+    scales: { x: { time: true, range: (_, low, high) => (bars ? [low - half, high + half] : [low, high]) }, y: { range: (_, low, high) => [Math.min(0, low), Math.max(2, high * 1.1)] } },
+    axes: [{ ...axis, grid: { show: false }, space: 64, values: (_, ticks) => ticks.map(moment) }, { ...axis, size: 48, incrs: WHOLE, values: (_, ticks) => ticks.map(format) }],
     series: [{}, ...series.map((each) => ({
       label: each.label, stroke: color(each.tone), width: each.bars ? 0 : 2.5, points: { show: false },
       fill: each.bars ? color(each.tone) : each.fill ? `${color(each.tone)}26` : undefined,
-      paths: each.bars ? uPlot.paths.bars({ size: [0.62, 40], radius: 0.15 }) : uPlot.paths.spline?.(),
+      paths: each.bars ? uPlot.paths.bars({ size: [0.62, 40], radius: 0.15 }) : undefined,
       value: (_, value) => (value === null ? "–" : format(value)),
     }))],
   };

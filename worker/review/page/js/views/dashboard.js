@@ -53,7 +53,7 @@ function charts({ hours }) {
   const panel = (title, text, chart) => h("section.panel", null, h("div", null, h("h2", null, title), h("p.soft", null, text)), chart);
   return h("div.pair", null,
     panel("Volume", "Images that came, each hour.", timeChart("Images that came each hour", times, [{ label: "came", tone: "--accent", bars: true, values: values((hour) => hour.arrived) }])),
-    panel("Decisions", "Settled each hour.", timeChart("Items settled each hour", times, [{ label: "approved", tone: "--a5", values: values((hour) => hour.approved), fill: true }, { label: "rejected", tone: "--a1", values: values((hour) => hour.rejected), fill: true }])),
+    panel("Decisions", "Settled each hour, one upon the other.", timeChart("Items settled each hour", times, [{ label: "rejected", tone: "--a1", bars: true, values: values((hour) => hour.approved + hour.rejected) }, { label: "approved", tone: "--a5", bars: true, values: values((hour) => hour.approved) }])),
     panel("Lag", "How the heap of waiting images grew and shrank.", timeChart("Change of what waits", times, [{ label: "waiting, against the beginning", tone: "--a2", values: behind.map((value) => value - lowest), fill: true }])),
     panel("Flips", "Share of settled images where people overruled the policy’s doubt.", timeChart("Share of flips", times, [{ label: "flips", tone: "--a3", bars: true, values: share }], { format: (value) => `${Math.round(value)} %` })));
 }

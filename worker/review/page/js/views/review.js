@@ -293,7 +293,7 @@ class Review {
     const lease = this.#lease;
     if (!lease || lease.items.length < 2) return;
     try {
-      await post("/v1/clusters/split", { item_ids: lease.items.map((item) => item.item_id) });
+      await post("/v1/clusters/split", { item_ids: [lease.item_id], token: lease.token });
       lease.items = lease.items.slice(0, 1);
       this.#draw(lease);
       toast("Each is judged alone now");
