@@ -105,9 +105,9 @@ class TensorRtEngine:
             raise DeviceLost(str(self._lost))
         batch = self._check(views)
         size = self._size_for(batch)
-        self._device.activate()
         lane = self._free.get()
         try:
+            self._device.activate()
             for name, pixels in views.items():
                 lane.host[name][:batch] = pixels
                 lane.host[name][batch:size] = 0

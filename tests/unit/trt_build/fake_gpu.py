@@ -1,0 +1,209 @@
+# ruff: noqa: N802, N815  # the names are CUDA's
+"""A CUDA runtime and a TensorRT in host memory: streams do at once what they are told, captures keep it for later.
+
+They hold callers to the real ones' rules: no capture without a run of the same shape before, no work on freed memory,
+nothing left allocated, and an error stays once the device is lost.
+"""
+
+import ctypes
+import enum
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+
+class Error(enum.Enum):
+    cudaSuccess = 0
+    cudaErrorMemoryAllocation = 2
+    cudaErrorInsufficientDriver = 35
+    cudaErrorIllegalAddress = 700
+    cudaErrorInvalidValue = 1
+
+
+class FakeCuda:
+    """Stands in for cuda.bindings.runtime."""
+
+    cudaError_t = Error
+    cudaHostAllocDefault = 0
+    cudaStreamNonBlocking = 1
+    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
+    cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
+    cudaDeviceAttr = SimpleNamespace(cudaDevAttrComputeCapabilityMajor=75, cudaDevAttrComputeCapabilityMinor=76)
+
+    def __init__(self, capability: tuple[int, int] = (8, 9), memory: int = 1 << 30) -> None:
+        self._capability = capability
+        self._memory = memory
+        self._blocks: dict[int, Any] = {}
+        self._streams: dict[int, list[Callable[[], None]] | None] = {}
+        self.failure = Error.cudaSuccess
+        self.launches = 0
+
+    @property
+    def leaked(self) -> int:
+        return len(self._blocks) + len(self._streams)
+
+    def enqueue(self, stream: int, work: Callable[[], None]) -> None:
+        recording = self._streams[stream]
+        if recording is None:
+            work()
+        else:
+            recording.append(work)
+
+    def capturing(self, stream: int) -> bool:
+        return self._streams[stream] is not None
+
+    def cudaSetDevice(self, _index: int) -> tuple[Error]:
+        return (self.failure,)
+
+    def cudaDeviceGetAttribute(self, attribute: int, _device: int) -> tuple[Error, int]:
+        return Error.cudaSuccess, self._capability[attribute - 75]
+
+    def cudaGetErrorString(self, error: Error) -> tuple[Error, bytes]:
+        return Error.cudaSuccess, error.name.encode()
+
+    def cudaMalloc(self, size: int) -> tuple[Error, int | None]:
+        if size > self._memory:
+            return Error.cudaErrorMemoryAllocation, None
+        self._memory -= size
+        block = (ctypes.c_uint8 * size)()
+        address = ctypes.addressof(block)
+        self._blocks[address] = block
+        return Error.cudaSuccess, address
+
+    def cudaHostAlloc(self, size: int, _flags: int) -> tuple[Error, int | None]:
+        block = (ctypes.c_uint8 * size)()
+        address = ctypes.addressof(block)
+        self._blocks[address] = block
+        return Error.cudaSuccess, address
+
+    def cudaFree(self, address: int) -> tuple[Error]:
+        return self._give_back(address)
+
+    def cudaFreeHost(self, address: int) -> tuple[Error]:
+        return self._give_back(address)
+
+    def _give_back(self, address: int) -> tuple[Error]:
+        return (Error.cudaSuccess if self._blocks.pop(address, None) is not None else Error.cudaErrorInvalidValue,)
+
+    def cudaStreamCreateWithFlags(self, _flags: int) -> tuple[Error, int]:
+        stream = len(self._streams) + 1
+        self._streams[stream] = None
+        return Error.cudaSuccess, stream
+
+    def cudaStreamDestroy(self, stream: int) -> tuple[Error]:
+        del self._streams[stream]
+        return (Error.cudaSuccess,)
+
+    def cudaStreamSynchronize(self, stream: int) -> tuple[Error]:
+        assert not self.capturing(stream), "a stream must not be waited for while it is captured"
+        return (self.failure,)
+
+    def cudaMemcpyAsync(self, to: int, source: int, count: int, _kind: int, stream: int) -> tuple[Error]:
+        self.enqueue(stream, lambda: ctypes.memmove(to, source, count) and None)
+        return (self.failure,)
+
+    def cudaStreamBeginCapture(self, stream: int, _mode: int) -> tuple[Error]:
+        self._streams[stream] = []
+        return (Error.cudaSuccess,)
+
+    def cudaStreamEndCapture(self, stream: int) -> tuple[Error, list[Callable[[], None]] | None]:
+        recorded, self._streams[stream] = self._streams[stream], None
+        return Error.cudaSuccess, recorded
+
+    def cudaGraphInstantiate(self, graph: list[Callable[[], None]], _flags: int) -> tuple[Error, Any]:
+        self._blocks[id(graph)] = graph
+        return Error.cudaSuccess, graph
+
+    def cudaGraphDestroy(self, _graph: Any) -> tuple[Error]:
+        return (Error.cudaSuccess,)
+
+    def cudaGraphExecDestroy(self, graph: Any) -> tuple[Error]:
+        return self._give_back(id(graph))
+
+    def cudaGraphLaunch(self, graph: list[Callable[[], None]], _stream: int) -> tuple[Error]:
+        self.launches += 1
+        for work in graph:
+            work()
+        return (self.failure,)
+
+
+class FakeContext:
+    """Gives every row the mean of its pixels, in all features."""
+
+    def __init__(self, cuda: FakeCuda, tensors: dict[str, tuple[tuple[int, ...], str]]) -> None:
+        self._cuda = cuda
+        self._tensors = tensors
+        self._addresses: dict[str, int] = {}
+        self._batch = 0
+        self._ran: set[int] = set()
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self._addresses[name] = address
+        return name in self._tensors
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self._batch = shape[0]
+        return self._tensors[name][0][1:] == shape[1:]
+
+    def execute_async_v3(self, stream: int) -> bool:
+        batch = self._batch
+        assert not self._cuda.capturing(stream) or batch in self._ran, "run a shape once before it is captured"
+        self._ran.add(batch)
+
+        def work() -> None:
+            shape = (batch, *self._tensors["whole"][0][1:])
+            pixels = np.frombuffer(_at(self._addresses["whole"], int(np.prod(shape))), np.uint8).reshape(shape)
+            for name in ("coarse", "fine"):
+                size = self._tensors[name][0][1]
+                rows = np.repeat(pixels.reshape(batch, -1).mean(axis=1, dtype=np.float32)[:, None], size, axis=1)
+                ctypes.memmove(self._addresses[name], rows.ctypes.data, rows.nbytes)
+
+        self._cuda.enqueue(stream, work)
+        return True
+
+
+def _at(address: int, size: int) -> Any:
+    return (ctypes.c_uint8 * size).from_address(address)
+
+
+class FakeTensorRt:
+    """Stands in for the module tensorrt; loads an engine that is b"engine"."""
+
+    __version__ = "11.4.0"
+    DataType = SimpleNamespace(UINT8="uint8", FLOAT="float32")
+    CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
+
+    class ILogger:
+        INTERNAL_ERROR, ERROR, WARNING = range(3)
+
+    def __init__(self, cuda: FakeCuda, tensors: dict[str, tuple[tuple[int, ...], str]]) -> None:
+        self._cuda = cuda
+        self._tensors = tensors
+        self.configs: list[Any] = []
+
+    def Runtime(self, logger: Any) -> Any:
+        def deserialize(data: bytes) -> Any:
+            if data != b"engine":
+                logger.log(self.ILogger.ERROR, "Magic tag does not match")
+                return None
+            return self._engine()
+
+        return SimpleNamespace(deserialize_cuda_engine=deserialize)
+
+    def _engine(self) -> Any:
+        names = list(self._tensors)
+
+        def context(*config: Any) -> FakeContext:
+            self.configs += config
+            return FakeContext(self._cuda, self._tensors)
+
+        return SimpleNamespace(
+            num_io_tensors=len(names),
+            get_tensor_name=names.__getitem__,
+            get_tensor_shape=lambda name: self._tensors[name][0],
+            get_tensor_dtype=lambda name: self._tensors[name][1],
+            create_execution_context=context,
+            create_runtime_config=SimpleNamespace,
+        )

@@ -1,0 +1,210 @@
+"""The GPU engine's own logic, on a GPU that is none: batches, graphs, buffers, errors."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from tests.unit.trt_build.fake_gpu import Error, FakeCuda, FakeTensorRt
+from tests.unit.trt_build.towers import FEATURES, SIZE, write_model
+from worker.scoring.cuda_device import CudaDevice, DeviceLost, NoDevice, OutOfDeviceMemory
+from worker.scoring.engine import EngineError
+from worker.scoring.engine_record import BatchProfile, EngineMismatch, EngineRecord, Target, TensorRtBackend
+from worker.scoring.manifest import FileSpec, ModelManifest, load_manifest
+from worker.scoring.tensorrt_engine import BadEngine, TensorRtEngine
+
+TENSORS: dict[str, tuple[tuple[int, ...], str]] = {
+    "whole": ((-1, SIZE, SIZE, 3), "uint8"),
+    "coarse": ((-1, FEATURES), "float32"),
+    "fine": ((-1, FEATURES), "float32"),
+}
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> ModelManifest:
+    return load_manifest(write_model(tmp_path_factory.mktemp("model")))
+
+
+Start = Callable[..., TensorRtEngine]
+
+
+@pytest.fixture
+def cuda() -> FakeCuda:
+    return FakeCuda()
+
+
+@pytest.fixture
+def start(manifest: ModelManifest, cuda: FakeCuda) -> Start:
+    def start(
+        data: bytes = b"engine",
+        *,
+        backend: TensorRtBackend = "tensorrt",
+        tensors: dict[str, tuple[tuple[int, ...], str]] = TENSORS,
+        on: FakeCuda = cuda,
+        **changes: Any,
+    ) -> TensorRtEngine:
+        fields = {
+            "schema": "sluice.engine/1",
+            "target": Target(backend=backend, compute_capability="8.9", precision="fp16"),
+            "backend_version": "11.4.0",
+            "model": manifest.digest,
+            "profile": BatchProfile(smallest=1, best=4, largest=12),
+            "files": (FileSpec(path="x.engine", sha256="0" * 64),),
+            "bytes": 1,
+            "built_at": datetime(2026, 1, 1, tzinfo=UTC),
+            "build_seconds": 1,
+        }
+        record = EngineRecord(**cast(dict[str, Any], fields | changes))
+        return TensorRtEngine(manifest, record, data, device=CudaDevice(runtime=on), binding=FakeTensorRt(on, tensors))
+
+    return start
+
+
+def pixels(batch: int, seed: int = 0) -> dict[str, np.ndarray]:
+    return {"whole": np.random.default_rng(seed).integers(0, 256, (batch, SIZE, SIZE, 3), np.uint8)}
+
+
+def check(views: dict[str, np.ndarray], features: Any) -> None:
+    mean = views["whole"].reshape(len(views["whole"]), -1).mean(axis=1)
+    for name in ("coarse", "fine"):
+        np.testing.assert_allclose(features[name], np.repeat(mean[:, None], FEATURES, axis=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
+@pytest.mark.parametrize("batch", [1, 2, 3, 5, 8, 11, 12])
+def test_a_batch_of_any_size_gives_its_own_rows(start: Start, backend: TensorRtBackend, batch: int) -> None:
+    engine = start(backend=backend)
+    for seed in range(3):
+        views = pixels(batch, seed)
+        check(views, engine.infer(views))
+
+
+def test_under_tensorrt_every_batch_is_one_graph(start: Start, cuda: FakeCuda) -> None:
+    engine = start()
+    assert cuda.launches == 0
+    for batch in (1, 3, 7, 12):
+        engine.infer(pixels(batch))
+    assert cuda.launches == 4
+
+
+def test_rtx_is_left_to_capture_graphs_itself(start: Start, cuda: FakeCuda) -> None:
+    engine = start(backend="tensorrt-rtx")
+    engine.infer(pixels(3))
+    assert cuda.launches == 0
+    assert [config.cuda_graph_strategy for config in engine._trt.configs] == ["whole", "whole"]
+
+
+def test_features_stay_when_the_next_batch_comes(start: Start) -> None:
+    engine = start()
+    first = pixels(2, 1)
+    features = engine.infer(first)
+    for seed in range(2, 6):
+        engine.infer(pixels(2, seed))
+    check(first, features)
+
+
+def test_many_threads_get_each_their_own_features(start: Start) -> None:
+    engine = start()
+
+    def work(seed: int) -> None:
+        views = pixels(1 + seed % 12, seed)
+        check(views, engine.infer(views))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(64)))
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
+def test_closing_gives_everything_back(start: Start, cuda: FakeCuda, backend: TensorRtBackend) -> None:
+    engine = start(backend=backend)
+    assert cuda.leaked > 0
+    engine.close()
+    assert cuda.leaked == 0
+
+
+@pytest.mark.parametrize(
+    ("views", "message"),
+    [
+        ({}, "got the views"),
+        (pixels(13), "1 to 12"),
+        ({"whole": np.zeros((0, SIZE, SIZE, 3), np.uint8)}, "1 to 12"),
+        ({"whole": np.zeros((1, SIZE, SIZE, 3), np.float32)}, "the model needs uint8"),
+        ({"whole": np.zeros((1, SIZE, SIZE, 4), np.uint8)}, "the model needs uint8"),
+    ],
+)
+def test_views_that_do_not_fit_are_refused(start: Start, views: dict[str, np.ndarray], message: str) -> None:
+    with pytest.raises(EngineError, match=message):
+        start().infer(views)
+
+
+def test_a_file_that_is_no_engine_is_refused_with_tensorrts_words(start: Start) -> None:
+    with pytest.raises(BadEngine, match="tensorrt-sm89-fp16 does not load: Magic tag does not match"):
+        start(b"x")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"whole": TENSORS["whole"]}, "the manifest names"),
+        (TENSORS | {"fine": ((-1, 7), "float32")}, r"tensor fine of the engine is float32\[-1, 7\]"),
+        (TENSORS | {"whole": ((-1, SIZE, SIZE, 3), "float32")}, "tensor whole of the engine is float32"),
+    ],
+)
+def test_an_engine_of_other_towers_is_refused(
+    start: Start, tensors: dict[str, tuple[tuple[int, ...], str]], message: str
+) -> None:
+    with pytest.raises(BadEngine, match=message):
+        start(tensors=tensors)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "sha256:other"}, "it is of model sha256:other"),
+        ({"backend_version": "10.16.1"}, r"built by tensorrt 10\.16\.1, this is 11\.4\.0"),
+        (
+            {"target": Target(backend="tensorrt", compute_capability="9.0", precision="fp16")},
+            r"built for compute capability 9\.0, this is 8\.9",
+        ),
+    ],
+)
+def test_an_engine_for_something_else_never_starts(start: Start, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(EngineMismatch, match=message):
+        start(**changes)
+
+
+def test_a_gpu_without_room_is_told_and_nothing_stays_allocated(start: Start) -> None:
+    small = FakeCuda(memory=60_000)
+    with pytest.raises(OutOfDeviceMemory, match="use a smaller batch"):
+        start(on=small)
+    assert small.leaked == 0
+
+
+def test_a_lost_device_stays_lost_and_says_what_helps(start: Start, cuda: FakeCuda) -> None:
+    engine = start()
+    cuda.failure = Error.cudaErrorIllegalAddress
+    with pytest.raises(DeviceLost, match="start it again"):
+        engine.infer(pixels(1))
+    cuda.failure = Error.cudaSuccess
+    with pytest.raises(DeviceLost):
+        engine.infer(pixels(1))
+
+
+def test_a_fault_of_one_batch_does_not_end_the_engine(start: Start, cuda: FakeCuda) -> None:
+    engine = start()
+    cuda.failure = Error.cudaErrorInvalidValue
+    with pytest.raises(EngineError, match="cudaErrorInvalidValue"):
+        engine.infer(pixels(1))
+    cuda.failure = Error.cudaSuccess
+    views = pixels(5)
+    check(views, engine.infer(views))
+
+
+def test_a_machine_without_a_driver_is_told_so() -> None:
+    cuda = FakeCuda()
+    cuda.failure = Error.cudaErrorInsufficientDriver
+    with pytest.raises(NoDevice, match="check nvidia-smi"):
+        CudaDevice(runtime=cuda)
