@@ -4,12 +4,15 @@ from typing import Any
 
 from worker.settings import KafkaSettings
 
+BOOTSTRAP_MS = 10_000
+"""How long the first broker may take to answer, before the user hears of it."""
+
 
 def connection_options(settings: KafkaSettings) -> dict[str, Any]:
     """The options that consumers, producers and admin clients of kafka-python share: addresses and security."""
     options: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap_servers.split(","),
-        "bootstrap_timeout_ms": 10_000,
+        "bootstrap_timeout_ms": BOOTSTRAP_MS,
         "security_protocol": settings.security_protocol,
     }
     if settings.sasl_mechanism:

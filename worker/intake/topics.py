@@ -11,7 +11,6 @@ from kafka.errors import KafkaError, NoError, TopicAlreadyExistsError, for_code
 from worker.intake.kafka_connection import connection_options
 from worker.settings import KafkaSettings
 
-_BOOTSTRAP_SECONDS = 10.0
 _REQUEST_SECONDS = 30.0
 
 
@@ -96,7 +95,6 @@ def _connect(settings: KafkaSettings) -> KafkaAdminClient:
     try:
         return KafkaAdminClient(
             **connection_options(settings),
-            bootstrap_timeout_ms=int(_BOOTSTRAP_SECONDS * 1000),
             request_timeout_ms=int(_REQUEST_SECONDS * 1000),
         )
     except (KafkaError, OSError, ValueError) as error:

@@ -12,7 +12,6 @@ from worker.intake.kafka_connection import connection_options
 from worker.intake.log import LogError, Partition, Record
 from worker.settings import KafkaSettings
 
-BOOTSTRAP_SECONDS = 10
 BLOCK_SECONDS = 10
 FLUSH_SECONDS = 60.0
 UNACKED = 10_000
@@ -39,7 +38,6 @@ class KafkaStream:
                     batch_size=256 * 1024,
                     max_request_size=self._settings.max_message_bytes,
                     max_block_ms=BLOCK_SECONDS * 1000,
-                    bootstrap_timeout_ms=BOOTSTRAP_SECONDS * 1000,
                     allow_auto_create_topics=False,
                     metrics_enabled=False,
                 )
@@ -65,7 +63,6 @@ class KafkaStream:
                 isolation_level="read_committed",
                 max_partition_fetch_bytes=self._settings.max_message_bytes,
                 fetch_max_wait_ms=100,
-                bootstrap_timeout_ms=BOOTSTRAP_SECONDS * 1000,
                 allow_auto_create_topics=False,
                 metrics_enabled=False,
             )

@@ -21,7 +21,6 @@ MOST: Final = 10_000
 """Verdicts that are looked at: about a second of replaying."""
 FRESH_SECONDS: Final = 20.0
 """A lead moves a slider many times; the verdicts are read once for all of them."""
-PATIENCE_MS: Final = 10_000
 
 
 class PastVerdicts:
@@ -81,7 +80,6 @@ def from_kafka(settings: Settings) -> Callable[[], Iterator[bytes]]:
                 isolation_level="read_committed",
                 max_partition_fetch_bytes=settings.kafka.max_message_bytes,
                 fetch_max_wait_ms=100,
-                bootstrap_timeout_ms=PATIENCE_MS,
                 allow_auto_create_topics=False,
                 metrics_enabled=False,
             )
