@@ -13,7 +13,6 @@ from worker.intake.log import LogError, Output, Partition, Record
 from worker.review.topics import Batch
 from worker.settings import KafkaSettings
 
-BOOTSTRAP_SECONDS: Final = 10
 ACK_SECONDS: Final = 10.0
 """A decision that is not confirmed within this time is reported as not recorded."""
 RECORD_SECONDS: Final = 5.0
@@ -38,7 +37,6 @@ class KafkaTopics:
                 delivery_timeout_ms=int(ACK_SECONDS * 1000),
                 max_block_ms=int(ACK_SECONDS * 1000),
                 max_request_size=settings.max_message_bytes,
-                bootstrap_timeout_ms=BOOTSTRAP_SECONDS * 1000,
                 allow_auto_create_topics=False,
                 metrics_enabled=False,
             )
@@ -100,7 +98,6 @@ class KafkaTopics:
             isolation_level="read_committed",
             max_partition_fetch_bytes=self._settings.max_message_bytes,
             fetch_max_wait_ms=100,
-            bootstrap_timeout_ms=BOOTSTRAP_SECONDS * 1000,
             allow_auto_create_topics=False,
             metrics_enabled=False,
         )

@@ -1,21 +1,21 @@
 """A desk on the embedded parts, with a clock that tests turn and a projector that they step."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import fakeredis
 import numpy as np
 import redis
 
 from schemas import AuditEntry, Contract, Decision, ReviewItem, Verdict
-from worker.intake.log import LogError, Output, Partition
+from worker.intake.log import LogError, Output, Partition, Record
 from worker.review.answers import Choice, Decided, Lease
 from worker.review.desk import Desk
 from worker.review.index.index import Index
 from worker.review.projector import Projector
-from worker.review.topics import EmbeddedTopics
+from worker.review.topics import Batch
 from worker.settings import ReviewSettings, Settings
 
 DIGEST = "sha256:" + "0" * 64
@@ -66,28 +66,51 @@ def features(vector: Sequence[float]) -> dict[str, bytes]:
     return {"coarse": np.asarray(vector, "<f2").tobytes()}
 
 
-class FailingTopics(EmbeddedTopics):
-    """Topics whose appends fail when told to: before or after the records are stored."""
+class MemoryTopics:
+    """Topics that cost no disk. `fail` makes appends fail: before the records are stored, or after."""
 
-    fail: str | None = None
+    def __init__(self, partitions: int = 2) -> None:
+        self._records: dict[Partition, list[Record]] = {}
+        self._partitions = partitions
+        self.fail: str | None = None
 
     def append(self, outputs: Sequence[Output]) -> list[tuple[Partition, int]]:
         if self.fail == "before":
             raise LogError("the disk is full")
-        places = super().append(outputs)
+        places = []
+        for output in outputs:
+            partition = Partition(output.topic, crc32(output.key or b"") % self._partitions)
+            records = self._records.setdefault(partition, [])
+            places.append((partition, len(records)))
+            records.append(Record(partition, len(records), output.value, output.key))
         if self.fail == "after":
             raise LogError("no answer within 10 s")
         return places
+
+    def ends(self, topic: str) -> dict[Partition, int]:
+        partitions = [Partition(topic, number) for number in range(self._partitions)]
+        return {partition: len(self._records.get(partition, ())) for partition in partitions}
+
+    def read(self, positions: Mapping[Partition, int], wait_seconds: float) -> Batch:
+        records = [record for p, at in positions.items() for record in self._records.get(p, [])[at:]]
+        return Batch(records, {p: max(at, len(self._records.get(p, ()))) for p, at in positions.items()})
+
+    def record(self, partition: Partition, offset: int) -> Record | None:
+        records = self._records.get(partition, [])
+        return records[offset] if offset < len(records) else None
+
+    def close(self) -> None:
+        pass
 
 
 class ReviewBench:
     """One embedded desk. `items` puts items into the topic and into the index."""
 
-    def __init__(self, folder: Path, review: ReviewSettings | None = None, **settings: Any) -> None:
+    def __init__(self, review: ReviewSettings | None = None, **settings: Any) -> None:
         self.settings = Settings(review=review or ReviewSettings(**settings))
         self.now = START
         self.redis: redis.Redis = fakeredis.FakeRedis(server=fakeredis.FakeServer(), protocol=2)
-        self.topics = FailingTopics(self.settings, folder)
+        self.topics = MemoryTopics()
         self.desk = Desk(self.settings, self.topics, self.redis, now=self.clock)
         self.projector = self.new_projector()
         self.projector.catch_up()
@@ -142,6 +165,6 @@ class ReviewBench:
             name = key.decode().removeprefix("sluice:{desk}:")
             if name.startswith(("lane|", "waiting|")):
                 found[name] = dict(self.redis.zrange(key, 0, -1, withscores=True))  # type: ignore[arg-type]
-            elif name.startswith(("out|", "assigned|", "cluster|", "audited", "missed")):
+            elif name.startswith(("out|", "assigned|", "audited", "missed")):
                 found[name] = self.redis.smembers(key)
         return found
