@@ -9,6 +9,7 @@ export class Shelf extends EventTarget {
   /** Events: `lost` {lease} when somebody else may have an item. */
   #leases = [];
   #filling = null;
+  #again = false;
   #timer;
   #closed = false;
 
@@ -29,25 +30,31 @@ export class Shelf extends EventTarget {
     return this.#leases[0] ?? null;
   }
 
-  /** Leases until there are `ahead`. Resolves to whether anything came. One request at a time. */
+  /** Leases until there are `ahead`, or no more. One request at a time; who asks meanwhile has it asked once more. */
   fill() {
-    this.#filling ??= this.#fill().finally(() => (this.#filling = null));
+    this.#again = true;
+    this.#filling ??= this.#fillAll().finally(() => (this.#filling = null));
     return this.#filling;
+  }
+
+  async #fillAll() {
+    while (this.#again) {
+      this.#again = false;
+      await this.#fill();
+    }
   }
 
   async #fill() {
     const wanted = this.ahead - this.#leases.length;
-    if (wanted <= 0 || this.#closed) return false;
+    if (wanted <= 0 || this.#closed) return;
     const body = { count: wanted, escalated: this.escalated };
     const leases = await post(`/v1/queues/${encodeURIComponent(this.queue)}/leases`, body);
     if (this.#closed) {
       giveBack(leases);
-      return false;
+      return;
     }
     const known = new Set(this.#leases.map((lease) => lease.item_id));
-    const fresh = leases.filter((lease) => !known.has(lease.item_id));
-    this.#leases.push(...fresh);
-    return fresh.length > 0;
+    this.#leases.push(...leases.filter((lease) => !known.has(lease.item_id)));
   }
 
   /** Takes an item off the shelf: it was decided, skipped or lost. */

@@ -1,0 +1,259 @@
+"""The other pages: the door, the grid, roles, a lost connection, policy, and what holds on every page."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Page, expect
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from conftest import PASSWORD, RunningDesk, enter_password
+
+from worker.review.http.roles import Role
+
+SignIn = Callable[..., Page]
+
+
+def test_the_first_link_makes_an_admin_and_leaves_the_address_bar(
+    desk: RunningDesk, open_page: Callable[..., Page]
+) -> None:
+    page = open_page()
+    assert desk.door.first_link is not None
+    page.goto(desk.door.first_link)
+    expect(page.get_by_text("You are invited as admin")).to_be_visible()
+    assert "invitation" not in page.url
+    enter_password(page, "ana")
+    expect(page.get_by_role("link", name="People")).to_be_visible()
+    other = open_page()
+    other.goto(desk.door.first_link)
+    expect(other.get_by_text("used or is too old")).to_be_visible()
+
+
+def test_a_wrong_password_is_told_and_the_right_one_lets_in(desk: RunningDesk, open_page: Callable[..., Page]) -> None:
+    desk.add_person("ana")
+    page = open_page()
+    page.goto(desk.address)
+    enter_password(page, "ana", "wrong wrong wrong")
+    expect(page.get_by_role("alert")).to_have_text("no user has this name and password")
+    enter_password(page, "ana")
+    expect(page.get_by_text("Nothing has come yet")).to_be_visible()
+
+
+def test_signing_out_leads_back_to_the_door(desk: RunningDesk, sign_in: SignIn) -> None:
+    page = sign_in()
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("heading", name="Review desk")).to_be_visible()
+    page.reload()
+    expect(page.get_by_role("heading", name="Review desk")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("role", "places"),
+    [
+        (Role.VIEWER, ["Queues", "Search"]),
+        (Role.REVIEWER, ["Review", "Grid", "Queues", "Search"]),
+        (Role.LEAD, ["Review", "Grid", "Queues", "Search", "Dashboard", "Policy"]),
+        (Role.ADMIN, ["Review", "Grid", "Queues", "Search", "Dashboard", "Policy", "People"]),
+    ],
+)
+def test_a_role_sees_its_places_and_no_others(
+    desk: RunningDesk, sign_in: SignIn, role: Role, places: list[str]
+) -> None:
+    desk.add_items(1)
+    page = sign_in("ana", role)
+    assert page.locator("nav a").all_inner_texts() == places
+    page.goto(f"{desk.address}/#/people")
+    if role is Role.ADMIN:
+        expect(page.get_by_role("heading", name="People")).to_be_visible()
+    else:
+        page.wait_for_timeout(300)
+        assert page.get_by_role("heading", name="People").count() == 0
+
+
+def test_many_are_decided_at_once_and_taken_back(desk: RunningDesk, sign_in: SignIn) -> None:
+    desk.add_items(6)
+    page = sign_in()
+    page.goto(f"{desk.address}/#/grid/quality")
+    expect(page.get_by_role("option")).to_have_count(6)
+    page.keyboard.press(" ")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press(" ")
+    expect(page.locator(".tile[aria-selected=true]")).to_have_count(2)
+    chosen = page.locator(".tile[aria-selected=true]").evaluate_all("(tiles) => tiles.map((tile) => tile.dataset.item)")
+    page.keyboard.press("r")
+    expect(page.get_by_text("2 images rejected").first).to_be_visible()
+    expect(page.get_by_role("option")).to_have_count(4)
+    decisions = desk.wait_for_decisions(2)
+    assert sorted(decision.item_id for decision in decisions) == sorted(chosen)
+    assert {decision.outcome for decision in decisions} == {"reject"}
+    page.keyboard.press("u")
+    expect(page.get_by_text("2 decisions taken back")).to_be_visible()
+    expect(page.get_by_role("option")).to_have_count(6)
+    page.keyboard.press("c")
+    page.keyboard.press("a")
+    expect(page.get_by_role("heading", name="All clear")).to_be_visible()
+    assert len(desk.wait_for_decisions(10)) == 10
+
+
+def test_a_lost_connection_is_told_and_what_was_decided_is_sent_when_it_is_back(
+    desk: RunningDesk, sign_in: SignIn
+) -> None:
+    desk.add_items(4)
+    page = sign_in()
+    page.wait_for_selector(".frame img")
+    page.wait_for_timeout(800)
+    page.context.set_offline(True)
+    page.keyboard.press("a")
+    page.keyboard.press("r")
+    expect(page.get_by_text("The connection to the desk is lost")).to_be_visible()
+    expect(page.get_by_text("to be sent")).to_be_visible()
+    expect(page.locator(".frame img")).to_be_visible()  # fetched ahead
+    assert desk.decisions() == []
+    page.context.set_offline(False)
+    decisions = desk.wait_for_decisions(2)
+    assert [decision.outcome for decision in decisions] == ["approve", "reject"]
+    expect(page.get_by_text("Connected again")).to_be_visible()
+    expect(page.locator("#connection")).to_be_hidden()
+
+
+def test_what_could_not_be_sent_survives_a_reload(desk: RunningDesk, sign_in: SignIn) -> None:
+    desk.add_items(2)
+    page = sign_in()
+    page.wait_for_selector(".frame img")
+    page.route("**/v1/decisions", lambda route: route.abort())
+    page.keyboard.press("r")
+    expect(page.get_by_text("The connection to the desk is lost")).to_be_visible()
+    page.unroute("**/v1/decisions")
+    page.reload()
+    assert desk.wait_for_decisions(1)[0].outcome == "reject"
+
+
+def test_a_lead_sees_what_a_threshold_would_have_done(desk: RunningDesk, sign_in: SignIn) -> None:
+    desk.add_verdicts([2.7, 2.8, 4.1])
+    page = sign_in("lea", Role.LEAD)
+    page.goto(f"{desk.address}/#/policy")
+    expect(page.get_by_role("heading", name="The current policy, replayed")).to_be_visible()
+    slider = page.get_by_role("slider", name="borderline")
+    slider.focus()
+    for _ in range(4):
+        page.keyboard.press("ArrowRight")
+    expect(page.get_by_role("heading", name="2 images of 3 would have gone elsewhere")).to_be_visible()
+    expect(page.locator(".examples img")).to_have_count(2)
+    expect(page.get_by_label("Policy, YAML")).to_have_value(re.compile(r"borderline: 2\.8 "))
+    page.get_by_label("Policy, YAML").fill("schema: sluice.policy/1\nversion: x\nrules: []\n")
+    expect(page.get_by_role("heading", name="This policy cannot be used")).to_be_visible()
+
+
+def test_an_invitation_made_on_the_page_lets_somebody_in(
+    desk: RunningDesk, sign_in: SignIn, open_page: Callable[..., Page]
+) -> None:
+    admin = sign_in("ada", Role.ADMIN)
+    admin.goto(f"{desk.address}/#/people")
+    admin.get_by_label("Role of who is invited").select_option("viewer")
+    admin.get_by_role("button", name="Make an invitation").click()
+    link = admin.get_by_label("Invitation link").input_value()
+    page = open_page()
+    page.goto(link)
+    enter_password(page, "vic")
+    expect(page.get_by_role("heading", name="Queues")).to_be_visible()
+
+
+def test_the_sheet_names_the_keys_of_the_page(desk: RunningDesk, sign_in: SignIn) -> None:
+    desk.add_items(1)
+    page = sign_in()
+    page.wait_for_selector(".frame img")
+    page.keyboard.press("?")
+    sheet = page.get_by_role("dialog", name="Keyboard")
+    expect(sheet).to_contain_text("Escalate to a lead")
+    page.keyboard.press("a")  # the sheet is open: nothing is decided behind it
+    page.keyboard.press("Escape")
+    expect(sheet).to_have_count(0)
+    assert desk.decisions() == []
+
+
+UNNAMED = """
+() => [...document.querySelectorAll("button, a, input, select, textarea, img, [role=img], [role=option]")]
+  .filter((e) => e.checkVisibility() && !e.closest("[aria-hidden=true]"))
+  .filter((e) => !(e.tagName === "IMG" ? e.hasAttribute("alt")
+    : e.getAttribute("aria-label") || e.getAttribute("aria-labelledby") || e.innerText?.trim() || e.labels?.length))
+  .map((e) => e.outerHTML.slice(0, 120))
+"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_page_loads_from_the_desk_alone_and_names_what_it_shows(
+    desk: RunningDesk, open_page: Callable[..., Page], theme: str
+) -> None:
+    desk.add_items(3)
+    desk.add_person("ada", Role.ADMIN)
+    page = open_page(color_scheme=theme, reduced_motion="reduce")
+    asked: set[str] = set()
+    page.on("request", lambda request: asked.add(urlsplit(request.url).netloc))
+    page.goto(desk.address)
+    enter_password(page, "ada")
+    for place in ("review", "grid", "queues", "search", "dashboard", "policy", "people"):
+        page.goto(f"{desk.address}/#/{place}")
+        page.wait_for_selector(f"nav a[href='#/{place}'][aria-current=page]")
+        page.wait_for_timeout(400)
+        assert page.evaluate(UNNAMED) == [], place
+        assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), place
+    assert page.evaluate("() => document.documentElement.dataset.theme") == theme
+    assert asked == {urlsplit(desk.address).netloc}
+
+
+IN_FOCUS = """
+() => {
+  const element = document.activeElement;
+  const name = element.innerText || element.getAttribute("aria-label") || element.tagName;
+  return [name, getComputedStyle(element).outlineStyle];
+}
+"""
+
+
+def test_everything_can_be_reached_by_tab_and_focus_is_seen(desk: RunningDesk, sign_in: SignIn) -> None:
+    desk.add_items(1)
+    page = sign_in()
+    page.wait_for_selector(".frame img")
+    seen = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        name, outline = page.evaluate(IN_FOCUS)
+        seen.add(name.split("\n")[0].strip())
+        if name != "BODY":
+            assert outline != "none", name
+    assert {"Skip to the work", "Review", "Approve", "Reject", "Skip", "Blur"} <= seen
+
+
+def test_sluice_up_serves_the_desk_and_prints_the_first_link(tmp_path: Path, open_page: Callable[..., Page]) -> None:
+    log = tmp_path / "up.log"
+    command = [sys.executable, "-m", "worker.cli.main", "up", "--embedded", "--desk", "--data", str(tmp_path / "data")]
+    code = "from worker.cli.main import app; app()"
+    command[1:3] = ["-c", code]
+    with log.open("w") as out:
+        up = subprocess.Popen(command, stderr=out, stdout=out, env=os.environ | {"SLUICE_WEB__PORT": "0"})
+    try:
+        deadline = time.monotonic() + 60
+        while not (found := re.search(r"http://\S+#invitation=\S+", log.read_text())) and time.monotonic() < deadline:
+            assert up.poll() is None, log.read_text()
+            time.sleep(0.1)
+        assert found is not None, log.read_text()
+        page = open_page()
+        page.goto(found[0])
+        enter_password(page, "ana", PASSWORD)
+        expect(page.get_by_text("Nothing has come yet")).to_be_visible()
+        up.send_signal(signal.SIGTERM)
+        assert up.wait(30) == 0
+        expect(page.get_by_text("The connection to the desk is lost")).to_be_visible()
+    finally:
+        up.kill()
+        up.wait()
+    assert PASSWORD not in log.read_text()

@@ -1,0 +1,224 @@
+"""Reviewing by keyboard: deciding, undoing, looking, and never two people at one image."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from playwright.sync_api import Page, expect
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from conftest import RunningDesk, shown_prompt
+
+SignIn = Callable[..., Page]
+
+NEXT_IMAGE_MS = """
+() => new Promise((resolve) => {
+  const before = document.querySelector(".frame img");
+  const began = performance.now();
+  const look = () => {
+    const now = document.querySelector(".frame img");
+    if (now && now !== before && now.complete && now.naturalWidth) resolve(performance.now() - began);
+    else setTimeout(look, 1);
+  };
+  document.dispatchEvent(new KeyboardEvent("keydown", { key: "a", bubbles: true }));
+  look();
+})
+"""
+
+NATURAL_SIZE = """
+() => { const image = document.querySelector(".frame img"); return [image.naturalWidth, image.naturalHeight] }
+"""
+DRAWN_WIDTH = """
+() => {
+  const image = document.querySelector(".frame img");
+  return [image.naturalWidth, image.getBoundingClientRect().width * devicePixelRatio];
+}
+"""
+RENDITIONS_ASKED_FOR = """
+() => performance.getEntriesByType("resource").filter((entry) => entry.name.includes("/v1/images/"))
+  .map((entry) => entry.name.split("/").pop().split(".")[0].replace(/-/g, "+").replace(/_/g, "/"))
+  .map((payload) => JSON.parse(atob(payload))[1])
+"""
+
+
+def test_keys_decide_and_the_log_has_what_was_decided(desk: RunningDesk, sign_in: SignIn) -> None:
+    desk.add_items(3)
+    page = sign_in()
+    first = shown_prompt(page)
+    page.keyboard.press("1")
+    page.keyboard.press("n")
+    page.keyboard.type("six fingers, a key")
+    page.keyboard.press("Escape")
+    page.keyboard.press("r")
+    expect(page.locator(".prompt")).not_to_have_text(first)
+    page.keyboard.press("a")
+    rejected, approved = desk.wait_for_decisions(2)
+    assert (rejected.outcome, rejected.resolution, rejected.reviewer) == ("reject", "reject", "ana")
+    assert (rejected.labels, rejected.note) == (("artefacts",), "six fingers, a key")
+    assert first.endswith(rejected.event_id.removeprefix("event-"))
+    assert (approved.outcome, approved.labels, approved.note) == ("approve", (), None)
+    assert rejected.seconds_spent is not None
+
+
+def test_the_next_image_is_there_within_a_tenth_of_a_second(desk: RunningDesk, sign_in: SignIn) -> None:
+    desk.add_items(8)
+    page = sign_in()
+    page.wait_for_selector(".frame img")
+    page.wait_for_timeout(1500)
+    times = []
+    for _ in range(4):
+        times.append(page.evaluate(NEXT_IMAGE_MS))
+        page.wait_for_timeout(400)
+    assert sorted(times)[1] < 100, times
+
+
+def test_an_empty_queue_says_so_and_fills_by_itself(desk: RunningDesk, sign_in: SignIn) -> None:
+    desk.add_items(1)
+    page = sign_in()
+    page.wait_for_selector(".frame img")
+    page.keyboard.press("a")
+    expect(page.get_by_role("heading", name="All clear")).to_be_visible()
+    desk.add_items(1)
+    expect(page.locator(".prompt")).to_have_text("a fox in the snow, number 1")
+
+
+def test_two_reviewers_never_get_the_same_item(desk: RunningDesk, sign_in: SignIn) -> None:
+    items = desk.add_items(12)
+    pages = [sign_in("ana"), sign_in("ben")]
+    seen: list[list[str]] = [[], []]
+    for _ in range(len(items)):
+        for page, prompts in zip(pages, seen, strict=True):
+            if page.locator(".prompt").count():
+                prompts.append(shown_prompt(page))
+                page.keyboard.press("a")
+                page.wait_for_timeout(60)
+    decisions = desk.wait_for_decisions(len(items))
+    assert sorted(decision.item_id for decision in decisions) == sorted(items)
+    assert not set(seen[0]) & set(seen[1])
+    assert all(prompts for prompts in seen)
+
+
+def test_what_somebody_leaves_behind_others_get_after_its_lease(
+    make_desk: Callable[..., RunningDesk], sign_in: SignIn
+) -> None:
+    desk = make_desk(lease_seconds=2.0)
+    desk.add_items(1)
+    ana = sign_in("ana", to=desk)
+    prompt = shown_prompt(ana)
+    ana.context.set_offline(True)  # no heartbeat any more
+    ben = sign_in("ben", to=desk)
+    expect(ben.locator(".prompt")).to_have_text(prompt)
+    ben.keyboard.press("r")
+    desk.wait_for_decisions(1)
+    ana.keyboard.press("a")  # kept, for the connection is lost
+    ana.context.set_offline(False)
+    expect(ana.get_by_text("did not count")).to_be_visible()
+    (decision,) = desk.decisions()
+    assert (decision.reviewer, decision.outcome) == ("ben", "reject")
+
+
+def test_a_lease_that_ran_out_before_the_eyes_is_told(make_desk: Callable[..., RunningDesk], sign_in: SignIn) -> None:
+    desk = make_desk(lease_seconds=2.0)
+    desk.add_items(1)
+    ana = sign_in("ana", to=desk)
+    ana.wait_for_selector(".frame img")
+    ana.context.set_offline(True)
+    ben = sign_in("ben", to=desk)
+    ben.wait_for_selector(".frame img")
+    ana.context.set_offline(False)
+    expect(ana.get_by_text("no longer yours")).to_be_visible()
+    expect(ana.get_by_role("heading", name="All clear")).to_be_visible()
+
+
+def test_undo_brings_the_image_back_with_what_was_said_of_it(desk: RunningDesk, sign_in: SignIn) -> None:
+    desk.add_items(3)
+    page = sign_in()
+    first = shown_prompt(page)
+    page.keyboard.press("2")
+    page.keyboard.press("r")
+    desk.wait_for_decisions(1)
+    page.keyboard.press("u")
+    expect(page.locator(".prompt")).to_have_text(first)
+    expect(page.get_by_role("button", name="anatomy")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("a")
+    rejected, undone, approved = desk.wait_for_decisions(3)
+    assert (undone.outcome, undone.undoes) == ("reopen", rejected.decision_id)
+    assert (approved.item_id, approved.outcome) == (rejected.item_id, "approve")
+
+
+def test_there_is_nothing_to_undo_after_its_seconds(make_desk: Callable[..., RunningDesk], sign_in: SignIn) -> None:
+    desk = make_desk(undo_seconds=1.0)
+    desk.add_items(2)
+    page = sign_in(to=desk)
+    page.wait_for_selector(".frame img")
+    page.keyboard.press("r")
+    page.wait_for_timeout(1300)
+    page.keyboard.press("u")
+    expect(page.get_by_text("nothing to undo")).to_be_visible()
+    assert len(desk.decisions()) == 1
+
+
+def test_a_held_key_decides_once(desk: RunningDesk, sign_in: SignIn) -> None:
+    desk.add_items(4)
+    page = sign_in()
+    page.wait_for_selector(".frame img")
+    page.keyboard.down("r")
+    for _ in range(5):
+        page.keyboard.down("r")
+    page.keyboard.up("r")
+    page.wait_for_timeout(500)
+    assert len(desk.wait_for_decisions(1)) == 1
+
+
+def test_skipping_leaves_the_item_to_others(desk: RunningDesk, sign_in: SignIn) -> None:
+    desk.add_items(1)
+    ana = sign_in("ana")
+    prompt = shown_prompt(ana)
+    ana.keyboard.press("s")
+    expect(ana.get_by_role("heading", name="All clear")).to_be_visible()
+    ben = sign_in("ben")
+    expect(ben.locator(".prompt")).to_have_text(prompt)
+
+
+def test_blurred_means_that_the_image_itself_is_never_sent(desk: RunningDesk, sign_in: SignIn) -> None:
+    desk.add_items(4)
+    page = sign_in()
+    page.wait_for_selector(".frame img")
+    page.keyboard.press("b")
+    expect(page.get_by_role("button", name="Blur", exact=True)).to_have_attribute("aria-pressed", "true")
+    sizes: list[tuple[int, int]] = []
+    page.reload()
+    page.wait_for_selector(".frame img")
+    for _ in range(3):
+        page.wait_for_timeout(300)
+        size = page.evaluate(NATURAL_SIZE)
+        sizes.append(tuple(size))
+        page.keyboard.press("a")
+    assert all(max(size) <= 400 for size in sizes), sizes
+    kinds = page.evaluate(RENDITIONS_ASKED_FOR)
+    assert kinds
+    assert set(kinds) == {"blurred"}
+
+
+def test_native_pixels_are_the_image_s_own(desk: RunningDesk, sign_in: SignIn) -> None:
+    desk.add_items(1)
+    page = sign_in()
+    page.wait_for_selector(".frame img")
+    page.keyboard.press("z")
+    page.wait_for_selector(".frame.native img")
+    page.wait_for_function("() => document.querySelector('.frame.native img').style.width")
+    natural, drawn = page.evaluate(DRAWN_WIDTH)
+    assert natural == drawn
+
+
+def test_an_image_that_cannot_be_had_is_named_and_can_be_decided(
+    desk: RunningDesk, sign_in: SignIn, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8\xff\xe0 cut off")
+    desk.add_items(1, image=broken)
+    page = sign_in()
+    expect(page.get_by_text("The file is broken")).to_be_visible()
+    page.keyboard.press("r")
+    assert desk.wait_for_decisions(1)[0].outcome == "reject"
