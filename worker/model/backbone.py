@@ -39,7 +39,7 @@ class Convolution(nn.Module):
         super().__init__()
         self.pads = (0, 1, 0, 1) if stride == 2 else (kernel // 2,) * 4
         self.convolution = nn.Conv2d(channels_in, channels_out, kernel, stride, groups=groups, bias=False)
-        self.norm = nn.BatchNorm2d(channels_out, eps=BATCH_NORM_EPSILON, momentum=0.01)
+        self.norm = nn.BatchNorm2d(channels_out, eps=BATCH_NORM_EPSILON)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.norm(self.convolution(nn.functional.pad(x, self.pads)))

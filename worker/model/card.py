@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from worker.model.data import DATA_SETS
-from worker.model.evaluate import Report
+from worker.model.evaluate import Report, figure
 from worker.model.fit import Schedule
 from worker.model.network import VIEWS
 from worker.model.tfjs import PACKAGE
@@ -89,7 +89,7 @@ def _folds(reports: Sequence[Report]) -> str:
     for entry in reports:
         lines.append(
             f"| {entry.dataset} | {entry.images} | {entry.srcc:.3f} ({entry.srcc_low:.3f} to {entry.srcc_high:.3f}) "
-            f"| {entry.plcc:.3f} | {entry.rmse:.3f} | {entry.srcc_within_generator:.3f} "
-            f"| {entry.baseline_srcc:.3f} / {entry.baseline_plcc:.3f} |"
+            f"| {entry.plcc:.3f} | {entry.rmse:.3f} | {figure(entry.srcc_within_generator)} "
+            f"| {figure(entry.baseline_srcc)} / {figure(entry.baseline_plcc)} |"
         )
     return "\n".join(lines)

@@ -24,11 +24,12 @@ class Report:
     srcc_high: float
     plcc: float
     rmse: float
-    srcc_within_generator: float
-    baseline_srcc: float
-    baseline_plcc: float
+    srcc_within_generator: float | None
+    """None, as the baseline, for a data set of one generator."""
+    baseline_srcc: float | None
+    baseline_plcc: float | None
 
-    def as_dict(self) -> dict[str, float | int | str]:
+    def as_dict(self) -> dict[str, float | int | str | None]:
         return asdict(self)
 
 
@@ -61,6 +62,7 @@ def report(
     rows = [index for index, example in enumerate(examples) if example.dataset == dataset]
     human = np.array([examples[row].score for row in rows])
     generators = [examples[row].generator for row in rows]
+    several = len(set(generators)) > 1
     baseline = generator_means(human, generators, [folds[row] for row in rows])
     low, high = srcc_interval(predicted[rows], human, [examples[row].group for row in rows], seed)
     return Report(
@@ -71,7 +73,12 @@ def report(
         srcc_high=high,
         plcc=plcc(predicted[rows], human),
         rmse=float(np.sqrt(np.mean((predicted[rows] - human) ** 2))),
-        srcc_within_generator=srcc_within(predicted[rows], human, generators),
-        baseline_srcc=srcc(baseline, human),
-        baseline_plcc=plcc(baseline, human),
+        srcc_within_generator=srcc_within(predicted[rows], human, generators) if several else None,
+        baseline_srcc=srcc(baseline, human) if several else None,
+        baseline_plcc=plcc(baseline, human) if several else None,
     )
+
+
+def figure(value: float | None) -> str:
+    """A figure for people; a dash for one that does not apply."""
+    return "-" if value is None else f"{value:.3f}"

@@ -1,13 +1,15 @@
-"""Training on descriptions."""
+"""Training on maps."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.progress import Progress
-from torch import Tensor
 
-from worker.model.descriptions import Descriptions
 from worker.model.losses import quality_loss
+from worker.model.maps import Maps
 from worker.model.network import MstLite
 
 
@@ -15,7 +17,7 @@ from worker.model.network import MstLite
 class Schedule:
     """How long and how fast to learn: AdamW, the rate rising over the first tenth and falling to nothing."""
 
-    epochs: int = 12
+    epochs: int = 10
     batch: int = 64
     rate: float = 1e-3
     weight_decay: float = 1e-2
@@ -23,26 +25,28 @@ class Schedule:
 
 def fit(
     network: MstLite,
-    seen: Descriptions,
-    scores: Tensor,
+    variants: Sequence[Maps],
+    scores: NDArray[np.float32],
+    rows: NDArray[np.intp],
     schedule: Schedule,
     *,
     seed: int,
     progress: Progress,
     title: str,
 ) -> None:
-    """Trains embeddings and heads on the described images and their scores, in place; the backbone is left alone."""
-    order = torch.Generator().manual_seed(seed)
-    parameters = [value for name, value in network.named_parameters() if "backbone" not in name]
+    """Trains towers and heads in place on these rows of maps and scores, drawing a variant anew for every image."""
+    random = np.random.default_rng(seed)
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=schedule.rate, weight_decay=schedule.weight_decay)
-    batches = len(scores) // schedule.batch
+    batches = len(rows) // schedule.batch
     steps = schedule.epochs * batches
     rates = torch.optim.lr_scheduler.OneCycleLR(optimiser, schedule.rate, total_steps=steps, pct_start=0.1)
     task = progress.add_task(title, total=steps)
     network.train()
     for _ in range(schedule.epochs):
-        for rows in torch.randperm(len(scores), generator=order)[: batches * schedule.batch].view(batches, -1):
-            loss = quality_loss(predict(network, seen[rows]), scores[rows])
+        for batch in random.permutation(rows)[: batches * schedule.batch].reshape(batches, -1):
+            drawn = np.stack([variants[int(random.integers(len(variants)))][row] for row in batch])
+            loss = quality_loss(network(torch.from_numpy(drawn).float()), torch.from_numpy(scores[batch]))
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -51,7 +55,11 @@ def fit(
     network.eval()
 
 
-def predict(network: MstLite, seen: Descriptions) -> Tensor:
-    """Quality of described images, [images]."""
-    quality: Tensor = network.heads(network.coarse.embedding(seen.coarse), network.fine.embedding(seen.fine))
-    return quality
+@torch.no_grad()
+def predict(network: MstLite, maps: Maps, rows: NDArray[np.intp], batch: int = 128) -> NDArray[np.float64]:
+    """Quality of these rows of maps."""
+    parts = [
+        network(torch.from_numpy(maps[rows[first : first + batch]]).float()).double().numpy()
+        for first in range(0, len(rows), batch)
+    ]
+    return np.concatenate(parts)

@@ -1,9 +1,9 @@
 """mst-lite: two streams through MobileNetV2, gated fusion and a template head with learned anchors.
 
 The shape is that of MST-CLIPIQA (design.md section 5) with CLIP's towers replaced: the coarse tower sees the whole
-image, the fine tower native-resolution crops. A tower describes an image by the mean and the standard deviation of
-feature maps at several depths, over all positions of all crops: quality shows in the shallow ones, structure in the
-deep ones.
+image, the fine tower native-resolution crops. One frozen backbone turns each 224 px window into a 7x7 map of features
+from several depths: quality shows in the shallow ones, structure in the deep ones. What is trained is small: each tower
+judges every position of the map in its surroundings, and describes the image by mean and deviation over all positions.
 """
 
 from collections.abc import Sequence
@@ -11,61 +11,60 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from worker.model.backbone import BLOCKS, MobileNetV2
+from worker.model.backbone import BLOCKS, Convolution, MobileNetV2
 from worker.view import ViewSpec
 
+WINDOW = 224
 VIEWS: dict[str, ViewSpec] = {
-    "whole": ViewSpec(size=224, resize="squash", mean=(0, 0, 0), std=(1, 1, 1)),
-    "detail": ViewSpec(size=224, resize="none", crop="grid", crops=4, mean=(0, 0, 0), std=(1, 1, 1)),
+    "whole": ViewSpec(size=WINDOW, resize="squash", mean=(0, 0, 0), std=(1, 1, 1)),
+    "detail": ViewSpec(size=WINDOW, resize="none", crop="grid", crops=4, mean=(0, 0, 0), std=(1, 1, 1)),
 }
 STREAMS = {"coarse": "whole", "fine": "detail"}
 """Stream → the view that its tower sees."""
 
-LEVELS = (2, 5, 9, 12, 15)
-"""Blocks whose maps describe the image; block 16 and what follows serve classification only and are left out."""
+LEVELS = (5, 9, 12, 15)
+"""Blocks whose maps are used; block 16 and what follows serve classification only and are left out."""
 
-DESCRIPTION = 2 * sum(BLOCKS[level][1] for level in LEVELS)
+GRID = WINDOW // 32
+MAP_CHANNELS = sum(BLOCKS[level][1] for level in LEVELS)
+HIDDEN = 96
 EMBEDDING = 256
-VARIANCE_FLOOR = 1e-6
 GATE_HIDDEN = 128
 ANCHORS = ("bad", "poor", "fair", "good", "perfect")
-DROPOUT = 0.3
+DROPOUT = 0.5
+VARIANCE_FLOOR = 1e-6
 
 
-def describe(maps: Sequence[Tensor], crops: int) -> Tensor:
-    """Maps of [batch * crops, channels, h, w] → mean and deviation over crops and positions, [batch, DESCRIPTION]."""
-    parts = []
-    for values in maps:
-        flat = values.reshape(-1, crops, *values.shape[1:]).transpose(1, 2).flatten(2)
-        mean = flat.mean(2)
-        variance = (flat - mean[:, :, None]).square().mean(2)
-        parts += [mean, (variance + VARIANCE_FLOOR).sqrt()]
-    return torch.cat(parts, dim=1)
+def join_levels(maps: Sequence[Tensor]) -> Tensor:
+    """Square maps of several sizes, averaged down to the grid → one map, [windows, MAP_CHANNELS, GRID, GRID]."""
+    return torch.cat([nn.functional.avg_pool2d(values, values.shape[-1] // GRID) for values in maps], dim=1)
+
+
+def describe(values: Tensor, crops: int) -> Tensor:
+    """[batch * crops, channels, h, w] → mean and deviation over crops and positions, [batch, 2 * channels]."""
+    flat = values.reshape(-1, crops, *values.shape[1:]).transpose(1, 2).flatten(2)
+    mean = flat.mean(2)
+    variance = (flat - mean[:, :, None]).square().mean(2)
+    return torch.cat((mean, (variance + VARIANCE_FLOOR).sqrt()), dim=1)
 
 
 class Tower(nn.Module):
-    """One stream: [batch, crops, H, W, 3] of uint8 RGB → [batch, EMBEDDING]."""
+    """One stream, from the maps of its view on: [batch, crops, MAP_CHANNELS, GRID, GRID] → [batch, EMBEDDING]."""
 
-    def __init__(self, backbone: MobileNetV2) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.standardise = nn.BatchNorm1d(DESCRIPTION, affine=False, momentum=0.05)
+        self.standardise = nn.BatchNorm2d(MAP_CHANNELS, affine=False, momentum=0.05)
+        self.mix = Convolution(MAP_CHANNELS, HIDDEN, kernel=1)
+        self.surroundings = Convolution(HIDDEN, HIDDEN, kernel=3, groups=HIDDEN)
+        self.judge = Convolution(HIDDEN, HIDDEN, kernel=1)
         self.dropout = nn.Dropout(DROPOUT)
-        self.embed = nn.Linear(DESCRIPTION, EMBEDDING)
+        self.embed = nn.Linear(2 * HIDDEN, EMBEDDING)
 
-    def forward(self, crops: Tensor) -> Tensor:
-        return self.embedding(self.description(crops))
-
-    def description(self, crops: Tensor) -> Tensor:
-        """[batch, crops, H, W, 3] of uint8 → [batch, DESCRIPTION]."""
-        pixels = crops.flatten(0, 1).permute(0, 3, 1, 2).float() / 255
-        maps = self.backbone(pixels)
-        return describe([maps[level] for level in LEVELS], crops.shape[1])
-
-    def embedding(self, description: Tensor) -> Tensor:
-        """[batch, DESCRIPTION] → [batch, EMBEDDING]."""
-        embedded: Tensor = self.embed(self.dropout(self.standardise(description)))
-        return embedded
+    def forward(self, maps: Tensor) -> Tensor:
+        x = torch.relu(self.mix(self.standardise(maps.flatten(0, 1))))
+        x = x + torch.relu(self.surroundings(x))
+        embedding: Tensor = self.embed(self.dropout(describe(torch.relu(self.judge(x)), maps.shape[1])))
+        return embedding
 
 
 class GatedFusion(nn.Module):
@@ -117,10 +116,22 @@ class QualityHeads(nn.Module):
 
 
 class MstLite(nn.Module):
-    """Both streams over one backbone, and the heads."""
+    """One frozen backbone, a tower for each stream, and the heads."""
 
     def __init__(self, backbone: MobileNetV2) -> None:
         super().__init__()
-        self.coarse = Tower(backbone)
-        self.fine = Tower(backbone)
+        self.backbone = backbone.requires_grad_(requires_grad=False)
+        self.towers = {name: Tower() for name in STREAMS}
+        self.streams = nn.ModuleDict(self.towers)
         self.heads = QualityHeads()
+
+    def maps(self, windows: Tensor) -> Tensor:
+        """[windows, WINDOW, WINDOW, 3] of uint8 RGB → [windows, MAP_CHANNELS, GRID, GRID]."""
+        outputs = self.backbone(windows.permute(0, 3, 1, 2).float() / 255)
+        return join_levels([outputs[level] for level in LEVELS])
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """The maps of all windows, view after view, [batch, windows, MAP_CHANNELS, GRID, GRID] → quality, [batch]."""
+        own = VIEWS[STREAMS["coarse"]].crops
+        quality: Tensor = self.heads(self.towers["coarse"](maps[:, :own]), self.towers["fine"](maps[:, own:]))
+        return quality

@@ -18,14 +18,15 @@ from rich.table import Table
 from worker.model.backbone import MobileNetV2, load_keras_weights
 from worker.model.card import model_card
 from worker.model.data import DATA_SETS, read_data_set, split_folds, without_samples
-from worker.model.descriptions import describe_images
-from worker.model.evaluate import Report, cross_validate, leave_generators_out, report
+from worker.model.evaluate import Report, cross_validate, figure, leave_generators_out, report
 from worker.model.export import export_model
 from worker.model.fit import Schedule, fit, predict
+from worker.model.maps import compute_maps
 from worker.model.network import MstLite
 from worker.model.tfjs import PACKAGE, read_weights
 
 FOLDS = 5
+VARIANTS = 4
 LICENSES = Path(__file__).parent / "licenses"
 
 
@@ -46,29 +47,25 @@ def main(
     examples = without_samples(everything)
     console.print(f"{len(examples)} images to learn from; {len(everything) - len(examples)} kept out as samples' kin")
     folds = split_folds(examples, FOLDS, seed)
-    scores = torch.tensor([example.score for example in examples])
+    scores = np.array([example.score for example in examples], np.float32)
     schedule = Schedule()
 
     def untrained() -> MstLite:
         torch.manual_seed(seed)
         network = MstLite(MobileNetV2())
-        load_keras_weights(network.coarse.backbone, weights)
+        load_keras_weights(network.backbone, weights)
         return network.eval()
 
     with _progress(console) as progress:
-        seen = describe_images(untrained(), examples, progress, workers)
+        variants = [compute_maps(untrained(), examples, variant, out, progress, workers) for variant in range(VARIANTS)]
 
         def train(rows: NDArray[np.intp], title: str) -> MstLite:
             network = untrained()
-            chosen = torch.from_numpy(rows)
-            fit(network, seen[chosen], scores[chosen], schedule, seed=seed, progress=progress, title=title)
+            fit(network, variants, scores, rows, schedule, seed=seed, progress=progress, title=title)
             return network
 
         def judge(known: NDArray[np.intp], left_out: NDArray[np.intp]) -> NDArray[np.float64]:
-            network = train(known, "fold")
-            with torch.no_grad():
-                judged: NDArray[np.float64] = predict(network, seen[torch.from_numpy(left_out)]).double().numpy()
-            return judged
+            return predict(train(known, "fold"), variants[0], left_out)
 
         predicted = cross_validate(examples, folds, judge)
         without_generator = leave_generators_out(examples, folds, judge)
@@ -109,8 +106,8 @@ def _table(reports: list[Report]) -> Table:
             f"{entry.srcc:.3f} ({entry.srcc_low:.3f}-{entry.srcc_high:.3f})",
             f"{entry.plcc:.3f}",
             f"{entry.rmse:.3f}",
-            f"{entry.srcc_within_generator:.3f}",
-            f"{entry.baseline_srcc:.3f} / {entry.baseline_plcc:.3f}",
+            f"{figure(entry.srcc_within_generator)}",
+            f"{figure(entry.baseline_srcc)} / {figure(entry.baseline_plcc)}",
         )
     return table
 

@@ -17,8 +17,8 @@ log = structlog.get_logger(__name__)
 MAX_BATCH = 64
 
 PRECISION = "bf16"
-"""What convolutions compute in, on processors that have it; elsewhere OpenVINO keeps float32. For mst-lite it is 1.6
-times as fast and ranks images the same (measured in ops/benchmarks/lab_notebook.md)."""
+"""What convolutions compute in, on processors that have it; elsewhere OpenVINO keeps float32. For mst-lite it is
+twice as fast and ranks images the same (measured in ops/benchmarks/lab_notebook.md)."""
 
 
 class OpenVinoEngine:

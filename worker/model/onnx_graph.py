@@ -1,0 +1,181 @@
+"""The towers as an ONNX graph, written node by node.
+
+Written so, not traced, for control of what serving runs: batch norms folded, Keras's uneven padding kept as attributes
+of the convolutions, every view normalised inside, and the same file for the same weights.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+
+from worker.model.backbone import BLOCKS, Convolution, MobileNetV2, statistics
+from worker.model.network import (
+    EMBEDDING,
+    GRID,
+    HIDDEN,
+    LEVELS,
+    MAP_CHANNELS,
+    STREAMS,
+    VARIANCE_FLOOR,
+    VIEWS,
+    WINDOW,
+    MstLite,
+    Tower,
+)
+
+OPSET = 18
+IR_VERSION = 10
+"""The IR that belongs to opset 18 and later, and that every current runtime reads."""
+
+Array = NDArray[np.float32]
+Port = tuple[int, list[str | int]]
+
+
+def towers_graph(network: MstLite) -> bytes:
+    """Both towers as one ONNX model.
+
+    Inputs: uint8 [batch, *view.shape], named by view. Outputs: float32 [batch, EMBEDDING], named by tower. The backbone
+    runs once over the windows of both views together: OpenVINO does not fuse weights that two places share.
+    """
+    graph = _Graph()
+    views = [
+        graph.add("Reshape", name, graph.integers(-1, view.crops, WINDOW, WINDOW, 3)) for name, view in VIEWS.items()
+    ]
+    windows = graph.add("Reshape", graph.add("Concat", *views, axis=1), graph.integers(-1, WINDOW, WINDOW, 3))
+    maps = _maps(graph, network.backbone, _pixels(graph, windows))
+    shape = (MAP_CHANNELS, GRID, GRID)
+    maps = graph.add("Reshape", maps, graph.integers(-1, sum(view.crops for view in VIEWS.values()), *shape))
+    first = 0
+    for name, view in STREAMS.items():
+        crops = VIEWS[view].crops
+        own = graph.add("Slice", maps, graph.integers(first), graph.integers(first + crops), graph.integers(1))
+        _tower(graph, network.towers[name], graph.add("Reshape", own, graph.integers(-1, *shape)), crops, name)
+        first += crops
+    return graph.model(
+        {name: (TensorProto.UINT8, ["batch", *view.shape]) for name, view in VIEWS.items()},
+        {name: (TensorProto.FLOAT, ["batch", EMBEDDING]) for name in STREAMS},
+    )
+
+
+def maps_graph(network: MstLite) -> bytes:
+    """The backbone alone: uint8 `windows`, [windows, WINDOW, WINDOW, 3] → `maps`, as `MstLite.maps` gives them."""
+    graph = _Graph()
+    maps = _maps(graph, network.backbone, _pixels(graph, "windows"))
+    graph.add("Identity", maps, output="maps")
+    return graph.model(
+        {"windows": (TensorProto.UINT8, ["windows", WINDOW, WINDOW, 3])},
+        {"maps": (TensorProto.FLOAT, ["windows", MAP_CHANNELS, GRID, GRID])},
+    )
+
+
+class _Graph:
+    """Collects nodes and weights; names of values are made up as they come."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: list[TensorProto] = []
+
+    def add(self, operator: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
+        name = output or f"{operator.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, list(inputs), [name], **attributes))
+        return name
+
+    def constant(self, values: NDArray[np.generic]) -> str:
+        name = f"weight_{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
+
+    def model(self, inputs: Mapping[str, Port], outputs: Mapping[str, Port]) -> bytes:
+        """The checked model; the same bytes for the same nodes and weights."""
+        entries, exits = (
+            [helper.make_tensor_value_info(name, dtype, shape) for name, (dtype, shape) in side.items()]
+            for side in (inputs, outputs)
+        )
+        model = helper.make_model(
+            helper.make_graph(self.nodes, "towers", entries, exits, self.weights),
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name="sluice",
+        )
+        onnx.checker.check_model(model, full_check=True)
+        data: bytes = model.SerializeToString(deterministic=True)
+        return data
+
+    def linear(self, weight: Tensor, bias: Tensor) -> tuple[str, str]:
+        return self.constant(to_numpy(weight)), self.constant(to_numpy(bias))
+
+    def scalar(self, value: float) -> str:
+        return self.constant(np.array(value, np.float32))
+
+    def integers(self, *values: int) -> str:
+        return self.constant(np.array(values, np.int64))
+
+
+def _pixels(graph: _Graph, windows: str) -> str:
+    """uint8 [windows, H, W, 3] → float [windows, 3, H, W], 0..1."""
+    pixels = graph.add("Transpose", graph.add("Cast", windows, to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
+    return graph.add("Mul", pixels, graph.scalar(1 / 255))
+
+
+def _maps(graph: _Graph, network: MobileNetV2, pixels: str) -> str:
+    """The backbone, and `worker.model.network.join_levels` of its outputs."""
+    x = _convolution(graph, network.stem, pixels, "relu6")
+    side = WINDOW // 2
+    levels = []
+    for index, block in enumerate(network.blocks):
+        hidden = x if block.expand is None else _convolution(graph, block.expand, x, "relu6")
+        hidden = _convolution(graph, block.depthwise, hidden, "relu6")
+        out = _convolution(graph, block.project, hidden)
+        x = graph.add("Add", x, out) if block.shortcut else out
+        side //= BLOCKS[index][2]
+        if index in LEVELS:
+            factor = side // GRID
+            square = [factor, factor]
+            levels.append(graph.add("AveragePool", x, kernel_shape=square, strides=square) if factor > 1 else x)
+    return graph.add("Concat", *levels, axis=1)
+
+
+def _tower(graph: _Graph, tower: Tower, maps: str, crops: int, name: str) -> None:
+    """Adds `worker.model.network.Tower`; its output is called `name`."""
+    mean, scale = statistics(tower.standardise)
+    weight, bias = tower.mix.folded()
+    bias = bias - weight[:, :, 0, 0] @ (mean * scale)
+    x = graph.add("Relu", graph.add("Conv", maps, *graph.linear(weight * scale[:, None, None], bias)))
+    x = graph.add("Add", x, _convolution(graph, tower.surroundings, x, "relu"))
+    x = _convolution(graph, tower.judge, x, "relu")
+    x = graph.add("Reshape", x, graph.integers(-1, crops, HIDDEN, GRID * GRID))
+    mean_of = graph.add("ReduceMean", x, graph.integers(1, 3), keepdims=1)
+    deviation = graph.add("Sub", x, mean_of)
+    variance = graph.add("ReduceMean", graph.add("Mul", deviation, deviation), graph.integers(1, 3), keepdims=1)
+    spread = graph.add("Sqrt", graph.add("Add", variance, graph.scalar(VARIANCE_FLOOR)))
+    both = graph.add("Concat", mean_of, spread, axis=2)
+    description = graph.add("Reshape", both, graph.integers(-1, 2 * HIDDEN))
+    graph.add("Gemm", description, *graph.linear(tower.embed.weight, tower.embed.bias), output=name, transB=1)
+
+
+def _convolution(graph: _Graph, layer: Convolution, x: str, activation: Literal["relu", "relu6"] | None = None) -> str:
+    convolution = layer.convolution
+    left, right, top, bottom = layer.pads
+    y = graph.add(
+        "Conv",
+        x,
+        *graph.linear(*layer.folded()),
+        kernel_shape=convolution.kernel_size,
+        strides=convolution.stride,
+        pads=[top, left, bottom, right],
+        group=convolution.groups,
+    )
+    if activation == "relu6":
+        return graph.add("Clip", y, graph.scalar(0), graph.scalar(6))
+    return graph.add("Relu", y) if activation == "relu" else y
+
+
+def to_numpy(tensor: Tensor) -> Array:
+    """The tensor as float32 in NumPy."""
+    array: Array = tensor.detach().float().cpu().numpy()
+    return array
