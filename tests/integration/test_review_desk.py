@@ -60,7 +60,7 @@ class Place:
         self.topics: Topics = open_topics(settings, data)
 
     def desk(self) -> RunningDesk:
-        desk = RunningDesk(self.settings, open_topics(self.settings, self.data), self.redis)
+        desk = RunningDesk(self.settings, self.data, self.redis)
         self.desks.append(desk)
         return desk
 

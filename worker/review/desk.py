@@ -1,9 +1,11 @@
 """The review desk: who may have what, and what was decided. No HTTP, no HTML."""
 
 import hashlib
+import random
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,6 +29,7 @@ from worker.review.answers import (
     Statistics,
     Status,
 )
+from worker.review.courier import Courier
 from worker.review.errors import DeskError, LeaseLost, NotPossible, NotRecorded
 from worker.review.face import DeskFace
 from worker.review.index import keys
@@ -41,6 +44,7 @@ from worker.review.statistics import statistics
 from worker.review.topics import Topics, open_topics
 from worker.review.view import Views, unknown
 from worker.review.votes import settle
+from worker.review.webhook import Webhook
 from worker.settings import Settings
 
 __all__ = ["Desk", "DeskFace", "open_desk"]
@@ -49,6 +53,7 @@ log = structlog.get_logger(__name__)
 
 RECORDING_SECONDS: Final = 15.0
 """A lease lasts at least so long while the log takes a decision."""
+CLOSE_SECONDS: Final = 15.0
 REPEATABLE_SECONDS: Final = 3600
 """So long a decision may be sent again, and be told to have been made already."""
 MAX_DECISION_ID: Final = 200
@@ -420,21 +425,44 @@ class Desk:
 
 
 class RunningDesk(Desk):
-    """A desk with a thread that keeps the index up to date."""
+    """A desk with threads of its own: one keeps the index up to date, one brings decisions to the webhook, if any."""
 
-    def __init__(self, settings: Settings, topics: Topics, client: redis.Redis) -> None:
-        super().__init__(settings, topics, client)
+    def __init__(self, settings: Settings, data: Path | None, client: redis.Redis) -> None:
+        """Raises LogError."""
+        self._open = ExitStack()
+        super().__init__(settings, self._opened(settings, data), client)
         self._stop = threading.Event()
-        self._projector = Projector(settings, topics, client, self._index, self._now)
-        self._thread = threading.Thread(
-            target=self._projector.run, args=(self._stop,), name="sluice-projector", daemon=True
-        )
-        self._thread.start()
+        projector = Projector(settings, self._topics, client, self._index, self._now)
+        jobs: list[tuple[str, Callable[[threading.Event], None]]] = [("projector", projector.run)]
+        if settings.review.webhook is not None:
+            webhook = Webhook(settings.review.webhook)
+            self._open.callback(webhook.close)
+            courier = Courier(
+                settings,
+                self._opened(settings, data),
+                client,
+                webhook,
+                self._now,
+                max_attempts=settings.review.webhook.max_attempts,
+                rng=random.Random(),  # noqa: S311  # jitter is no secret
+            )
+            jobs.append(("courier", courier.run))
+        self._threads = [
+            threading.Thread(target=run, args=(self._stop,), name=f"sluice-{name}", daemon=True) for name, run in jobs
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
         self._stop.set()
-        self._thread.join(timeout=10)
-        super().close()
+        for thread in self._threads:
+            thread.join(timeout=CLOSE_SECONDS)
+        self._open.close()
+
+    def _opened(self, settings: Settings, data: Path | None) -> Topics:
+        topics = open_topics(settings, data)
+        self._open.callback(topics.close)
+        return topics
 
 
 def open_desk(settings: Settings, data: Path | None, redis_client: redis.Redis) -> Desk:
@@ -442,7 +470,7 @@ def open_desk(settings: Settings, data: Path | None, redis_client: redis.Redis) 
 
     `redis_client` stays the caller's. Raises LogError.
     """
-    return RunningDesk(settings, open_topics(settings, data), redis_client)
+    return RunningDesk(settings, data, redis_client)
 
 
 @dataclass(frozen=True, slots=True)

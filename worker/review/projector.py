@@ -4,6 +4,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
@@ -16,6 +17,7 @@ from schemas import Contract, Decision, ReviewItem, Verdict
 from worker.intake.log import LogError, Partition, Record
 from worker.review.index import keys
 from worker.review.index.index import Index, Placed
+from worker.review.index.sole import Sole
 from worker.review.sampling import audit_item, is_sampled
 from worker.review.topics import Topics
 from worker.settings import Settings
@@ -38,14 +40,6 @@ _ADVANCE = """
 if redis.call('HGET', KEYS[1], 'generation') ~= ARGV[1] then return 0 end
 if #ARGV > 2 then redis.call('HSET', KEYS[1], unpack(ARGV, 3)) end
 if ARGV[2] == '1' then redis.call('SET', KEYS[2], ARGV[1]) end
-return 1
-"""
-
-# KEYS: projector. ARGV: who, milliseconds.
-_HOLD = """
-local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
 
@@ -79,7 +73,7 @@ class Projector:
         self._now = now
         self._who = uuid.uuid4().hex
         self._advance = client.register_script(_ADVANCE)
-        self._hold = client.register_script(_HOLD)
+        self._job = Sole(client, keys.PROJECTOR, self._who, LEASE_SECONDS)
         self._course: _Course | None = None
         self._purged_at: datetime | None = None
 
@@ -103,7 +97,7 @@ class Projector:
 
     def step(self) -> bool:
         """Takes in some records; whether this projector is the one that works. Raises LogError, redis.RedisError."""
-        if not self._hold(keys=[keys.PROJECTOR], args=[self._who, int(LEASE_SECONDS * 1000)]):
+        if not self._job.hold():
             self._course = None
             return False
         if self._course is None:
@@ -135,15 +129,12 @@ class Projector:
 
     def seize(self) -> None:
         """Takes the work over from whatever projector does it."""
-        self._redis.set(keys.PROJECTOR, self._who, px=int(SEIZED_SECONDS * 1000))
+        self._job.seize(SEIZED_SECONDS)
 
     def yield_to_others(self) -> None:
         """Lets another projector begin at once."""
-        try:
-            if self._redis.get(keys.PROJECTOR) == self._who.encode():
-                self._redis.delete(keys.PROJECTOR)
-        except redis.RedisError:  # it ends by itself
-            pass
+        with suppress(redis.RedisError):  # it ends by itself
+            self._job.leave()
 
     def _find_course(self) -> _Course:
         """Where the index stands; a new one is begun where there is none."""
@@ -177,7 +168,7 @@ class Projector:
                 elif (item := self._item(record)) is not None:
                     items.append(Placed(item, record.partition, record.offset))
             self._index.apply(items, decisions, quiet=quiet)
-            self._hold(keys=[keys.PROJECTOR], args=[self._who, int(LEASE_SECONDS * 1000)])
+            self._job.hold()
 
     def _item(self, record: Record) -> ReviewItem | None:
         if record.partition.topic == self._names.review:
