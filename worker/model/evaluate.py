@@ -44,12 +44,17 @@ def cross_validate(examples: Sequence[Example], folds: Sequence[int], predict: P
 
 
 def leave_generators_out(examples: Sequence[Example], folds: Sequence[int], predict: Predict) -> dict[str, float]:
-    """For each generator the SRCC on its images of fold 0, by a network that saw neither it nor that fold's prompts."""
+    """For each generator the SRCC on its images of fold 0, by a network that saw neither it nor that fold's prompts.
+
+    A generator without an image in fold 0 is left away.
+    """
     generators, parts = np.array([example.generator for example in examples]), np.array(folds)
     human = np.array([example.score for example in examples])
     result = {}
     for name in sorted({example.generator for example in examples if example.generator != "camera"}):
         left_out = np.flatnonzero((generators == name) & (parts == 0))
+        if not left_out.size:
+            continue
         predicted = predict(np.flatnonzero((generators != name) & (parts != 0)), left_out)
         result[name] = srcc(predicted, human[left_out])
     return result

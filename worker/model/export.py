@@ -12,7 +12,7 @@ from worker.model.network import ANCHORS, EMBEDDING, STREAMS, VIEWS, MstLite, Qu
 from worker.model.onnx_graph import OPSET, to_numpy, towers_graph
 from worker.scoring.manifest import MANIFEST_NAME, GraphSpec, HeadsSpec, Measurement, ModelManifest, TowerSpec
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 
 
 def export_model(network: MstLite, reports: Sequence[Report], folder: Path) -> ModelManifest:
