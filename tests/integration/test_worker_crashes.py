@@ -53,6 +53,11 @@ class Stream:
         )
         self.log = folder / "worker.log"
 
+    def change_kafka(self, **changes: object) -> None:
+        settings = yaml.safe_load(self.config.read_text())
+        settings["kafka"] |= changes
+        self.config.write_text(yaml.safe_dump(settings))
+
     def publish(self, count: int, *, hurry: threading.Event | None = None) -> None:
         """Makes images and announces them, at ten a second until there is a `hurry`."""
         producer = KafkaProducer(bootstrap_servers=self.bootstrap, linger_ms=20)
@@ -110,6 +115,13 @@ class Reader:
         deadline = time.monotonic() + seconds
         while self.read() < count:
             assert time.monotonic() < deadline, f"only {len(self.values)} of {count} records after {seconds} s"
+
+    def read_until_events(self, count: int, seconds: float) -> None:
+        """As `read_until`, but repeats do not count."""
+        deadline = time.monotonic() + seconds
+        while len({value["event_id"] for value in self.values}) < count:
+            self.read()
+            assert time.monotonic() < deadline, f"not {count} events after {seconds} s"
 
     def read_rest(self) -> None:
         """Reads on until nothing has come for two seconds: what is there twice must have time to show."""
@@ -182,9 +194,7 @@ def test_a_broker_killed_in_mid_stream_costs_no_verdict(stream: Stream, kafka_se
 @pytest.mark.timeout(300)
 def test_two_workers_share_the_stream_and_one_may_die(stream: Stream) -> None:
     count = 600
-    settings = yaml.safe_load(stream.config.read_text())
-    del settings["kafka"]["transactional_id"]  # each takes one of its own
-    stream.config.write_text(yaml.safe_dump(settings))
+    stream.change_kafka(transactional_id=None)  # each takes one of its own
     stream.publish(count)
     with stream.reader("verdicts") as verdicts, stream.worker():
         verdicts.read_until(20, seconds=60)
@@ -194,3 +204,27 @@ def test_two_workers_share_the_stream_and_one_may_die(stream: Stream) -> None:
             second.wait()
         verdicts.read_until(count, seconds=180)
         assert_each_event_has_one_verdict(stream, verdicts, count)
+
+
+@pytest.mark.timeout(300)
+def test_without_transactions_a_crash_may_repeat_a_verdict_but_never_loses_one(stream: Stream) -> None:
+    count = 300
+    stream.change_kafka(delivery="at_least_once", transactional_id=None)
+    stream.publish(count)
+    with stream.reader("verdicts") as verdicts:
+        with stream.worker() as process:
+            verdicts.read_until(50, seconds=60)
+            process.kill()
+            process.wait()
+        with stream.worker() as process:
+            verdicts.read_until_events(count, seconds=120)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=30) == 0
+        verdicts.read_rest()
+        ids = {(value["event_id"], value["verdict_id"]) for value in verdicts.values}
+        assert len(ids) == count, "a repeat has the id of the first, so that consumers can drop it"
+        before = len(verdicts.values)
+        with stream.worker():
+            time.sleep(10.0)
+        verdicts.read_rest()
+        assert len(verdicts.values) == before, "what is committed is not judged again"
