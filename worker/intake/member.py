@@ -13,19 +13,20 @@ import structlog
 from schemas import Failure, FailureReason, S3Reference
 from worker.cache.score_cache import CachedScore, ScoreCache
 from worker.images.errors import ImageError, TransientFetchError
+from worker.intake.admission import Admission
 from worker.intake.batcher import Batcher
 from worker.intake.breaker import Breaker
+from worker.intake.commit_cycle import CommitCycle
 from worker.intake.committer import CommitOutcome, Committer
 from worker.intake.engine_room import BatchFailed, BatchScored, EngineRoom
 from worker.intake.judge import Judge
-from worker.intake.ledger import Batch, OffsetLedger, Ticket
-from worker.intake.log import CommitFailed, Fenced, Log, LogError, Output, Partition, Poll, Record
-from worker.intake.parse import MalformedRecord, parse
+from worker.intake.ledger import OffsetLedger, Ticket
+from worker.intake.log import Fenced, Log, LogError, Output, Partition, Poll, Record
 from worker.intake.prepare import Known, Parked, Prepared, Preparer, SingleFlight, score_key
 from worker.intake.pressure import Bounds, partitions_to_pause
 from worker.intake.retries import DueHeap, RetryPolicy
 from worker.intake.watchdog import Watchdog
-from worker.intake.work import Job, RecordWork
+from worker.intake.work import Job
 from worker.settings import IntakeSettings
 from worker.telemetry.metrics import Metrics
 
@@ -35,8 +36,6 @@ IDLE_POLL_SECONDS = 0.1
 BUSY_WAIT_SECONDS = 0.005
 GAUGE_SECONDS = 0.5
 ENGINE_FAILURES_TO_BLAME = 2
-COMMITS_TO_THE_BOUND = 4
-"""A commit takes this part of the records that may be under way, so that the next ones are read meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +79,7 @@ class Member:
             settings.retry_max_seconds,
             settings.retry_deadline_seconds,
         )
+        self._admission = Admission(parts.cache, parts.metrics, max_event_bytes=parts.max_event_bytes)
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._flights = SingleFlight()
         self._ready: deque[Job] = deque()
@@ -88,11 +88,14 @@ class Member:
         self._store_breaker = Breaker()
         self._engine_breaker = Breaker()
         self._watchdog = Watchdog(settings.stall_seconds)
-        self._committer = Committer(log, lambda outcome: self._inbox.put(lambda: self._on_commit(outcome)))
-        self._committing: Batch[Output] | None = None
-        self._commit_started = 0.0
-        self._commit_due = 0.0
-        self._commit_failures = 0
+        self._commits = CommitCycle(
+            Committer(log, lambda outcome: self._inbox.put(lambda: self._on_commit(outcome))),
+            self._ledger,
+            self._retry_policy,
+            settings,
+            self._metrics,
+            parts.rng,
+        )
         self._settled: dict[Partition, int] = {}
         self._draining: dict[Partition, float] = {}
         self._preparing = 0
@@ -115,7 +118,7 @@ class Member:
             while not self._is_over(stopping()):
                 self._turn()
         finally:
-            self._committer.close()
+            self._commits.close()
             self._log.close()
 
     def ailments(self) -> tuple[str, ...]:
@@ -136,7 +139,7 @@ class Member:
         if self._stop_at is None:
             self._stop_at = now + self._settings.drain_seconds
             logger.info("intake_draining", records=self._ledger.held, deadline_seconds=self._settings.drain_seconds)
-        return (self._ledger.held == 0 and self._committing is None) or now >= self._stop_at
+        return (self._ledger.held == 0 and not self._commits.busy) or now >= self._stop_at
 
     def _turn(self) -> None:
         now = self._turned_at = self._clock()
@@ -144,11 +147,11 @@ class Member:
         self._ready.extend(self._retries.pop_due(now))
         self._dispatch(now)
         self._start_batches(now)
-        self._commit(now)
+        self._commits.turn(now, hurry=bool(self._draining) or self._stop_at is not None)
         self._release_drained(now)
         self._relieve_pressure()
         self._set_gauges(now)
-        busy = self._preparing or self._batches_running or len(self._batcher) or self._committing is not None
+        busy = self._preparing or self._batches_running or len(self._batcher) or self._commits.busy
         poll = self._log.poll(0.0 if busy else IDLE_POLL_SECONDS)
         self._rebalance(poll)
         self._admit(poll.records)
@@ -170,7 +173,7 @@ class Member:
             return
         self._metrics.rebalances.inc()
         logger.info("rebalance", assigned=_names(poll.assigned), revoked=_names(poll.revoked), lost=_names(poll.lost))
-        if poll.lost and self._committing is not None:
+        if poll.lost and self._commits.busy:
             # The commit may not have begun, and must not pass for work of the member that joins next.
             raise Fenced("the group gave this member's partitions to others during a commit")
         self._forget(poll.lost)
@@ -181,7 +184,7 @@ class Member:
 
     def _release_drained(self, now: float) -> None:
         """Gives up revoked partitions once all they hold is committed, or their time is up."""
-        if not self._draining or self._committing is not None:
+        if not self._draining or self._commits.busy:
             return
         done = {p for p, deadline in self._draining.items() if now >= deadline or not self._ledger.held_in(p)}
         if done:
@@ -207,53 +210,17 @@ class Member:
                 ticket = self._ledger.receive(record.partition, record.offset, len(record.value or b""))
             except ValueError as error:  # the log was truncated or reset under us
                 raise LogError(f"the log does not go on where it was: {error}") from error
-            jobs.extend(self._open(record, ticket, now))
-        self._ready.extend(self._serve_from_cache(jobs))
-
-    def _open(self, record: Record, ticket: Ticket, now: float) -> list[Job]:
-        """The jobs of a record. One that holds no event is finished here."""
-        try:
-            parsed = parse(record, max_bytes=self._parts.max_event_bytes)
-        except MalformedRecord as error:
-            return self._refuse(record, ticket, Failure(reason=error.reason, message=str(error)))
-        except Exception as error:  # a fault of ours must not stop the stream
-            logger.exception("parse_failed", topic=record.partition.topic, offset=record.offset)
-            message = f"{type(error).__name__} while reading the record"
-            return self._refuse(record, ticket, Failure(reason=FailureReason.INTERNAL_ERROR, message=message))
-        if parsed.ignored:
-            self._metrics.events.labels("ignored").inc(parsed.ignored)
-        if not parsed.events:
-            self._close(ticket, ())
-            return []
-        work = RecordWork(record, ticket, [()] * len(parsed.events), len(parsed.events))
-        return [Job(work, index, event, polled_at=now) for index, event in enumerate(parsed.events)]
-
-    def _refuse(self, record: Record, ticket: Ticket, failure: Failure) -> list[Job]:
-        self._close(ticket, self._parts.judge.malformed(record, failure))
-        return []
-
-    def _serve_from_cache(self, jobs: list[Job]) -> list[Job]:
-        """Finishes the jobs whose object was scored before, without fetching it; returns the others."""
-        objects = [job for job in jobs if isinstance(job.event.image, S3Reference)]
-        if not objects:
-            return jobs
-        references = [job.event.image for job in objects if isinstance(job.event.image, S3Reference)]
-        hashes = self._parts.cache.content_hashes(references)
-        known = [
-            (job, content_hash)
-            for job, content_hash in zip(objects, hashes, strict=True)
-            if content_hash is not None and job.event.sha256 in (None, content_hash.removeprefix("sha256:"))
-        ]
-        if not known:
-            return jobs
-        scores = self._parts.cache.get([score_key(h, job.event.prompt) for job, h in known])
-        served: set[Job] = set()
-        for (job, content_hash), score in zip(known, scores, strict=True):
-            if score is not None:
-                job.content_hash = content_hash
-                self._finish_scored(job, score, cached=True)
-                served.add(job)
-        return [job for job in jobs if job not in served]
+            opened = self._admission.open(record, ticket, now)
+            if isinstance(opened, Failure):
+                self._close(ticket, self._parts.judge.malformed(record, opened))
+            elif not opened:
+                self._close(ticket, ())
+            else:
+                jobs.extend(opened)
+        known, unknown = self._admission.look_up(jobs)
+        for job, score in known:
+            self._finish_scored(job, score, cached=True)
+        self._ready.extend(unknown)
 
     # -- preparation -----------------------------------------------------------------------------------------------
 
@@ -406,52 +373,9 @@ class Member:
     def _close(self, ticket: Ticket, outputs: tuple[Output, ...]) -> None:
         self._ledger.finish(ticket, outputs, sum(len(output.value) for output in outputs))
 
-    # -- commits ---------------------------------------------------------------------------------------------------
-
-    def _commit(self, now: float) -> None:
-        if self._committing is not None:
-            if now - self._commit_started > self._settings.commit_patience_seconds:
-                raise Fenced(
-                    f"a commit has not returned for {now - self._commit_started:.0f} s; starting over from what is "
-                    "committed"
-                )
-            return
-        if now < self._commit_due and (self._commit_failures or not self._wants_commit_soon()):
-            return
-        batch = self._ledger.take(self._bounds.records // COMMITS_TO_THE_BOUND)
-        if batch is not None:
-            self._committing = batch
-            self._commit_started = now
-            self._committer.submit(batch)
-
-    def _wants_commit_soon(self) -> bool:
-        """Somebody waits for the partitions, or enough is under way for a commit of its own."""
-        enough = COMMITS_TO_THE_BOUND * self._ledger.held >= self._bounds.records
-        return enough or bool(self._draining) or self._stop_at is not None
-
     def _on_commit(self, outcome: CommitOutcome) -> None:
-        self._committing = None
-        now = self._clock()
-        self._metrics.stage_seconds.labels("commit").observe(outcome.seconds)
-        if outcome.error is None:
-            self._ledger.settle(outcome.batch)
+        if self._commits.finish(outcome, self._clock()):
             self._settled.update((p, o) for p, o in outcome.batch.offsets.items() if p in self._settled)
-            self._commit_failures = 0
-            self._commit_due = now + self._settings.commit_interval_seconds
-            return
-        if not isinstance(outcome.error, CommitFailed):
-            raise outcome.error
-        self._commit_failures += 1
-        self._metrics.commit_failures.inc()
-        delay = self._retry_policy.delay(self._commit_failures, self._parts.rng)
-        self._commit_due = now + delay
-        logger.warning(
-            "commit_failed",
-            error=str(outcome.error),
-            records=outcome.batch.records,
-            failures=self._commit_failures,
-            again_in_seconds=round(delay, 3),
-        )
 
     # -- pressure --------------------------------------------------------------------------------------------------
 

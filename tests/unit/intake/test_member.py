@@ -413,7 +413,7 @@ def test_a_member_that_was_replaced_ends_and_leaves_the_log() -> None:
 
 def test_a_commit_that_never_returns_ends_the_member() -> None:
     bench = http_bench(1)
-    bench.member._settings = QUICK.model_copy(update={"commit_patience_seconds": 0.2})
+    bench.member._commits._settings = QUICK.model_copy(update={"commit_patience_seconds": 0.2})
     forever = threading.Event()
     bench.log.commit = lambda outputs, offsets: (forever.wait(5), None)[1]  # type: ignore[method-assign]
     with pytest.raises(Fenced, match="has not returned"):
