@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -203,7 +204,9 @@ class S3Server(Server):
             client.list_buckets()
         finally:
             client.close()
-        return True
+        # Buckets are listed before the volumes, where objects are, have joined their master.
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._inner_ports[0]}/dir/status", timeout=1.0) as status:
+            return int(json.load(status)["Topology"]["Max"]) > 0
 
     def client(self) -> Any:
         """A boto3 client with this server's credentials."""
