@@ -8,7 +8,10 @@ import typer
 from worker.cli.errors import Commands
 from worker.cli.silence import be_silent
 
-NAMES = ("demo", "score", "up", "submit", "tail", "topics", "policy", "model", "build", "verify", "evaluate", "explain")
+NAMES = (
+    "demo", "score", "up", "submit", "tail", "topics", "policy", "desk", "model", "build", "verify", "evaluate", "explain",
+    "train",
+)  # fmt: skip
 """Each a module of this package with an `app`."""
 
 

@@ -1,7 +1,9 @@
 """`sluice policy`: is a policy sound, and what would it have done?"""
 
+import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,12 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas import Verdict
-from worker.cli import console
-from worker.cli.errors import CommandFailed
+from worker.cli import console, tuning
+from worker.cli.errors import CommandFailed, UsageError
 from worker.cli.events import explain
 from worker.cli.lines import read_lines
+from worker.cli.tuning import PastVerdicts, known_bad
 from worker.policy import load_policy
 from worker.policy.replay import Replay, replay
+from worker.review.capacity import Capacity, CapacityError, propose
+from worker.review.capacity_plot import plot
 
 app = typer.Typer(name="policy", help="Check policies, and see what they would have done.", no_args_is_help=True)
 
@@ -58,6 +63,70 @@ def replay_command(
         console.out.print(line, markup=False, soft_wrap=True)
     if bad:
         raise CommandFailed(f"{bad.total():,} lines of {verdicts} are no verdicts and were left out")
+
+
+@app.command()
+def tune(
+    verdicts: Annotated[
+        Path,
+        typer.Option(
+            "--verdicts", metavar="FILE", help="Past verdicts, one JSON a line, as `sluice tail --json` writes."
+        ),
+    ],
+    reviewers: Annotated[int, typer.Option("--reviewers", min=1, help="People who review.")],
+    seconds_per_item: Annotated[float, typer.Option("--seconds-per-item", min=0.1, help="What one item takes.")] = 5.0,
+    hours: Annotated[float, typer.Option("--hours", min=0.1, max=24, help="A day, for each of them.")] = 6.0,
+    images_a_day: Annotated[
+        float | None,
+        typer.Option("--images-a-day", min=1, help="What comes; without it, as many as the verdicts' times tell."),
+    ] = None,
+    decisions: Annotated[
+        Path | None,
+        typer.Option(
+            "--decisions",
+            metavar="FILE",
+            help="Items with decisions, as `sluice desk export` writes: what people found bad.",
+        ),
+    ] = None,
+    human_scores: Annotated[
+        Path | None,
+        typer.Option("--human-scores", metavar="FILE", help="A CSV file with the columns event_id and score (1 to 5)."),
+    ] = None,
+    bad_below: Annotated[
+        float, typer.Option("--bad-below", help="A human score below this means that an image is bad.")
+    ] = 2.5,
+    plot_file: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Write the trade as a picture (SVG).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")] = False,
+) -> None:
+    """Propose the threshold of quality that fills the reviewers' time with the worst images.
+
+    Shows what other thresholds would cost and find; the last needs to know of some images whether they are bad.
+    Exit code: 0, 1 when a line could not be read, or 2 when nothing can be proposed.
+    """
+    bad = Counter[str]()
+    known = known_bad(decisions, human_scores, bad_below, bad)
+    past = PastVerdicts.of(_verdicts(verdicts, bad), known)
+    capacity = Capacity(reviewers, hours, seconds_per_item)
+    try:
+        proposal = propose(past.scored, capacity, images_a_day or past.images_a_day())
+    except CapacityError as error:
+        raise UsageError(str(error)) from error
+    if plot_file is not None:
+        try:
+            plot_file.write_text(plot(proposal), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"{plot_file}: {error.strerror}") from error
+    if as_json:
+        print(json.dumps(asdict(proposal)))
+    else:
+        console.out.print(tuning.table(proposal))
+        for line in tuning.remarks(proposal):
+            console.out.print(line, markup=False, soft_wrap=True)
+    if bad:
+        told = ", ".join(f"{number:,} of {path}" for path, number in bad.items())
+        raise CommandFailed(f"lines that could not be read were left out: {told}")
 
 
 def _verdicts(path: Path, bad: Counter[str]) -> Iterator[Verdict]:

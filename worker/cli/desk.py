@@ -1,0 +1,134 @@
+"""`sluice desk`: the review desk's index, and its items and votes as files."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import redis
+import typer
+
+from worker.cache.client import connect, connect_embedded
+from worker.cli import console
+from worker.cli.errors import CommandFailed, UsageError
+from worker.cli.options import ConfigOption, DataOption, Place, find_place
+from worker.review.answers import ItemView, Query, Status
+from worker.review.desk import Desk
+from worker.review.interchange import READERS, WRITERS, InterchangeError, Refusal
+from worker.review.interchange.votes import bring_in
+from worker.review.projector import rebuild
+from worker.review.topics import open_topics
+
+app = typer.Typer(name="desk", help="Rebuild the desk's index; export items, import votes.", no_args_is_help=True)
+
+FormatOption = Annotated[str, typer.Option("--format", metavar="NAME", help="jsonl, csv or label-studio.")]
+_PAGE = 200
+
+
+@app.command("rebuild")
+def rebuild_command(config: ConfigOption = None, data: DataOption = None) -> None:
+    """Remove the index in Redis and build it from the topics.
+
+    Desks may go on meanwhile: they give no leases until it is done. The embedded index is built at every start, so
+    there this only shows what it would hold.
+    """
+    with _desk(find_place(config, data)) as (_, items):
+        console.out.print(f"the index holds {items:,} items", markup=False)
+
+
+@app.command("export")
+def export_command(
+    format_: FormatOption = "jsonl",
+    output: Annotated[Path, typer.Option("--output", metavar="FILE", help="Where to write; - is stdout.")] = Path("-"),
+    queue: Annotated[str | None, typer.Option("--queue", metavar="NAME", help="Only of this queue.")] = None,
+    status: Annotated[Status | None, typer.Option("--status", help="Only what stands so.")] = None,
+    config: ConfigOption = None,
+    data: DataOption = None,
+) -> None:
+    """Write items with their decisions, newest first."""
+    write = WRITERS.get(format_)
+    if write is None:
+        raise UsageError(f"no format {format_!r}; expected {', '.join(WRITERS)}")
+    place = find_place(config, data)
+    try:
+        with _desk(place, fresh=False) as (desk, _), _opened(output) as file:
+            number = write(_all(desk, Query(queue=queue, status=status)), file)
+    except OSError as error:
+        raise UsageError(f"{output}: {error.strerror}") from error
+    console.err.print(f"{number:,} items written", markup=False)
+
+
+@app.command("import")
+def import_command(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Votes, as `sluice desk export` or Label Studio write.")],
+    format_: FormatOption = "jsonl",
+    config: ConfigOption = None,
+    data: DataOption = None,
+) -> None:
+    """Decide by the votes of a file, each as its reviewer. Reading it again changes nothing.
+
+    Exit code: 0, or 1 when a vote could not be counted.
+    """
+    read = READERS.get(format_)
+    if read is None:
+        raise UsageError(f"no format {format_!r}; expected {', '.join(READERS)}")
+    counted, refused = 0, 0
+    try:
+        with (
+            file.open(encoding="utf-8", newline="") as votes,
+            _desk(find_place(config, data), fresh=False) as (desk, _),
+        ):
+            for outcome in bring_in(desk, read(votes)):
+                if isinstance(outcome, Refusal):
+                    refused += 1
+                    line = console.printable(f"{file}, {outcome.place}: {outcome.reason}")
+                    console.err.print(line, markup=False, soft_wrap=True)
+                else:
+                    counted += 1
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file}: {error}") from error
+    except InterchangeError as error:
+        raise UsageError(f"{file}: {error}") from error
+    console.out.print(f"{counted:,} votes counted", markup=False)
+    if refused:
+        raise CommandFailed(f"{refused:,} votes could not be counted")
+
+
+@contextmanager
+def _desk(place: Place, *, fresh: bool = True) -> Iterator[tuple[Desk, int]]:
+    """A desk and the number of its items. `fresh`: its index is built anew; the embedded one always is."""
+    embedded = place.data is not None
+    client = connect_embedded() if embedded else connect(place.settings.redis)
+    topics = open_topics(place.settings, place.data)
+    desk = Desk(place.settings, topics, client)
+    try:
+        items = 0
+        if fresh or embedded:
+            items = rebuild(place.settings, topics, client, lambda: datetime.now(UTC))
+        yield desk, items
+    except redis.RedisError as error:
+        raise CommandFailed(f"Redis: {error}; check redis.url and that the server runs") from error
+    finally:
+        desk.close()
+        client.close()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    if path == Path("-"):
+        yield sys.stdout
+    else:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            yield file
+
+
+def _all(desk: Desk, query: Query) -> Iterator[ItemView]:
+    cursor = None
+    while True:
+        found = desk.search(query, limit=_PAGE, cursor=cursor)
+        yield from found.items
+        if found.cursor is None:
+            return
+        cursor = found.cursor
