@@ -41,7 +41,9 @@ def import_checkpoint(
     """
     _refuse_occupied(to)
     with extra("train"):
-        from worker.model.clip import Encoder, export_model, load_checkpoint
+        from worker.model.clip.checkpoint import load_checkpoint
+        from worker.model.clip.export import export_model
+        from worker.model.clip.towers import Encoder
     network = load_checkpoint(checkpoint, Encoder(coarse), Encoder(fine), text_weights=text_weights)
     manifest = export_model(network, to, version=version, license=license_, training_data=tuple(trained_on or ()))
     if network.prompt_head is not None:
@@ -70,7 +72,8 @@ def new_model(
     """
     _refuse_occupied(to)
     with extra("train"):
-        from worker.model.clip import Encoder, build_network, export_model
+        from worker.model.clip.export import export_model
+        from worker.model.clip.towers import Encoder, build_network
     network = build_network(Encoder(coarse, coarse_weights), Encoder(fine, fine_weights), seed=seed)
     manifest = export_model(network, to, version="untrained", license=license_, training_data=())
     console.out.print(

@@ -9,7 +9,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("open_clip")
 pytest.importorskip("transformers")
 
-from worker.model.clip import CheckpointError, Encoder, MstClip, WeightsError, load_checkpoint  # noqa: E402
+from worker.model.clip.checkpoint import CheckpointError, load_checkpoint  # noqa: E402
+from worker.model.clip.network import MstClip  # noqa: E402
+from worker.model.clip.towers import Encoder, WeightsError  # noqa: E402
 
 PAIR = Encoder("sluice-test-32", None), Encoder("sluice-test-16", None)
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -171,7 +173,7 @@ def test_other_files_are_refused_by_name(name: str, content: bytes, tmp_path: Pa
 def test_weights_that_cannot_be_fetched_can_be_brought_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     import open_clip.factory
 
-    from worker.model.clip import build_network
+    from worker.model.clip.towers import build_network
 
     def unreachable(*_args: object, **_kwargs: object) -> str:
         raise OSError("no route to host")
@@ -184,7 +186,7 @@ def test_weights_that_cannot_be_fetched_can_be_brought_by_hand(monkeypatch: pyte
 
 
 def test_unknown_architectures_and_weights_are_named() -> None:
-    from worker.model.clip import build_network
+    from worker.model.clip.towers import build_network
 
     with pytest.raises(WeightsError, match="'ViT-Q' is no architecture"):
         build_network(Encoder("ViT-Q"))

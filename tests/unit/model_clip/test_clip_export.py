@@ -10,8 +10,9 @@ pytest.importorskip("open_clip")
 pytest.importorskip("transformers")
 pytest.importorskip("onnxscript")
 
-from worker.model.clip import Encoder, export_model, load_checkpoint  # noqa: E402
-from worker.model.clip.export import ExportError  # noqa: E402
+from worker.model.clip.checkpoint import load_checkpoint  # noqa: E402
+from worker.model.clip.export import ExportError, export_model  # noqa: E402
+from worker.model.clip.towers import Encoder  # noqa: E402
 from worker.scoring.model import load_model  # noqa: E402
 from worker.scoring.openvino_engine import OpenVinoEngine  # noqa: E402
 

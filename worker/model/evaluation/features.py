@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -104,6 +105,16 @@ def compute_features(
     whole = np.stack([rows[content] for content in contents])
     ends = np.cumsum([tower.features for tower in manifest.towers])
     return dict(zip((tower.name for tower in manifest.towers), np.split(whole, ends[:-1], axis=1), strict=True))
+
+
+def seconds_of_towers(manifest: ModelManifest, engine: Engine, examples: Sequence[Example], timed: int = 48) -> float:
+    """What decoding the examples and running the towers on them once takes, measured on the first `timed`."""
+    sample = {str(index): example for index, example in enumerate(examples[:timed])}
+    with ThreadPoolExecutor(2, "decode") as pool:
+        started = time.perf_counter()
+        for batch in _batches(pool, sample, manifest, min(BATCH, engine.max_batch)):
+            engine.infer({name: np.stack([views[name] for views in batch.values()]) for name in manifest.views})
+        return (time.perf_counter() - started) * len(examples) / len(sample)
 
 
 def _batches(

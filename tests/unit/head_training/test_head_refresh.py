@@ -1,0 +1,139 @@
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("scipy")
+
+from schemas import Decision, ReviewItem, Scores, Source
+from worker.model.data import DataError
+from worker.model.head_training.decisions import compare, gather, labels, refresh
+from worker.model.head_training.run import Start
+from worker.scoring.manifest import load_manifest
+from worker.scoring.model import find_model
+
+PATH = find_model("mst-lite")
+MANIFEST = load_manifest(PATH)
+START = Start(MANIFEST, PATH.parent, keep_fusion=True)
+POLICY = "sha256:" + "ab" * 32
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def decision(item: str, outcome: str, token: int = 1, **changes: Any) -> Decision:
+    values: dict[str, Any] = {
+        "decision_id": f"{item}-{token}", "item_id": item, "verdict_id": "v", "event_id": "e", "tenant": "t",
+        "queue": "q", "reviewer": "r", "outcome": outcome, "decided_at": NOW + timedelta(seconds=token),
+        "fencing_token": token,
+    }  # fmt: skip
+    return Decision(**values | changes)
+
+
+def item(name: str, features: dict[str, bytes], **changes: Any) -> ReviewItem:
+    values: dict[str, Any] = {
+        "item_id": name, "verdict_id": "v", "event_id": "e", "tenant": "t", "queue": "q", "priority": 1,
+        "created_at": NOW, "image": None, "content_hash": None, "scores": Scores(quality=2), "rule": "r",
+        "features": features, "model": MANIFEST.digest, "policy": POLICY,
+        "source": Source(topic="x", partition=0, offset=0),
+    }  # fmt: skip
+    return ReviewItem(**values | changes)
+
+
+def test_a_resolution_stands_until_it_is_taken_back() -> None:
+    found = labels(
+        [
+            decision("kept", "approve", 1, resolution="approve"),
+            decision("reopened", "reject", 1, resolution="reject"),
+            decision("reopened", "reopen", 2),
+            decision("turned", "reject", 3, resolution="reject"),
+            decision("turned", "approve", 1, resolution="approve"),
+            decision("turned", "reopen", 2),
+            decision("escalated", "escalate", 1, resolution="escalate"),
+            decision("voted", "reject", 1),
+            decision("tied", "reject", 1),
+            decision("tied", "approve", 2),
+            decision("skipped", "skip", 1),
+        ]
+    )
+    assert found == {"kept": True, "turned": False, "voted": False}
+
+
+def traffic(number: int = 120, seed: int = 1) -> Iterator[tuple[ReviewItem, Decision]]:
+    """Reviewers approve by a direction of the fine features that the live heads know nothing of."""
+    draw = np.random.default_rng(seed)
+    for index in range(number):
+        coarse, fine = (
+            draw.normal(size=MANIFEST.tower(name).features).astype(np.float16) for name in ("coarse", "fine")
+        )
+        verdict = "approve" if draw.integers(2) else "reject"
+        fine[:16] += np.float16(0.6 if verdict == "approve" else -0.6)
+        features = {"coarse": coarse.tobytes(), "fine": fine.tobytes()}
+        yield item(f"i{index}", features), decision(f"i{index}", verdict, resolution=verdict)
+
+
+def gathered(number: int = 120) -> Any:
+    items, decisions = zip(*traffic(number), strict=True)
+    return gather(MANIFEST, items, labels(decisions), [MANIFEST.digest])[0]
+
+
+def test_refreshed_heads_agree_with_reviewers_on_items_they_did_not_see() -> None:
+    found = compare(START, gathered(), seed=1)
+
+    assert found.items == found.approved + found.rejected == 120
+    assert found.live == pytest.approx(0.5, abs=0.15)
+    assert found.refreshed > found.live + 0.15
+    assert found.gain_low > 0
+
+
+def test_decisions_that_follow_no_rule_give_no_certain_gain() -> None:
+    items, decisions = zip(*traffic(), strict=True)
+    draw = np.random.default_rng(3)
+    random = {entry.item_id: bool(draw.integers(2)) for entry in decisions}
+    found = compare(START, gather(MANIFEST, items, random, [MANIFEST.digest])[0], seed=1)
+
+    assert found.gain_low < 0.05
+    assert found.refreshed < 0.65
+
+
+def test_the_same_seed_gives_the_same_heads() -> None:
+    decided = gathered(60)
+    first, second = (refresh(START, decided, seed=4).state_dict() for _ in range(2))
+
+    assert all((first[name] == second[name]).all() for name in first)
+
+
+def test_items_that_cannot_be_used_are_counted_by_reason() -> None:
+    items, decisions = map(list, zip(*traffic(60), strict=True))
+    items[0] = items[0].model_copy(update={"model": POLICY})
+    items[1] = items[1].model_copy(update={"features": {}})
+    standing = labels(decisions)
+    del standing["i2"]
+    decided, left_out = gather(MANIFEST, items, standing, [MANIFEST.digest])
+
+    assert len(decided) == 57
+    assert left_out["judged by another model"] == left_out["without features"] == left_out["undecided"] == 1
+    both, _ = gather(MANIFEST, items, standing, [MANIFEST.digest, POLICY])
+    assert len(both) == 58
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        ({"coarse": b"\x00" * 512}, "item i0: no features of tower 'fine'"),
+        ({"coarse": b"\x00" * 512, "fine": b"\x00" * 10}, "features of tower 'fine' are 10 bytes, expected 512"),
+        ({"coarse": b"\x00" * 512, "fine": b"\x00\x7e" * 256}, "hold values that are not finite"),
+    ],
+)
+def test_features_of_other_towers_are_refused_by_item(features: dict[str, bytes], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        gather(MANIFEST, [item("i0", features)], {"i0": True}, [MANIFEST.digest])
+
+
+def test_too_few_decisions_are_refused_with_what_was_left_out() -> None:
+    items, decisions = zip(*traffic(12), strict=True)
+    items = [entry.model_copy(update={"model": POLICY}) for entry in items]
+
+    with pytest.raises(DataError, match=r"0 items stand approved.*10 at least \(12 judged by another model"):
+        gather(MANIFEST, items, labels(decisions), [MANIFEST.digest])

@@ -1,0 +1,51 @@
+"""The heads of a model in torch, between the file that serving reads and training."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from worker.model.clip.network import GatedFusion, TemplateHead
+from worker.scoring.engine import Features
+from worker.scoring.manifest import ModelManifest
+
+
+class TrainableHeads(nn.Module):
+    """Gated fusion and template head: two streams' features → quality, 1..5. The anchors do not learn."""
+
+    def __init__(self, gff: GatedFusion, head: TemplateHead) -> None:
+        super().__init__()
+        self.gff = gff
+        self.head = head
+
+    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        """[batch, features] of each stream → [batch]."""
+        quality: Tensor = self.head(self.gff(coarse, fine))
+        return quality
+
+
+def heads_of(manifest: ModelManifest, folder: Path, *, fresh_seed: int | None = None) -> TrainableHeads:
+    """The heads of a model whose files are in `folder` and were checked; with a seed, the fusion is drawn afresh."""
+    tensors = load_file(folder / manifest.heads.path)
+    coarse, fine = (manifest.tower(name).features for name in (manifest.heads.coarse, manifest.heads.fine))
+    if fresh_seed is not None:
+        torch.manual_seed(fresh_seed)
+    fusion = GatedFusion(coarse, fine, tensors["gff.W_c.weight"].shape[0], tensors["gff.W_h.weight"].shape[0])
+    if fresh_seed is None:
+        fusion.load_state_dict({name: tensors[f"gff.{name}"] for name in fusion.state_dict()})
+    return TrainableHeads(fusion, TemplateHead(tensors["head.anchors"], float(tensors["head.temperature"])))
+
+
+def streams(manifest: ModelManifest, features: Features) -> tuple[Tensor, Tensor]:
+    """The features of the coarse and the fine stream."""
+    coarse, fine = (torch.from_numpy(features[name]) for name in (manifest.heads.coarse, manifest.heads.fine))
+    return coarse, fine
+
+
+def gate_by_dimension(heads: TrainableHeads, coarse: Tensor, fine: Tensor) -> list[float]:
+    """How much each fused dimension listens to the coarse stream, averaged over images, from the least to the most."""
+    with torch.no_grad():
+        shares: list[float] = np.sort(heads.gff.gate(coarse, fine).mean(dim=0).numpy()).tolist()
+    return shares

@@ -1,0 +1,52 @@
+"""The page of a training run: predictions against people, loss curves, the gate."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from worker.model.evaluation.charts import SHARE_TICKS, SIDE, Chart, Line, Point, Tick, agreement_chart, along
+from worker.model.evaluation.page import environment
+from worker.model.head_training.fit import Epoch
+from worker.model.head_training.run import Outcome
+
+TONES = ("pass", "review", "reject", "failed")
+
+
+def loss_chart(curves: Sequence[Sequence[Epoch]]) -> Chart:
+    """Mean training loss of each fold by epoch."""
+    epochs = max(len(curve) for curve in curves)
+    highest = max(max(epoch.loss for curve in curves for epoch in curve), 1e-9)
+    lines = [
+        Line(
+            f"fold {index + 1}",
+            TONES[index % len(TONES)],
+            [
+                Point(
+                    along(number, 0, epochs), SIDE - along(epoch.loss, 0, highest), f"epoch {number}: {epoch.loss:.4f}"
+                )
+                for number, epoch in enumerate(curve, start=1)
+            ],
+        )
+        for index, curve in enumerate(curves)
+    ]
+    x_ticks = [Tick(along(at, 0, epochs), str(round(at))) for at in (0, epochs / 2, epochs)]
+    y_ticks = [Tick(along(at, 0, highest), f"{at:.2f}") for at in (0, highest / 2, highest)]
+    return Chart("Training loss", "epoch", "loss", x_ticks, y_ticks, (), lines)
+
+
+def gate_chart(gate: Sequence[float]) -> Chart:
+    """Each fused dimension's mean gate, from the one that listens to the fine stream most."""
+    last = max(len(gate) - 1, 1)
+    points = [Point(along(index, 0, last), SIDE - along(share, 0, 1), "") for index, share in enumerate(gate)]
+    line = Line("coarse share", "pass", points)
+    ticks = [Tick(along(at, 0, last), str(round(at + 1))) for at in (0, last / 2, last)]
+    return Chart("Whom each dimension listens to", "dimension, sorted", "coarse stream", ticks, SHARE_TICKS, (), [line])
+
+
+def render(outcome: Outcome, created_at: datetime, training_data: tuple[str, ...]) -> str:
+    """The page, self-contained."""
+    charts = [agreement_chart(outcome.evaluation), loss_chart(outcome.curves), gate_chart(outcome.gate)]
+    return (
+        environment()
+        .get_template("evaluation.html.j2")
+        .render(evaluation=outcome.evaluation, created_at=created_at, trained_on=training_data, charts=charts)
+    )
