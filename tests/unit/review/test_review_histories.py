@@ -1,15 +1,25 @@
 """Arbitrary histories of a desk: leases given, lost, judged late, undone, and Redis lost at any moment."""
 
+from dataclasses import replace
 from typing import Any
 
 import fakeredis
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
 
 from schemas import Decision
-from tests.unit.review.review_bench import DIGEST, ReviewBench, review_item
+from tests.unit.review.review_bench import ReviewBench, review_item
 from worker.review.answers import Choice, Lease, Status
 from worker.review.errors import DeskError, LeaseLost, NotPossible
 from worker.settings import QueueSettings, ReviewSettings
@@ -38,10 +48,11 @@ class Histories(RuleBasedStateMachine):
 
     @rule(queue=QUEUES, priority=st.integers(0, 100), twin=st.booleans())
     def arrive(self, queue: str, priority: int, twin: bool) -> None:
-        item_id = f"i{len(self.items)}"
-        content = DIGEST if twin else None
-        self.bench.items(review_item(item_id, queue=queue, priority=priority, content_hash=content))
-        self.items.append(item_id)
+        """Two items, perhaps of one picture."""
+        new = [f"i{len(self.items)}", f"i{len(self.items) + 1}"]
+        content = f"sha256:{len(self.items):064x}" if twin else None
+        self.bench.items(*(review_item(i, queue=queue, priority=priority, content_hash=content) for i in new))
+        self.items += new
 
     @rule(target=leases, queue=QUEUES, who=PEOPLE, count=st.integers(1, 3), escalated=st.booleans())
     def lease(self, queue: str, who: str, count: int, escalated: bool) -> Any:
@@ -89,6 +100,48 @@ class Histories(RuleBasedStateMachine):
             if view.status in (Status.APPROVED, Status.REJECTED):
                 self.settled[item_id] = (view.status, decision_id)
         assert self.desk.decide(choice, lease.reviewer) == decided
+
+    @precondition(lambda self: self.live)
+    @rule(number=st.integers(0, 30), outcome=OUTCOMES)
+    def decide_at_once(self, number: int, outcome: Any) -> None:
+        self.decide(self._some_live(number), outcome)
+
+    @precondition(lambda self: self.live)
+    @rule(number=st.integers(0, 30), outcome=OUTCOMES)
+    def decide_and_regret(self, number: int, outcome: Any) -> None:
+        lease = self._some_live(number)
+        covered = [view.item.item_id for view in lease.items]
+        before = {item_id: self.desk.item(item_id).votes_cast for item_id in covered}
+        self.decide(lease, outcome)
+        back = self.undo(lease, outcome)
+        assert back is not None
+        for item_id in covered:
+            assert self.desk.item(item_id).votes_cast == before[item_id]
+
+    @precondition(lambda self: self.live)
+    @rule(number=st.integers(0, 30))
+    def skip_at_once(self, number: int) -> None:
+        self.skip(self._some_live(number))
+
+    @precondition(lambda self: self.live)
+    @rule(number=st.integers(0, 30))
+    def split_under_the_lease(self, number: int) -> None:
+        lease = self._some_live(number)
+        others = [view.item.item_id for view in lease.items[1:]]
+        self.desk.split(others, lease.reviewer, token=lease.token)
+        kept = replace(lease, items=lease.items[:1])
+        self.live[lease.token] = kept
+        self.decide(kept, "approve")
+        assert not set(others) & self.settled.keys()
+
+    @rule(who=PEOPLE, queue=QUEUES)
+    def only_the_assignee_gets_what_is_assigned(self, who: str, queue: str) -> None:
+        for lease in self.desk.lease(queue, who, count=100):
+            assert self.desk.item(lease.item_id).assignee in (None, who)
+            self.desk.release(lease.item_id, lease.token, who)
+
+    def _some_live(self, number: int) -> Lease:
+        return list(self.live.values())[number % len(self.live)]
 
     @rule(lease=leases)
     def skip(self, lease: Lease) -> None:
@@ -163,17 +216,18 @@ class Histories(RuleBasedStateMachine):
         assert self.desk.item(lease.item_id).history == before.history
 
     @rule(lease=leases, outcome=OUTCOMES)
-    def undo(self, lease: Lease, outcome: str) -> None:
+    def undo(self, lease: Lease, outcome: str) -> Lease | None:
         try:
             back = self.desk.undo(f"d{lease.token}-{outcome}", lease.reviewer)
         except DeskError:
-            return
+            return None
         for view in back.items:
             self.settled.pop(view.item.item_id, None)
             assert view.status not in (Status.APPROVED, Status.REJECTED)
             for other in [o for o in self.live.values() if view.cluster and o.item_id in view.cluster]:
                 del self.live[other.token]  # who undoes has the cluster again, whoever had it
         self.desk.release(back.item_id, back.token, back.reviewer)
+        return back
 
     @rule()
     def redis_is_lost(self) -> None:
