@@ -23,8 +23,10 @@ _LARGEST: Mapping[int, float] = {TensorProto.FLOAT16: 65504.0, TensorProto.BFLOA
 MOVES = {"Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile"} | {
     "Transpose",
     "Unsqueeze",
+    "Shape",
+    "Size",
 }
-"""What hands values on as they are, so that a cast may just as well come before."""
+"""What hands values on as they are, or only asks for their shape, so that a cast may just as well come before."""
 
 PRODUCTS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 """Where the time goes: always in the low precision."""

@@ -1,0 +1,265 @@
+"""Real engines, compiled by TensorRT for RTX on this machine, which needs no GPU for that."""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from typer.testing import CliRunner, Result
+
+from trt_build.compile import BuildCancelled, Compiled, Compiler, Options
+from trt_build.errors import BuildError
+from trt_build.graph import Precision, prepare_graph
+from worker.cli.main import app
+from worker.scoring.engine_record import BatchProfile
+from worker.scoring.model import load_model
+
+pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX has wheels for Linux and Windows on x86-64 only")
+
+pytestmark = pytest.mark.integration
+
+CAPABILITIES = ["7.5", "8.0", "8.6", "8.9", "12.0"]
+PROFILE = BatchProfile(smallest=1, best=16, largest=64)
+
+
+@pytest.fixture(scope="module")
+def compiler() -> Compiler:
+    return Compiler("tensorrt-rtx")
+
+
+def sluice(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def check_header(compiled: Compiled) -> None:
+    """An engine begins with its magic, its own size and the version that made it, as 1.7.1 writes it."""
+    engine = compiled.engine
+    assert engine[:4] == b"vtrt"
+    size = int.from_bytes(engine[16:24], "little")
+    assert size == len(engine)
+    major, minor, patch = (int(part) for part in compiled.version.split(".")[:3])
+    assert (engine[24], engine[25], engine[26]) == (major, minor, patch)
+
+
+@pytest.fixture(scope="module")
+def shipped() -> dict[Precision, bytes]:
+    graph = load_model("mst-lite").graph
+    return {precision: prepare_graph(graph, precision) for precision in ("fp16", "bf16", "fp32")}
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_the_shipped_model_compiles_for_every_gpu_in_half_precision(
+    compiler: Compiler, shipped: dict[Precision, bytes], capability: str
+) -> None:
+    built = compiler.compile(shipped["fp16"], Options(PROFILE, capability))
+    check_header(built)
+    weights = len(load_model("mst-lite").graph) / 2
+    assert weights < len(built.engine) < 3 * weights
+    assert {layer.kind for layer in built.layers} >= {"convolution", "cast", "reduce"}
+    kinds = Counter((layer.kind, layer.precision) for layer in built.layers)
+    assert {precision for kind, precision in kinds if kind == "convolution"} == {"half"}
+    assert {precision for kind, precision in kinds if kind == "reduce"} == {"float"}
+
+
+@pytest.mark.parametrize(("precision", "name"), [("bf16", "bf16"), ("fp32", "float")])
+def test_the_shipped_model_compiles_in_other_precisions(
+    compiler: Compiler, shipped: dict[Precision, bytes], precision: Precision, name: str
+) -> None:
+    built = compiler.compile(shipped[precision], Options(PROFILE, "8.9"))
+    check_header(built)
+    assert {layer.precision for layer in built.layers if layer.kind == "convolution"} == {name}
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_what_a_turing_gpu_cannot_compute_is_refused_with_tensorrts_words(
+    compiler: Compiler, shipped: dict[Precision, bytes], precision: Precision
+) -> None:
+    with pytest.raises(BuildError, match=r"built no engine: .*(sm75|SM75)"):
+        compiler.compile(shipped[precision], Options(PROFILE, "7.5"))
+
+
+def test_engines_for_different_gpus_and_profiles_differ(compiler: Compiler, shipped: dict[Precision, bytes]) -> None:
+    engines = [
+        compiler.compile(shipped["fp16"], Options(BatchProfile(smallest=1, best=1, largest=largest), capability)).engine
+        for capability, largest in (("8.9", 4), ("8.9", 64), ("12.0", 4))
+    ]
+    assert len({bytes(engine) for engine in engines}) == 3
+
+
+def test_a_gpu_that_rtx_has_no_engine_for_is_refused_with_those_it_has(
+    compiler: Compiler, shipped: dict[Precision, bytes]
+) -> None:
+    with pytest.raises(
+        BuildError, match=r"7\.5, 8\.0, 8\.6, 8\.9, 12\.0.*not for 9\.0; build it with --backend tensorrt"
+    ):
+        compiler.compile(shipped["fp16"], Options(PROFILE, "9.0"))
+
+
+def test_progress_is_reported_and_a_build_can_be_stopped(compiler: Compiler, shipped: dict[Precision, bytes]) -> None:
+    seen: list[str] = []
+
+    def watch(phase: str, done: int, steps: int) -> bool:
+        assert 0 <= done <= max(steps, done)
+        seen.append(phase)
+        return True
+
+    compiler.compile(shipped["fp16"], Options(PROFILE, "8.9"), report=watch)
+    assert "Building engine" in seen
+    with pytest.raises(BuildCancelled):
+        compiler.compile(shipped["fp16"], Options(PROFILE, "8.9"), report=lambda *_: False)
+
+
+def vit_b_32(layers: int = 12, width: int = 768, heads: int = 12, patch: int = 32) -> bytes:
+    """An image tower of CLIP's ViT-B/32 in all its size, with random weights: uint8 [batch, 224, 224, 3] → 512."""
+    random = np.random.default_rng(0)
+    weights: list[TensorProto] = []
+    nodes: list[onnx.NodeProto] = []
+    tokens = (224 // patch) ** 2
+
+    def weight(*shape: int) -> str:
+        name = f"w{len(weights)}"
+        values = random.standard_normal(shape, dtype=np.float32) * np.float32(0.02)
+        weights.append(numpy_helper.from_array(values, name))
+        return name
+
+    def integers(*values: int) -> str:
+        name = f"i{len(weights)}"
+        weights.append(numpy_helper.from_array(np.array(values, np.int64), name))
+        return name
+
+    def add(operator: str, *inputs: str, **attributes: object) -> str:
+        name = f"{operator}{len(nodes)}"
+        nodes.append(helper.make_node(operator, list(inputs), [name], **attributes))
+        return name
+
+    def linear(x: str, size_in: int, size_out: int) -> str:
+        return add("Add", add("MatMul", x, weight(size_in, size_out)), weight(size_out))
+
+    def norm(x: str) -> str:
+        return add("LayerNormalization", x, weight(width), weight(width))
+
+    def split(x: str) -> str:
+        return add("Transpose", add("Reshape", x, integers(0, -1, heads, width // heads)), perm=[0, 2, 1, 3])
+
+    x = add("Cast", add("Transpose", "image", perm=[0, 3, 1, 2]), to=TensorProto.FLOAT)
+    x = add("Conv", x, weight(width, 3, patch, patch), strides=[patch, patch])
+    x = add("Transpose", add("Reshape", x, integers(0, width, tokens)), perm=[0, 2, 1])
+    x = norm(add("Add", x, weight(tokens, width)))
+    for _ in range(layers):
+        normed = norm(x)
+        queries, keys, values = (split(linear(normed, width, width)) for _ in range(3))
+        attention = add("Softmax", add("MatMul", queries, add("Transpose", keys, perm=[0, 1, 3, 2])))
+        mixed = add("Transpose", add("MatMul", attention, values), perm=[0, 2, 1, 3])
+        x = add("Add", x, linear(add("Reshape", mixed, integers(0, -1, width)), width, width))
+        hidden = linear(norm(x), width, 4 * width)
+        x = add("Add", x, linear(add("Mul", hidden, add("Sigmoid", hidden)), 4 * width, width))
+    x = norm(add("ReduceMean", x, integers(1), keepdims=0))
+    nodes.append(helper.make_node("MatMul", [x, weight(width, 512)], ["coarse"]))
+    graph = helper.make_graph(
+        nodes,
+        "tower",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", 224, 224, 3])],
+        [helper.make_tensor_value_info("coarse", TensorProto.FLOAT, ["batch", 512])],
+        weights,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+@pytest.fixture(scope="module")
+def clip_sized() -> bytes:
+    return prepare_graph(vit_b_32(), "fp16")
+
+
+@pytest.mark.parametrize("capability", ["7.5", "8.0", "8.9", "12.0"])
+def test_a_tower_of_clips_size_compiles_for_gpus_of_all_kinds(
+    compiler: Compiler, clip_sized: bytes, capability: str
+) -> None:
+    built = compiler.compile(clip_sized, Options(PROFILE, capability))
+    check_header(built)
+    assert 150e6 < len(clip_sized) < 200e6
+    assert 0.95 * len(clip_sized) < len(built.engine) < 1.5 * len(clip_sized)
+    precisions = {layer.precision for layer in built.layers if layer.kind == "matrix_multiply"}
+    assert precisions == {"half"}
+    assert {layer.precision for layer in built.layers if layer.kind == "normalization"} == {"float"}
+
+
+def test_a_fleets_engines_are_built_kept_refused_and_rebuilt_from_the_command_line(tmp_path: Path) -> None:
+    place = tmp_path / "models"
+    base = ("build", "mst-lite", "--repository", place)
+    first = sluice(*base, "--compute-capability", "8.9,9.0", "--compute-capability", "12.0", "--batches", "1:4:8")
+    assert first.exit_code == 1
+    assert "tensorrt-rtx-sm90-fp16: tensorrt-rtx" in first.stderr
+    [version] = (place / "mst-lite").iterdir()
+    folders = {folder.name: folder for folder in (version / "engines").iterdir()}
+    assert set(folders) == {"tensorrt-rtx-sm89-fp16", "tensorrt-rtx-sm120-fp16"}
+
+    report = json.loads((folders["tensorrt-rtx-sm89-fp16"] / "build.json").read_text())
+    [file] = report["record"]["files"]
+    engine = folders["tensorrt-rtx-sm89-fp16"] / file["path"]
+    assert engine.stat().st_size == report["record"]["bytes"]
+    assert report["record"]["profile"] == {"smallest": 1, "best": 4, "largest": 8}
+    assert report["layers_of"] in ("network", "engine")
+    assert len(report["layers"]) > 0
+    page = (folders["tensorrt-rtx-sm89-fp16"] / "build.html").read_text()
+    assert "tensorrt-rtx-sm89-fp16" in page
+    assert not re.search(r"https?://|<script", page)
+
+    made = engine.stat().st_mtime_ns
+    again = sluice(*base, "--compute-capability", "8.9", "--batches", "1:4:8")
+    assert (again.exit_code, engine.stat().st_mtime_ns) == (0, made)
+    assert "kept" in again.stdout
+
+    other = sluice(*base, "--compute-capability", "8.9", "--batches", "1:8:16")
+    assert other.exit_code == 1
+    assert "profile was 1:4:8, now 1:8:16; use --rebuild" in other.stderr.replace("\n", " ")
+
+    record = folders["tensorrt-rtx-sm89-fp16"] / "engine.json"
+    older = json.loads(record.read_text()) | {"backend_version": "1.0.0"}
+    record.write_text(json.dumps(older))
+    stale = sluice(*base, "--compute-capability", "8.9", "--batches", "1:4:8")
+    assert stale.exit_code == 1
+    assert "it was built by tensorrt-rtx 1.0.0, this is" in stale.stderr
+
+    rebuilt = sluice(*base, "--compute-capability", "8.9", "--batches", "1:8:16", "--rebuild")
+    assert rebuilt.exit_code == 0
+    assert json.loads(record.read_text())["profile"]["largest"] == 16
+
+    next(folders["tensorrt-rtx-sm120-fp16"].glob("*.engine")).write_bytes(b"damaged")
+    healed = sluice(*base, "--compute-capability", "12.0", "--batches", "1:4:8")
+    assert healed.exit_code == 0
+    assert "built" in healed.stdout
+
+
+def test_an_engine_that_cannot_run_here_is_never_verified_by_mistake(tmp_path: Path) -> None:
+    place = tmp_path / "models"
+    assert sluice("build", "mst-lite", "--repository", place, "--compute-capability", "7.5").exit_code == 0
+    result = sluice("verify", "mst-lite", "--repository", place)
+    assert result.exit_code == 1
+    assert "tensorrt-rtx-sm75-fp16" in result.stderr
+    assert not list(place.rglob("parity.json"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--compute-capability", "sm89"), "write it as NVIDIA does, 8.9 or 12.0"),
+        (("--batches", "8:4:1"), "give MIN:BEST:MAX, rising numbers"),
+        (("--batches", "many"), "give MIN:BEST:MAX, rising numbers"),
+        (("--precision", "int8"), "int8 is for openvino"),
+        (("--backend", "openvino", "--compute-capability", "8.9"), "openvino builds for CPUs"),
+        (("--backend", "openvino", "--precision", "fp16"), "leave --precision out for bf16"),
+    ],
+)
+def test_options_without_sense_are_refused_before_anything_is_written(
+    tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    result = sluice("build", "mst-lite", "--repository", tmp_path / "models", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr.replace("\n", " ")
+    assert not (tmp_path / "models").exists()
