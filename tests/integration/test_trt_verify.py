@@ -1,0 +1,138 @@
+"""The repository and its gate as a user meets them: CPU engines compared for real, and models kept in a real S3."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from ops.dev.servers import S3Server
+from tests.unit.trt_build.towers import write_model
+from worker.cli.main import app
+from worker.demo.sample import load_samples
+from worker.scoring.compiled import Unverified, open_compiled
+from worker.scoring.engine_record import Target
+from worker.scoring.model import load_model
+from worker.scoring.repository import Repository, Version
+from worker.scoring.stores import FolderStore, S3Store
+from worker.settings import S3Settings
+
+pytestmark = pytest.mark.integration
+
+
+def sluice(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four samples, small, so that nothing takes long: 20 images with their degraded copies."""
+    folder = tmp_path_factory.mktemp("golden")
+    for sample in load_samples()[:4]:
+        with Image.open(sample.path) as image:
+            image.convert("RGB").resize((256, 256)).save(folder / f"{sample.path.stem}.png")
+    return folder
+
+
+def test_cpu_engines_are_built_compared_and_only_then_opened(tmp_path: Path, golden: Path) -> None:
+    place = tmp_path / "models"
+    for precision in ("fp32", "int8"):
+        built = sluice(
+            "build", "mst-lite", "--repository", place, "--backend", "openvino", "--precision", precision,
+            "--calibration", golden,
+        )  # fmt: skip
+        assert built.exit_code == 0, built.output
+    model = load_model("mst-lite")
+    version = Version(model.manifest.name, model.manifest.version)
+    repository = Repository(FolderStore(place))
+    exact, int8 = (Target(backend="openvino", precision=precision) for precision in ("fp32", "int8"))
+    with pytest.raises(Unverified, match="run sluice verify"):
+        open_compiled(repository, version, exact, model)
+
+    result = sluice("verify", "mst-lite", "--repository", place, "--golden", golden)
+    assert result.exit_code == 1
+    assert "openvino-int8 does not judge as the reference does" in result.stderr.replace("\n", " ")
+    assert "openvino-fp32 does not" not in result.stderr
+    reports = {
+        target.name: json.loads(repository.read_report(version, target, "parity.json") or "")
+        for target in (exact, int8)
+    }
+    assert reports["openvino-fp32"]["passed"]
+    assert not reports["openvino-int8"]["passed"]
+    assert len(reports["openvino-int8"]["images"]) == 20
+    worst = max(reports["openvino-int8"]["images"], key=lambda image: abs(image["engine"] - image["reference"]))
+    page = repository.read_report(version, int8, "parity.html") or ""
+    assert worst["name"] in page
+    if abs(worst["engine"] - worst["reference"]) > 0.1:
+        assert worst["name"] in result.stdout
+
+    open_compiled(repository, version, exact, model).close()
+    with pytest.raises(Unverified, match="failed the parity gate"):
+        open_compiled(repository, version, int8, model)
+    rebuilt = sluice("build", "mst-lite", "--repository", place, "--backend", "openvino", "--precision", "int8")
+    assert "kept" in rebuilt.stdout
+
+
+def test_verify_says_what_there_is_not(tmp_path: Path) -> None:
+    place = tmp_path / "models"
+    empty = sluice("verify", "mst-lite", "--repository", place)
+    assert (empty.exit_code, "put it there with sluice build" in empty.stderr.replace("\n", " ")) == (2, True)
+    sluice("build", "mst-lite", "--repository", place, "--backend", "openvino", "--precision", "fp32")
+    unknown = sluice("verify", "mst-lite", "--repository", place, "--engine", "openvino-fp8")
+    assert unknown.exit_code == 2
+    assert "there: openvino-fp32" in unknown.stderr.replace("\n", " ")
+
+
+def test_a_model_in_s3_is_published_found_cached_and_loaded(
+    s3_server: S3Server, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret_key)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    settings = S3Settings(endpoint_url=s3_server.endpoint, region=s3_server.region, addressing_style="path")
+    store = S3Store(bucket, "models", settings)
+    repository = Repository(store)
+    for version in ("0.9.0", "0.10.0"):
+        repository.publish(write_model(tmp_path / version, version=version, seed=len(version)))
+    assert [entry.version for entry in repository.versions()] == ["0.9.0", "0.10.0"]
+
+    newest = load_model(f"s3://{bucket}/models/tiny", settings)
+    assert newest.manifest.version == "0.10.0"
+    assert load_model(f"s3://{bucket}/models/tiny/0.9.0", settings).manifest.version == "0.9.0"
+
+    copies = list((tmp_path / "cache").rglob(newest.manifest.graph.path))
+    assert len(copies) == 2
+    for copy in copies:
+        copy.write_bytes(b"damaged in the cache")
+    assert load_model(f"s3://{bucket}/models/tiny", settings).manifest == newest.manifest
+    assert load_model(f"s3://{bucket}/models/tiny/0.9.0", settings).manifest.version == "0.9.0"
+    for name in store.names():
+        store.delete(name)
+    assert store.names() == []
+
+
+def test_engines_are_built_into_s3_from_the_command_line(
+    s3_server: S3Server, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret_key)
+    config = tmp_path / "sluice.yaml"
+    config.write_text(
+        f"s3: {{endpoint_url: '{s3_server.endpoint}', region: {s3_server.region}, addressing_style: path}}\n"
+    )
+    model = write_model(tmp_path / "model")
+    base = (model, "--repository", f"s3://{bucket}/models", "--config", config)
+    built = sluice("build", *base, "--backend", "openvino", "--precision", "fp32")
+    assert built.exit_code == 0, built.output
+    verified = sluice("verify", *base)
+    assert verified.exit_code == 0, verified.output
+    settings = S3Settings(endpoint_url=s3_server.endpoint, region=s3_server.region, addressing_style="path")
+    store = S3Store(bucket, "models", settings)
+    assert {name.rpartition("/")[2] for name in store.names("tiny/1/engines/openvino-fp32/")} > {
+        "engine.json",
+        "parity.html",
+        "parity.json",
+    }
+    for name in store.names():
+        store.delete(name)
