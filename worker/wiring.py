@@ -129,7 +129,7 @@ def build_worker(settings: Settings) -> Worker:
 
     Raises ManifestError or PolicyError when model or policy cannot be used.
     """
-    model = load_model(settings.model)
+    model = load_model(settings.model, settings.s3)
     return Worker(settings, lambda: KafkaLog(settings.kafka), connect(settings.redis), open_engine(model), model)
 
 
@@ -138,7 +138,7 @@ def build_embedded_worker(settings: Settings, data: Path) -> Worker:
 
     Raises ManifestError, PolicyError, or LogError when `data` cannot be used.
     """
-    model = load_model(settings.model)
+    model = load_model(settings.model, settings.s3)
     open_embedded_topics(settings, data).close()
 
     def open_log() -> Log:

@@ -62,7 +62,7 @@ def score(
     settings = _settings(config, policy, model)
     sources = Sources(paths, object_lister(settings))
     rules = load_policy(settings.policy)
-    loaded = load_model(settings.model)
+    loaded = load_model(settings.model, settings.s3)
     screen = console.err if output == Path("-") else console.out
     tally = Tally(KEPT)
     started = time.perf_counter()
