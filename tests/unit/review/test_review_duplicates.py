@@ -1,0 +1,110 @@
+"""Which images count as near duplicates: measured on the samples, and the search for them on made-up vectors."""
+
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import fakeredis
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.unit.review.review_bench import features, review_item
+from worker.demo.degrade import DEGRADATIONS
+from worker.images.decode import decode
+from worker.images.views import make_views
+from worker.review.index.duplicates import Duplicates, Vector, fingerprint, unit_vector
+from worker.scoring.model import load_model
+from worker.scoring.openvino_engine import OpenVinoEngine
+from worker.settings import ReviewSettings
+
+SAMPLES = sorted(Path("worker/demo/samples/images").iterdir())[::3]
+THRESHOLD = ReviewSettings().duplicate_cosine
+
+Copy = Callable[[Image.Image], bytes]
+
+
+def _jpeg_85(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def embed() -> Callable[[list[bytes]], list[Vector]]:
+    """The unit vectors of encoded images, by the model that ships."""
+    model = load_model("mst-lite")
+    engine = OpenVinoEngine(model, threads=1)
+
+    def vectors(images: list[bytes]) -> list[Vector]:
+        views = [make_views(decode(data, max_pixels=10**7), model.manifest.views) for data in images]
+        towers: Mapping[str, np.ndarray] = engine.infer({name: np.stack([v[name] for v in views]) for name in views[0]})
+        found = []
+        for row in range(len(images)):
+            vector = unit_vector({name: values[row].astype("<f2").tobytes() for name, values in towers.items()})
+            assert vector is not None
+            found.append(vector)
+        return found
+
+    return vectors
+
+
+def test_a_copy_saved_again_is_near_and_other_images_and_spoiled_copies_are_not(
+    embed: Callable[[list[bytes]], list[Vector]],
+) -> None:
+    originals = [path.read_bytes() for path in SAMPLES]
+    images = [Image.open(io.BytesIO(data)).convert("RGB") for data in originals]
+    vectors = np.stack(embed(originals))
+    between = vectors @ vectors.T
+    assert between[~np.eye(len(vectors), dtype=bool)].max() < THRESHOLD
+    again = np.stack(embed([_jpeg_85(image) for image in images]))
+    assert (vectors * again).sum(1).min() >= THRESHOLD
+    for spoil in DEGRADATIONS.values():  # their quality is another: each deserves a judgement of its own
+        spoiled = np.stack(embed([spoil(image) for image in images]))
+        assert ((vectors * spoiled).sum(1) >= THRESHOLD).mean() <= 0.1
+
+
+def test_the_search_finds_what_is_near_and_only_that() -> None:
+    """Against every pair compared: 200 groups of vectors at known cosines."""
+    random = np.random.default_rng(3)
+    client = fakeredis.FakeRedis(server=fakeredis.FakeServer(), protocol=2)
+    duplicates = Duplicates(client, 0.98)
+    found = 0
+    for group in range(200):
+        centre = random.normal(size=64)
+        centre /= np.linalg.norm(centre)
+        away = random.normal(size=64)
+        away -= (away @ centre) * centre
+        away /= np.linalg.norm(away)
+        near = 0.99 * centre + np.sqrt(1 - 0.99**2) * away
+        far = 0.95 * centre - np.sqrt(1 - 0.95**2) * away
+        for name, vector in (("centre", centre), ("near", near), ("far", far)):
+            item = review_item(f"{group}-{name}", features=features(list(vector)))
+            cluster = duplicates.join(item.item_id, fingerprint(item))
+            if name == "near":
+                found += cluster == f"{group}-centre"
+                assert cluster in (f"{group}-centre", f"{group}-near")
+            else:
+                assert cluster == item.item_id
+    assert found >= 190
+
+
+def test_equal_files_are_found_without_features_and_broken_features_hurt_nobody() -> None:
+    client = fakeredis.FakeRedis(server=fakeredis.FakeServer(), protocol=2)
+    duplicates = Duplicates(client, 1.0)
+    digest = "sha256:" + "2" * 64
+    odd = [{}, {"coarse": b"abc"}, {"coarse": b""}, {"coarse": b"\x00\x7c" * 4}, {"coarse": b"\x00\x00" * 4}]
+    clusters = []
+    for number, broken in enumerate(odd):
+        item = review_item(f"i{number}", content_hash=digest, features=broken)
+        assert unit_vector(item.features) is None
+        clusters.append(duplicates.join(item.item_id, fingerprint(item)))
+    assert clusters == ["i0"] * 5
+
+
+def test_without_a_threshold_only_equal_files_are_together() -> None:
+    client = fakeredis.FakeRedis(server=fakeredis.FakeServer(), protocol=2)
+    duplicates = Duplicates(client, 1.0)
+    for name in ("a", "b"):
+        item = review_item(name, features=features([1, 2, 3]), content_hash="sha256:" + name * 64)
+        assert duplicates.join(name, fingerprint(item)) == name

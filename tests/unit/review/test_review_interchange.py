@@ -1,0 +1,131 @@
+"""Items and votes as files of other tools."""
+
+import csv
+import io
+import json
+from typing import Any
+
+import pytest
+
+from tests.unit.review.review_bench import ReviewBench, review_item
+from worker.review.answers import Query, Status
+from worker.review.interchange import READERS, WRITERS, ImportedVote, InterchangeError, Refusal
+from worker.review.interchange.label_studio import config
+from worker.review.interchange.votes import bring_in
+
+
+def exported(bench: ReviewBench, format_: str) -> str:
+    file = io.StringIO(newline="")
+    items = bench.desk.search(Query()).items
+    assert WRITERS[format_](items, file) == len(items)
+    return file.getvalue()
+
+
+def imported(bench: ReviewBench, format_: str, text: str) -> list[ImportedVote | Refusal]:
+    return list(bring_in(bench.desk, READERS[format_](io.StringIO(text, newline=""))))
+
+
+def judged() -> ReviewBench:
+    bench = ReviewBench()
+    bench.items(
+        review_item("a", prompt='=HYPERLINK("http://evil")', image={"kind": "s3", "bucket": "b", "key": "k.png"})
+    )
+    bench.items(review_item("b", prompt='two, "cats"\nand a dog', priority=0))
+    lease = bench.one("ann@example.com")
+    bench.decide(lease, "reject", labels=("anatomy", "blurry"), note="- six fingers", seconds_spent=2.5)
+    return bench
+
+
+@pytest.mark.parametrize("format_", ["jsonl", "csv", "label-studio"])
+def test_what_is_exported_can_be_imported_elsewhere(format_: str) -> None:
+    text = exported(judged(), format_)
+    other = ReviewBench()
+    other.items(review_item("a"), review_item("b"))
+    (vote,) = imported(other, format_, text)
+    assert isinstance(vote, ImportedVote)
+    (decision,) = other.desk.item("a").history
+    assert (decision.reviewer, decision.outcome, decision.resolution) == ("ann@example.com", "reject", "reject")
+    assert (decision.labels, decision.note, decision.seconds_spent) == (("anatomy", "blurry"), "- six fingers", 2.5)
+    assert other.desk.item("b").status is Status.OPEN
+    imported(other, format_, text)
+    assert len(other.decisions()) == 1
+
+
+def test_a_spreadsheet_runs_no_formula_of_a_strangers_prompt() -> None:
+    rows = {row["item_id"]: row for row in csv.DictReader(io.StringIO(exported(judged(), "csv"), newline=""))}
+    assert rows["a"]["prompt"] == '\'=HYPERLINK("http://evil")'
+    assert rows["a"]["note"] == "'- six fingers"
+    assert rows["b"]["prompt"] == 'two, "cats"\nand a dog'
+    assert (rows["a"]["outcome"], rows["b"]["outcome"]) == ("reject", "")
+
+
+def test_label_studio_gets_tasks_that_fit_its_configuration() -> None:
+    from xml.etree import ElementTree
+
+    tasks = {task["data"]["item_id"]: task for task in json.loads(exported(judged(), "label-studio"))}
+    assert tasks["a"]["data"]["image"] == "s3://b/k.png"
+    assert tasks["b"]["annotations"] == []
+    tree = ElementTree.fromstring(config(['odd "label"', "blurry"]))
+    names = {element.attrib["name"] for element in tree if "toName" in element.attrib}
+    used = [result for task in tasks.values() for part in ("annotations", "predictions") for result in task[part]]
+    assert {result["from_name"] for each in used for result in each["result"]} <= names
+    assert tasks["a"]["predictions"][0]["result"][0]["value"] == {"number": 2.0}
+
+
+def test_an_export_of_label_studio_itself_is_read() -> None:
+    bench = ReviewBench()
+    bench.items(review_item("a"), review_item("b"))
+    result = [{"from_name": "outcome", "to_name": "image", "type": "choices", "value": {"choices": ["approve"]}}]
+    tasks = [
+        {"id": 1, "data": {"item_id": "a"}, "annotations": [{"id": 9, "completed_by": 7, "result": result}]},
+        {"id": 2, "data": {"item_id": "b"}, "annotations": [{"was_cancelled": True, "completed_by": 7, "result": []}]},
+    ]
+    (vote,) = imported(bench, "label-studio", json.dumps(tasks))
+    assert isinstance(vote, ImportedVote)
+    assert bench.desk.item("a").history[0].reviewer == "7"
+
+
+@pytest.mark.parametrize(
+    ("format_", "text", "place", "reason"),
+    [
+        ("jsonl", "{", "line 1", "not JSON"),
+        ("jsonl", "[]", "line 1", "expected an object"),
+        ("jsonl", '{"item_id": "a", "outcome": "maybe", "reviewer": "x"}', "line 1", "outcome"),
+        ("jsonl", '\n{"item_id": "a", "outcome": "reject"}', "line 2", "reviewer"),
+        ("jsonl", '{"item_id": "nowhere", "outcome": "reject", "reviewer": "x"}', "line 1", "no item nowhere"),
+        ("jsonl", '{"item_id": "a", "outcome": "reject", "reviewer": "x", "seconds_spent": -1}', "line 1", "seconds"),
+        ("csv", "item_id,outcome,reviewer\na,maybe,x\n", "line 2", "outcome"),
+        ("csv", "item_id,outcome,reviewer\na,reject,x\na,approve,x\n", "line 3", "rejected"),
+        ("label-studio", '[{"data": {}}]', "task 1", "data.item_id"),
+        ("label-studio", "[3]", "task 1", "data.item_id"),
+        ("label-studio", '[{"data": {"item_id": "a"}, "annotations": [{"result": []}]}]', "task 1", "no outcome"),
+    ],
+)
+def test_what_is_no_vote_is_told_with_its_place(format_: str, text: str, place: str, reason: str) -> None:
+    bench = ReviewBench()
+    bench.items(review_item("a"))
+    refusals = [one for one in imported(bench, format_, text) if isinstance(one, Refusal)]
+    assert [one.place for one in refusals] == [place]
+    assert reason in refusals[0].reason
+
+
+@pytest.mark.parametrize(
+    ("format_", "text", "message"),
+    [
+        ("csv", "id,verdict\n1,2\n", "absent: item_id, outcome, reviewer"),
+        ("csv", "", "absent"),
+        ("label-studio", "{", "not JSON"),
+        ("label-studio", "{}", "list of tasks"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused(format_: str, text: str, message: str) -> None:
+    with pytest.raises(InterchangeError, match=message):
+        imported(ReviewBench(), format_, text)
+
+
+def test_a_vote_from_elsewhere_covers_no_near_duplicate_that_its_reviewer_did_not_see() -> None:
+    bench = ReviewBench()
+    digest: Any = "sha256:" + "1" * 64
+    bench.items(review_item("a", content_hash=digest), review_item("b", content_hash=digest))
+    imported(bench, "jsonl", '{"item_id": "a", "outcome": "reject", "reviewer": "x"}')
+    assert (bench.desk.item("a").status, bench.desk.item("b").status) == (Status.REJECTED, Status.OPEN)
