@@ -33,12 +33,12 @@ lint-schemas: $(BIN)/.dev
 	$(BIN)/python -m schemas.generate --check
 
 .PHONY: bench
-bench: prerequisites $(BIN)/.dev ## Measure decoding and the whole path, and write the numbers to ops/benchmarks
+bench: server-prerequisites $(BIN)/.servers ## Measure decoding and the whole path, and write the numbers to ops/benchmarks
 	$(BIN)/python -m ops.benchmarks.decode_benchmark --json ops/benchmarks/decode.json
 	$(BIN)/python -m ops.benchmarks.pipeline_benchmark --out ops/benchmarks/pipeline.json
 
 .PHONY: servers
-servers: prerequisites $(BIN)/.dev ## Start Kafka, Redis and S3 on loopback for trying things, and write .run/dev.yaml
+servers: server-prerequisites $(BIN)/.servers ## Start Kafka, Redis and S3 on loopback for trying things, and write .run/dev.yaml
 	@$(BIN)/python -m ops.dev start
 
 .PHONY: servers-stop
@@ -55,9 +55,11 @@ constraints: $(BIN)/.dev ## Compile constraints.txt afresh, with the newest vers
 clean: servers-stop ## Stop the servers and remove the environment and all data
 	rm -rf .venv .run
 
-.PHONY: prerequisites
+.PHONY: prerequisites server-prerequisites
 prerequisites:
 	@ops/dev/prerequisites.sh
+server-prerequisites:
+	@ops/dev/prerequisites.sh servers
 
 # The first python3 of these that is new enough.
 python = $(shell for candidate in python3 python3.13 python3.12 python3.11; do \
@@ -75,9 +77,14 @@ $(BIN)/.runtime: pyproject.toml constraints.txt | $(BIN)/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
-# What runs servers and linters besides.
+# What servers need besides, for those who only want to try things.
+$(BIN)/.servers: $(BIN)/.runtime
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[servers]'
+	@touch $@
+
+# What tests and linters need besides.
 $(BIN)/.dev: $(BIN)/.runtime
-	@echo "Installing the tools for development into .venv (half a minute, the first time) ..."
+	@echo "Installing the tools for development into .venv (a minute or two, the first time) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
