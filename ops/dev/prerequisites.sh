@@ -1,5 +1,6 @@
 #!/bin/sh
-# Sees to the programs that the tests need beside Python: java (17 or newer), mvn, redis-server.
+# Sees to the programs that the tests need beside Python: java (17 or newer), mvn, redis-server and Chromium; with the
+# argument `servers` only to those that the servers need, which is all but Chromium.
 # As root on Debian it installs what is missing; anywhere else it names it and fails, having done nothing.
 set -eu
 
@@ -13,6 +14,9 @@ java_version() { # its first number; nothing where there is no java that runs
 [ "$(java_version)" -ge 17 ] 2>/dev/null || missing=" default-jre-headless"
 need mvn maven
 need redis-server redis-server
+if [ "${1:-all}" != servers ] && ! command -v chromium-browser >/dev/null 2>&1 && ! command -v google-chrome >/dev/null 2>&1; then
+    need chromium chromium
+fi
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" = 0 ] && [ -f /etc/debian_version ] && command -v apt-get >/dev/null 2>&1; then
@@ -23,9 +27,9 @@ if [ "$(id -u)" = 0 ] && [ -f /etc/debian_version ] && command -v apt-get >/dev/
     exec apt-get install -qq -y --no-install-recommends $missing </dev/null
 fi
 
-echo "error: the tests start real servers and need programs that are not on the PATH." >&2
+echo "error: real servers and a real browser are used here, and some of their programs are not on the PATH." >&2
 echo "Debian's packages for them are:$missing" >&2
 echo "On Debian or Ubuntu: sudo apt-get install$missing" >&2
-echo "On macOS: brew install openjdk maven redis" >&2
+echo "On macOS: brew install openjdk maven redis; brew install --cask chromium" >&2
 echo "Nothing was installed or changed." >&2
 exit 1

