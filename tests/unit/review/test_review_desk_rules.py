@@ -55,6 +55,37 @@ def test_an_item_is_one_reviewers_until_the_lease_ends() -> None:
     assert [d.reviewer for d in bench.decisions()] == ["bob"]
 
 
+def test_a_record_of_a_desk_that_slept_does_not_count_once_something_else_was_done() -> None:
+    bench = ReviewBench()
+    bench.items(review_item("a"))
+    lease = bench.one("ann")
+    bench.desk.hold("a", "lead")
+    bench.desk.reopen("a", "lead")
+    late = bench.desk._decision(bench.desk.item("a").item, "ann", "reject", lease.token, resolution="reject")
+    bench.publish("images.decisions", late, key="item_id")
+    bench.projector.step()
+    assert bench.desk.item("a").status is Status.OPEN
+    assert bench.decide(bench.one("bob"), "approve").resolution == "approve"
+
+
+def test_decisions_are_read_before_items_so_that_nothing_decided_looks_open() -> None:
+    bench = ReviewBench()
+    bench.items(review_item("a"))
+    bench.decide(bench.one("ann"), "approve")
+    bench.redis.flushall()
+    read: list[str] = []
+    original = bench.topics.read
+
+    def reading(positions: Any, wait_seconds: float) -> Any:
+        batch = original(positions, wait_seconds)
+        read.extend(record.partition.topic for record in batch.records)
+        return batch
+
+    bench.topics.read = reading  # type: ignore[method-assign]
+    bench.new_projector().catch_up()
+    assert read == ["images.decisions", "images.review"]
+
+
 def test_a_lease_needs_its_own_reviewer_and_item() -> None:
     bench = ReviewBench()
     bench.items(review_item("a"), review_item("b"))
@@ -274,6 +305,9 @@ def test_a_cluster_can_be_split_under_the_lease() -> None:
     lease = bench.one("ann")
     apart = lease.items[1].item.item_id
     bench.desk.split([apart], "ann", token=lease.token)
+    bench.desk.heartbeat(lease.item_id, lease.token, "ann")
+    taken = bench.desk.take(apart, "bob")
+    bench.desk.release(apart, taken.token, "bob")
     assert apart not in bench.decide(lease, "reject").item_ids
     assert [other.item_id for other in bench.desk.lease("quality", "bob", count=9)] in (
         [apart, "other"],
