@@ -27,6 +27,8 @@ const VIEWS = {
 
 /** What every view is given. */
 const context = { me: null, about: null, outbox: null, bar: null, queue: preference("queue", null), setQueue };
+/** Milliseconds that a view may take to give back what it held, so that the next one can have it. */
+const LEAVING = 1000;
 let leave = () => {};
 let turn = 0;
 
@@ -89,10 +91,12 @@ async function route() {
     context.queue = rest[0];
     prefer("queue", rest[0]);
   }
-  leave();
+  const left = leave();
   leave = () => {};
   setKeys([]);
   document.querySelectorAll(".toast").forEach((toast) => toast.remove());
+  await Promise.race([left, new Promise((done) => setTimeout(done, LEAVING))]);
+  if (mine !== turn) return;
   try {
     const { show } = await VIEWS[name].load();
     if (mine !== turn) return;

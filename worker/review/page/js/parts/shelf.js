@@ -93,17 +93,19 @@ export class Shelf extends EventTarget {
     return this.#beat();
   }
 
+  /** Resolves when the items are given back, so that who comes next can have them. */
   close() {
     this.#closed = true;
     clearInterval(this.#timer);
-    giveBack(this.#leases);
+    const leases = this.#leases;
     this.#leases = [];
+    return giveBack(leases);
   }
 }
 
 export const held = (lease) => ({ item_id: lease.item_id, token: lease.token });
 
-function giveBack(leases) {
+async function giveBack(leases) {
   // Also while the tab is being closed; what does not arrive runs out by itself.
-  if (leases.length) call("POST", "/v1/leases/release", { leases: leases.map(held) }, { keepalive: true }).catch(() => {});
+  if (leases.length) await call("POST", "/v1/leases/release", { leases: leases.map(held) }, { keepalive: true }).catch(() => {});
 }

@@ -79,7 +79,7 @@ class Grid {
 
   leave() {
     this.#dismissUndo();
-    this.#shelf.close();
+    return this.#shelf.close();
   }
 
   #draw() {

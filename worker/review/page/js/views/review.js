@@ -71,9 +71,8 @@ class Review {
     clearTimeout(this.#idle);
     this.#dismissUndo();
     this.#away = true;
-    const shelf = this.#shelf;
-    // A decision that is on its way still needs its lease; all others go back.
-    shelf.close();
+    // A decision that is on its way has taken its lease off the shelf; all others go back.
+    return this.#shelf.close();
   }
 
   #listen(target, kind, listener) {
