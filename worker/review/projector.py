@@ -29,6 +29,7 @@ LEASE_SECONDS: Final = 5.0
 WAIT_SECONDS: Final = 0.1
 PAUSE_SECONDS: Final = 1.0
 SEIZED_SECONDS: Final = 60.0
+REFRESH: Final = timedelta(seconds=60)
 PURGE_SECONDS: Final = 600.0
 APPLIED_AT_ONCE: Final = 500
 
@@ -49,6 +50,7 @@ class _Course:
     """How far an index is read. `goals` are the ends that it must reach to be ready; empty once it is."""
 
     generation: str
+    found_at: datetime
     positions: dict[Partition, int]
     goals: dict[Partition, int] = field(default_factory=dict)
 
@@ -100,9 +102,9 @@ class Projector:
         if not self._job.hold():
             self._course = None
             return False
-        if self._course is None:
-            self._course = self._find_course()
         course = self._course
+        if course is None or (not course.goals and self._now() - course.found_at >= REFRESH):
+            course = self._course = self._find_course()  # again and again, as topics may get more partitions
         batch = self._topics.read(self._order(course), WAIT_SECONDS)
         self._apply(batch.records, quiet=bool(course.goals))
         moved = {p: offset for p, offset in batch.positions.items() if course.positions[p] != offset}
@@ -117,7 +119,10 @@ class Projector:
         return True
 
     def catch_up(self) -> None:
-        """Returns when the index holds what stood in the topics. Raises LogError, redis.RedisError."""
+        """Returns when the index is ready: it holds what stood in the topics when it was begun.
+
+        Raises LogError, redis.RedisError.
+        """
         while True:
             if self.step():
                 if self._course is not None and not self._course.goals:
@@ -144,9 +149,11 @@ class Projector:
         stored: Any = self._redis.hgetall(keys.POSITIONS)
         positions = {partition: int(stored.get(_field(partition).encode(), 0)) for partition in ends}
         goals = {partition: end for partition, end in ends.items() if positions[partition] < end}
-        if goals and not self._redis.exists(keys.READY):
+        if self._redis.exists(keys.READY):
+            goals = {}
+        elif goals:
             log.info("index_building", records=sum(goals.values()) - sum(positions[p] for p in goals))
-        return _Course(stored[b"generation"].decode(), positions, goals)
+        return _Course(stored[b"generation"].decode(), self._now(), positions, goals)
 
     def _order(self, course: _Course) -> Mapping[Partition, int]:
         """Decisions first while there are goals: an item must not look open whose decision is yet to be read."""

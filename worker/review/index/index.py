@@ -45,6 +45,9 @@ class Index:
     Each item's entry is a set of records, each under its place in the log, from which its state is folded; so records
     may come twice and in any order, and what several processes write comes to the same. All that follows from an entry
     (lanes, counts, clusters) changes in one transaction with it.
+
+    It relies on two things. Redis evicts no keys without an expiry (`maxmemory-policy` noeviction or volatile-…). And
+    the decisions topic keeps its number of partitions: an item's decisions are in order within one.
     """
 
     def __init__(self, client: redis.Redis, settings: ReviewSettings) -> None:

@@ -1,0 +1,106 @@
+"""The projector among others, and topics that change under it."""
+
+import pytest
+from pydantic import ValidationError
+
+from tests.unit.review.review_bench import ReviewBench, review_item
+from worker.intake.log import LogError
+from worker.review.index import keys
+from worker.settings import QueueSettings, ReviewSettings, WebhookSettings
+
+
+def test_one_projector_works_and_another_takes_over_when_it_is_gone() -> None:
+    bench = ReviewBench()
+    other = bench.new_projector()
+    bench.publish("images.review", review_item("a"))
+    assert not other.step()
+    assert bench.desk.queues() == []
+    bench.projector.yield_to_others()
+    assert other.step()
+    assert bench.desk.queues()[0].open == 1
+    assert not bench.projector.step()
+
+
+def test_what_was_read_is_not_read_again_by_the_next_projector() -> None:
+    bench = ReviewBench()
+    bench.items(review_item("a"))
+    bench.projector.yield_to_others()
+    bench.redis.delete(keys.item("a"))
+    bench.new_projector().step()
+    assert bench.redis.exists(keys.item("a")) == 0
+
+
+def test_a_topic_that_gets_more_partitions_is_followed() -> None:
+    bench = ReviewBench()
+    bench.items(review_item("a"))
+    bench.topics._partitions = 16
+    bench.items(*(review_item(f"b{number}") for number in range(20)))
+    bench.sleep(61)
+    bench.projector.step()
+    assert bench.desk.queues()[0].open == 21
+
+
+def test_a_projector_that_was_too_slow_writes_no_position_into_a_newer_index() -> None:
+    bench = ReviewBench()
+    bench.publish("images.review", review_item("a"))
+    original = bench.topics.read
+
+    def flushed_meanwhile(*arguments: object) -> object:
+        batch = original(*arguments)  # type: ignore[arg-type]
+        bench.redis.flushall()
+        return batch
+
+    bench.topics.read = flushed_meanwhile  # type: ignore[method-assign, assignment]
+    bench.projector.step()
+    bench.topics.read = original  # type: ignore[method-assign]
+    assert not bench.redis.exists(keys.READY)
+    bench.projector.catch_up()
+    assert bench.one("ann").item_id == "a"
+
+
+def test_a_log_that_is_away_is_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    monkeypatch.setattr("worker.review.projector.PAUSE_SECONDS", 0.01)
+    bench = ReviewBench()
+    faults = iter([LogError("away"), LogError("away")])
+    original = bench.topics.read
+
+    def read(*arguments: object) -> object:
+        if (fault := next(faults, None)) is not None:
+            raise fault
+        return original(*arguments)  # type: ignore[arg-type]
+
+    bench.topics.read = read  # type: ignore[method-assign, assignment]
+    bench.publish("images.review", review_item("a"))
+    stop = threading.Event()
+    thread = threading.Thread(target=bench.projector.run, args=(stop,))
+    thread.start()
+    try:
+        deadline = threading.Event()
+        for _ in range(500):
+            if bench.desk.queues():
+                break
+            deadline.wait(0.01)
+        assert bench.desk.queues()[0].open == 1
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "told"),
+    [
+        (QueueSettings, {"agree": 3, "votes": 2}, "no item could ever be settled"),
+        (QueueSettings, {"gold_share": 0.9}, "gold_share"),
+        (ReviewSettings, {"audit_share": 2}, "audit_share"),
+        (ReviewSettings, {"duplicate_cosine": 0}, "duplicate_cosine"),
+        (ReviewSettings, {"tenant_weights": {"a": 0}}, "tenant_weights"),
+        (WebhookSettings, {"url": "ftp://x", "secret": "s" * 16}, "http"),
+        (WebhookSettings, {"url": "https://me:pw@x/", "secret": "s" * 16}, "without credentials"),
+        (WebhookSettings, {"url": "https://x/", "secret": "short"}, "secret"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(kind: type, fields: dict[str, object], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        kind(**fields)
