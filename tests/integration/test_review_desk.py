@@ -12,11 +12,14 @@ from typing import Any
 import fakeredis
 import pytest
 import redis
+import yaml
 from kafka import KafkaProducer
+from typer.testing import CliRunner
 
 from ops.dev.servers import KafkaServer, RedisServer
 from schemas import Contract, Decision, ReviewItem
 from tests.conftest import NewTopic
+from worker.cli.main import app
 from worker.intake.log import Output
 from worker.review.answers import Choice, Lease, Status
 from worker.review.desk import Desk, RunningDesk
@@ -276,6 +279,25 @@ def test_fifty_reviewers_at_a_decision_a_second_never_get_one_item_twice(
                 p50, p95 = (1000 * ordered[int(len(ordered) * share)] for share in (0.5, 0.95))
                 print(f"\n{name}: {len(ordered)} in {seconds} s, median {p50:.0f} ms, p95 {p95:.0f} ms", end="")
             print()
+
+
+def test_the_command_rebuilds_the_index_of_real_servers(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    with place_of("servers", request, tmp_path) as place:
+        place.publish(*(review_item(number) for number in range(7)))
+        desk = place.desk()
+        until(lambda: depth(desk) == 7)
+        (lease,) = until(lambda: desk.lease("quality", "ann"))
+        desk.decide(choice(lease), "ann")
+        server: RedisServer = request.getfixturevalue("redis_server")
+        kafka = place.settings.kafka
+        config = tmp_path / "sluice.yaml"
+        options = {"bootstrap_servers": kafka.bootstrap_servers, "topics": kafka.topics.model_dump()}
+        config.write_text(yaml.safe_dump({"kafka": options, "redis": {"url": server.url}}))
+        result = CliRunner().invoke(app, ["desk", "rebuild", "--config", str(config)])
+        assert (result.exit_code, result.stdout) == (0, "the index holds 7 items\n"), result.stderr
+        until(lambda: depth(desk) == 6)
+        result = CliRunner().invoke(app, ["desk", "export", "--config", str(config), "--status", "approved"])
+        assert lease.item_id in result.stdout
 
 
 def test_the_embedded_topics_survive_the_process(tmp_path: Path) -> None:
