@@ -277,9 +277,9 @@ class OidcSettings(Section):
 
 
 class WebSettings(Section):
-    """The desk's page and its HTTP door. Behind a proxy, `public_url` is what people type, and `trusted_proxies` are the
-    proxies whose X-Forwarded-For counts. `secret_key` signs image links; replicas must share it; absent: made once and
-    kept beside the local users."""
+    """The desk's page and its HTTP door. Behind a proxy, `public_url` is what people type, and `trusted_proxies` are
+    the proxies whose X-Forwarded-For counts. `secret_key` signs image links; replicas must share it; absent: made once
+    and kept beside the local users."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8420
