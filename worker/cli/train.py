@@ -125,20 +125,26 @@ def _train(
     (to / run.CHECKPOINTS).mkdir(exist_ok=True)
     with progress("epochs", (folds + 1) * recipe.epochs) as advance:
         outcome = run.train(start, examples, features, recipe, folds, to / run.CHECKPOINTS, advance)
-    training_data = tuple(sorted({example.dataset for example in examples}))
+    before = manifest.training_data
+    training_data = tuple(dict.fromkeys((*before, *sorted({example.dataset for example in examples}))))
     made = run.write_model(
         start,
         outcome.final.heads,
         to / run.MODEL,
         version=version,
         training_data=training_data,
-        quality=run.measurements(outcome, folds),
+        quality=run.measurements(outcome, folds, before),
     )
     found = run.metrics(outcome, towers)
     write(to / run.METRICS, json.dumps(found, indent=2, allow_nan=False) + "\n")
     write(to / run.REPORT, report.render(outcome, datetime.now(UTC), training_data))
     for table in tables(outcome.evaluation):
         console.out.print(table)
+    if before:
+        _say(
+            f"the towers were trained on {'; '.join(before)}: where those are among these images, the folds are new to "
+            "the heads and not to the towers, and the figures flatter"
+        )
     _say(
         f"an epoch took {outcome.seconds_per_epoch:.2f} s on features, running the towers would take {towers:.1f} s: "
         f"{found['times_faster_than_running_towers']:.0f} times as long"

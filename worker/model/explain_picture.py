@@ -47,8 +47,8 @@ def draw(pixels: NDArray[np.uint8], explanation: Explanation, words: Words) -> I
     largest = float(np.abs(explanation.relief).max())
     for line, text in enumerate(
         (
-            "by occlusion: red where covering a spot for the fine stream raises the score more",
-            f"than elsewhere (it sees damage there), blue where less; at most {largest:.3f} points",
+            "by occlusion: red where hiding a spot from the fine stream raises the score",
+            f"more than elsewhere (it sees damage there), blue where less; at most {largest:.3f} points",
         )
     ):
         pen.text((SIDE + 2 * GAP, bottom - 14 + 17 * line), text, SOFT, _font(13))

@@ -19,11 +19,11 @@ from worker.scoring.manifest import ModelManifest
 FEWEST = 10
 """Of either outcome."""
 FOLDS = 5
-STEPS = 60
-RATE = 2e-3
+STEPS = 100
+RATE = 5e-3
 MARGIN = 0.5
 """Points by which an approved image should score above a rejected one."""
-HOLD = 1.0
+HOLD = 0.3
 """Weight of staying where the live heads are: thresholds of policies were set on their scale."""
 DRAWS = 1000
 

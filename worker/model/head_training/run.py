@@ -130,13 +130,14 @@ def write_model(
     return manifest
 
 
-def measurements(outcome: Outcome, folds: int) -> tuple[Measurement, ...]:
-    """The run's figures as a manifest tells them."""
+def measurements(outcome: Outcome, folds: int, towers_trained_on: Sequence[str]) -> tuple[Measurement, ...]:
+    """The run's figures as a manifest tells them, with what the towers had seen before: folds part heads only."""
     found = outcome.evaluation
+    before = f"; heads only, the towers were trained on {', '.join(towers_trained_on)}" if towers_trained_on else ""
     return (
         Measurement(
             dataset=", ".join(found.datasets),
-            protocol=f"{folds} folds, disjoint by prompt",
+            protocol=f"{folds} folds, disjoint by prompt{before}",
             images=found.agreement.images,
             srcc=round(found.agreement.srcc.value, 4),
             plcc=round(found.agreement.plcc.value, 4),
