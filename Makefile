@@ -13,7 +13,7 @@ help: ## Tell what can be made
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: $(BIN)/.runtime ## Judge sample images in one process, without servers: a table and an HTML report
+demo: $(BIN)/.runtime ## Judge sample images in one process, without servers: a table, an HTML report, the review desk
 	@$(BIN)/sluice demo
 
 .PHONY: test

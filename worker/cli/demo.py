@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from worker.cli import console
+from worker.cli.demo_desk import show_desk
 from worker.cli.errors import CommandFailed
 from worker.cli.options import ConfigOption, find_place
 from worker.demo import run
@@ -36,7 +37,8 @@ def demo(
 ) -> None:
     """Send thirty sample images, degraded copies and hostile files through the whole embedded path.
 
-    Needs no server and no network; model and policy are those of the settings, or those that ship.
+    Needs no server and no network; model and policy are those of the settings, or those that ship. On a terminal the
+    review desk stays open at the end, until a key is pressed.
     """
     settings = find_place(config, data).settings
     manifest = load_model(settings.model).manifest
@@ -69,6 +71,7 @@ def demo(
         f"every verdict: sluice tail --from-beginning --no-follow --data {data}", markup=False, soft_wrap=True
     )
     console.out.print(f"report: {report}", markup=False, soft_wrap=True)
+    show_desk(settings, data)
 
 
 @contextmanager

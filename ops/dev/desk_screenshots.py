@@ -1,0 +1,125 @@
+"""Takes the pictures of docs/desk: the demo's stream, judged by the shipped model, on a real embedded desk.
+
+.venv/bin/python -m ops.dev.desk_screenshots docs/desk
+"""
+
+import sys
+import tempfile
+import time
+import uuid
+from contextlib import closing
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+from schemas import Vote
+from worker.cache.client import connect_embedded
+from worker.demo.run import run_demo
+from worker.demo.sample import SAMPLE_IMAGES
+from worker.review.answers import Choice
+from worker.review.desk import Desk, open_desk
+from worker.review.http.accounts import Accounts
+from worker.review.http.opening import PEOPLE_FILE, open_door
+from worker.review.http.roles import Role
+from worker.settings import FileSettings, QueueSettings, ReviewSettings, Settings, WebSettings
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+SIZE = {"width": 1440, "height": 900}
+PASSWORD = "correct horse battery"
+VOTERS = ("ana", "ben", "chidi")
+
+
+def main(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="sluice-desk-") as name:
+        data = Path(name)
+        settings = Settings(
+            files=FileSettings(roots=(SAMPLE_IMAGES, data.resolve() / "images")),
+            review=ReviewSettings(
+                audit_share=0.3, duplicate_cosine=1.0, queues={"quality": QueueSettings(agree=2, votes=3)}
+            ),
+            web=WebSettings(port=0),
+        )
+        run_demo(settings, data, lambda _what, _done, _total: None)
+        client = connect_embedded()
+        with closing(open_desk(settings, data, client)) as desk:
+            _judge_some(desk)
+            with closing(open_door(settings, data, desk, client, data)) as door:
+                with closing(Accounts(data / PEOPLE_FILE, time.time)) as accounts:
+                    accounts.accept(accounts.invite(Role.ADMIN, "screenshots"), "mara", PASSWORD)
+                _take_all(door.address, folder)
+
+
+def _judge_some(desk: Desk) -> None:
+    """Lets three people vote on what the demo sent to review, so that the numbers have something to show."""
+    for queue in ("quality", "audit"):
+        _wait_for_items(desk, queue)
+        for turn, reviewer in enumerate(VOTERS):
+            for lease in desk.lease(queue, reviewer, count=30):
+                scores = lease.items[0].item.scores
+                quality = scores.quality if scores is not None else 1.0
+                # Each draws the line elsewhere, as people do.
+                line = 2.9 if queue == "audit" else 2.2 + 0.25 * (turn - 1)
+                outcome: Vote = "reject" if quality < line else "approve"
+                choice = Choice(lease.item_id, lease.token, uuid.uuid4().hex, outcome, seconds_spent=2.1 + turn)
+                desk.decide(choice, reviewer)
+
+
+def _wait_for_items(desk: Desk, queue: str) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and not any(each.name == queue and each.open for each in desk.queues()):
+        time.sleep(0.1)
+
+
+def _take_all(address: str, folder: Path) -> None:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        for theme in ("light", "dark"):
+            context = browser.new_context(viewport=SIZE, color_scheme=theme)  # type: ignore[arg-type]
+            page = context.new_page()
+            page.goto(address)
+            page.get_by_label("Name").fill("mara")
+            page.wait_for_timeout(300)
+            page.screenshot(path=folder / f"sign-in-{theme}.png")
+            page.get_by_label("Password").fill(PASSWORD)
+            page.keyboard.press("Enter")
+            _take(page, address, folder, theme)
+            context.close()
+        browser.close()
+
+
+def _take(page: Page, address: str, folder: Path, theme: str) -> None:
+    def shoot(name: str) -> None:
+        page.wait_for_timeout(900)
+        page.screenshot(path=folder / f"{name}-{theme}.png")
+
+    page.wait_for_selector("#bar:not([hidden])")
+    page.goto(f"{address}/#/review/quality")
+    page.wait_for_selector(".frame img")
+    page.wait_for_timeout(1200)
+    page.keyboard.press("r")
+    page.keyboard.press("1")
+    shoot("review")
+    page.keyboard.press("?")
+    shoot("sheet")
+    page.keyboard.press("Escape")
+    page.keyboard.press("u")
+    page.wait_for_timeout(500)
+    page.goto(f"{address}/#/grid/quality")
+    page.wait_for_selector(".tile img")
+    page.keyboard.press(" ")
+    for key in ("ArrowRight", "ArrowRight", " ", "ArrowDown", " "):
+        page.keyboard.press(key)
+    shoot("grid")
+    for place in ("queues", "dashboard", "policy"):
+        page.goto(f"{address}/#/{place}")
+        page.wait_for_selector(f"nav a[href='#/{place}'][aria-current=page]")
+        if place == "policy":
+            page.get_by_role("slider", name="borderline").fill("3")
+            page.wait_for_selector(".examples img")
+        shoot(place)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/desk"))
