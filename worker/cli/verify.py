@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
@@ -19,10 +19,10 @@ from worker.cli.errors import CommandFailed, UsageError
 from worker.cli.options import ConfigOption, PolicyOption
 from worker.policy import load_policy
 from worker.scoring.compiled import PARITY_REPORT, open_compiled
-from worker.scoring.engine import EngineError
+from worker.scoring.engine import Engine, EngineError
 from worker.scoring.engine_record import EngineMismatch, EngineRecord
 from worker.scoring.manifest import ParityLimits
-from worker.scoring.model import load_model
+from worker.scoring.model import Model, load_model
 from worker.scoring.openvino_engine import OpenVinoEngine
 from worker.scoring.repository import Repository, Version
 from worker.scoring.stores import open_store
@@ -43,6 +43,9 @@ def verify(
         list[str] | None,
         typer.Option("--engine", metavar="NAME", help="An engine, such as openvino-int8; absent: all there are."),
     ] = None,
+    reference: Annotated[
+        Literal["openvino", "torch"], typer.Option(help="What runs the model's own graph in float32 to compare with.")
+    ] = "openvino",
     golden: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Images to compare on, each with degraded copies; absent: the samples."),
@@ -64,7 +67,7 @@ def verify(
         raise UsageError(f"{models.where(version)} does not hold this model; put it there with sluice build")
     records = _chosen(models, version, engine)
     problems = []
-    with closing(OpenVinoEngine(loaded, precision="f32")) as expected:
+    with closing(_reference(reference, loaded)) as expected:
         for record in records:
             name = record.target.name
             try:
@@ -80,7 +83,7 @@ def verify(
                     record,
                     golden_images(loaded.manifest.views, golden),
                     rules,
-                    reference_name="openvino fp32",
+                    reference_name=f"{reference} fp32",
                     advance=advance,
                 )
             limits = loaded.manifest.parity or ParityLimits()
@@ -101,6 +104,16 @@ def _chosen(models: Repository, version: Version, names: list[str] | None) -> li
     if not records:
         raise UsageError(f"{models.where(version)} has no engines; make some with sluice build")
     return [records[name] for name in names] if names else list(records.values())
+
+
+def _reference(kind: Literal["openvino", "torch"], model: Model) -> Engine:
+    if kind == "openvino":
+        return OpenVinoEngine(model, precision="f32")
+    try:
+        from trt_build.torch_engine import TorchEngine  # torch is large, and only this reference needs it
+    except ImportError as error:
+        raise UsageError(f"--reference torch needs torch ({error}); pip install 'sluice[train]'") from error
+    return TorchEngine(model)
 
 
 @contextmanager
