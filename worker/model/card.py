@@ -13,9 +13,10 @@ CARD = """\
 # {name} {version}
 
 Judges the perceived quality of an AI-generated image from its pixels alone, from 1 (bad) to 5 (perfect). Two streams
-over one MobileNetV2: coarse sees the whole image at {whole.size} px, fine sees {detail.crops} crops of {detail.size} px
-at native resolution. Mean and deviation of feature maps at five depths are embedded, fused by a gate and compared with
-five learned anchors, in the shape of MST-CLIPIQA (arXiv 2606.16799).
+over one frozen MobileNetV2: coarse sees the whole image at {whole.size} px, fine sees {detail.crops} crops of
+{detail.size} px at native resolution. Small trained convolutions judge every position of the backbone's maps; mean and
+deviation over positions are embedded, fused by a gate and compared with five learned anchors, in the shape of
+MST-CLIPIQA (arXiv 2606.16799).
 
 Digest: `{digest}`
 
@@ -46,6 +47,9 @@ The {samples} demo images and every image that shares a prompt with one were lef
 - It saw six generators of 2021 to 2023 and phone and camera photographs; newer generators fail in subtler ways (hands,
   text, physics) that it may miss. Comparing images of one generator is much harder than comparing generators: see the
   column within generator.
+- It learned from people's scores alone, not from made degradations: blur and lost detail cost an image much, but strong
+  JPEG compression may cost nothing, and coarse blocks little.
+- Scores keep to the middle of the scale: hardly any lies above 4. Set thresholds by what they send to review.
 - The fine stream sees {detail.crops} windows of {detail.size} px: in large images, damage between them is seen by the
   coarse stream only.
 - People's scores average tastes and screens; abstract or deliberately rough styles score low in the data.
@@ -53,7 +57,8 @@ The {samples} demo images and every image that shares a prompt with one were lef
 ## Reproduce
 
 `python -m worker.model.train_lite --data DIR --out DIR --seed {seed}` with agiqa3k/ and livec/ below DIR, {schedule}.
-Serving computes in bfloat16 where the processor has it, which moves scores in the third decimal.
+The backbone's maps come in bfloat16 where the processor has it, in training as in serving; float32 moves single scores
+by up to 0.2 (ops/benchmarks/lab_notebook.md).
 """
 
 

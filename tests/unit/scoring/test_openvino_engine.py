@@ -124,14 +124,12 @@ def test_bytes_that_openvino_cannot_read_are_refused(model: Model) -> None:
         OpenVinoEngine(replace(model, graph=b"not a graph"), threads=1)
 
 
-def test_blur_and_blocks_cost_quality(engine: OpenVinoEngine, model: Model) -> None:
-    """Every sample that people liked must lose when its pixels are ruined."""
-    liked = ["xl2.2_normal_236.jpg", "midjourney_normal_065.jpg", "sd1.5_normal_139.jpg", "xl2.2_normal_065.jpg"]
-    for name in liked:
+def test_lost_detail_costs_a_liked_image_quality(engine: OpenVinoEngine, model: Model) -> None:
+    for name in ("xl2.2_normal_236.jpg", "midjourney_normal_065.jpg", "sd1.5_normal_139.jpg", "xl2.2_normal_065.jpg"):
         whole = Image.open(SAMPLES / name).convert("RGB")
-        ruined = whole.resize((40, 40), Image.Resampling.NEAREST).resize(whole.size, Image.Resampling.NEAREST)
-        before, after = (quality(engine, model, image) for image in (whole, ruined))
-        assert before > after + 0.5, name
+        lost = whole.resize((64, 64), Image.Resampling.BICUBIC).resize(whole.size, Image.Resampling.BICUBIC)
+        before, after = (quality(engine, model, image) for image in (whole, lost))
+        assert before > after + 0.4, name
 
 
 def quality(engine: OpenVinoEngine, model: Model, image: Image.Image) -> float:
