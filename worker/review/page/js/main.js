@@ -30,6 +30,8 @@ const context = { me: null, about: null, outbox: null, bar: null, queue: prefere
 /** Milliseconds that a view may take to give back what it held, so that the next one can have it. */
 const LEAVING = 1000;
 let leave = () => {};
+/** The present view could not be shown; it is tried again when the desk answers. */
+let broken = false;
 let turn = 0;
 
 async function begin() {
@@ -103,8 +105,10 @@ async function route() {
     context.bar.mark(name);
     main.scrollTop = 0;
     leave = (await show(main, context, ...rest)) ?? leave;
+    broken = false;
   } catch (error) {
     complain(error);
+    broken = true;
     replace(main, h("div.empty", null, h("h2", null, "This could not be shown"), h("p.soft", null, error.message), h("button.button", { onclick: route, type: "button" }, "Try again")));
   }
 }
@@ -116,6 +120,7 @@ watchConnection((reachable) => {
   if (reachable) {
     connection.textContent = "Connected again";
     context.outbox?.retry();
+    if (broken) route();
     setTimeout(() => { connection.hidden = isReachable(); }, 2000);
   } else {
     connection.textContent = "The connection to the desk is lost. What you decided is kept here and sent when it is back.";

@@ -17,7 +17,7 @@ export async function show(main, context) {
   const draw = async () => {
     for (const each of spans.children) each.setAttribute("aria-pressed", String(Number(each.dataset.hours) === hours));
     const [statistics, queues] = await Promise.all([get(`/v1/statistics?hours=${hours}`), context.bar.refresh()]);
-    replace(body, numbers(statistics, queues), charts(statistics), quality(statistics), reviewers(statistics.reviewers), waiting(queues));
+    replace(body, numbers(statistics, queues), charts(statistics, queues), quality(statistics), reviewers(statistics.reviewers), waiting(queues));
   };
   await draw();
   const again = () => draw().catch(() => {});
@@ -37,25 +37,30 @@ function numbers({ hours, fleiss_kappa: kappa, audit_misses: misses, resolved_af
   return h("ul.numbers", null,
     tile("Waiting now", sum(queues, (queue) => queue.open).toLocaleString("en"), oldest ? `oldest ${ago(oldest)}` : "nothing waits"),
     tile("Came", arrived.toLocaleString("en"), "sent to review"),
-    tile("Settled", decided.toLocaleString("en"), after === null ? "no time yet" : `half within ${duration(after)}`),
-    tile("Flips", decided ? percent(flips / decided) : "–", "approved though the policy held them"),
+    tile("Decisions", decided.toLocaleString("en"), after === null ? "nothing settled yet" : `half of the items settled within ${duration(after)}`),
+    tile("Flips", decided ? percent(flips / decided) : "–", "approved, though the policy held them"),
     tile("Agreement", kappa === null ? "–" : kappa.toFixed(2), kappa === null ? "too few shared items" : "Fleiss’ kappa"),
     tile("Audit misses", misses.share === null ? "–" : percent(misses.share, 1), misses.total ? `${misses.count} of ${misses.total} passed images` : "no image audited yet"));
 }
 
-function charts({ hours }) {
+function charts({ hours }, queues) {
   const times = hours.map((hour) => Date.parse(hour.hour) / 1000);
   const values = (pick) => hours.map(pick);
-  let waiting = 0;
-  const behind = values((hour) => (waiting += hour.arrived - hour.approved - hour.rejected));
-  const lowest = Math.min(0, ...behind);
   const share = values((hour) => (hour.approved + hour.rejected ? (100 * hour.flips) / (hour.approved + hour.rejected) : null));
   const panel = (title, text, chart) => h("section.panel", null, h("div", null, h("h2", null, title), h("p.soft", null, text)), chart);
   return h("div.pair", null,
     panel("Volume", "Images that came, each hour.", timeChart("Images that came each hour", times, [{ label: "came", tone: "--accent", bars: true, values: values((hour) => hour.arrived) }])),
-    panel("Decisions", "Settled each hour, one upon the other.", timeChart("Items settled each hour", times, [{ label: "rejected", tone: "--a1", bars: true, values: values((hour) => hour.approved + hour.rejected) }, { label: "approved", tone: "--a5", bars: true, values: values((hour) => hour.approved) }])),
-    panel("Lag", "How the heap of waiting images grew and shrank.", timeChart("Change of what waits", times, [{ label: "waiting, against the beginning", tone: "--a2", values: behind.map((value) => value - lowest), fill: true }])),
-    panel("Flips", "Share of settled images where people overruled the policy’s doubt.", timeChart("Share of flips", times, [{ label: "flips", tone: "--a3", bars: true, values: share }], { format: (value) => `${Math.round(value)} %` })));
+    panel("Decisions", "What reviewers decided each hour, one upon the other.", timeChart("Decisions each hour", times, [{ label: "rejected", tone: "--a1", bars: true, values: values((hour) => hour.approved + hour.rejected) }, { label: "approved", tone: "--a5", bars: true, values: values((hour) => hour.approved) }])),
+    panel("Lag", "What waits now, and since when.", lag(queues)),
+    panel("Flips", "Share of decisions that overruled the policy’s doubt.", timeChart("Share of flips", times, [{ label: "flips", tone: "--a3", bars: true, values: share }], { format: (value) => `${Math.round(value)} %` })));
+}
+
+function lag(queues) {
+  const most = Math.max(1, ...queues.map((queue) => queue.open));
+  if (!queues.length) return h("p.soft", null, "No queue yet.");
+  return h("div.flows", null, queues.map((queue) => h("div.flow", null, h("b", null, queue.name),
+    h("div.bars", { "aria-hidden": "true" }, h("i.waits", { style: { width: `${(100 * queue.open) / most}%` } })),
+    h("span.after", null, `${queue.open} `, h("span.soft", null, queue.oldest_at ? `since ${ago(queue.oldest_at).replace(" ago", "")}` : "in time"), queue.overdue > 0 && h("span.delta.more", null, ` ${queue.overdue} overdue`)))));
 }
 
 function quality({ agreement, fleiss_kappa: kappa, audit_misses: misses }) {
