@@ -24,7 +24,7 @@ if [ "$(id -u)" = 0 ] && [ -f /etc/debian_version ] && command -v apt-get >/dev/
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq
     # shellcheck disable=SC2086 # a list of words
-    exec apt-get install -qq -y --no-install-recommends $missing </dev/null
+    exec apt-get install -qq -o Dpkg::Use-Pty=0 -y --no-install-recommends $missing </dev/null
 fi
 
 echo "error: real servers and a real browser are used here, and some of their programs are not on the PATH." >&2
