@@ -9,7 +9,6 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Final
 
-import structlog
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
@@ -23,7 +22,6 @@ from worker.review.http.door import Door, Lead, TheDoor
 from worker.review.http.problems import Problem
 from worker.review.http.sign_in import Body
 
-log = structlog.get_logger(__name__)
 router = APIRouter(tags=["policy"])
 
 MAX_TEXT: Final = 256 * 1024
@@ -106,7 +104,7 @@ def try_policy(body: Proposal, session: Lead, door: TheDoor) -> ReplayOut:
     proposed = _loaded(body.text)
     verdicts = door.past_verdicts.newest()
     result = replay(proposed, verdicts)
-    log.info("policy_replayed", user=session.user, digest=proposed.digest, verdicts=result.total)
+    door.audit(session.user, "policy-replayed", digest=proposed.digest, verdicts=str(result.total))
     return ReplayOut(
         version=proposed.version,
         digest=proposed.digest,
