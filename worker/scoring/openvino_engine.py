@@ -61,8 +61,14 @@ class OpenVinoEngine:
             },
         )
         self._requests: SimpleQueue[ov.InferRequest] = SimpleQueue()
+        blank = {name: np.zeros((1, *view.shape), np.uint8) for name, view in model.manifest.views.items()}
         for _ in range(streams):
-            self._requests.put(compiled.create_infer_request())
+            request = compiled.create_infer_request()
+            # Warms up, from one thread: OpenVINO's binding sets itself up for NumPy at the first array it gets, and two
+            # threads that do so at once wait for each other for ever (one holds the GIL, one the set-up).
+            request.infer(blank, share_inputs=True)
+            request.get_tensor(model.manifest.towers[0].name).data  # noqa: B018  # the way back has a set-up of its own
+            self._requests.put(request)
         self._workers = ThreadPoolExecutor(streams, thread_name_prefix="engine")
         log.info("engine_ready", model=model.manifest.name, digest=model.manifest.digest, streams=streams)
 
