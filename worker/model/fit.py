@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
 
+from worker.model.data import DataError
 from worker.model.losses import quality_loss
 from worker.model.maps import Maps
 from worker.model.network import MstLite
@@ -34,11 +35,16 @@ def fit(
     progress: Progress,
     title: str,
 ) -> None:
-    """Trains towers and heads in place on these rows of maps and scores, drawing a variant anew for every image."""
+    """Trains towers and heads in place on these rows of maps and scores, drawing a variant anew for every image.
+
+    Raises DataError for fewer than two batches of images.
+    """
     random = np.random.default_rng(seed)
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=schedule.rate, weight_decay=schedule.weight_decay)
     batches = len(rows) // schedule.batch
+    if batches < 2:
+        raise DataError(f"{len(rows)} images are too few to train on; give at least {2 * schedule.batch}")
     steps = schedule.epochs * batches
     rates = torch.optim.lr_scheduler.OneCycleLR(optimiser, schedule.rate, total_steps=steps, pct_start=0.1)
     task = progress.add_task(title, total=steps)
