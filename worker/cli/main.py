@@ -9,9 +9,21 @@ from worker.cli.errors import Commands
 from worker.cli.silence import be_silent
 
 NAMES = (
-    "demo", "score", "up", "submit", "tail", "topics", "policy", "desk", "model", "build", "verify", "evaluate", "explain",
+    "demo",
+    "score",
+    "up",
+    "submit",
+    "tail",
+    "topics",
+    "policy",
+    "desk",
+    "model",
+    "build",
+    "verify",
+    "evaluate",
+    "explain",
     "train",
-)  # fmt: skip
+)
 """Each a module of this package with an `app`."""
 
 

@@ -132,10 +132,7 @@ class Appender:
             starts[row_id] = end - len(contents)
             self._db.executemany(
                 "INSERT INTO records (partition, offset, timestamp_ms, key, value, headers) VALUES (?, ?, ?, ?, ?, ?)",
-                (
-                    (row_id, offset, timestamp_ms, *content)
-                    for offset, content in enumerate(contents, starts[row_id])
-                ),
+                ((row_id, offset, timestamp_ms, *content) for offset, content in enumerate(contents, starts[row_id])),
             )
         return [(partition, starts[row_id] + index) for partition, row_id, index in spots]
 
