@@ -126,7 +126,7 @@ def test_aborted_records_and_transaction_markers_are_passed_over(
 
 @pytest.mark.timeout(30)
 def test_a_broker_that_is_not_there_is_an_error_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.cli.stream.kafka.BOOTSTRAP_SECONDS", 1)
+    monkeypatch.setattr("worker.intake.kafka_connection.BOOTSTRAP_MS", 1000)
     kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{free_ports(1)[0]}")
 
     with closing(open_stream(Place(Settings(kafka=kafka), None))) as stream:
