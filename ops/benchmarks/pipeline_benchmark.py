@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -115,19 +115,22 @@ def running(worker: Worker) -> Iterator[None]:
 
 
 def embedded_rate(paths: Sequence[Path], settings: Settings, folder: Path) -> float:
+    """Verdicts a second, from the first poll that brings records to the last verdict in the log."""
     worker = build_embedded_worker(settings, folder)
-    topics = open_embedded_topics(settings, folder)
-    topics.append([Output(settings.kafka.topics.images, value, key) for key, value in file_events(paths)])
-
-    def work() -> None:
+    with closing(open_embedded_topics(settings, folder)) as topics:
+        topics.append([Output(settings.kafka.topics.images, value, key) for key, value in file_events(paths)])
         with running(worker):
+            started = first_poll(worker)
             while sum(topics.ends(settings.kafka.topics.verdicts).values()) < len(paths):
                 time.sleep(0.02)
+            return len(paths) / (time.perf_counter() - started)
 
-    try:
-        return rate(len(paths), work)
-    finally:
-        topics.close()
+
+def first_poll(worker: Worker) -> float:
+    """Waits for the worker to read its first records; the time when it did."""
+    while not worker.metrics.records_polled._value.get():
+        time.sleep(0.001)
+    return time.perf_counter()
 
 
 def publish(settings: KafkaSettings, events: Sequence[tuple[bytes, bytes]]) -> None:
@@ -149,9 +152,7 @@ def through_kafka(count: int, settings: Settings) -> float:
     )
     worker = build_worker(settings)
     with running(worker):
-        while not worker.metrics.records_polled._value.get():
-            time.sleep(0.001)
-        started = time.perf_counter()
+        started = first_poll(worker)
         seen = 0
         while seen < count:
             seen += sum(map(len, consumer.poll(timeout_ms=100).values()))
