@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from worker.cache.score_cache import ScoreCache, connect, connect_embedded
 from worker.images.fetch import build_fetcher
 from worker.intake.embedded import embedded_log, open_embedded_topics
-from worker.intake.engine_room import EngineRoom, blank_views
+from worker.intake.engine_room import EngineRoom
 from worker.intake.intake import Intake
 from worker.intake.judge import Judge
 from worker.intake.kafka_log import KafkaLog
@@ -156,6 +156,4 @@ def build_embedded_worker(settings: Settings, data: Path) -> Worker:
 
 def open_engine(model: Model) -> Engine:
     """The CPU engine, warmed up."""
-    engine = OpenVinoEngine(model)
-    engine.infer(blank_views(model.manifest.views))
-    return engine
+    return OpenVinoEngine(model)
