@@ -1,15 +1,14 @@
 """The desk's topics on Kafka."""
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import KafkaError
+from kafka import KafkaProducer, TopicPartition
 
 from worker.intake.kafka_connection import connection_options
-from worker.intake.log import LogError, Output, Partition, Record
+from worker.intake.kafka_reading import explained, open_reader, partitions_of, record_of
+from worker.intake.log import Output, Partition, Record
 from worker.review.topics import Batch
 from worker.settings import KafkaSettings
 
@@ -27,7 +26,7 @@ class KafkaTopics:
         self._reader: Any = None
         self._finder: Any = None
         self._finding = threading.Lock()
-        with self._explained():
+        with explained(self._settings):
             self._producer = KafkaProducer(
                 **connection_options(settings),
                 acks="all",
@@ -42,7 +41,7 @@ class KafkaTopics:
             )
 
     def append(self, outputs: Sequence[Output]) -> list[tuple[Partition, int]]:
-        with self._explained():
+        with explained(self._settings):
             sent = [
                 self._producer.send(output.topic, key=output.key, value=output.value, headers=list(output.headers))
                 for output in outputs
@@ -51,14 +50,14 @@ class KafkaTopics:
         return [(Partition(placed.topic, placed.partition), placed.offset) for placed in found]
 
     def ends(self, topic: str) -> dict[Partition, int]:
-        with self._explained():
+        with explained(self._settings):
             self._reader = self._reader or self._consumer()
-            partitions = self._partitions(self._reader, topic)
+            partitions = partitions_of(self._reader, topic, self._settings)
             ends = self._reader.end_offsets(partitions)
         return {Partition(topic, partition.partition): ends[partition] for partition in partitions}
 
     def read(self, positions: Mapping[Partition, int], wait_seconds: float) -> Batch:
-        with self._explained():
+        with explained(self._settings):
             self._reader = self._reader or self._consumer()
             wanted = {TopicPartition(p.topic, p.number): offset for p, offset in positions.items()}
             if self._reader.assignment() != set(wanted):
@@ -71,17 +70,17 @@ class KafkaTopics:
                         self._reader.seek(partition, offset)
             batches = self._reader.poll(timeout_ms=int(wait_seconds * 1000), max_records=READ_AT_ONCE)
             after = {Partition(p.topic, p.partition): self._reader.position(p) for p in wanted}
-        records = [_record(record) for batch in batches.values() for record in batch]
+        records = [record_of(record) for batch in batches.values() for record in batch]
         return Batch(records, {p: offset if after[p] is None else after[p] for p, offset in positions.items()})
 
     def record(self, partition: Partition, offset: int) -> Record | None:
         where = TopicPartition(partition.topic, partition.number)
-        with self._finding, self._explained():
+        with self._finding, explained(self._settings):
             self._finder = self._finder or self._consumer()
             self._finder.assign([where])
             self._finder.seek(where, offset)
             batch = self._finder.poll(timeout_ms=int(RECORD_SECONDS * 1000), max_records=1).get(where, [])
-        return next((_record(record) for record in batch if record.offset == offset), None)
+        return next((record_of(record) for record in batch if record.offset == offset), None)
 
     def close(self) -> None:
         self._producer.close(timeout=5)
@@ -90,44 +89,5 @@ class KafkaTopics:
                 consumer.close(autocommit=False)
 
     def _consumer(self) -> Any:
-        return KafkaConsumer(
-            **connection_options(self._settings),
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",  # where retention has removed what stood at a position
-            isolation_level="read_committed",
-            max_partition_fetch_bytes=self._settings.max_message_bytes,
-            fetch_max_wait_ms=100,
-            allow_auto_create_topics=False,
-            metrics_enabled=False,
-        )
-
-    def _partitions(self, consumer: Any, topic: str) -> list[TopicPartition]:
-        numbers = consumer.partitions_for_topic(topic)
-        if not numbers:
-            raise LogError(
-                f"topic {topic} does not exist at {self._settings.bootstrap_servers}; "
-                "make it with `sluice topics create`"
-            )
-        return [TopicPartition(topic, number) for number in sorted(numbers)]
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except KafkaError as error:
-            raise LogError(
-                f"Kafka at {self._settings.bootstrap_servers}: {type(error).__name__}: {error}; "
-                "check kafka.bootstrap_servers and that the broker runs"
-            ) from error
-
-
-def _record(record: Any) -> Record:
-    return Record(
-        Partition(record.topic, record.partition),
-        record.offset,
-        record.value,
-        record.key,
-        tuple(record.headers or ()),
-        record.timestamp,
-    )
+        # where retention has removed what stood at a position
+        return open_reader(self._settings, auto_offset_reset="earliest")

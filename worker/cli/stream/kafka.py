@@ -2,14 +2,14 @@
 
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka import KafkaProducer
+from kafka.errors import KafkaTimeoutError
 
 from worker.intake.kafka_connection import connection_options
-from worker.intake.log import LogError, Partition, Record
+from worker.intake.kafka_reading import explained, no_topic, open_reader, partitions_of, record_of
+from worker.intake.log import Record
 from worker.settings import KafkaSettings
 
 BLOCK_SECONDS = 10
@@ -28,7 +28,7 @@ class KafkaStream:
 
     def publish(self, key: bytes, value: bytes) -> None:
         topic = self._settings.topics.images
-        with self._explained():
+        with explained(self._settings):
             if self._producer is None:
                 self._producer = KafkaProducer(
                     **connection_options(self._settings),
@@ -49,23 +49,14 @@ class KafkaStream:
     def flush(self) -> None:
         if self._producer is None:
             return
-        with self._explained():
+        with explained(self._settings):
             self._producer.flush(timeout=FLUSH_SECONDS)
             while self._unacked:
                 self._unacked.popleft().get(timeout=FLUSH_SECONDS)
 
     def read(self, topic: str, *, from_beginning: bool, follow: bool) -> Iterator[Record]:
-        with self._explained():
-            consumer = KafkaConsumer(
-                **connection_options(self._settings),
-                group_id=None,
-                enable_auto_commit=False,
-                isolation_level="read_committed",
-                max_partition_fetch_bytes=self._settings.max_message_bytes,
-                fetch_max_wait_ms=100,
-                allow_auto_create_topics=False,
-                metrics_enabled=False,
-            )
+        with explained(self._settings):
+            consumer = open_reader(self._settings)
             try:
                 yield from self._records(consumer, topic, from_beginning, follow)
             finally:
@@ -76,10 +67,7 @@ class KafkaStream:
             self._producer.close(timeout=5)
 
     def _records(self, consumer: Any, topic: str, from_beginning: bool, follow: bool) -> Iterator[Record]:
-        numbers = consumer.partitions_for_topic(topic)
-        if not numbers:
-            raise self._no_topic(topic)
-        partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
+        partitions = partitions_of(consumer, topic, self._settings)
         consumer.assign(partitions)
         starts = consumer.beginning_offsets(partitions)
         ends = consumer.end_offsets(partitions)
@@ -89,32 +77,10 @@ class KafkaStream:
             for partition, batch in consumer.poll(timeout_ms=200).items():
                 for record in batch:
                     if follow or record.offset < ends[partition]:
-                        yield Record(
-                            Partition(topic, partition.partition),
-                            record.offset,
-                            record.value,
-                            record.key,
-                            tuple(record.headers or ()),
-                            record.timestamp,
-                        )
+                        yield record_of(record)
 
     def _require(self, topic: str) -> None:
         try:
             self._producer.partitions_for(topic)
         except KafkaTimeoutError as error:  # the producer waits for the topic to appear
-            raise self._no_topic(topic) from error
-
-    def _no_topic(self, topic: str) -> LogError:
-        return LogError(
-            f"topic {topic} does not exist at {self._settings.bootstrap_servers}; make it with `sluice topics create`"
-        )
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except KafkaError as error:
-            raise LogError(
-                f"Kafka at {self._settings.bootstrap_servers}: {type(error).__name__}: {error}; "
-                "check kafka.bootstrap_servers and that the broker runs"
-            ) from error
+            raise no_topic(topic, self._settings) from error

@@ -7,15 +7,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
-from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
 from pydantic import ValidationError
 
 from schemas import Verdict
 from worker.intake.embedded import open_embedded_topics
-from worker.intake.kafka_connection import connection_options
-from worker.intake.log import LogError
-from worker.settings import Settings
+from worker.intake.kafka_reading import explained, open_reader, partitions_of
+from worker.settings import KafkaSettings, Settings
 
 MOST: Final = 10_000
 """Verdicts that are looked at: about a second of replaying."""
@@ -72,32 +69,18 @@ def from_kafka(settings: Settings) -> Callable[[], Iterator[bytes]]:
     """Reads the topic outside every group."""
 
     def read() -> Iterator[bytes]:
-        try:
-            consumer: Any = KafkaConsumer(
-                **connection_options(settings.kafka),
-                group_id=None,
-                enable_auto_commit=False,
-                isolation_level="read_committed",
-                max_partition_fetch_bytes=settings.kafka.max_message_bytes,
-                fetch_max_wait_ms=100,
-                allow_auto_create_topics=False,
-                metrics_enabled=False,
-            )
+        with explained(settings.kafka):
+            consumer = open_reader(settings.kafka)
             try:
-                yield from _newest(consumer, settings.kafka.topics.verdicts)
+                yield from _newest(consumer, settings.kafka)
             finally:
                 consumer.close(autocommit=False)
-        except KafkaError as error:
-            raise LogError(f"Kafka: {type(error).__name__}: {error}") from error
 
     return read
 
 
-def _newest(consumer: Any, topic: str) -> Iterator[bytes]:
-    numbers = consumer.partitions_for_topic(topic)
-    if not numbers:
-        raise LogError(f"topic {topic} does not exist; make it with `sluice topics create`")
-    partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
+def _newest(consumer: Any, settings: KafkaSettings) -> Iterator[bytes]:
+    partitions = partitions_of(consumer, settings.topics.verdicts, settings)
     consumer.assign(partitions)
     starts, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
     share = -(-MOST // len(partitions))
