@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -76,6 +76,25 @@ def test_a_role_sees_its_places_and_no_others(
     else:
         page.wait_for_timeout(300)
         assert page.get_by_role("heading", name="People").count() == 0
+
+
+def test_a_view_that_loads_slowly_does_not_take_the_page_from_the_one_chosen_after_it(
+    desk: RunningDesk, sign_in: SignIn
+) -> None:
+    desk.add_items(1)
+    page = sign_in("ana", Role.REVIEWER)
+    page.goto(f"{desk.address}/#/queues")
+    expect(page.get_by_role("heading", name="Queues")).to_be_visible()
+    held: list[Route] = []
+    page.route("**/v1/queues/quality/leases", lambda route: held.append(route))
+    with page.expect_request("**/v1/queues/quality/leases"):
+        page.goto(f"{desk.address}/#/review/quality")
+    page.goto(f"{desk.address}/#/search")
+    expect(page.get_by_role("heading", name="Search")).to_be_visible()
+    with page.expect_response("**/v1/leases/release"):
+        held[0].continue_()
+    expect(page.get_by_role("heading", name="Search")).to_be_visible()
+    assert page.get_by_role("button", name="Approve").count() == 0
 
 
 def test_many_are_decided_at_once_and_taken_back(desk: RunningDesk, sign_in: SignIn) -> None:

@@ -93,20 +93,26 @@ async function route() {
     context.queue = rest[0];
     prefer("queue", rest[0]);
   }
-  const left = leave();
+  const gone = leave();
   leave = () => {};
-  setKeys([]);
+  setKeys(main, []);
   document.querySelectorAll(".toast").forEach((toast) => toast.remove());
-  await Promise.race([left, new Promise((done) => setTimeout(done, LEAVING))]);
+  await Promise.race([gone, new Promise((done) => setTimeout(done, LEAVING))]);
   if (mine !== turn) return;
   try {
     const { show } = await VIEWS[name].load();
     if (mine !== turn) return;
     context.bar.mark(name);
+    // Each showing has a place of its own: a view that is still loading when another was chosen draws where nobody looks.
+    const place = h("div.view");
+    replace(main, place);
     main.scrollTop = 0;
-    leave = (await show(main, context, ...rest)) ?? leave;
+    const left = (await show(place, context, ...rest)) ?? (() => {});
+    if (mine !== turn) return void left();
+    leave = left;
     broken = false;
   } catch (error) {
+    if (mine !== turn) return;
     complain(error);
     broken = true;
     replace(main, h("div.empty", null, h("h2", null, "This could not be shown"), h("p.soft", null, error.message), h("button.button", { onclick: route, type: "button" }, "Try again")));
@@ -131,9 +137,10 @@ watchConnection((reachable) => {
 document.addEventListener("signed-out", async () => {
   if (!context.me) return;
   context.me = null;
+  turn += 1;
   leave();
   leave = () => {};
-  setKeys([]);
+  setKeys(main, []);
   disconnect();
   context.bar.hide();
   await enter();

@@ -5,11 +5,12 @@ import { h, icon } from "./dom.js";
 let groups = [];
 
 /**
- * Sets the keys of the present view: `[{ title, keys: [{ key, label, run, also }] }]`. `key` is as `event.key` says, with
- * `Shift+` before it where needed; `also` are other keys that do the same.
+ * Sets the keys of the view shown in `place`: `[{ title, keys: [{ key, label, run, also }] }]`. `key` is as `event.key`
+ * says, with `Shift+` before it where needed; `also` are other keys that do the same. A view that is no longer on the
+ * page has none.
  */
-export function setKeys(next) {
-  groups = next;
+export function setKeys(place, next) {
+  if (place.isConnected) groups = next;
 }
 
 const EVERYWHERE = { title: "Everywhere", keys: [{ key: "?", label: "This sheet", run: showSheet }] };

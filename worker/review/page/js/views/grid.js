@@ -48,7 +48,7 @@ class Grid {
       h("div.grid-head", null, this.#status, h("span.space"), button("Choose all", { key: "C", onclick: () => this.#chooseAll() }), this.#blurButton),
       this.#list,
       h("div.actions", { role: "toolbar", "aria-label": "Decide" }, this.#buttons, h("span.space"), button("Fetch more", { key: "F", onclick: () => this.fill() }))));
-    setKeys([
+    setKeys(this.#main, [
       { title: "Choose", keys: [
         { key: "ArrowRight", label: "Move", also: ["ArrowLeft", "ArrowUp", "ArrowDown"], repeats: true, run: (event) => this.#move(event.key) },
         { key: " ", label: "Choose, or not", also: ["x"], run: () => this.#toggle(this.#focused()) },

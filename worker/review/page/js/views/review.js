@@ -108,7 +108,7 @@ class Review {
 
   #keys() {
     const pan = (x, y) => () => { if (this.#native) this.#frame.scrollBy({ left: x, top: y }); };
-    setKeys([
+    setKeys(this.#main, [
       { title: "Decide", keys: [
         { key: "a", label: "Approve", run: () => this.#decide("approve") },
         { key: "r", label: "Reject", run: () => this.#decide("reject") },
