@@ -135,7 +135,7 @@ def build_worker(settings: Settings) -> Worker:
     Raises ManifestError or PolicyError when model or policy cannot be used.
     """
     model = load_model(settings.model, settings.s3)
-    return Worker(settings, lambda: KafkaLog(settings.kafka), connect(settings.redis), open_engine(model), model)
+    return Worker(settings, lambda: KafkaLog(settings.kafka), connect(settings.redis), open_engine(settings, model), model)
 
 
 def build_embedded_worker(settings: Settings, data: Path) -> Worker:
@@ -150,10 +150,10 @@ def build_embedded_worker(settings: Settings, data: Path) -> Worker:
         return SqliteLog(embedded_log(data), topics=[settings.kafka.topics.images], group_id=settings.kafka.group_id)
 
     return Worker(
-        settings, open_log, connect_embedded(), open_engine(model), model, cache_entries=EMBEDDED_CACHE_ENTRIES
+        settings, open_log, connect_embedded(), open_engine(settings, model), model, cache_entries=EMBEDDED_CACHE_ENTRIES
     )
 
 
-def open_engine(model: Model) -> Engine:
+def open_engine(settings: Settings, model: Model) -> Engine:  # noqa: ARG001
     """The CPU engine, warmed up."""
     return OpenVinoEngine(model)

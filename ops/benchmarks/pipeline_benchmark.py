@@ -80,7 +80,7 @@ def decode_rate(paths: Sequence[Path], settings: Settings) -> float:
 
 def engine_rate(paths: Sequence[Path], settings: Settings) -> float:
     model = load_model(settings.model)
-    engine = open_engine(model)
+    engine = open_engine(settings, model)
     size = settings.intake.batch_size
     images = [make_views(decode(p.read_bytes(), max_pixels=10**8), model.manifest.views) for p in paths[:size]]
     batch = {name: np.stack([image[name] for image in images]) for name in images[0]}
