@@ -135,7 +135,9 @@ def build_worker(settings: Settings) -> Worker:
     Raises ManifestError or PolicyError when model or policy cannot be used.
     """
     model = load_model(settings.model, settings.s3)
-    return Worker(settings, lambda: KafkaLog(settings.kafka), connect(settings.redis), open_engine(settings, model), model)
+    return Worker(
+        settings, lambda: KafkaLog(settings.kafka), connect(settings.redis), open_engine(settings, model), model
+    )
 
 
 def build_embedded_worker(settings: Settings, data: Path) -> Worker:
@@ -150,7 +152,12 @@ def build_embedded_worker(settings: Settings, data: Path) -> Worker:
         return SqliteLog(embedded_log(data), topics=[settings.kafka.topics.images], group_id=settings.kafka.group_id)
 
     return Worker(
-        settings, open_log, connect_embedded(), open_engine(settings, model), model, cache_entries=EMBEDDED_CACHE_ENTRIES
+        settings,
+        open_log,
+        connect_embedded(),
+        open_engine(settings, model),
+        model,
+        cache_entries=EMBEDDED_CACHE_ENTRIES,
     )
 
 
