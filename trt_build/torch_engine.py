@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trt_build.errors import BuildError
-from worker.scoring.engine import EngineError, Features, Views
+from worker.scoring.engine import EngineError, Features, Prompts, Views
 from worker.scoring.model import Model
 
 MAX_BATCH = 64
@@ -32,7 +32,7 @@ class TorchEngine:
     def max_batch(self) -> int:
         return MAX_BATCH
 
-    def infer(self, views: Views) -> Features:
+    def infer(self, views: Views, prompts: Prompts | None = None) -> Features:  # noqa: ARG002
         """The features of a batch. Raises EngineError when torch fails."""
         try:
             with torch.inference_mode():

@@ -1,6 +1,6 @@
-"""The engine: from views to features."""
+"""The engine: from views, and prompts where they are known, to features."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -10,7 +10,13 @@ Views = Mapping[str, NDArray[np.uint8]]
 """View name → one contiguous array, [batch, *view.shape], uint8 RGB."""
 
 Features = Mapping[str, NDArray[np.float32]]
-"""Tower name → [batch, features], float32."""
+"""Tower name → [batch, features], float32; under `PROMPT` what the prompt head made of rows with a prompt."""
+
+Prompts = Sequence[str | None]
+"""For each row the prompt that its image was made from; None where it is not known."""
+
+PROMPT = "prompt"
+"""The entry of Features that holds the prompt head's scores."""
 
 
 class EngineError(Exception):
@@ -24,8 +30,14 @@ class Engine(Protocol):
     def max_batch(self) -> int:
         """The largest batch that `infer` takes."""
 
-    def infer(self, views: Views) -> Features:
-        """The features of a batch. Raises EngineError when the backend fails."""
+    def infer(self, views: Views, prompts: Prompts | None = None) -> Features:
+        """The features of a batch. Raises EngineError when the backend fails.
+
+        `prompts` has an entry for each row; absent, no row has one. A model with a prompt head answers prompts with one
+        more entry, `PROMPT`: float32 [batch, scores], in the order of the manifest's `prompt.scores`, NaN in the rows
+        without a prompt. There is no such entry without `prompts`, nor from a model without a prompt head, which
+        ignores them.
+        """
 
     def close(self) -> None:
         """Frees what the engine holds. It must not be used afterwards."""

@@ -8,7 +8,7 @@ import numpy as np
 import openvino as ov
 import structlog
 
-from worker.scoring.engine import EngineError, Features, Views
+from worker.scoring.engine import EngineError, Features, Prompts, Views
 from worker.scoring.manifest import ManifestError, ModelManifest
 from worker.scoring.model import Model
 
@@ -76,7 +76,7 @@ class OpenVinoEngine:
     def max_batch(self) -> int:
         return MAX_BATCH
 
-    def infer(self, views: Views) -> Features:
+    def infer(self, views: Views, prompts: Prompts | None = None) -> Features:  # noqa: ARG002
         """The features of a batch. Raises EngineError when a view is missing, of a wrong shape or dtype, or when
         OpenVINO fails."""
         batch = self._check(views)

@@ -11,7 +11,7 @@ import structlog
 from numpy.typing import NDArray
 
 from worker.scoring.cuda_device import CapturedGraph, CudaDevice, DeviceLost
-from worker.scoring.engine import EngineError, Features, Views
+from worker.scoring.engine import EngineError, Features, Prompts, Views
 from worker.scoring.engine_record import EngineRecord, TensorRtBackend
 from worker.scoring.manifest import ModelManifest
 from worker.scoring.tensorrt_binding import load_binding
@@ -99,7 +99,7 @@ class TensorRtEngine:
     def max_batch(self) -> int:
         return self._largest
 
-    def infer(self, views: Views) -> Features:
+    def infer(self, views: Views, prompts: Prompts | None = None) -> Features:  # noqa: ARG002
         """The features of a batch. Raises EngineError: DeviceLost when only a new process can go on."""
         if self._lost is not None:
             raise DeviceLost(str(self._lost))

@@ -15,7 +15,7 @@ from worker.cli.sources import Source
 from worker.images.errors import ImageError, TransientFetchError
 from worker.images.fetch import FetchedImage
 from worker.policy import PolicyError
-from worker.scoring.engine import EngineError
+from worker.scoring.engine import EngineError, Prompts
 from worker.view import ViewSpec
 
 VIEWS = {"coarse": ViewSpec(size=16, resize="squash", mean=(0, 0, 0), std=(1, 1, 1))}
@@ -52,7 +52,9 @@ class FakeEngine:
         self.poison = poison
         self.batches: list[int] = []
 
-    def infer(self, views: Mapping[str, NDArray[np.uint8]]) -> Mapping[str, NDArray[np.float32]]:
+    def infer(
+        self, views: Mapping[str, NDArray[np.uint8]], prompts: Prompts | None = None
+    ) -> Mapping[str, NDArray[np.float32]]:
         numbers = views["coarse"][:, 0, 0, 0].astype(np.float32)
         if self.poison & {int(number) for number in numbers}:
             raise EngineError("out of memory")

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from schemas import Scores
 from worker.model.explain import explain
 from worker.model.explain_picture import SIDE, Words, draw
-from worker.scoring.engine import Features, Views
+from worker.scoring.engine import Features, Prompts, Views
 from worker.scoring.model import load_model
 
 WORDS = Words("a.png", "a model", ("bad", "poor", "fair", "good", "perfect"))
@@ -16,7 +16,7 @@ class NoiseHater:
 
     max_batch = 64
 
-    def infer(self, views: Views) -> Features:
+    def infer(self, views: Views, prompts: Prompts | None = None) -> Features:
         def red(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
             flat = pixels.reshape(len(pixels), -1, 3)
             return ((flat[..., 0] > 200) & (flat[..., 1] < 50)).mean(axis=1, dtype=np.float32)[:, None]

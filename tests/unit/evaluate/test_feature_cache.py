@@ -8,7 +8,7 @@ pytest.importorskip("scipy")
 
 from worker.model.data import DataError, Example
 from worker.model.evaluation.features import compute_features, towers_digest
-from worker.scoring.engine import Features, Views
+from worker.scoring.engine import Features, Prompts, Views
 from worker.scoring.manifest import ModelManifest
 from worker.scoring.model import load_model
 
@@ -22,7 +22,7 @@ class Engine:
         self.manifest = manifest
         self.images = 0
 
-    def infer(self, views: Views) -> Features:
+    def infer(self, views: Views, prompts: Prompts | None = None) -> Features:
         batch = len(next(iter(views.values())))
         self.images += batch
         return {

@@ -28,7 +28,7 @@ from worker.intake.member import Member, Parts
 from worker.intake.prepare import Preparer
 from worker.outbox import Identity, Outbox
 from worker.policy import load_policy
-from worker.scoring.engine import EngineError, Features, Views
+from worker.scoring.engine import EngineError, Features, Prompts, Views
 from worker.settings import IntakeSettings, TopicSettings
 from worker.telemetry.metrics import Metrics
 from worker.view import ViewSpec
@@ -134,7 +134,7 @@ class FakeEngine:
     batches: list[int] = field(default_factory=list)
     max_batch: int = 64
 
-    def infer(self, views: Views) -> Features:
+    def infer(self, views: Views, prompts: Prompts | None = None) -> Features:
         reds = views["whole"][:, 0, 0, 0]
         self.before(reds)
         self.batches.append(len(reds))

@@ -13,7 +13,7 @@ from trt_build.golden import GoldenImage
 from trt_build.parity import ParityReport, compare
 from worker.policy import Policy, load_policy
 from worker.scoring.compiled import PARITY_REPORT, Unverified, open_compiled
-from worker.scoring.engine import Features, Views
+from worker.scoring.engine import Features, Prompts, Views
 from worker.scoring.engine_record import BatchProfile, EngineRecord, Target
 from worker.scoring.manifest import FileSpec, ParityLimits
 from worker.scoring.model import Model, load_model
@@ -31,7 +31,7 @@ class Recorded:
     max_batch: int = 5
     served: int = 0
 
-    def infer(self, views: Views) -> Features:
+    def infer(self, views: Views, prompts: Prompts | None = None) -> Features:
         rows = slice(self.served, self.served + len(views["whole"]))
         self.served = rows.stop
         return {name: values[rows] for name, values in self.features.items()}
