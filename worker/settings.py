@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as VariableError
 
-from schemas.base import Name
+from schemas.base import Digest, Name
 from schemas.explain import Problem, problems, suggestion
 from worker.yaml_document import YamlDocument, YamlError, read_yaml
 
@@ -310,6 +310,22 @@ class WebSettings(Section):
         return url
 
 
+class GatewaySettings(Section):
+    """The HTTP door for those who cannot use Kafka. `keys` are the callers: a name, and the SHA-256 of their key (`sluice
+    deploy key` makes one); without any, only callers on loopback are answered.
+
+    Limits are a replica's. A caller with more requests under way than its share is told 429, one who finds the replica
+    full 503; both answers say when to try again.
+    """
+
+    keys: dict[Name, Digest] = Field(default_factory=dict)
+    max_requests: PositiveInt = 64
+    max_requests_a_caller: PositiveInt = 32
+    max_bytes_in_flight: PositiveInt = 256 * 1024 * 1024
+    """Of bodies, together. One is at most a third larger than `images.max_bytes`, for base64, and 1 MiB."""
+    timeout_seconds: PositiveFloat = 30.0
+
+
 class Settings(BaseSettings):
     """Everything that can be set. `model` is a name in the model repository or a path to a manifest."""
 
@@ -333,6 +349,7 @@ class Settings(BaseSettings):
     telemetry: TelemetrySettings = TelemetrySettings()
     review: ReviewSettings = ReviewSettings()
     web: WebSettings = WebSettings()
+    gateway: GatewaySettings = GatewaySettings()
 
     @model_validator(mode="after")
     def _can_take_an_inflight_record(self) -> Self:
@@ -380,6 +397,18 @@ def load_settings(path: Path | None, env: Mapping[str, str]) -> Settings:
         known = [name.rpartition(".")[2] for name in _names(Settings)]
         lines = [_line(problem, document, variables) for problem in problems(error, known=known, echo=False)]
         raise SettingsError("\n".join(lines)) from None
+
+
+def change_settings(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """`settings` with `changes` laid over them, section by section, as a settings file writes them.
+
+    Relative paths count from the present folder. Raises SettingsError.
+    """
+    try:
+        return Settings(**_merged(settings.model_dump(), changes))
+    except ValidationError as error:
+        known = [name.rpartition(".")[2] for name in _names(Settings)]
+        raise SettingsError("\n".join(map(str, problems(error, known=known, echo=False)))) from None
 
 
 class _Variables(EnvSettingsSource):
