@@ -311,8 +311,8 @@ class WebSettings(Section):
 
 
 class GatewaySettings(Section):
-    """The HTTP door for those who cannot use Kafka. `keys` are the callers: a name, and the SHA-256 of their key (`sluice
-    deploy key` makes one); without any, only callers on loopback are answered.
+    """The HTTP door for those who cannot use Kafka. `keys` are the callers: a name, and the SHA-256 of their key
+    (`sluice deploy key` makes one); without any, only callers on loopback are answered.
 
     Limits are a replica's. A caller with more requests under way than its share is told 429, one who finds the replica
     full 503; both answers say when to try again.
