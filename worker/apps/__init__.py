@@ -1,0 +1,1 @@
+"""The Ray Serve applications. Each module has `build`, an application builder for a Serve config."""
