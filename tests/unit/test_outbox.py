@@ -1,7 +1,11 @@
 """What the outbox writes can be read back as the contracts say, fits into a message, and has ids that repeat."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from schemas import (
     DeadLetter,
@@ -14,17 +18,18 @@ from schemas import (
     S3Reference,
     Scores,
     Source,
-    Timings,
     Verdict,
 )
+from schemas.image_event import FileReference, HttpReference
 from worker.intake.log import Partition, Record
-from worker.outbox import Identity, Outbox
+from worker.outbox import Identity, Outbox, SourceFields, TimingFields
 from worker.settings import TopicSettings
 
 MODEL, POLICY = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 CONTENT = "sha256:" + "c" * 64
 NOW = datetime(2026, 11, 24, 18, 0, tzinfo=UTC)
-SOURCE = Source(topic="images.in", partition=2, offset=40)
+SOURCE: SourceFields = {"topic": "images.in", "partition": 2, "offset": 40, "index": 0}
+TIMINGS: TimingFields = {"fetch_ms": 0.0, "decode_ms": 0.0, "engine_ms": 0.0, "total_ms": 0.0}
 SCORES = Scores(quality=1.5, anchors=(0.6, 0.3, 0.1, 0.0, 0.0), coarse_share=0.4)
 REVIEW = Route(action="review", queue="smeared", priority=80, labels=("texture",), rule="poor")
 LIMIT = 1_000_000
@@ -42,7 +47,7 @@ def an_event(image: S3Reference | InlineReference | None = None) -> ImageEvent:
 
 def scored(route: Route, event: ImageEvent | None = None, outbox: Outbox | None = None) -> dict[str, bytes]:
     outputs = (outbox or an_outbox()).scored(
-        event or an_event(), SOURCE, CONTENT, SCORES, {"coarse": b"\x00<"}, route, Timings(), cached=False
+        event or an_event(), SOURCE, CONTENT, SCORES, {"coarse": b"\x00<"}, route, TIMINGS, cached=False
     )
     assert {output.key for output in outputs} == {b"e1"}
     return {output.topic: output.value for output in outputs}
@@ -78,9 +83,67 @@ def test_a_verdict_id_repeats_for_the_same_judgement_and_changes_with_the_policy
     assert verdict_id(POLICY) != verdict_id(MODEL)
 
 
+milliseconds = st.floats(0, 1e6).map(lambda value: round(value, 3))
+probability = st.floats(0, 1)
+names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,20}", fullmatch=True)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+printable = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40)
+moments = st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=-7, minutes=-30))]))
+images = st.one_of(
+    st.builds(S3Reference, bucket=st.just("a-bucket"), key=printable, etag=st.none() | printable),
+    st.just(HttpReference(url="https://example.com/%C3%A4.png?q=1")),
+    st.just(FileReference(path='/images/"quoted" \u2028.png')),
+    st.builds(InlineReference, bytes=st.binary(min_size=1, max_size=40)),
+)
+
+
+@given(
+    event=st.builds(
+        ImageEvent,
+        id=printable,
+        occurred_at=moments,
+        tenant=names,
+        image=images,
+        prompt=st.none() | texts,
+        generator=st.none() | texts.filter(bool),
+    ),
+    scores=st.builds(
+        Scores,
+        quality=st.floats(1, 5),
+        anchors=st.none() | st.tuples(*[probability] * 5),
+        coarse_share=st.none() | probability,
+        correspondence=st.none() | st.floats(1, 5),
+    ),
+    labels=st.lists(names, max_size=3).map(tuple),
+    features=st.dictionaries(names, st.binary(max_size=40), max_size=2),
+    timings=st.tuples(*[milliseconds] * 4),
+    judged_at=moments,
+)
+def test_messages_are_written_byte_for_byte_as_the_contracts_write_them(
+    event: ImageEvent,
+    scores: Scores,
+    labels: tuple[str, ...],
+    features: dict[str, bytes],
+    timings: tuple[float, float, float, float],
+    judged_at: datetime,
+) -> None:
+    outbox = Outbox(TopicSettings(), Identity(MODEL, POLICY), max_message_bytes=LIMIT, now=lambda: judged_at)
+    took: TimingFields = dict(zip(TIMINGS, timings, strict=True))  # type: ignore[assignment]
+    route = Route(action="review", queue="q", labels=labels, rule="r")
+    verdict, item = outbox.scored(event, SOURCE, CONTENT, scores, features, route, took, cached=True)
+    assert verdict.value == Verdict.model_validate_json(verdict.value).model_dump_json().encode()
+    assert item.value == ReviewItem.model_validate_json(item.value).model_dump_json().encode()
+    assert ReviewItem.model_validate_json(item.value).image == event.image
+
+
+def test_a_review_without_a_queue_is_refused() -> None:
+    with pytest.raises(ValueError, match="'poor' routes to review without a queue"):
+        scored(Route(action="review", rule="poor"))
+
+
 def failed(record: Record, event: ImageEvent | None) -> dict[str, bytes]:
     failure = Failure(reason=FailureReason.MALFORMED_EVENT, message="not JSON")
-    outputs = an_outbox().failed(record, event, SOURCE, failure, REVIEW, Timings())
+    outputs = an_outbox().failed(record, event, SOURCE, failure, REVIEW, TIMINGS)
     assert all(len(output.value) + len(output.key or b"") < LIMIT for output in outputs)
     return {output.topic: output.value for output in outputs}
 
@@ -90,7 +153,7 @@ def test_what_could_not_be_judged_is_kept_whole_and_shown_to_people() -> None:
     written = failed(record, None)
     letter = DeadLetter.model_validate_json(written["images.dead"])
     assert (letter.payload, letter.key, letter.headers) == (b"\xff{", b"k", (("h", b"\x01"), ("empty", None)))
-    assert (letter.source, letter.event_id) == (SOURCE, "record:images.in/2/40")
+    assert (letter.source, letter.event_id) == (Source(**SOURCE), "record:images.in/2/40")
     verdict = Verdict.model_validate_json(written["images.verdicts"])
     assert (verdict.status, verdict.scores, verdict.route.action) == ("failed", None, "review")
     item = ReviewItem.model_validate_json(written["images.review"])

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from schemas import ImageEvent, Source, Timings
+from schemas import ImageEvent
 from worker.intake.ledger import Ticket
 from worker.intake.log import Output, Record
+from worker.outbox import SourceFields, TimingFields
 
 
 @dataclass(slots=True, eq=False)
@@ -36,17 +37,18 @@ class Job:
     """Jobs of the same image and prompt that wait for this one's scores."""
 
     @property
-    def source(self) -> Source:
+    def source(self) -> SourceFields:
         return source_of(self.work.record, self.index)
 
-    def timings(self, now: float) -> Timings:
-        return Timings(
-            fetch_ms=round(self.fetch_ms, 3),
-            decode_ms=round(self.decode_ms, 3),
-            engine_ms=round(self.engine_ms, 3),
-            total_ms=round((now - self.polled_at) * 1000, 3),
-        )
+    def timings(self, now: float) -> TimingFields:
+        return {
+            "fetch_ms": round(self.fetch_ms, 3),
+            "decode_ms": round(self.decode_ms, 3),
+            "engine_ms": round(self.engine_ms, 3),
+            "total_ms": round((now - self.polled_at) * 1000, 3),
+        }
 
 
-def source_of(record: Record, index: int = 0) -> Source:
-    return Source(topic=record.partition.topic, partition=record.partition.number, offset=record.offset, index=index)
+def source_of(record: Record, index: int = 0) -> SourceFields:
+    partition = record.partition
+    return {"topic": partition.topic, "partition": partition.number, "offset": record.offset, "index": index}
