@@ -1,0 +1,118 @@
+"""The engine application, as an engine: what the intake, the gateway and others call."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from typing import Any
+
+from ray import serve
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from worker.scoring.engine import EngineError, Features, Prompts, Views
+
+ENGINE = "engine"
+"""The engine's deployment, and by default its application too."""
+
+PATIENCE_SECONDS = 30.0
+RETRY_SECONDS = 0.2
+
+
+class EngineAway(EngineError):
+    """No replica answered in time, or the one that had the batch died with it. The batch may be tried again."""
+
+
+class ModelNotServed(EngineError):
+    """The replica has no such model: the engine is being changed, or its settings name another. May be tried again."""
+
+
+class ServeEngine:
+    """The replicas of the engine application as one engine for one model; Serve picks the replica. Safe for many
+    threads, but not for an event loop: calls wait.
+
+    A replica that lacks the model is no answer while others may have it (they change one after another), so such calls
+    are repeated within `patience_seconds`.
+    """
+
+    def __init__(
+        self,
+        handle: DeploymentHandle[Any],
+        model_digest: str,
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._handle = handle
+        self._digest = model_digest
+        self._patience = patience_seconds
+        self._clock = clock
+        self._sleep = sleep
+        self._max_batch: int | None = None
+
+    @property
+    def max_batch(self) -> int:
+        """Asked of the engine once. Raises EngineAway or ModelNotServed."""
+        if self._max_batch is None:
+            self._max_batch = int(self._call(self._handle.max_batch, self._digest))
+        return self._max_batch
+
+    def infer(self, views: Views, prompts: Prompts | None = None) -> Features:
+        """See Engine.infer. The arrays cannot be written to. Raises EngineAway and ModelNotServed too."""
+        features: Features = self._call(self._handle.infer, self._digest, dict(views), prompts)
+        return features
+
+    def close(self) -> None:
+        """The engine is another application's: nothing of it ends here."""
+
+    def _call(self, method: DeploymentHandle[Any], *arguments: object) -> Any:
+        deadline = self._clock() + self._patience
+        while True:
+            try:
+                return self._answer(method, arguments, deadline)
+            except ModelNotServed:
+                if self._clock() + RETRY_SECONDS >= deadline:
+                    raise
+            self._sleep(RETRY_SECONDS)
+
+    def _answer(self, method: DeploymentHandle[Any], arguments: tuple[object, ...], deadline: float) -> Any:
+        response = method.remote(*arguments)
+        try:
+            return response.result(timeout_s=max(0.0, deadline - self._clock()))
+        except TimeoutError:
+            response.cancel()  # type: ignore[no-untyped-call]
+            raise EngineAway(
+                f"no engine replica answered within {self._patience:g} s; look at `serve status` for the engine "
+                "application"
+            ) from None
+        except RayTaskError as error:  # the replica's own exception
+            cause = error.cause
+            kind = type(cause) if isinstance(cause, EngineError) else EngineError
+            raise kind(f"{cause}" if isinstance(cause, EngineError) else f"{type(cause).__name__}: {cause}") from None
+        except (RayError, RayServeException, CancelledError) as error:
+            raise EngineAway(f"the engine replica went away ({type(error).__name__})") from error
+
+
+def find_engine(
+    application: str,
+    *,
+    patience_seconds: float,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> DeploymentHandle[Any]:
+    """The handle of the engine application; waits until there is one, since applications of one Serve config come up in
+    any order. Raises EngineAway."""
+    deadline = clock() + patience_seconds
+    while True:
+        try:
+            handle: DeploymentHandle[Any] = serve.get_deployment_handle(ENGINE, application)
+        except KeyError as error:
+            if clock() >= deadline:
+                raise EngineAway(
+                    f"there is no Serve application {application!r} with a deployment {ENGINE!r}; deploy the engine, "
+                    "or name its application in the arguments"
+                ) from error
+            sleep(RETRY_SECONDS)
+        else:
+            return handle
