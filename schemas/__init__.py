@@ -12,7 +12,7 @@ from schemas.image_event import (
     S3Reference,
 )
 from schemas.review import AuditEntry, Decision, Resolution, ReviewItem, Vote
-from schemas.verdict import Route, Scores, Source, Timings, Verdict
+from schemas.verdict import Route, Scores, ShadowRoute, Source, Timings, Verdict
 
 __all__ = [
     "AuditEntry",
@@ -36,6 +36,7 @@ __all__ = [
     "Route",
     "S3Reference",
     "Scores",
+    "ShadowRoute",
     "Source",
     "Timestamp",
     "Timings",

@@ -43,6 +43,15 @@ class Route(Contract):
     rule: str
 
 
+class ShadowRoute(Contract):
+    """What a shadow policy, which is only asked, would have done: `route`, or the same where there is none. `name` is
+    the operator's word for it, `policy` its digest."""
+
+    name: Name
+    policy: Digest
+    route: Route | None = None
+
+
 class Timings(Contract):
     """Milliseconds spent on the event; a stage that was skipped is 0. `total_ms` runs from poll to verdict."""
 
@@ -56,7 +65,8 @@ class Verdict(Contract):
     """The outcome for one event.
 
     `verdict_id` follows from event id, content hash, model and policy, so a consumer can drop repeats. A verdict with
-    status `failed` has no scores and tells why in `failure`; it is routed to review, so no image passes unseen.
+    status `failed` has no scores and tells why in `failure`; it is routed to review, so no image passes unseen. `shadow`
+    has an entry for each shadow policy that was asked.
     """
 
     schema_: Literal["sluice.verdict/1"] = Field(default="sluice.verdict/1", alias="schema")
@@ -71,6 +81,7 @@ class Verdict(Contract):
     scores: Scores | None
     failure: Failure | None = None
     route: Route
+    shadow: tuple[ShadowRoute, ...] = ()
     cached: bool = False
     model: Digest
     policy: Digest

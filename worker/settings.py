@@ -6,7 +6,7 @@ No message repeats a value that came from a file or a variable: it may be a secr
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -29,6 +29,11 @@ from worker.yaml_document import YamlDocument, YamlError, read_yaml
 
 PREFIX = "SLUICE_"
 DELIMITER = "__"
+
+_S3_OBJECT = r"s3://[a-z0-9][a-z0-9.-]+/[^/\s][^\s]*"
+S3Address = Annotated[str, StringConstraints(pattern=f"^{_S3_OBJECT}$", max_length=1200)]
+PolicyAddress = S3Address | Path
+"""Where a policy lives: `s3://bucket/key`, or a file."""
 
 TopicName = Annotated[str, StringConstraints(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$")]
 
@@ -152,6 +157,43 @@ class ImageSettings(Section):
     max_bytes: PositiveInt = 32 * 1024 * 1024
     max_pixels: PositiveInt = 64_000_000
     fetch_timeout_seconds: PositiveFloat = 10.0
+
+
+class EngineSettings(Section):
+    """What runs the model. `auto` takes the first that starts: an engine of the `repository` that has passed its gate
+    and fits this host; torch, compiled in bf16, on the host's GPU; OpenVINO on its processors.
+
+    `repository` is where `sluice build` puts engines: a folder or `s3://bucket/prefix`. Without one `openvino` compiles
+    the model's own graph, as `torch` always does. `precision` is what to compute in; absent: with a repository the
+    fastest that has passed, else bf16, and float32 for torch without a GPU.
+    """
+
+    backend: Literal["auto", "openvino", "tensorrt", "tensorrt-rtx", "torch"] = "auto"
+    precision: Literal["fp32", "fp16", "bf16", "int8"] | None = None
+    repository: str | None = None
+    threads: PositiveInt | None = None
+    """Processors that openvino uses; absent: all that the process may use."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.backend.startswith("tensorrt") and self.repository is None:
+            raise ValueError(f"backend {self.backend} needs repository, where sluice build has put engines")
+        if self.backend == "torch" and (self.repository or self.threads):
+            raise ValueError("backend torch uses neither repository nor threads; remove them")
+        if self.backend == "auto" and self.precision is not None:
+            raise ValueError("precision goes with a backend that is named, not with auto")
+        if self.precision in self._REFUSED.get(self.backend, ()):
+            raise ValueError(f"backend {self.backend} does not compute in {self.precision}")
+        if self.precision == "int8" and self.repository is None:
+            raise ValueError("precision int8 needs repository, where sluice build has put a quantised engine")
+        return self
+
+    _REFUSED: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "openvino": ("fp16",),
+        "tensorrt": ("int8",),
+        "tensorrt-rtx": ("int8",),
+        "torch": ("fp16", "int8"),
+    }
 
 
 class IntakeSettings(Section):
@@ -327,7 +369,11 @@ class GatewaySettings(Section):
 
 
 class Settings(BaseSettings):
-    """Everything that can be set. `model` is a name in the model repository or a path to a manifest."""
+    """Everything that can be set. `model` is a name in the model repository or a path to a manifest.
+
+    `policy` is a file or an `s3://bucket/key`; workers notice within seconds when another is there, and the desk saves
+    there. `shadow_policies`, by names of the operator's, are asked beside it what they would have done.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -338,18 +384,29 @@ class Settings(BaseSettings):
     )
 
     model: str = "mst-lite"
-    policy: Path | None = None
+    policy: PolicyAddress | None = None
+    shadow_policies: dict[Name, PolicyAddress] = Field(default_factory=dict)
     kafka: KafkaSettings = KafkaSettings()
     redis: RedisSettings = RedisSettings()
     s3: S3Settings = S3Settings()
     http: HttpSettings = HttpSettings()
     files: FileSettings = FileSettings()
     images: ImageSettings = ImageSettings()
+    engine: EngineSettings = EngineSettings()
     intake: IntakeSettings = IntakeSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     review: ReviewSettings = ReviewSettings()
     web: WebSettings = WebSettings()
     gateway: GatewaySettings = GatewaySettings()
+
+    @field_validator("policy", "shadow_policies", mode="before")
+    @classmethod
+    def _names_an_object(cls, value: object) -> object:
+        """A mistyped address would otherwise pass for a file's path."""
+        for address in value.values() if isinstance(value, dict) else (value,):
+            if isinstance(address, str) and address.startswith("s3:") and not re.fullmatch(_S3_OBJECT, address):
+                raise ValueError("an object of S3 is written s3://bucket/key")
+        return value
 
     @model_validator(mode="after")
     def _can_take_an_inflight_record(self) -> Self:
@@ -453,15 +510,21 @@ def _resolved(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The file's data with its relative paths counted from its folder; wrong types are left for validation to name."""
 
     def resolve(value: object) -> object:
-        return str((folder / Path(value).expanduser()).resolve()) if isinstance(value, str) and value else value
+        if not isinstance(value, str) or not value or value.startswith("s3:"):
+            return value
+        return str((folder / Path(value).expanduser()).resolve())
 
     resolved = dict(data)
     if "policy" in data:
         resolved["policy"] = resolve(data["policy"])
+    if isinstance(shadows := data.get("shadow_policies"), dict):
+        resolved["shadow_policies"] = {name: resolve(value) for name, value in shadows.items()}
     model = data.get("model")
     if isinstance(model, str) and ("/" in model or model.endswith(".json")):
         resolved["model"] = resolve(model)
-    files, kafka = data.get("files"), data.get("kafka")
+    files, kafka, engine = data.get("files"), data.get("kafka"), data.get("engine")
+    if isinstance(engine, dict) and isinstance(place := engine.get("repository"), str) and "://" not in place:
+        resolved["engine"] = engine | {"repository": resolve(place)}
     if isinstance(files, dict) and isinstance(files.get("roots"), list):
         resolved["files"] = files | {"roots": [resolve(root) for root in files["roots"]]}
     if isinstance(kafka, dict):

@@ -26,10 +26,11 @@ from worker.intake.member import Parts
 from worker.intake.prepare import Preparer
 from worker.intake.sqlite_log import SqliteLog
 from worker.outbox import ROOM_FOR_OURS, Identity, Outbox
-from worker.policy import load_policy
+from worker.policy.place import open_place, place_of
+from worker.policy.watch import PolicyWatch
 from worker.scoring.engine import Engine
 from worker.scoring.model import Model, load_model
-from worker.scoring.openvino_engine import OpenVinoEngine
+from worker.scoring.opening import open_engine as open_engine
 from worker.settings import Settings
 from worker.telemetry.metrics import Metrics
 from worker.telemetry.server import Health, TelemetryServer
@@ -49,14 +50,22 @@ class Worker:
         model: Model,
         *,
         cache_entries: int | None = None,
+        data: Path | None = None,
     ) -> None:
-        """`cache_entries` bounds a cache that does not bound itself."""
+        """`cache_entries` bounds a cache that does not bound itself. `data`: the embedded parts' folder.
+
+        Raises PolicyError when the policy cannot be used.
+        """
         self._settings = settings
         self._registry = CollectorRegistry()
         self.metrics = Metrics(self._registry)
         self._resources = ExitStack()
         manifest = model.manifest
-        policy = load_policy(settings.policy)
+        self.engine = engine
+        self.model = model
+        shadows = {name: open_place(address, settings.s3) for name, address in settings.shadow_policies.items()}
+        self._policies = PolicyWatch(place_of(settings, data), shadows)
+        self.metrics.policies_refused.set_function(lambda: len(self._policies.troubles()))
         cache = ScoreCache(
             redis_client,
             model_digest=manifest.digest,
@@ -76,14 +85,14 @@ class Worker:
         self._resources.callback(prepare_pool.shutdown, wait=False, cancel_futures=True)
         outbox = Outbox(
             settings.kafka.topics,
-            Identity(model=manifest.digest, policy=policy.digest),
+            Identity(model=manifest.digest, policy=self._policies.in_force.live.digest),
             max_message_bytes=settings.kafka.max_message_bytes,
             now=lambda: datetime.now(UTC),
         )
         parts = Parts(
             preparer=Preparer(fetcher, cache, manifest.views, max_pixels=settings.images.max_pixels),
             engine_room=engine_room,
-            judge=Judge(policy, outbox, self.metrics, time.monotonic),
+            judge=Judge(lambda: self._policies.in_force, outbox, self.metrics, time.monotonic),
             cache=cache,
             metrics=self.metrics,
             prepare_pool=prepare_pool,
@@ -106,15 +115,18 @@ class Worker:
             if telemetry.metrics_port is not None:
                 server = TelemetryServer(telemetry.host, telemetry.metrics_port, self._registry, self.health)
                 self._resources.callback(server.close)
+            self._resources.callback(self._policies.close)
+            self._policies.start()
             self._intake.run(stop)
 
     def ailments(self) -> tuple[str, ...]:
         """What is wrong at the moment; empty when all is well. From any thread."""
-        return self._intake.ailments()
+        return (*self._intake.ailments(), *self._policies.troubles())
 
     def health(self) -> Health:
-        ailments = self.ailments()
-        return Health(not ailments, ailments)
+        """A policy that cannot be used is told, but the worker is well: it goes on with the last good one, which a
+        restart would take from it."""
+        return Health(not self._intake.ailments(), self.ailments())
 
 
 def _tune_interpreter() -> None:
@@ -158,9 +170,5 @@ def build_embedded_worker(settings: Settings, data: Path) -> Worker:
         open_engine(settings, model),
         model,
         cache_entries=EMBEDDED_CACHE_ENTRIES,
+        data=data,
     )
-
-
-def open_engine(settings: Settings, model: Model) -> Engine:  # noqa: ARG001
-    """The CPU engine, warmed up."""
-    return OpenVinoEngine(model)

@@ -64,30 +64,34 @@ class YamlDocument:
 def read_yaml(path: Path) -> YamlDocument:
     """The mapping in a file. Raises YamlError; never repeats the file's values, which may be secret."""
     try:
-        content = path.read_bytes()
-        if len(content) > MAX_BYTES:
-            raise YamlError(f"{path}: has {len(content)} bytes; at most {MAX_BYTES} are read")
-        text = content.decode("utf-8-sig")
-        loader = _Loader(text)
+        return parse_yaml(path.read_bytes(), str(path))
+    except OSError as error:
+        raise YamlError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def parse_yaml(content: bytes, name: str) -> YamlDocument:
+    """The mapping in a file's content; `name` is what messages call the file. As `read_yaml`."""
+    if len(content) > MAX_BYTES:
+        raise YamlError(f"{name}: has {len(content)} bytes; at most {MAX_BYTES} are read")
+    try:
+        loader = _Loader(content.decode("utf-8-sig"))
         try:
             root = loader.get_single_node()
             data = loader.construct_document(root) if root is not None else {}
         finally:
             loader.dispose()
-    except OSError as error:
-        raise YamlError(f"{path}: cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
-        raise YamlError(f"{path}: not UTF-8 at byte {error.start}") from None
+        raise YamlError(f"{name}: not UTF-8 at byte {error.start}") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        where = f"{name}:{mark.line + 1}" if mark else name
         context = f" ({error.context})" if error.context else ""
         raise YamlError(f"{where}: not YAML: {error.problem}{context}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise YamlError(f"{path}: not YAML: {type(error).__name__}") from None
+        raise YamlError(f"{name}: not YAML: {type(error).__name__}") from None
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
-        raise YamlError(f"{path}:1: expected a mapping of names to values, such as `kafka: {{...}}`")
-    return YamlDocument(str(path), data, root)
+        raise YamlError(f"{name}:1: expected a mapping of names to values, such as `kafka: {{...}}`")
+    return YamlDocument(name, data, root)
 
 
 def _child(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node, int] | None:

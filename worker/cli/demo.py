@@ -16,7 +16,7 @@ from worker.cli.errors import CommandFailed
 from worker.cli.options import ConfigOption, find_place
 from worker.demo import run
 from worker.demo.report import Report, write_report
-from worker.policy import load_policy
+from worker.policy.place import present_policy
 from worker.scoring.model import load_model
 from worker.telemetry.logs import configure_logging
 
@@ -42,7 +42,7 @@ def demo(
     """
     settings = find_place(config, data).settings
     manifest = load_model(settings.model).manifest
-    policy = load_policy(settings.policy)
+    policy = present_policy(settings, data)
     configure_logging(settings.telemetry.model_copy(update={"log_level": "ERROR", "log_format": "console"}))
     with _progress() as progress:
         result = run.run_demo(settings, data, progress)

@@ -23,9 +23,9 @@ from worker.cli.scorer import Result, Scorer
 from worker.cli.sources import Sources
 from worker.demo.report import Entry, Report, Tally, write_report
 from worker.images.fetch import build_fetcher
-from worker.policy import load_policy
+from worker.policy.place import present_policy
 from worker.scoring.model import load_model
-from worker.scoring.openvino_engine import OpenVinoEngine
+from worker.scoring.opening import open_engine
 from worker.settings import FileSettings, Settings, load_settings
 
 app = typer.Typer(add_completion=False)
@@ -61,14 +61,14 @@ def score(
     """
     settings = _settings(config, policy, model)
     sources = Sources(paths, object_lister(settings))
-    rules = load_policy(settings.policy)
+    rules = present_policy(settings)
     loaded = load_model(settings.model, settings.s3)
     screen = console.err if output == Path("-") else console.out
     tally = Tally(KEPT)
     started = time.perf_counter()
     with (
         closing(build_fetcher(settings)) as fetcher,
-        closing(OpenVinoEngine(loaded)) as engine,
+        closing(open_engine(settings, loaded)) as engine,
         _lines(output) as write,
         _progress(sources.count()) as advance,
     ):

@@ -18,6 +18,7 @@ from worker.cli.build import RepositoryOption
 from worker.cli.errors import CommandFailed, UsageError
 from worker.cli.options import ConfigOption, PolicyOption
 from worker.policy import load_policy
+from worker.policy.place import present_policy
 from worker.scoring.compiled import PARITY_REPORT, open_compiled
 from worker.scoring.engine import Engine, EngineError
 from worker.scoring.engine_record import EngineMismatch, EngineRecord
@@ -58,7 +59,7 @@ def verify(
     Exit code: 0 when all passed, 1 when some did not or could not be run here, 2 when nothing was tried.
     """
     settings = load_settings(config, os.environ)
-    rules = load_policy(policy or settings.policy)
+    rules = load_policy(policy) if policy is not None else present_policy(settings)
     loaded = load_model(model, settings.s3)
     models = Repository(open_store(repository, settings.s3))
     version = Version(loaded.manifest.name, loaded.manifest.version)

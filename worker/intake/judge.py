@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import structlog
 
-from schemas import Failure, FailureReason, Route
+from schemas import Failure, FailureReason, ImageEvent, Route, Scores, ShadowRoute
 from worker.cache.score_cache import CachedScore
 from worker.intake.log import Output, Record
 from worker.intake.work import Job, source_of
@@ -82,8 +82,8 @@ class Judge:
         self._keep_up()
         route = self._policy.failure_route("default", 50)
         shadow = self._shadow(route, None, None)
-        self._count("failed", route, shadow, Timings(), failure)
-        return self._outbox.failed(record, None, source_of(record), failure, route, Timings(), shadow=shadow)
+        self._count("failed", route, shadow, _NONE, failure)
+        return self._outbox.failed(record, None, source_of(record), failure, route, _NONE, shadow=shadow)
 
     def _failed(self, job: Job, failure: Failure, scores: Scores | None) -> tuple[Output, ...]:
         """`scores` where there are some, and only the live policy could make nothing of them."""
@@ -105,23 +105,23 @@ class Judge:
         self._outbox = self._outbox.under(in_force.live.digest)
 
     def _shadow(self, route: Route, event: ImageEvent | None, scores: Scores | None) -> tuple[ShadowRoute, ...]:
-        if not self._in_force.shadows:
-            return ()
-        return shadow_routes(
-            self._in_force.shadows, route, event, scores, lambda name: self._metrics.shadow_failures.labels(name).inc()
-        )
+        shadows = self._in_force.shadows
+        return shadow_routes(shadows, route, event, scores, self._shadow_failed) if shadows else ()
+
+    def _shadow_failed(self, name: str) -> None:
+        self._metrics.shadow_failures.labels(name).inc()
 
     def _count(
         self,
         outcome: str,
         route: Route,
         shadow: tuple[ShadowRoute, ...],
-        timings: Timings,
+        timings: TimingFields,
         failure: Failure | None = None,
     ) -> None:
         self._outcome(outcome).inc()
         self._route(route.action, route.queue or "").inc()
-        self._total.observe(timings.total_ms / 1000)
+        self._total.observe(timings["total_ms"] / 1000)
         for answer in shadow:
             self._shadow_route(answer.name, destination(route), destination(answer.route or route)).inc()
         if failure is not None:

@@ -15,7 +15,7 @@ from worker.policy.document import Destination, PolicyDocument, RuleEntry, Tenan
 from worker.policy.errors import PolicyError
 from worker.policy.expression import Constant, ExpressionError
 from worker.policy.policy import Chain, Policy, Rule
-from worker.yaml_document import YamlDocument, YamlError, read_yaml
+from worker.yaml_document import YamlDocument, YamlError, parse_yaml, read_yaml
 
 DEFAULT: Final = Path(__file__).with_name("default.yaml")
 """The policy that ships."""
@@ -39,10 +39,22 @@ class Fault:
 def load_policy(path: Path | None) -> Policy:
     """The policy of a file; None: the one that ships. Raises PolicyError with all problems, a line each."""
     try:
-        source = read_yaml(path or DEFAULT)
-        document = PolicyDocument.model_validate(source.data)
+        return _made(read_yaml(path or DEFAULT))
     except YamlError as error:
         raise PolicyError(str(error)) from None
+
+
+def parse_policy(content: bytes, name: str) -> Policy:
+    """The policy that a file's content is; `name` is what messages call the file. As `load_policy`."""
+    try:
+        return _made(parse_yaml(content, name))
+    except YamlError as error:
+        raise PolicyError(str(error)) from None
+
+
+def _made(source: YamlDocument) -> Policy:
+    try:
+        document = PolicyDocument.model_validate(source.data)
     except ValidationError as error:
         raise _refusal(source, [Fault(each.path, each.text) for each in problems(error, known=_KEYS)]) from None
     if faults := [*_misplaced(document), *_unfit_constants(document)]:

@@ -46,6 +46,19 @@ class Metrics:
         self.records_polled = counter("records_polled", "Records read from the log.")
         self.events = counter("events", "Events finished, by outcome.", "outcome")
         self.routes = counter("routes", "Verdicts, by the route the policy chose.", "action", "queue")
+        self.shadow_routes = counter(
+            "shadow_routes",
+            "Verdicts that a shadow policy was asked about, by its name, the route that was and the one it wanted.",
+            "shadow",
+            "route",
+            "wanted",
+        )
+        self.shadow_failures = counter("shadow_failures", "Verdicts that a shadow policy had no answer to.", "shadow")
+        self.policy_changes = counter("policy_changes", "Times that another policy, live or shadow, came into force.")
+        self.policies_refused = gauge(
+            "policies_refused",
+            "Policies, live or shadow, whose present text cannot be had or used; the last good one is.",
+        )
         self.dead_letters = counter("dead_letters", "Records sent to the dead letters, by reason.", "reason")
         self.retries = counter("retries", "Attempts that failed and were put off, by what failed.", "reason")
         self.commit_failures = counter("commit_failures", "Commits that did not happen and are repeated.")

@@ -28,6 +28,7 @@ from worker.intake.member import Member, Parts
 from worker.intake.prepare import Preparer
 from worker.outbox import Identity, Outbox
 from worker.policy import load_policy
+from worker.policy.watch import InForce
 from worker.scoring.engine import EngineError, Features, Prompts, Views
 from worker.settings import IntakeSettings, TopicSettings
 from worker.telemetry.metrics import Metrics
@@ -181,7 +182,7 @@ class Bench:
                 engine_room=EngineRoom(
                     self.engine, model, cache, self.metrics, batches_in_flight=self.settings.batches_in_flight
                 ),
-                judge=Judge(policy, outbox, self.metrics, time.monotonic),
+                judge=Judge(lambda: InForce(policy), outbox, self.metrics, time.monotonic),
                 cache=cache,
                 metrics=self.metrics,
                 prepare_pool=ThreadPoolExecutor(4),

@@ -1,0 +1,52 @@
+"""What shadow policies would have done: they are asked beside the live one, and decide nothing."""
+
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from schemas import ImageEvent, Route, Scores, ShadowRoute
+from worker.policy.errors import PolicyError
+from worker.policy.policy import Policy
+
+log = structlog.get_logger(__name__)
+
+
+def shadow_routes(
+    shadows: Mapping[str, Policy],
+    route: Route,
+    event: ImageEvent | None,
+    scores: Scores | None,
+    failed: Callable[[str], None],
+) -> tuple[ShadowRoute, ...]:
+    """The answer of each shadow to what the live policy sent on `route`. A record that held no event has no `event`.
+
+    One that cannot be asked is left out, and `failed` is called with its name: nothing that a shadow does may touch
+    the live verdict.
+    """
+    answers = []
+    for name, policy in shadows.items():
+        try:
+            theirs = _route(policy, event, scores)
+            same = _effect(theirs) == _effect(route)
+            answers.append(ShadowRoute(name=name, policy=policy.digest, route=None if same else theirs))
+        except Exception:
+            log.exception("shadow_policy_failed", shadow=name, policy=policy.digest)
+            failed(name)
+    return tuple(answers)
+
+
+def _route(policy: Policy, event: ImageEvent | None, scores: Scores | None) -> Route:
+    """As the worker would have it, with this policy live."""
+    if event is None:
+        return policy.failure_route("default", 50)
+    if scores is not None:
+        try:
+            return policy.route(event, scores)
+        except PolicyError:
+            pass  # live, it would have been failed closed
+    return policy.failure_route(event.tenant, event.priority)
+
+
+def _effect(route: Route) -> tuple[object, ...]:
+    """All that matters of a route: which rule led there does not."""
+    return route.action, route.queue, route.priority, route.labels

@@ -1,0 +1,126 @@
+"""Keeps the policies in force what their places say, while the worker runs."""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from worker.policy.errors import PolicyError
+from worker.policy.loading import parse_policy
+from worker.policy.place import PolicyPlace, PolicyText
+from worker.policy.policy import Policy
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS: Final = 2.0
+"""How long a saved policy takes to be in force everywhere, at most, and a store's answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """The policies at one moment. `live` decides; the shadows, by the names that the settings give them, are asked what
+    they would have done."""
+
+    live: Policy
+    shadows: Mapping[str, Policy] = field(default_factory=dict)
+
+
+class PolicyWatch:
+    """Looks at each policy's place every few seconds.
+
+    A text that is no policy never replaces one: the last good one stays in force, and `troubles` tells. The live policy
+    must be one at the start; a shadow that is none is left out until it is. Nothing changes before `start` but by
+    `look`.
+    """
+
+    def __init__(self, live: PolicyPlace, shadows: Mapping[str, PolicyPlace]) -> None:
+        """Raises PolicyError when the live policy cannot be used."""
+        self._live = _Watched("live", live)
+        self._shadows = {name: _Watched(name, place) for name, place in shadows.items()}
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._live.look()
+        if self._live.policy is None:
+            raise PolicyError(self._live.trouble)
+        for shadow in self._shadows.values():
+            shadow.look()
+        self._in_force = self._composed(self._live.policy)
+
+    @property
+    def in_force(self) -> InForce:
+        """The same object as long as nothing has changed."""
+        return self._in_force
+
+    def troubles(self) -> tuple[str, ...]:
+        """What keeps a policy from being what its place says; empty when nothing does. From any thread."""
+        watched = (self._live, *self._shadows.values())
+        return tuple(f"{each.title}: {each.trouble.splitlines()[0]}" for each in watched if each.trouble)
+
+    def look(self) -> None:
+        """Reads the places again. Raises nothing."""
+        changes = [each.look() for each in (self._live, *self._shadows.values())]
+        if any(changes):
+            self._in_force = self._composed(self._live.policy or self._in_force.live)
+
+    def start(self) -> None:
+        """Looks every LOOK_SECONDS from now on, on a thread of its own."""
+        self._thread = threading.Thread(target=self._run, name="sluice-policy", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends looking; does not wait for a store that does not answer."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        while not self._stop.wait(LOOK_SECONDS):
+            self.look()
+
+    def _composed(self, live: Policy) -> InForce:
+        return InForce(live, {name: each.policy for name, each in self._shadows.items() if each.policy is not None})
+
+
+class _Watched:
+    """A place, and the last text there that was a policy. `trouble` is empty while all is well."""
+
+    def __init__(self, name: str, place: PolicyPlace) -> None:
+        self.title = "policy" if name == "live" else f"shadow policy {name}"
+        self.policy: Policy | None = None
+        self.trouble = ""
+        self._place = place
+        self._seen: PolicyText | None = None
+        self._fault = ""
+
+    def look(self) -> bool:
+        """Whether another policy is in force now."""
+        before = self.policy
+        try:
+            text = self._place.read(self._seen)
+            if text is not self._seen:
+                self._seen = text
+                self._read(text)
+            self._tell(self._fault)
+        except PolicyError as error:
+            self._tell(str(error))
+        except Exception as error:  # noqa: BLE001  # the watch must go on, whatever a store's client raises
+            self._tell(f"{self._place.address}: {type(error).__name__}: {error}")
+        return self.policy is not before
+
+    def _read(self, text: PolicyText) -> None:
+        try:
+            policy = parse_policy(text.content, self._place.address)
+        except PolicyError as error:
+            self._fault = str(error)
+            return
+        self._fault = ""
+        if self.policy is None or self.policy.digest != policy.digest:
+            self.policy = policy
+            log.info("policy_in_force", policy=self.title, version=policy.version, digest=policy.digest)
+
+    def _tell(self, trouble: str) -> None:
+        """Once for each trouble, not each time it is met again."""
+        if trouble and trouble != self.trouble:
+            in_force = None if self.policy is None else self.policy.digest
+            log.error("policy_refused", policy=self.title, error=trouble, in_force=in_force)
+        self.trouble = trouble
