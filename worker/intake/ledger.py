@@ -3,15 +3,14 @@
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from worker.intake.log import Partition
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
+class Ticket(NamedTuple):
     """Names one received record. It is void once its partition was dropped: the epoch no longer fits."""
 
     partition: Partition

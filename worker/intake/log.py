@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+# Named tuples, where there is one for each record: made in half the time of a frozen dataclass, and hashed in C.
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Partition:
+class Partition(NamedTuple):
     topic: str
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     partition: Partition
     offset: int
     value: bytes | None
@@ -21,8 +21,7 @@ class Record:
     timestamp_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):
     """A record to be written. Records of one key keep their order."""
 
     topic: str
