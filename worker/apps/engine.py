@@ -1,0 +1,112 @@
+"""The engine application: replicas that turn formed batches of views into features, on GPU or CPU.
+
+`import_path: worker.apps.engine:build`; the deployment is `engine`. See docs/ray-serve.md.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, TypeVar
+
+from pydantic import Field, PositiveFloat
+from ray import serve
+from ray.serve import Application
+from ray.serve.schema import ReplicaRank
+
+from worker.apps.arguments import Arguments, LiveChanges, changed
+from worker.apps.hosted import Hosted
+from worker.apps.serve_engine import ENGINE
+from worker.intake.engine_room import blank_views
+from worker.scoring.engine import Features, Prompts, Views
+from worker.scoring.model import load_model
+from worker.settings import Settings
+from worker.telemetry.logs import configure_logging
+from worker.wiring import open_engine
+
+T = TypeVar("T")
+
+
+class EngineArguments(Arguments):
+    """Of the settings, `model`, `engine` and `s3` matter here."""
+
+    calls_at_once: Annotated[int, Field(ge=1, le=256)] = 4
+    """Batches that a replica works on at once; more wait at their callers."""
+    linger_seconds: PositiveFloat = 300.0
+    """How long a replaced model stays after it was last asked for."""
+
+
+class EngineReplica:
+    """One replica. Calls run on threads, so that several overlap and the event loop stays free."""
+
+    def __init__(self, settings: Settings, calls_at_once: int, linger_seconds: float) -> None:
+        configure_logging(settings.telemetry)
+        self._settings = settings
+        self._changes: LiveChanges = None
+        self._changing = threading.Lock()
+        self._opened = False
+        self._hosted = Hosted(linger_seconds=linger_seconds, clock=time.monotonic)
+        self._threads = ThreadPoolExecutor(calls_at_once, thread_name_prefix="engine-call")
+        # Of their own: neither a check nor a change may wait for calls.
+        self._check_thread = ThreadPoolExecutor(1, thread_name_prefix="engine-check")
+        self._change_thread = ThreadPoolExecutor(1, thread_name_prefix="engine-change")
+
+    async def reconfigure(self, user_config: LiveChanges, rank: ReplicaRank) -> None:  # noqa: ARG002
+        """Serves what the settings name with `user_config` laid over them; calls go on meanwhile.
+
+        Serve calls this before the first call, and always, because it takes `rank`. Raises SettingsError and
+        ManifestError: Serve then stops this replica and leaves the others as they are.
+        """
+        await _on(self._change_thread, lambda: self._change(user_config))
+
+    async def infer(self, digest: str, views: Views, prompts: Prompts | None = None) -> Features:
+        """The features of a batch by the model of that digest. Raises ModelNotServed, EngineError."""
+        return await _on(self._threads, lambda: self._infer(digest, views, prompts))
+
+    async def max_batch(self, digest: str) -> int:
+        """The largest batch. Raises ModelNotServed."""
+        with self._hosted.use(digest) as engine:
+            return engine.max_batch
+
+    async def check_health(self) -> None:
+        """Raises EngineError when a blank image cannot be judged."""
+        await _on(self._check_thread, self._check)
+
+    def __del__(self) -> None:
+        """Serve calls this when it stops the replica, after the last call was answered."""
+        if hasattr(self, "_hosted"):
+            self._hosted.close()
+
+    def _infer(self, digest: str, views: Views, prompts: Prompts | None) -> Features:
+        with self._hosted.use(digest) as engine:
+            return engine.infer(views, prompts)
+
+    def _check(self) -> None:
+        self._hosted.close_idle()
+        self._hosted.try_current()
+
+    def _change(self, changes: LiveChanges) -> None:
+        with self._changing:
+            if self._opened and changes == self._changes:  # only the rank is another
+                return
+            settings = changed(self._settings, changes, "user_config")
+            model = load_model(settings.model, settings.s3)
+            blank = blank_views(model.manifest.views)
+            engine = open_engine(settings, model)
+            engine.infer(blank)
+            self._hosted.put(model.manifest.digest, engine, blank)
+            self._changes, self._opened = changes, True
+
+
+async def _on(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(threads, work)
+
+
+def build(arguments: EngineArguments) -> Application:
+    """The application. Raises SettingsError."""
+    settings = arguments.load()
+    deployment = serve.deployment(
+        name=ENGINE, max_ongoing_requests=arguments.calls_at_once, graceful_shutdown_wait_loop_s=0.5
+    )(EngineReplica)
+    return deployment.bind(settings, arguments.calls_at_once, arguments.linger_seconds)

@@ -1,0 +1,100 @@
+"""The engines that a replica hosts: the one it serves now, and those it replaced while they are still asked for."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from worker.apps.serve_engine import ModelNotServed
+from worker.scoring.engine import Engine, Views
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Guest:
+    engine: Engine
+    blank: Views
+    asked_at: float
+    calls: int = 0
+
+
+class Hosted:
+    """Engines by the digest of their model. Safe for several threads.
+
+    Intakes learn of another model later than the engine does. So a replaced engine stays for `linger_seconds` after it
+    was last asked for, and callers move over without one call refused. An engine is closed only when no call uses it.
+    """
+
+    def __init__(self, *, linger_seconds: float, clock: Callable[[], float]) -> None:
+        self._linger = linger_seconds
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._guests: dict[str, _Guest] = {}
+        self._current: str | None = None
+        self._leaving: list[_Guest] = []
+
+    def put(self, digest: str, engine: Engine, blank: Views) -> None:
+        """Serves `engine` from now on; one of the same model leaves at once. `blank` is a batch to try it with."""
+        with self._lock:
+            if digest in self._guests:
+                self._leaving.append(self._guests.pop(digest))
+            if self._current in self._guests:
+                self._guests[self._current].asked_at = self._clock()
+            self._guests[digest] = _Guest(engine, blank, self._clock())
+            self._current = digest
+        self.close_idle()
+
+    @contextmanager
+    def use(self, digest: str) -> Iterator[Engine]:
+        """The engine of that model, which is not closed meanwhile. Raises ModelNotServed."""
+        with self._lock:
+            guest = self._guests.get(digest)
+            if guest is None:
+                raise ModelNotServed(f"this engine serves {', '.join(self._guests) or 'no model'}, not {digest}")
+            guest.calls += 1
+        try:
+            yield guest.engine
+        finally:
+            with self._lock:
+                guest.calls -= 1
+                guest.asked_at = self._clock()
+                is_leaving = guest in self._leaving
+            if is_leaving:
+                self.close_idle()
+
+    def try_current(self) -> None:
+        """Runs a blank image through the engine that is served now. Raises EngineError."""
+        with self._lock:
+            guest = self._guests.get(self._current or "")
+            if guest is None:
+                raise ModelNotServed("this engine serves no model yet")
+            guest.calls += 1
+        try:
+            guest.engine.infer(guest.blank)
+        finally:
+            with self._lock:
+                guest.calls -= 1
+
+    def close_idle(self) -> None:
+        """Closes engines that were replaced, and that nobody uses or, of other models, has asked for of late."""
+        with self._lock:
+            now = self._clock()
+            for digest, guest in list(self._guests.items()):
+                if digest != self._current and not guest.calls and now - guest.asked_at >= self._linger:
+                    self._leaving.append(self._guests.pop(digest))
+                    log.info("engine_retired", digest=digest)
+            idle = [guest for guest in self._leaving if not guest.calls]
+            self._leaving = [guest for guest in self._leaving if guest.calls]
+        for guest in idle:
+            guest.engine.close()
+
+    def close(self) -> None:
+        """Closes all that is not in use; the process is about to end."""
+        with self._lock:
+            self._leaving.extend(self._guests.values())
+            self._guests.clear()
+            self._current = None
+        self.close_idle()
