@@ -57,8 +57,8 @@ class Worker:
         Raises PolicyError when the policy cannot be used.
         """
         self._settings = settings
-        self._registry = CollectorRegistry()
-        self.metrics = Metrics(self._registry)
+        self.registry = CollectorRegistry()
+        self.metrics = Metrics(self.registry)
         self._resources = ExitStack()
         manifest = model.manifest
         self.engine = engine
@@ -113,7 +113,7 @@ class Worker:
         _tune_interpreter()
         with self._resources:
             if telemetry.metrics_port is not None:
-                server = TelemetryServer(telemetry.host, telemetry.metrics_port, self._registry, self.health)
+                server = TelemetryServer(telemetry.host, telemetry.metrics_port, self.registry, self.health)
                 self._resources.callback(server.close)
             self._resources.callback(self._policies.close)
             self._policies.start()
