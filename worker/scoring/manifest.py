@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from schemas import Name
+from worker.scoring.engine import PROMPT
 from worker.view import ViewSpec
 
 MANIFEST_NAME = "manifest.json"
@@ -62,6 +63,34 @@ class HeadsSpec(FileSpec):
     fine: PartName
 
 
+PromptScore = Literal["quality", "correspondence"]
+"""What a prompt head tells: how good the image is, and how well it fits its prompt."""
+
+
+class PromptSpec(Part):
+    """What it takes to judge an image beside its prompt: a text tower, and heads that attend to the prompt's tokens.
+
+    `text`: the text tower as an ONNX graph, int32 `tokens` [batch, context] → float32 `text` [batch, context,
+    features]. `tokenizer`: CLIP's byte pairs as tokenizers keeps them. `heads`: a prompt head for each of `scores`, as
+    safetensors; absent before one was trained.
+    """
+
+    text: GraphSpec
+    tokenizer: FileSpec
+    context: Annotated[int, Field(ge=8, le=4096)]
+    features: Annotated[int, Field(ge=1, le=65536)]
+    heads: FileSpec | None = None
+    scores: Annotated[tuple[PromptScore, ...], Field(max_length=2)] = ()
+
+    @model_validator(mode="after")
+    def _heads_give_scores(self) -> Self:
+        if len(set(self.scores)) != len(self.scores):
+            raise ValueError(f"scores: each may stand once, got {list(self.scores)}")
+        if (self.heads is None) != (not self.scores):
+            raise ValueError("heads and scores belong together: name the file and what its heads tell, or neither")
+        return self
+
+
 class Measurement(Part):
     """How well a model judged images it had not seen, and how that was found out."""
 
@@ -71,6 +100,7 @@ class Measurement(Part):
     srcc: Annotated[float, Field(ge=-1, le=1)]
     plcc: Annotated[float, Field(ge=-1, le=1)] | None = None
     srcc_within_generator: Annotated[float, Field(ge=-1, le=1)] | None = None
+    score: PromptScore = "quality"
 
 
 class ParityLimits(Part):
@@ -88,6 +118,10 @@ class ParityLimits(Part):
     max_flips: Annotated[float, Field(ge=0, le=1)] = 0.02
 
 
+_LATER = ("parity", "prompt")
+"""Fields that came later."""
+
+
 class ModelManifest(Part):
     """Identity, inputs, weights and provenance of a model: `sluice.model/1`."""
 
@@ -98,6 +132,7 @@ class ModelManifest(Part):
     towers: Annotated[tuple[TowerSpec, ...], Field(min_length=1, max_length=8)]
     graph: GraphSpec
     heads: HeadsSpec
+    prompt: PromptSpec | None = None
     anchors: Annotated[tuple[str, ...], Field(min_length=5, max_length=5)]
     score_range: tuple[Annotated[float, Field(ge=1)], Annotated[float, Field(le=5)]]
     license: str
@@ -111,6 +146,8 @@ class ModelManifest(Part):
         towers = [tower.name for tower in self.towers]
         if len(set(towers)) != len(towers):
             raise ValueError(f"towers: each name may stand once, got {towers}")
+        if PROMPT in towers:
+            raise ValueError(f"towers: {PROMPT} is what engines call the prompt head's scores; rename the tower")
         if clash := set(towers) & set(self.views):
             raise ValueError(f"towers: {sorted(clash)} is a view too, and a graph cannot name both; rename one")
         for tower in self.towers:
@@ -130,10 +167,21 @@ class ModelManifest(Part):
     @property
     def digest(self) -> str:
         """Identity of the model: sha256 of this manifest as canonical JSON; the files' digests are in it."""
-        # Limits that are not there count for nothing, as in manifests from before there were any.
-        fields = self.model_dump(mode="json", by_alias=True, exclude={"parity"} if self.parity is None else None)
+        # What is not there counts for nothing, as in manifests from before there was such a thing.
+        fields = self.model_dump(mode="json", by_alias=True)
+        fields = {name: value for name, value in fields.items() if name not in _LATER or value is not None}
+        for measured in fields["quality"]:
+            if measured["score"] == "quality":
+                del measured["score"]
         canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
+
+    @property
+    def files(self) -> tuple[FileSpec, ...]:
+        """All files that the manifest names."""
+        prompt = self.prompt
+        named = () if prompt is None else (prompt.text, prompt.tokenizer, prompt.heads)
+        return (self.graph, self.heads, *(spec for spec in named if spec is not None))
 
     def tower(self, name: str) -> TowerSpec:
         """The tower of that name; raises KeyError."""

@@ -6,17 +6,50 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 
 from worker.scoring.heads import Heads
-from worker.scoring.manifest import MANIFEST_NAME, FileSpec, ManifestError, ModelManifest, load_manifest
+from worker.scoring.manifest import (
+    MANIFEST_NAME,
+    FileSpec,
+    GraphSpec,
+    ManifestError,
+    ModelManifest,
+    PromptSpec,
+    load_manifest,
+)
 from worker.scoring.onnx_file import read_opset
+from worker.scoring.prompt_heads import PromptHeads
+from worker.scoring.prompts import PromptScorer, RunText, TextFeatures
 from worker.scoring.repository import default_cache, fetch_model
 from worker.scoring.stores import RepositoryError, open_store
+from worker.scoring.tokenizer import ClipTokenizer
 from worker.settings import S3Settings
 
 SHIPPED_MODELS = Path(__file__).parent / "models"
+
+
+@dataclass(frozen=True, slots=True)
+class PromptParts:
+    """What a model judges prompts with; `text` is the text tower's ONNX file, `heads` is absent before training."""
+
+    spec: PromptSpec
+    text: bytes
+    tokenizer: ClipTokenizer
+    heads: PromptHeads | None
+
+    def features(self, run: RunText, largest: int) -> TextFeatures:
+        """Tokens' features by a text tower that takes `largest` texts at once."""
+        return TextFeatures(self.tokenizer, run, largest=largest)
+
+    def scorer(self, run: RunText, largest: int) -> PromptScorer:
+        """Judges prompts by a text tower that takes `largest` texts at once. Raises ValueError without heads."""
+        if self.heads is None:
+            raise ValueError("this model's prompt head is not trained")
+        return PromptScorer(self.heads, self.features(run, largest), len(self.spec.scores))
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +59,12 @@ class Model:
     manifest: ModelManifest
     heads: Heads
     graph: bytes
+    prompt: PromptParts | None = None
+
+    @property
+    def judging_prompts(self) -> PromptParts | None:
+        """What prompts are judged with; None for a model that ignores them."""
+        return self.prompt if self.prompt is not None and self.prompt.heads is not None else None
 
 
 def find_model(name_or_path: str, s3: S3Settings | None = None) -> Path:
@@ -57,19 +96,38 @@ def load_model(name_or_path: str, s3: S3Settings | None = None) -> Model:
     """Loads a model and checks every file it names. `s3`: how to reach a repository there. Raises ManifestError."""
     path = find_model(name_or_path, s3)
     manifest = load_manifest(path)
-    graph = _read(path, manifest.graph)
+    graph = _read_graph(path, manifest.graph)
+    heads = Heads(manifest, _read_tensors(path, manifest.heads))
+    return Model(manifest, heads, graph, _prompt_parts(path, manifest))
+
+
+def _prompt_parts(path: Path, manifest: ModelManifest) -> PromptParts | None:
+    spec = manifest.prompt
+    if spec is None:
+        return None
+    text = _read_graph(path, spec.text)
+    where = str(path.parent / spec.tokenizer.path)
+    tokenizer = ClipTokenizer.read(where, _read(path, spec.tokenizer), spec.context)
+    heads = None if spec.heads is None else PromptHeads(manifest, _read_tensors(path, spec.heads))
+    return PromptParts(spec, text, tokenizer, heads)
+
+
+def _read_graph(manifest: Path, spec: GraphSpec) -> bytes:
+    graph = _read(manifest, spec)
     opset = read_opset(graph)
-    if opset != manifest.graph.opset:
+    if opset != spec.opset:
         found = "is no ONNX model" if opset is None else f"uses opset {opset}"
         raise ManifestError(
-            f"{path.parent / manifest.graph.path}: {found}, the manifest says opset {manifest.graph.opset}; "
-            "export the model again"
+            f"{manifest.parent / spec.path}: {found}, the manifest says opset {spec.opset}; export the model again"
         )
+    return graph
+
+
+def _read_tensors(manifest: Path, spec: FileSpec) -> dict[str, NDArray[np.generic]]:
     try:
-        tensors = load_tensors(_read(path, manifest.heads))
+        return load_tensors(_read(manifest, spec))
     except SafetensorError as error:
-        raise ManifestError(f"{path.parent / manifest.heads.path}: not a safetensors file: {error}") from error
-    return Model(manifest, Heads(manifest, tensors), graph)
+        raise ManifestError(f"{manifest.parent / spec.path}: not a safetensors file: {error}") from error
 
 
 def _versions(folder: Path) -> Iterator[Path]:

@@ -1,16 +1,13 @@
-"""The CPU engine: OpenVINO running the towers' ONNX graph."""
-
-import os
-from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
+"""The CPU engine: OpenVINO running the towers' ONNX graph, and the text tower's where the model has one."""
 
 import numpy as np
-import openvino as ov
 import structlog
 
-from worker.scoring.engine import EngineError, Features, Prompts, Views
-from worker.scoring.manifest import ManifestError, ModelManifest
-from worker.scoring.model import Model
+from worker.scoring.engine import PROMPT, EngineError, Features, Prompts, Views
+from worker.scoring.model import Model, PromptParts
+from worker.scoring.openvino_graph import OpenVinoGraph
+from worker.scoring.tensors import Array
+from worker.scoring.tokenizer import TokenIds
 
 log = structlog.get_logger(__name__)
 
@@ -22,11 +19,7 @@ twice as fast, and ranks images alike to 0.994 (ops/benchmarks/lab_notebook.md).
 
 
 class OpenVinoEngine:
-    """Runs a model's towers on the CPU.
-
-    A batch is cut into single images that run side by side, one stream per core: measured faster than larger requests,
-    whose maps leave the caches. Safe to call from several threads; their batches share the cores.
-    """
+    """Runs a model's towers on the CPU. Safe to call from several threads; their batches share the cores."""
 
     def __init__(
         self,
@@ -42,68 +35,41 @@ class OpenVinoEngine:
 
         Raises ManifestError for a graph that is not what the manifest says.
         """
-        self._manifest = model.manifest
-        core = ov.Core()
-        try:
-            graph = core.read_model(model.graph) if prebuilt is None else core.read_model(*prebuilt)
-        except RuntimeError as error:
-            raise ManifestError(f"{model.manifest.name}: OpenVINO cannot read the graph: {error}") from error
-        _check_graph(graph, model.manifest)
-        graph.reshape({name: [1, *view.shape] for name, view in model.manifest.views.items()})
-        streams = threads or len(os.sched_getaffinity(0))
-        compiled = core.compile_model(
-            graph,
-            "CPU",
-            {
-                "NUM_STREAMS": streams,
-                "INFERENCE_NUM_THREADS": streams,
-                "INFERENCE_PRECISION_HINT": precision if precision.upper() in _capabilities(core) else "f32",
-            },
+        manifest = self._manifest = model.manifest
+        self._towers = OpenVinoGraph(
+            f"{manifest.name}: {manifest.graph.path}",
+            prebuilt or model.graph,
+            {name: ("u8", view.shape) for name, view in manifest.views.items()},
+            {tower.name: ("f32", (tower.features,)) for tower in manifest.towers},
+            threads=threads,
+            precision=precision,
         )
-        self._requests: SimpleQueue[ov.InferRequest] = SimpleQueue()
-        blank = {name: np.zeros((1, *view.shape), np.uint8) for name, view in model.manifest.views.items()}
-        for _ in range(streams):
-            request = compiled.create_infer_request()
-            # Warms up, from one thread: OpenVINO's binding sets itself up for NumPy at the first array it gets, and two
-            # threads that do so at once wait for each other for ever (one holds the GIL, one the set-up).
-            request.infer(blank, share_inputs=True)
-            request.get_tensor(model.manifest.towers[0].name).data  # noqa: B018  # the way back has a set-up of its own
-            self._requests.put(request)
-        self._workers = ThreadPoolExecutor(streams, thread_name_prefix="engine")
-        log.info("engine_ready", model=model.manifest.name, digest=model.manifest.digest, streams=streams)
+        prompt = model.judging_prompts
+        self._text = None if prompt is None else OpenVinoText(prompt, threads=threads, precision=precision)
+        self._prompts = None
+        if prompt is not None and self._text is not None:
+            self._prompts = prompt.scorer(self._text.run, MAX_BATCH)
+        log.info("engine_ready", model=manifest.name, digest=manifest.digest, streams=self._towers.streams)
 
     @property
     def max_batch(self) -> int:
         return MAX_BATCH
 
-    def infer(self, views: Views, prompts: Prompts | None = None) -> Features:  # noqa: ARG002
-        """The features of a batch. Raises EngineError when a view is missing, of a wrong shape or dtype, or when
-        OpenVINO fails."""
-        batch = self._check(views)
-        features = {tower.name: np.empty((batch, tower.features), np.float32) for tower in self._manifest.towers}
-
-        def run(row: int) -> None:
-            request = self._requests.get()
-            try:
-                request.infer({name: pixels[row : row + 1] for name, pixels in views.items()}, share_inputs=True)
-                for name, rows in features.items():
-                    rows[row] = request.get_tensor(name).data[0]
-            finally:
-                self._requests.put(request)
-
-        try:
-            list(self._workers.map(run, range(batch)))
-        except RuntimeError as error:
-            raise EngineError(f"OpenVINO failed on a batch of {batch}: {error}") from error
-        for name, rows in features.items():
-            if not np.isfinite(rows).all():
-                raise EngineError(f"tower {name!r} gave values that are not finite")
+    def infer(self, views: Views, prompts: Prompts | None = None) -> Features:
+        """The features of a batch. Raises EngineError when a view is missing, of a wrong shape or dtype, for another
+        number of prompts than images, or when OpenVINO fails."""
+        self._check(views)
+        features = self._towers.run(views)
+        if prompts is not None and self._prompts is not None:
+            features[PROMPT] = self._prompts.score(features, prompts)
         return features
 
     def close(self) -> None:
-        self._workers.shutdown()
+        self._towers.close()
+        if self._text is not None:
+            self._text.close()
 
-    def _check(self, views: Views) -> int:
+    def _check(self, views: Views) -> None:
         specs = self._manifest.views
         if set(views) != set(specs):
             raise EngineError(f"got the views {sorted(views)}, the model needs {sorted(specs)}")
@@ -120,31 +86,26 @@ class OpenVinoEngine:
             raise EngineError(
                 f"views of {sorted(batches)} images; one batch has 1 to {MAX_BATCH}, the same in all views"
             )
-        return batches.pop()
 
 
-def _check_graph(graph: ov.Model, manifest: ModelManifest) -> None:
-    """Raises ManifestError unless inputs and outputs are the manifest's views and towers."""
-    inputs = {port.get_any_name(): port for port in graph.inputs}
-    outputs = {port.get_any_name(): port for port in graph.outputs}
-    where = f"{manifest.name}: {manifest.graph.path}"
-    for kind, ports, wanted in (
-        ("inputs", inputs, {name: ("u8", view.shape) for name, view in manifest.views.items()}),
-        ("outputs", outputs, {tower.name: ("f32", (tower.features,)) for tower in manifest.towers}),
-    ):
-        if set(ports) != set(wanted):
-            raise ManifestError(f"{where} has the {kind} {sorted(ports)}, the manifest names {sorted(wanted)}")
-        for name, (dtype, shape) in wanted.items():
-            port = ports[name]
-            found = port.get_element_type().get_type_name(), str(port.get_partial_shape())
-            expected = ov.PartialShape([-1, *shape])
-            if found[0] != dtype or port.get_partial_shape() != expected:
-                raise ManifestError(
-                    f"{where}: {name} is {found[0]}{found[1]}, the manifest means {dtype}{expected}; "
-                    "export graph and manifest together"
-                )
+class OpenVinoText:
+    """Runs a model's text tower on the CPU. Safe to call from several threads."""
 
+    def __init__(self, prompt: PromptParts, *, threads: int | None = None, precision: str = PRECISION) -> None:
+        """As the engine's. Raises ManifestError for a graph that is not what the manifest says."""
+        spec = prompt.spec
+        self._graph = OpenVinoGraph(
+            spec.text.path,
+            prompt.text,
+            {"tokens": ("i32", (spec.context,))},
+            {"text": ("f32", (spec.context, spec.features))},
+            threads=threads,
+            precision=precision,
+        )
 
-def _capabilities(core: ov.Core) -> list[str]:
-    capabilities: list[str] = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return capabilities
+    def run(self, ids: TokenIds) -> Array:
+        """Token ids, [texts, context] → their features, [texts, context, features]. Raises EngineError."""
+        return self._graph.run({"tokens": ids})["text"]
+
+    def close(self) -> None:
+        self._graph.close()

@@ -75,7 +75,7 @@ class Repository:
                 "a version never changes: give the new model a new version"
             )
         folder = path if path.is_dir() else path.parent
-        for spec in (manifest.graph, manifest.heads):
+        for spec in manifest.files:
             self._write_once(f"{version.folder}/{spec.path}", spec, _read(folder, spec))
         if there is None:
             self._store.write(f"{version.folder}/{MANIFEST_NAME}", _read_manifest(folder, path))
@@ -174,7 +174,7 @@ def fetch_model(store: Store, cache: Path) -> Path:
         manifest = ModelManifest.model_validate_json(text)
     except ValidationError as error:
         raise ManifestError(f"{store.where(top)}: not a manifest: {error}") from error
-    for spec in (manifest.graph, manifest.heads):
+    for spec in manifest.files:
         there = copies.read(spec.path)
         if there is None or hashlib.sha256(there).hexdigest() != spec.sha256:
             data = store.read(top.removesuffix(MANIFEST_NAME) + spec.path)

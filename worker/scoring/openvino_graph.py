@@ -1,0 +1,118 @@
+"""One ONNX graph on the CPU, by OpenVINO."""
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from worker.scoring.engine import EngineError
+from worker.scoring.manifest import ManifestError
+
+Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
+"""Name → OpenVINO's name of the type and the shape of one row."""
+
+_TYPES: Mapping[str, type[np.generic]] = {"u8": np.uint8, "i32": np.int32, "f32": np.float32}
+
+
+class OpenVinoGraph:
+    """Runs batches through a graph whose every tensor has the batch as first axis.
+
+    A batch is cut into single rows that run side by side, one stream per core: measured faster than larger requests,
+    whose maps leave the caches. Safe to call from several threads; their batches share the cores.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        graph: bytes | tuple[bytes, bytes],
+        inputs: Tensors,
+        outputs: Tensors,
+        *,
+        threads: int | None,
+        precision: str,
+    ) -> None:
+        """`where`: what the graph is, for messages. `graph`: ONNX, or OpenVINO's own graph and weights. `threads`:
+        cores to use; absent: all that this process may use. `precision`: what to compute in, `bf16` or `f32`.
+
+        Raises ManifestError for a graph that has other inputs or outputs.
+        """
+        core = ov.Core()
+        try:
+            model = core.read_model(graph) if isinstance(graph, bytes) else core.read_model(*graph)
+        except RuntimeError as error:
+            raise ManifestError(f"{where}: OpenVINO cannot read the graph: {error}") from error
+        _check(where, model, inputs, outputs)
+        model.reshape({name: [1, *shape] for name, (_, shape) in inputs.items()})
+        self.streams = threads or len(os.sched_getaffinity(0))
+        self._outputs = outputs
+        compiled = core.compile_model(
+            model,
+            "CPU",
+            {
+                "NUM_STREAMS": self.streams,
+                "INFERENCE_NUM_THREADS": self.streams,
+                "INFERENCE_PRECISION_HINT": precision if precision.upper() in _capabilities(core) else "f32",
+            },
+        )
+        self._requests: SimpleQueue[ov.InferRequest] = SimpleQueue()
+        blank = {name: np.zeros((1, *shape), _TYPES[kind]) for name, (kind, shape) in inputs.items()}
+        for _ in range(self.streams):
+            request = compiled.create_infer_request()
+            # Warms up, from one thread: OpenVINO's binding sets itself up for NumPy at the first array it gets, and two
+            # threads that do so at once wait for each other for ever (one holds the GIL, one the set-up).
+            request.infer(blank, share_inputs=True)
+            request.get_tensor(next(iter(outputs))).data  # noqa: B018  # the way back has a set-up of its own
+            self._requests.put(request)
+        self._workers = ThreadPoolExecutor(self.streams, thread_name_prefix="engine")
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        """The outputs of a batch. Raises EngineError when OpenVINO fails or an output is not finite."""
+        batch = len(next(iter(inputs.values())))
+        outputs = {name: np.empty((batch, *shape), np.float32) for name, (_, shape) in self._outputs.items()}
+
+        def run(row: int) -> None:
+            request = self._requests.get()
+            try:
+                request.infer({name: rows[row : row + 1] for name, rows in inputs.items()}, share_inputs=True)
+                for name, rows in outputs.items():
+                    rows[row] = request.get_tensor(name).data[0]
+            finally:
+                self._requests.put(request)
+
+        try:
+            list(self._workers.map(run, range(batch)))
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO failed on a batch of {batch}: {error}") from error
+        for name, rows in outputs.items():
+            if not np.isfinite(rows).all():
+                raise EngineError(f"tower {name!r} gave values that are not finite")
+        return outputs
+
+    def close(self) -> None:
+        self._workers.shutdown()
+
+
+def _check(where: str, graph: ov.Model, inputs: Tensors, outputs: Tensors) -> None:
+    for kind, found, wanted in (("inputs", graph.inputs, inputs), ("outputs", graph.outputs, outputs)):
+        ports = {port.get_any_name(): port for port in found}
+        if set(ports) != set(wanted):
+            raise ManifestError(f"{where} has the {kind} {sorted(ports)}, the manifest names {sorted(wanted)}")
+        for name, (dtype, shape) in wanted.items():
+            port = ports[name]
+            has = port.get_element_type().get_type_name(), port.get_partial_shape()
+            expected = ov.PartialShape([-1, *shape])
+            if has != (dtype, expected):
+                raise ManifestError(
+                    f"{where}: {name} is {has[0]}{has[1]}, the manifest means {dtype}{expected}; "
+                    "export graph and manifest together"
+                )
+
+
+def _capabilities(core: ov.Core) -> list[str]:
+    capabilities: list[str] = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return capabilities

@@ -1,0 +1,99 @@
+"""Judges rows beside their prompts, for any engine: all that differs between them is what runs the text tower."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from worker.scoring.engine import EngineError, Features, Prompts
+from worker.scoring.prompt_heads import PromptHeads
+from worker.scoring.tensors import Array
+from worker.scoring.tokenizer import ClipTokenizer, TokenIds, lengths
+
+CACHE_BYTES = 128 * 1024 * 1024
+"""Of token features: 850 prompts of 77 tokens in ViT-B's text tower, 3,000 of usual length."""
+
+RunText = Callable[[TokenIds], Array]
+"""The text tower: [texts, context] → [texts, context, features]; as many texts at once as it is asked to."""
+
+
+class TextFeatures:
+    """The text tower's answers, those of late kept in memory: one prompt often makes several images, and the tower
+    costs as much as a coarse image. Safe to call from several threads."""
+
+    def __init__(self, tokenize: ClipTokenizer, run: RunText, *, largest: int, cache_bytes: int = CACHE_BYTES) -> None:
+        """`largest`: how many texts `run` takes at once."""
+        self._tokenize = tokenize
+        self._run = run
+        self._largest = largest
+        self._limit = cache_bytes
+        self._held = 0
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[bytes, Array] = OrderedDict()
+
+    def __call__(self, texts: Sequence[str]) -> list[Array]:
+        """The features of each text's tokens, [its tokens, features]. Raises EngineError when the tower fails."""
+        ids = self._tokenize(texts)
+        ends = lengths(ids)
+        keys = [row[:end].tobytes() for row, end in zip(ids, ends, strict=True)]
+        found = self._look_up(keys)
+        missing = list({key: row for row, key in enumerate(keys) if key not in found}.values())
+        for start in range(0, len(missing), self._largest):
+            rows = missing[start : start + self._largest]
+            for row, features in zip(rows, self._run(ids[rows]), strict=True):
+                if not np.isfinite(features[: ends[row]]).all():
+                    raise EngineError("the text tower gave values that are not finite")
+                found[keys[row]] = self._keep(keys[row], features[: ends[row]].copy())
+        return [found[key] for key in keys]
+
+    def _look_up(self, keys: Sequence[bytes]) -> dict[bytes, Array]:
+        found = {}
+        with self._lock:
+            for key in keys:
+                if key in self._kept:
+                    self._kept.move_to_end(key)
+                    found[key] = self._kept[key]
+        return found
+
+    def _keep(self, key: bytes, features: Array) -> Array:
+        with self._lock:
+            if key not in self._kept and features.nbytes <= self._limit:
+                self._kept[key] = features
+                self._held += features.nbytes
+                while self._held > self._limit:
+                    self._held -= self._kept.popitem(last=False)[1].nbytes
+        return features
+
+
+class PromptScorer:
+    """The prompt head's scores of a batch, for the rows that carry a prompt."""
+
+    def __init__(self, heads: PromptHeads, text: TextFeatures, scores: int) -> None:
+        """`scores`: how many the heads give."""
+        self._heads = heads
+        self._text = text
+        self._scores = scores
+
+    def score(self, features: Features, prompts: Prompts) -> Array:
+        """[batch, scores], NaN in the rows without a prompt. An empty prompt is none.
+
+        Raises EngineError for another number of prompts than rows, when the text tower fails, and for a score that is
+        not finite.
+        """
+        batch = len(next(iter(features.values())))
+        if len(prompts) != batch:
+            raise EngineError(f"{len(prompts)} prompts for {batch} images; give one or None for each")
+        scores = np.full((batch, self._scores), np.nan, np.float32)
+        rows = [row for row, prompt in enumerate(prompts) if prompt]
+        if not rows:
+            return scores
+        texts = self._text([prompt for prompt in prompts if prompt])
+        ends = np.array([len(text) for text in texts])
+        tokens = np.zeros((len(texts), ends.max(), texts[0].shape[1]), np.float32)
+        for place, text in zip(tokens, texts, strict=True):
+            place[: len(text)] = text
+        scores[rows] = self._heads.score({name: each[rows] for name, each in features.items()}, tokens, ends)
+        if not np.isfinite(scores[rows]).all():
+            raise EngineError("the prompt head gave values that are not finite")
+        return scores
