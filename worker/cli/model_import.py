@@ -1,14 +1,17 @@
 """`sluice model import` and `sluice model new`: models on CLIP's towers."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from worker.cli import console
 from worker.cli.errors import UsageError
 from worker.cli.examples import extra
-from worker.scoring.manifest import MANIFEST_NAME
+from worker.scoring.manifest import MANIFEST_NAME, PromptScore
+
+if TYPE_CHECKING:
+    from worker.model.clip.network import MstClip
 
 ToOption = Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder for the model; it must not hold one yet.")]
 CoarseOption = Annotated[str, typer.Option("--coarse", metavar="NAME", help="open_clip's architecture, coarse stream.")]
@@ -29,25 +32,50 @@ def import_checkpoint(
             "--text-weights", metavar="TAG|FILE", help="Of the text tower, where the checkpoint leaves it out."
         ),
     ] = "openai",
+    prompt_head: Annotated[
+        PromptScore, typer.Option("--prompt-head", help="What CHECKPOINT's prompt head tells, where it has one.")
+    ] = "correspondence",
+    quality: Annotated[
+        Path | None,
+        typer.Option("--quality", metavar="FILE", help="A checkpoint on the same towers whose prompt head tells it."),
+    ] = None,
+    correspondence: Annotated[
+        Path | None,
+        typer.Option("--correspondence", metavar="FILE", help="Likewise, for how well image and prompt match."),
+    ] = None,
     version: Annotated[str, typer.Option("--version", help="Of the model, in its manifest.")] = "1",
     license_: LicenseOption = "unknown",
     trained_on: Annotated[list[str] | None, typer.Option("--trained-on", help="A data set; may be repeated.")] = None,
 ) -> None:
     """Convert a checkpoint of the paper's PyTorch code to a model that serving loads.
 
-    Towers, fusion and template head become a graph, heads and a manifest. A prompt head is checked, and not served yet.
+    Towers, text tower, fusion and heads become graphs, weights and a manifest. The template head judges images without
+    a prompt; prompt heads, of this checkpoint or of others on the same towers, judge those with one, on 1..5.
 
     Exit code: 0, or 2 when the checkpoint is not what it should be.
     """
     _refuse_occupied(to)
     with extra("train"):
-        from worker.model.clip.checkpoint import load_checkpoint
+        from worker.model.clip.checkpoint import check_same_towers, load_checkpoint
         from worker.model.clip.export import export_model
         from worker.model.clip.towers import Encoder
     network = load_checkpoint(checkpoint, Encoder(coarse), Encoder(fine), text_weights=text_weights)
-    manifest = export_model(network, to, version=version, license=license_, training_data=tuple(trained_on or ()))
-    if network.prompt_head is not None:
-        console.err.print("the prompt head is left out: serving has no graph for it yet")
+    prompts: dict[PromptScore, MstClip] = {} if network.prompt_head is None else {prompt_head: network}
+    others: dict[PromptScore, Path | None] = {"quality": quality, "correspondence": correspondence}
+    for score, file in others.items():
+        if file is None:
+            continue
+        if score in prompts:
+            raise UsageError(
+                f"the prompt head of {checkpoint} is to tell {score} too; --prompt-head says what it tells"
+            )
+        prompts[score] = load_checkpoint(file, Encoder(coarse), Encoder(fine), text_weights=text_weights)
+        check_same_towers(file, prompts[score], network)
+    manifest = export_model(
+        network, to, version=version, license=license_, training_data=tuple(trained_on or ()), prompts=prompts
+    )
+    if prompts:
+        console.out.print(f"with a prompt: {' and '.join(prompts)} by the prompt head", markup=False)
     console.out.print(
         f"wrote {to}: {manifest.name} {manifest.version}, {manifest.digest}", markup=False, soft_wrap=True
     )

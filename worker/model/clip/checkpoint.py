@@ -75,6 +75,18 @@ def load_checkpoint(
     return MstClip(coarse_tower, fine_tower, text, fusion, head, prompt_head).eval()
 
 
+def check_same_towers(file: Path, network: MstClip, other: MstClip) -> None:
+    """Raises CheckpointError unless the network of `file` has the towers of the other: a model has one set of them."""
+    for part in ("coarse", "fine", "text"):
+        ours, theirs = (getattr(each, part).state_dict() for each in (network, other))
+        for name, value in theirs.items():
+            if ours[name].shape != value.shape or not torch.equal(ours[name], value):
+                raise CheckpointError(
+                    f"{file}: {name} of its {part} tower is another than in the model; heads belong to the frozen "
+                    "towers that they were trained on, so import this checkpoint as a model of its own"
+                )
+
+
 def read_tensors(file: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file or of what torch.save wrote; none of it is executed. Raises CheckpointError."""
     try:

@@ -1,8 +1,5 @@
-"""From the network to what serving reads: the towers as an ONNX graph, the heads, a manifest."""
+"""From the network to what serving reads: the towers as ONNX graphs, the heads, a manifest."""
 
-import hashlib
-import logging
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,33 +7,35 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from worker.model.clip.export_prompt import prompt_files
 from worker.model.clip.network import ANCHORS, ImageTower, MstClip, Preprocessing
-from worker.scoring.manifest import MANIFEST_NAME, FileSpec, GraphSpec, HeadsSpec, ModelManifest, TowerSpec
+from worker.model.clip.onnx_export import OPSET, ExportError, to_onnx, write_file
+from worker.scoring.manifest import MANIFEST_NAME, GraphSpec, HeadsSpec, ModelManifest, PromptScore, TowerSpec
 from worker.view import ViewSpec
-
-OPSET = 20
-LARGEST_GRAPH = 2**31 - 1
-"""Bytes of one ONNX file: protobuf counts no further."""
-
-
-class ExportError(Exception):
-    """The network cannot be written as a model. The message says why."""
 
 
 def export_model(
-    network: MstClip, folder: Path, *, version: str, license: str, training_data: tuple[str, ...]
+    network: MstClip,
+    folder: Path,
+    *,
+    version: str,
+    license: str,
+    training_data: tuple[str, ...],
+    prompts: Mapping[PromptScore, MstClip] | None = None,
 ) -> ModelManifest:
-    """Writes graph, heads and manifest of the towers, the fusion and the template head into the folder.
+    """Writes a model of the towers, the fusion and the template head into the folder, with the text tower and, for each
+    of `prompts`, fusion and prompt head of that network, whose towers must be the same.
 
-    A prompt head is not written: serving has no graph for it yet. Raises ExportError.
+    Raises ExportError.
     """
     if network.head is None:
         raise ExportError(
-            "the network has a prompt head only, which serving cannot run yet; a model needs a template head "
+            "the network has a prompt head only, and images come without a prompt too; a model needs a template head "
             "(head.temperature)"
         )
     towers = {"coarse": network.coarse, "fine": network.fine}
     views = views_of(towers)
+    judged = prompt_files(network.text, prompts or {})
     graph = export_towers(towers, views)
     folder.mkdir(parents=True, exist_ok=True)
     manifest = ModelManifest(
@@ -47,13 +46,14 @@ def export_model(
             view: view_spec(tower.preprocessing) for tower, view in zip(towers.values(), views.values(), strict=True)
         },
         towers=tuple(TowerSpec(name=name, view=views[name], features=towers[name].features) for name in towers),
-        graph=GraphSpec(**_write(folder / "towers.onnx", graph).model_dump(), opset=OPSET),
+        graph=GraphSpec(**write_file(folder / "towers.onnx", graph).model_dump(), opset=OPSET),
         heads=HeadsSpec(
-            **_write(folder / "heads.safetensors", heads_file(network.gff, network.head)).model_dump(),
+            **write_file(folder / "heads.safetensors", heads_file(network.gff, network.head)).model_dump(),
             type="gated_template",
             coarse="coarse",
             fine="fine",
         ),
+        prompt=None if judged is None else judged.write(folder),
         anchors=ANCHORS,
         score_range=(1, 5),
         license=license,
@@ -107,37 +107,8 @@ def export_towers(towers: Mapping[str, ImageTower], views: Mapping[str, str]) ->
     Inputs: uint8 [batch, H, W, 3], named by view. Outputs: float32 [batch, features], named by tower. Raises
     ExportError for a pair too large for one file.
     """
-    size = sum(parameter.nbytes for tower in towers.values() for parameter in tower.parameters())
-    if size > LARGEST_GRAPH:
-        raise ExportError(f"the towers hold {size:,} bytes of weights, and one ONNX file at most {LARGEST_GRAPH:,}")
     inputs = {
         view: torch.zeros(2, *view_spec(towers[name].preprocessing).shape, dtype=torch.uint8)
         for name, view in views.items()
     }
-    batch = torch.export.Dim("batch", min=1, max=4096)
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # its operator has no ONNX
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                _Towers(towers, views).eval(),
-                tuple(inputs.values()),
-                input_names=list(inputs),
-                output_names=list(towers),
-                opset_version=OPSET,
-                dynamic_shapes=(tuple({0: batch} for _ in inputs),),
-                dynamo=True,
-                verbose=False,
-            )
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
-    assert program is not None  # with dynamo=True it is one  # noqa: S101
-    graph: bytes = program.model_proto.SerializeToString(deterministic=True)
-    return graph
-
-
-def _write(file: Path, data: bytes) -> FileSpec:
-    file.write_bytes(data)
-    return FileSpec(path=file.name, sha256=hashlib.sha256(data).hexdigest())
+    return to_onnx(_Towers(towers, views), inputs, list(towers))
