@@ -1,0 +1,52 @@
+"""How many intake replicas there should be. Imports nothing of ours: Serve's controller loads it by value."""
+
+import math
+from typing import Any, Protocol
+
+BACKLOG = "backlog_records"
+"""What a replica reports: records that wait in its partitions, or are read and not yet committed."""
+PARTITIONS = "topic_partitions"
+"""What a replica reports: partitions of the topic, its own and others'."""
+
+
+class Context(Protocol):
+    """What the policy reads of ray.serve.config.AutoscalingContext."""
+
+    @property
+    def target_num_replicas(self) -> int: ...
+
+    @property
+    def aggregated_metrics(self) -> dict[str, dict[Any, float]] | None: ...
+
+
+class LagPolicy:
+    """Scales on how many records wait; never beyond the partition count, where a replica would have nothing to read.
+
+    Up at once to as many replicas as have `records_per_replica` waiting each. Down by one when a tenth of that waits:
+    only by leaving one out can it be known that one fewer keeps up. In between nothing changes, so that the count does
+    not swing. Serve's own `upscale_delay_s`, `downscale_delay_s`, `min_replicas` and `max_replicas` hold besides. There
+    is always one: nobody else would see that records come.
+    """
+
+    IDLE_SHARE = 0.1
+
+    def __init__(self, records_per_replica: int = 5000) -> None:
+        if records_per_replica < 1:
+            raise ValueError(f"records_per_replica is {records_per_replica}; it must be at least 1")
+        self._records_per_replica = records_per_replica
+
+    def __call__(self, context: Context) -> tuple[int, dict[str, Any]]:
+        """The wanted number of replicas, and no state. Without any report: as many as there are."""
+        reports = context.aggregated_metrics or {}
+        backlog = reports.get(BACKLOG)
+        partitions = reports.get(PARTITIONS)
+        target = context.target_num_replicas
+        if not backlog or not partitions:
+            return target, {}
+        waiting = sum(backlog.values())
+        wanted = target
+        if waiting > self._records_per_replica * target:
+            wanted = math.ceil(waiting / self._records_per_replica)
+        elif waiting < self.IDLE_SHARE * self._records_per_replica * target:
+            wanted = target - 1
+        return max(1, min(wanted, int(max(partitions.values())))), {}

@@ -1,0 +1,163 @@
+"""The intake application: replicas that read events from Kafka and write verdicts, with the engine application's help.
+
+`import_path: worker.apps.intake:build`; the deployment is `intake`. See docs/ray-serve.md.
+"""
+
+import asyncio
+import dataclasses
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+from prometheus_client import CollectorRegistry
+from pydantic import PositiveFloat
+from ray import serve
+from ray.serve import Application
+from ray.serve.schema import ReplicaRank
+
+from worker.apps.arguments import Arguments, LiveChanges, changed
+from worker.apps.autoscaling import BACKLOG, PARTITIONS
+from worker.apps.ray_metrics import RayMetrics
+from worker.apps.serve_engine import ENGINE, EngineAway, ModelNotServed, ServeEngine, find_engine
+from worker.apps.shift import CLOSE_SECONDS, Shift
+from worker.intake.engine_room import blank_views
+from worker.scoring.model import Model, load_model
+from worker.settings import Settings, SettingsError
+from worker.telemetry.logs import configure_logging
+
+log = structlog.get_logger(__name__)
+
+INTAKE = "intake"
+
+
+class IntakeArguments(Arguments):
+    """Beside the settings: where the engine is, and how patient calls to it are."""
+
+    engine: str = ENGINE
+    """The engine's application."""
+    call_seconds: PositiveFloat = 30.0
+    """How long a batch may take, waiting for a free replica included."""
+    engine_patience_seconds: PositiveFloat = 600.0
+    """How long to wait at the start, or for another model, until the engine serves the model."""
+
+
+class Unwell(Exception):
+    """The replica does not do its work; Serve replaces it."""
+
+
+class IntakeReplica:
+    """One replica: the same worker as `sluice up`, with its engine behind a Serve handle."""
+
+    def __init__(self, settings: Settings, engine: str, call_seconds: float, engine_patience_seconds: float) -> None:
+        configure_logging(settings.telemetry)
+        self._settings = settings
+        self._engine = engine
+        self._call_seconds = call_seconds
+        self._patience = engine_patience_seconds
+        self._changes: LiveChanges = None
+        self._changing = threading.Lock()
+        self._shift: Shift | None = None
+        self._stopping = False
+        self._change_thread = ThreadPoolExecutor(1, thread_name_prefix="intake-change")
+        context = serve.get_replica_context()
+        tags = {"application": context.app_name, "deployment": context.deployment, "replica": context.replica_tag}
+        self._metrics = RayMetrics(self._registry, tags)
+        self._metrics.start()
+
+    async def reconfigure(self, user_config: LiveChanges, rank: ReplicaRank) -> None:  # noqa: ARG002
+        """Works by the settings with `user_config` laid over them.
+
+        A worker with the new settings joins the group before the old one drains and leaves it, so nothing waits. With
+        another model that happens once the engine serves it. Serve calls this before all else, and always, because it
+        takes `rank`. Raises SettingsError, ManifestError, PolicyError, LogError and EngineError: Serve then stops this
+        replica and leaves the others as they are.
+        """
+        await asyncio.get_running_loop().run_in_executor(self._change_thread, self._change, user_config)
+
+    async def check_health(self) -> None:
+        """Raises Unwell when the loop does not turn, a partition does not move, or the worker has ended."""
+        health = self._shift.health() if self._shift is not None else None
+        if health is not None and not health.healthy:
+            raise Unwell("; ".join(health.reasons))
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What LagPolicy goes by."""
+        shift = self._shift
+        return {} if shift is None else {BACKLOG: float(shift.backlog()), PARTITIONS: float(shift.partitions)}
+
+    def __del__(self) -> None:
+        """Serve calls this when it stops the replica: finishes what is under way, commits it and leaves the group."""
+        if not hasattr(self, "_metrics") or self._stopping:
+            return
+        self._stopping = True
+        if self._shift is not None:
+            self._shift.stop()
+            if not self._shift.join():
+                log.error("intake_not_drained", note="what was not committed is another's to judge")
+        self._metrics.close()
+
+    def _registry(self) -> CollectorRegistry | None:
+        return self._shift.registry if self._shift is not None else None
+
+    def _change(self, changes: LiveChanges) -> None:
+        with self._changing:
+            if self._shift is not None and changes == self._changes:  # only the rank is another
+                return
+            settings = _of_a_replica(changed(self._settings, changes, "user_config"))
+            model = _without_graphs(load_model(settings.model, settings.s3))
+            shift = Shift(settings, model, self._find_engine(settings, model))
+            shift.start()
+            before, self._shift, self._changes = self._shift, shift, changes
+            if self._stopping:
+                shift.stop()
+            if before is not None:
+                before.stop()
+                before.join()
+
+    def _find_engine(self, settings: Settings, model: Model) -> ServeEngine:
+        """The engine, once it serves the model. Raises EngineAway, ModelNotServed, SettingsError."""
+        deadline = time.monotonic() + self._patience
+        handle = find_engine(self._engine, patience_seconds=self._patience)
+        engine = ServeEngine(handle, model.manifest.digest, patience_seconds=self._call_seconds)
+        while True:
+            try:
+                engine.infer(blank_views(model.manifest.views))
+                break
+            except (EngineAway, ModelNotServed) as error:
+                if time.monotonic() >= deadline or self._stopping:
+                    raise
+                log.warning("waiting_for_the_engine", error=str(error))
+        if settings.intake.batch_size > engine.max_batch:
+            raise SettingsError(
+                f"intake.batch_size is {settings.intake.batch_size}, the engine takes at most {engine.max_batch}"
+            )
+        return engine
+
+
+def _of_a_replica(settings: Settings) -> Settings:
+    """Without what only a single process may have: a transactional id, which replicas would take from one another, and
+    a metrics port; Ray exports the metrics."""
+    return settings.model_copy(
+        update={
+            "kafka": settings.kafka.model_copy(update={"transactional_id": None}),
+            "telemetry": settings.telemetry.model_copy(update={"metrics_port": None}),
+        }
+    )
+
+
+def _without_graphs(model: Model) -> Model:
+    """They are the engine's affair, and may be hundreds of megabytes."""
+    prompt = dataclasses.replace(model.prompt, text=b"") if model.prompt is not None else None
+    return dataclasses.replace(model, graph=b"", prompt=prompt)
+
+
+def build(arguments: IntakeArguments) -> Application:
+    """The application. Raises SettingsError."""
+    settings = arguments.load()
+    deployment = serve.deployment(
+        name=INTAKE,
+        graceful_shutdown_wait_loop_s=0.1,  # nobody calls it
+        graceful_shutdown_timeout_s=settings.intake.drain_seconds + CLOSE_SECONDS,
+    )(IntakeReplica)
+    return deployment.bind(settings, arguments.engine, arguments.call_seconds, arguments.engine_patience_seconds)

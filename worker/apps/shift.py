@@ -1,0 +1,91 @@
+"""One worker on a thread of its own: what an intake replica runs, and exchanges when its settings change."""
+
+import threading
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from worker.cache.score_cache import connect
+from worker.intake.kafka_log import KafkaLog
+from worker.intake.kafka_reading import explained, open_reader, partitions_of
+from worker.intake.log import Log
+from worker.scoring.engine import Engine
+from worker.scoring.model import Model
+from worker.settings import Settings
+from worker.telemetry.server import Health
+from worker.wiring import Worker
+
+log = structlog.get_logger(__name__)
+
+CLOSE_SECONDS = 20.0
+"""What leaving the group and closing clients may take after the drain."""
+
+
+class Shift:
+    """A worker from its start to its drained end. A member of the consumer group; several may be at work at once."""
+
+    def __init__(self, settings: Settings, model: Model, engine: Engine) -> None:
+        """Raises PolicyError when the policy cannot be used, LogError when Kafka cannot be reached."""
+        self._settings = settings
+        self.partitions = _count_partitions(settings)
+        self._worker = Worker(settings, self._open_log, connect(settings.redis), engine, model)
+        self._stop = threading.Event()
+        self._settled = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="sluice-intake", daemon=True)
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        return self._worker.registry
+
+    def start(self) -> None:
+        """Returns when the worker has opened the log. Raises LogError, or whatever ended it before."""
+        self._thread.start()
+        self._settled.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """Tells the worker to finish what is under way; does not wait."""
+        self._stop.set()
+
+    def join(self) -> bool:
+        """Waits until the worker has drained and closed all; False when it has not within its time."""
+        self._thread.join(self._settings.intake.drain_seconds + CLOSE_SECONDS)
+        return not self._thread.is_alive()
+
+    def health(self) -> Health:
+        """Whether it does its work, and if not, why."""
+        if self._thread.is_alive():
+            return self._worker.health()
+        return Health(False, (f"the intake has ended: {self._failure or 'it was told to stop'}",))
+
+    def backlog(self) -> int:
+        """Records that wait in this worker's partitions, or are read and not yet committed."""
+        metrics = self._worker.metrics
+        waiting = sum(sample.value for family in metrics.consumer_lag_records.collect() for sample in family.samples)
+        held = sum(sample.value for family in metrics.records_in_flight.collect() for sample in family.samples)
+        return int(waiting + held)
+
+    def _open_log(self) -> Log:
+        opened = KafkaLog(self._settings.kafka)
+        self._settled.set()
+        return opened
+
+    def _run(self) -> None:
+        try:
+            self._worker.run(self._stop)
+        except BaseException as error:  # noqa: BLE001  # the health check must tell whatever it was
+            self._failure = error
+            log.exception("intake_ended")
+        finally:
+            self._settled.set()
+
+
+def _count_partitions(settings: Settings) -> int:
+    with explained(settings.kafka):
+        consumer = open_reader(settings.kafka)
+        try:
+            return len(partitions_of(consumer, settings.kafka.topics.images, settings.kafka))
+        finally:
+            consumer.close()
