@@ -1,235 +1,206 @@
-"""The reference: a model's own ONNX graph, run by torch, operator by operator, in float32."""
+"""The torch engine: the reference that others are compared with, and the GPU engine of hosts without TensorRT."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
-import onnx
+import structlog
 import torch
-from onnx import helper, numpy_helper
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
-from trt_build.errors import BuildError
+from trt_build.graph import prepare_graph
+from trt_build.torch_graph import TorchGraph, read_graph
+from worker.scoring.cuda_device import DeviceLost, NoDevice, OutOfDeviceMemory
 from worker.scoring.engine import EngineError, Features, Prompts, Views
 from worker.scoring.model import Model
 
-MAX_BATCH = 64
+log = structlog.get_logger(__name__)
 
-Attributes = Mapping[str, Any]
+MAX_BATCH = 64
+FIXED_BATCHES = (1, 4, 16, MAX_BATCH)
+"""What a compiled engine is compiled for; a batch of another size is filled up to the next of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Started:
+    """A batch that the device is working on: its features once `wait` has returned."""
+
+    features: Sequence[Tensor]
+    wait: Callable[[], object]
 
 
 class TorchEngine:
-    """Runs a model's towers with torch, on the CPU or on a GPU; safe to call from several threads."""
+    """Runs a model's towers with torch, on the CPU or on a GPU; safe to call from several threads.
 
-    def __init__(self, model: Model, *, device: str = "cpu") -> None:
-        """Raises BuildError for a graph with an operator that is not known here."""
+    In `bf16` it runs the graph that `sluice build` gives to TensorRT in that precision: products in bfloat16, the
+    normalisation of pixels, layer norms and statistics in float32. Pixels go up as uint8 from pinned memory, on a
+    stream of their own, while the batch before computes.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        device: str = "cpu",
+        precision: Literal["fp32", "bf16"] = "fp32",
+        compiled: bool = False,
+        fixed_batches: Sequence[int] = FIXED_BATCHES,
+    ) -> None:
+        """`compiled`: by torch.compile, for each of `fixed_batches`, which takes a minute or more the first time; torch
+        keeps the kernels for the next.
+
+        Raises BuildError for a graph with an operator that is not known here, NoDevice when torch sees no GPU, and
+        OutOfDeviceMemory or another EngineError when it fails.
+        """
+        if device == "cuda" and not torch.cuda.is_available():
+            raise NoDevice(f"torch {torch.__version__} sees no GPU here; install a build of torch for this driver")
         self._manifest = model.manifest
         self._device = torch.device(device)
-        self._towers = _Towers(onnx.load_from_string(model.graph)).to(self._device).eval()
+        graph = model.graph if precision == "fp32" else prepare_graph(model.graph, precision)
+        self._graph = read_graph(graph).to(self._device).eval()
+        self._sizes = sorted(fixed_batches) if compiled else []
+        self._copying: Any = _cuda("Stream", self._device) if self._on_gpu else None
+        # Compiled code and its warm-up belong to one thread; what it starts on a GPU it does not wait for.
+        self._launcher = ThreadPoolExecutor(1, thread_name_prefix="torch")
+        self._programs: dict[int, Callable[..., Sequence[Tensor]]] = {}
+        self._lost: DeviceLost | None = None
+        try:
+            for size in self._sizes:
+                blank = {name: np.zeros((size, *view.shape), np.uint8) for name, view in model.manifest.views.items()}
+                self._programs[size] = self._guarded(self._launcher.submit(self._compile, size).result)
+                self.infer(blank)
+        except BaseException:
+            self.close()
+            raise
+        log.info(
+            "engine_ready",
+            model=model.manifest.name,
+            digest=model.manifest.digest,
+            engine=f"torch-{self._device.type}-{precision}",
+            compiled=compiled,
+        )
 
     @property
     def max_batch(self) -> int:
-        return MAX_BATCH
+        return self._sizes[-1] if self._sizes else MAX_BATCH
 
     def infer(self, views: Views, prompts: Prompts | None = None) -> Features:  # noqa: ARG002
-        """The features of a batch. Raises EngineError when torch fails."""
-        try:
-            with torch.inference_mode():
-                pixels = {name: torch.from_numpy(rows).to(self._device) for name, rows in views.items()}
-                features = self._towers(pixels)
-                return {tower.name: features[tower.name].float().cpu().numpy() for tower in self._manifest.towers}
-        except (RuntimeError, KeyError) as error:
-            raise EngineError(f"torch failed on a batch: {error}") from error
+        """The features of a batch. Raises EngineError: DeviceLost when only a new process can go on."""
+        if self._lost is not None:
+            raise DeviceLost(str(self._lost))
+        batch = self._check(views)
+        rows = self._guarded(lambda: self._run(views, batch))
+        features = dict(zip(self._graph.outputs, rows, strict=True))
+        for name, values in features.items():
+            if not np.isfinite(values).all():
+                raise EngineError(f"tower {name!r} gave values that are not finite")
+        return {tower.name: features[tower.name] for tower in self._manifest.towers}
 
     def close(self) -> None:
-        """Nothing is held that its end would not free."""
+        self._launcher.shutdown()
+        self._programs = {}
 
+    @property
+    def _on_gpu(self) -> bool:
+        return self._device.type == "cuda"
 
-class _Towers(torch.nn.Module):
-    """The graph's nodes, in their order, over named values. Weights are buffers, so that they move with the module;
-    small integers (shapes, axes, indices) stay where they are, since they steer and are not computed on."""
+    def _run(self, views: Views, batch: int) -> list[NDArray[np.float32]]:
+        size = next((size for size in self._sizes if size >= batch), batch)
+        with torch.inference_mode():
+            pixels, arrived = self._upload([self._filled(views[name], size) for name in self._graph.inputs])
+        started: Future[_Started] = self._launcher.submit(self._launch, size, pixels, arrived)
+        done = started.result()
+        done.wait()
+        return [np.array(values.numpy()[:batch]) for values in done.features]
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        super().__init__()
-        self._nodes = [
-            (_operator(node), list(node.input), list(node.output), _attributes(node)) for node in model.graph.node
-        ]
-        self._outputs = [value.name for value in model.graph.output]
-        self._constants: dict[str, Tensor] = {}
-        self._buffers_of: dict[str, str] = {}
-        for number, weight in enumerate(model.graph.initializer):
-            value = torch.from_numpy(numpy_helper.to_array(weight).copy())
-            if value.is_floating_point():
-                self.register_buffer(f"weight_{number}", value)
-                self._buffers_of[weight.name] = f"weight_{number}"
-            else:
-                self._constants[weight.name] = value
+    def _filled(self, rows: NDArray[np.uint8], size: int) -> Tensor:
+        """The rows, and black images up to `size`, in memory that a GPU can read by itself."""
+        if not self._on_gpu and len(rows) == size:
+            return torch.from_numpy(rows) if rows.flags.writeable else torch.from_numpy(rows.copy())
+        filled = torch.empty((size, *rows.shape[1:]), dtype=torch.uint8, pin_memory=self._on_gpu)
+        array = filled.numpy()
+        array[: len(rows)] = rows
+        array[len(rows) :] = 0
+        return filled
 
-    def forward(self, pixels: dict[str, Tensor]) -> dict[str, Tensor]:
-        values: dict[str, Tensor | None] = {"": None, **pixels, **self._constants}
-        values |= {name: self.get_buffer(buffer) for name, buffer in self._buffers_of.items()}
-        for operator, inputs, outputs, attributes in self._nodes:
-            result = operator([values[name] for name in inputs], attributes)
-            results = result if isinstance(result, tuple) else (result,)
-            values.update(zip(outputs, results, strict=False))
-        found = {name: values[name] for name in self._outputs}
-        return {name: value for name, value in found.items() if value is not None}
+    def _upload(self, pixels: list[Tensor]) -> tuple[list[Tensor], Any]:
+        """The pixels on the device, and when they have arrived there."""
+        if self._copying is None:
+            return pixels, None
+        with torch.cuda.stream(self._copying):
+            uploaded = [rows.to(self._device, non_blocking=True) for rows in pixels]
+            arrived = _cuda("Event")
+            arrived.record()
+        return uploaded, arrived
 
+    def _launch(self, size: int, pixels: Sequence[Tensor], arrived: Any) -> _Started:
+        with torch.inference_mode():
+            if arrived is None:
+                return _Started(
+                    [values.float() for values in self._programs.get(size, self._graph)(*pixels)], lambda: None
+                )
+            stream = torch.cuda.current_stream(self._device)
+            stream.wait_event(arrived)
+            for rows in pixels:
+                rows.record_stream(stream)  # their memory is the other stream's, and must not be used again too early
+            features = [
+                torch.empty(values.shape, dtype=torch.float32, pin_memory=True).copy_(values, non_blocking=True)
+                for values in self._programs.get(size, self._graph)(*pixels)
+            ]
+            done = _cuda("Event")
+            done.record()
+            return _Started(features, done.synchronize)
 
-def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-
-
-Operator = Callable[[Sequence[Any], Attributes], Any]
-
-
-def _operator(node: onnx.NodeProto) -> Operator:
-    if node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx"):
-        raise BuildError(
-            f"the torch reference does not know the operator {node.op_type}; compare with openvino instead"
+    def _compile(self, size: int) -> Callable[..., Sequence[Tensor]]:
+        blank = tuple(
+            torch.zeros((size, *self._manifest.views[name].shape), dtype=torch.uint8, device=self._device)
+            for name in self._graph.inputs
         )
-    return OPERATORS[node.op_type]
+        with torch.inference_mode():
+            graph: TorchGraph = self._graph.fixed(*blank)
+            # Exported first: each size is then code of its own, and torch limits how often one code is compiled anew.
+            program = torch.export.export(graph, blank, strict=False).module()
+        compiled: Callable[..., Sequence[Tensor]] = torch.compile(program, dynamic=False)
+        return compiled
+
+    def _guarded(self, work: Callable[[], Any]) -> Any:
+        """The work's result; what torch raises becomes an EngineError that says whose fault it is."""
+        try:
+            return work()
+        except EngineError:
+            raise
+        except torch.OutOfMemoryError as error:
+            raise OutOfDeviceMemory(
+                f"the GPU is out of memory ({error}); use a smaller batch, or fewer engines on this GPU"
+            ) from error
+        except RuntimeError as error:
+            # After an error of CUDA itself every later call of the process fails too.
+            if self._on_gpu and "CUDA error" in str(error):
+                self._lost = DeviceLost(f"the GPU is lost to this process ({error}); start it again")
+                raise self._lost from error
+            raise EngineError(f"torch failed on a batch: {error}") from error
+
+    def _check(self, views: Views) -> int:
+        specs = self._manifest.views
+        if set(views) != set(specs):
+            raise EngineError(f"got the views {sorted(views)}, the model needs {sorted(specs)}")
+        for name, pixels in views.items():
+            if pixels.dtype != np.uint8 or pixels.shape[1:] != specs[name].shape:
+                raise EngineError(
+                    f"view {name!r} is {pixels.dtype}{list(pixels.shape)}, "
+                    f"the model needs uint8{['batch', *specs[name].shape]}"
+                )
+        batches = {len(pixels) for pixels in views.values()}
+        if len(batches) != 1 or not 0 < max(batches) <= self.max_batch:
+            raise EngineError(
+                f"views of {sorted(batches)} images; one batch has 1 to {self.max_batch}, in all views alike"
+            )
+        return batches.pop()
 
 
-def _ints(value: Tensor | None) -> list[int]:
-    return [] if value is None else [int(number) for number in value.reshape(-1).tolist()]
-
-
-def _axes(x: Sequence[Any], a: Attributes) -> list[int]:
-    """Axes stand in an input since opset 13 or 18, before in an attribute."""
-    return _ints(x[1]) if len(x) > 1 else [int(axis) for axis in a.get("axes", [])]
-
-
-def _cast(x: Sequence[Any], a: Attributes) -> Tensor:
-    dtype = helper.tensor_dtype_to_np_dtype(a["to"])
-    result: Tensor = x[0].to(torch.from_numpy(np.zeros(0, dtype)).dtype)
-    return result
-
-
-def _convolution(x: Sequence[Any], a: Attributes) -> Tensor:
-    pads = list(a.get("pads", [0, 0, 0, 0]))
-    if a.get("auto_pad", b"NOTSET") != b"NOTSET":
-        raise BuildError("the torch reference knows no auto_pad; compare with openvino instead")
-    pixels = functional.pad(x[0], (pads[1], pads[3], pads[0], pads[2]))
-    bias = x[2] if len(x) > 2 else None
-    return functional.conv2d(
-        pixels, x[1], bias, tuple(a.get("strides", [1, 1])), 0, tuple(a.get("dilations", [1, 1])), a.get("group", 1)
-    )
-
-
-def _average_pool(x: Sequence[Any], a: Attributes) -> Tensor:
-    if any(a.get("pads", [])) or a.get("ceil_mode") or any(size != 1 for size in a.get("dilations", [])):
-        raise BuildError(
-            "the torch reference knows average pooling without padding only; compare with openvino instead"
-        )
-    return functional.avg_pool2d(x[0], tuple(a["kernel_shape"]), tuple(a.get("strides", [1, 1])))
-
-
-def _gemm(x: Sequence[Any], a: Attributes) -> Tensor:
-    left = x[0].T if a.get("transA") else x[0]
-    right = x[1].T if a.get("transB") else x[1]
-    product: Tensor = a.get("alpha", 1.0) * (left @ right)
-    return product if len(x) < 3 else product + a.get("beta", 1.0) * x[2]
-
-
-def _reshape(x: Sequence[Any], _a: Attributes) -> Tensor:
-    shape = [x[0].shape[index] if size == 0 else size for index, size in enumerate(_ints(x[1]))]
-    result: Tensor = x[0].reshape(shape)
-    return result
-
-
-def _slice(x: Sequence[Any], _a: Attributes) -> Tensor:
-    starts, ends = _ints(x[1]), _ints(x[2])
-    axes = _ints(x[3]) if len(x) > 3 and x[3] is not None else list(range(len(starts)))
-    steps = _ints(x[4]) if len(x) > 4 else [1] * len(starts)
-    index: list[slice] = [slice(None)] * x[0].ndim
-    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        size = x[0].shape[axis]
-        index[axis] = slice(max(start, -size), min(end, size), step)  # ONNX writes "to the end" as a huge number
-    result: Tensor = x[0][tuple(index)]
-    return result
-
-
-def _gather(x: Sequence[Any], a: Attributes) -> Tensor:
-    axis = a.get("axis", 0) % x[0].ndim
-    indices = x[1].to(x[0].device)
-    rows: Tensor = x[0].index_select(axis, indices.reshape(-1))
-    return rows.reshape(*x[0].shape[:axis], *indices.shape, *x[0].shape[axis + 1 :])
-
-
-def _squeeze(x: Sequence[Any], a: Attributes) -> Tensor:
-    axes = _axes(x, a)
-    result: Tensor = x[0].squeeze(tuple(axes)) if axes else x[0].squeeze()
-    return result
-
-
-def _unsqueeze(x: Sequence[Any], a: Attributes) -> Tensor:
-    axes = _axes(x, a)
-    result: Tensor = x[0]
-    for axis in sorted(axis % (x[0].ndim + len(axes)) for axis in axes):
-        result = result.unsqueeze(axis)
-    return result
-
-
-def _layer_norm(x: Sequence[Any], a: Attributes) -> Tensor:
-    axis = a.get("axis", -1) % x[0].ndim
-    bias = x[2] if len(x) > 2 else None
-    return functional.layer_norm(x[0], x[0].shape[axis:], x[1], bias, a.get("epsilon", 1e-5))
-
-
-def _reduce_mean(x: Sequence[Any], a: Attributes) -> Tensor:
-    result: Tensor = x[0].mean(_axes(x, a) or list(range(x[0].ndim)), keepdim=bool(a.get("keepdims", 1)))
-    return result
-
-
-def _clip(x: Sequence[Any], _a: Attributes) -> Tensor:
-    low = x[1] if len(x) > 1 else None
-    high = x[2] if len(x) > 2 else None
-    return torch.clamp(x[0], low, high)
-
-
-def _divide(x: Sequence[Any], _a: Attributes) -> Tensor:
-    if x[0].is_floating_point():
-        return torch.div(x[0], x[1])
-    return torch.div(x[0], x[1], rounding_mode="trunc")
-
-
-def _constant(_x: Sequence[Any], a: Attributes) -> Tensor:
-    if "value" not in a:
-        raise BuildError("the torch reference knows constants that are tensors only; compare with openvino instead")
-    return torch.from_numpy(numpy_helper.to_array(a["value"]).copy())
-
-
-OPERATORS: Mapping[str, Operator] = {
-    "Add": lambda x, _a: x[0] + x[1],
-    "AveragePool": _average_pool,
-    "Cast": _cast,
-    "Clip": _clip,
-    "Concat": lambda x, a: torch.cat(list(x), a["axis"]),
-    "Constant": _constant,
-    "Conv": _convolution,
-    "Div": _divide,
-    "Erf": lambda x, _a: torch.erf(x[0]),
-    "Expand": lambda x, _a: x[0] * torch.ones(_ints(x[1]), dtype=x[0].dtype, device=x[0].device),
-    "Gather": _gather,
-    "Gelu": lambda x, a: functional.gelu(x[0], approximate=a.get("approximate", b"none").decode()),
-    "Gemm": _gemm,
-    "Identity": lambda x, _a: x[0],
-    "LayerNormalization": _layer_norm,
-    "MatMul": lambda x, _a: x[0] @ x[1],
-    "Mul": lambda x, _a: x[0] * x[1],
-    "ReduceMean": _reduce_mean,
-    "Relu": lambda x, _a: functional.relu(x[0]),
-    "Reshape": _reshape,
-    "Shape": lambda x, a: torch.tensor(x[0].shape[a.get("start", 0) : a.get("end")], dtype=torch.int64),
-    "Sigmoid": lambda x, _a: torch.sigmoid(x[0]),
-    "Slice": _slice,
-    "Softmax": lambda x, a: torch.softmax(x[0], a.get("axis", -1)),
-    "Sqrt": lambda x, _a: torch.sqrt(x[0]),
-    "Squeeze": _squeeze,
-    "Sub": lambda x, _a: x[0] - x[1],
-    "Transpose": lambda x, a: x[0].permute(*a["perm"]),
-    "Unsqueeze": _unsqueeze,
-}
-"""What towers are made of, by the ONNX operator specification (opset 17 to 23)."""
+def _cuda(kind: Literal["Event", "Stream"], *arguments: Any) -> Any:
+    """An object of torch.cuda whose constructor has no types."""
+    return getattr(torch.cuda, kind)(*arguments)

@@ -1,16 +1,21 @@
-"""The torch reference against other readers of the same graph."""
+"""The torch engine against other readers of the same graph: as it is, in bfloat16, and compiled."""
 
+from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+import torch
+from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from tests.unit.trt_build.towers import SIZE, convolution_towers, write_model
 from trt_build.errors import BuildError
 from trt_build.torch_engine import TorchEngine
+from trt_build.torch_graph import read_graph
+from worker.scoring.cuda_device import NoDevice
 from worker.scoring.engine import EngineError
 from worker.scoring.model import Model, load_model
 from worker.scoring.openvino_engine import OpenVinoEngine
@@ -56,7 +61,71 @@ def test_an_operator_that_is_not_known_is_named() -> None:
         TorchEngine(Model(model.manifest, model.heads, data))
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_compiled_towers_give_what_the_plain_ones_give_for_every_batch(
+    tmp_path: Path, precision: Literal["fp32", "bf16"]
+) -> None:
+    model = load_model(str(write_model(tmp_path)))
+    with (
+        closing(TorchEngine(model, precision=precision)) as plain,
+        closing(TorchEngine(model, precision=precision, compiled=True, fixed_batches=(2, 4))) as compiled,
+    ):
+        assert compiled.max_batch == 4
+        for batch in (1, 2, 3, 4):
+            images = views(model, batch)
+            expected = plain.infer(images)
+            for name, rows in compiled.infer(images).items():
+                assert rows.shape == expected[name].shape
+                np.testing.assert_allclose(rows, expected[name], atol=0.02 * np.abs(expected[name]).max())
+        with pytest.raises(EngineError, match="one batch has 1 to 4"):
+            compiled.infer(views(model, 5))
+
+
+def test_steering_by_the_batchs_own_shape_is_worked_out_before_compiling() -> None:
+    """As exporters write a class token: expanded to a size that is read off the batch, and indexed away at the end."""
+    node, info = helper.make_node, helper.make_tensor_value_info
+    integers = {"zero": [0], "one": [1], "size": [3], "first": 0, "shape": [0, 0, -1]}
+    graph = helper.make_graph(
+        [
+            node("Cast", ["pixels"], ["values"], to=TensorProto.FLOAT),
+            node("Shape", ["pixels"], ["all"]),
+            node("Slice", ["all", "zero", "one", "zero"], ["batch"]),
+            node("Concat", ["batch", "one", "size"], ["wanted"], axis=0),
+            node("Expand", ["token", "wanted"], ["tokens"]),
+            node("Concat", ["tokens", "values"], ["sequence"], axis=1),
+            node("Reshape", ["sequence", "shape"], ["again"]),
+            node("Gather", ["again", "first"], ["one_row"], axis=1),
+            node("ReduceMean", ["again", "one"], ["mean"], keepdims=0),
+            node("Add", ["one_row", "mean"], ["features"]),
+        ],
+        "tokens",
+        [info("pixels", TensorProto.UINT8, ["batch", 2, 3])],
+        [info("features", TensorProto.FLOAT, ["batch", 3])],
+        [
+            *(numpy_helper.from_array(np.array(values, np.int64), name) for name, values in integers.items()),
+            numpy_helper.from_array(np.array([[[0.5, 1.5, 2.5]]], np.float32), "token"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    pixels = np.arange(24, dtype=np.uint8).reshape(4, 2, 3)
+    [expected] = ReferenceEvaluator(model).run(None, {"pixels": pixels})
+    module = read_graph(model.SerializeToString())
+    given = torch.from_numpy(pixels)
+    fixed = module.fixed(given)
+    program = torch.export.export(fixed, (given,), strict=False).module()
+    for towers in (module, fixed, program):
+        [found] = towers(given)
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
+
+
+def test_where_torch_sees_no_gpu_it_says_so(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(NoDevice, match="sees no GPU here"):
+        TorchEngine(load_model(str(write_model(tmp_path))), device="cuda")
+
+
 def test_a_batch_without_a_view_is_an_engine_error(tmp_path: Path) -> None:
     engine = TorchEngine(load_model(str(write_model(tmp_path))))
-    with pytest.raises(EngineError, match="torch failed on a batch"):
+    with pytest.raises(EngineError, match="the model needs"):
         engine.infer({"other": np.zeros((1, SIZE, SIZE, 3), np.uint8)})

@@ -1,0 +1,280 @@
+"""A model's own ONNX graph as a torch module: its nodes in their order, each by the torch operation it means."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+from torch.nn import functional
+
+from trt_build.errors import BuildError
+
+Attributes = Mapping[str, Any]
+Operator = Callable[[Sequence[Any], Attributes], Any]
+Step = tuple[Operator, Sequence[str], Sequence[str], Attributes]
+"""What to compute, the values it reads, the values it makes, and how."""
+
+_TYPES: Mapping[int, torch.dtype] = {
+    TensorProto.BFLOAT16: torch.bfloat16,
+    TensorProto.BOOL: torch.bool,
+    TensorProto.DOUBLE: torch.float64,
+    TensorProto.FLOAT: torch.float32,
+    TensorProto.FLOAT16: torch.float16,
+    TensorProto.INT32: torch.int32,
+    TensorProto.INT64: torch.int64,
+    TensorProto.UINT8: torch.uint8,
+}
+
+
+class TorchGraph(torch.nn.Module):
+    """Values by name through the graph's steps. Weights are buffers, so that they move with the module.
+
+    Small integers (shapes, axes, indices) steer and are not computed on: they stay where they are. `fixed` works out
+    once what of them follows from the inputs' shapes, so that a compiler meets tensors and plain numbers only.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        weights: Mapping[str, Tensor],
+        steering: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        self.inputs = list(inputs)
+        self.outputs = list(outputs)
+        self._steps = list(steps)
+        self._steering = dict(steering)
+        self._buffers_of = {name: f"weight_{number}" for number, name in enumerate(weights)}
+        for name, buffer in self._buffers_of.items():
+            self.register_buffer(buffer, weights[name])
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """The graph's inputs, in its order, to its outputs."""
+        values = self._values(given)
+        for step in self._steps:
+            values.update(_results(step, values))
+        return tuple(values[name] for name in self.outputs)
+
+    def fixed(self, *given: Tensor) -> "TorchGraph":
+        """The same graph on the same weights, for inputs of just these shapes."""
+        values: dict[str, Any] = {
+            name: value.to("meta") if isinstance(value, Tensor) and not _steers(value) else value
+            for name, value in self._values(given).items()
+        }
+        values |= {name: value.to("meta") for name, value in zip(self.inputs, given, strict=True)}
+        steps = []
+        known = dict(self._steering)
+        for step in self._steps:
+            made = _results(step, values)
+            values |= made
+            if all(isinstance(value, Tensor) and value.device.type == "meta" for value in made.values()):
+                steps.append(step)
+            else:
+                known |= made
+        weights = {name: self.get_buffer(buffer) for name, buffer in self._buffers_of.items()}
+        plain = {name: _plain(value) for name, value in known.items()}
+        return TorchGraph(steps, self.inputs, self.outputs, weights, plain)
+
+    def _values(self, given: Sequence[Tensor]) -> dict[str, Any]:
+        values: dict[str, Any] = {"": None, **dict(zip(self.inputs, given, strict=True)), **self._steering}
+        return values | {name: self.get_buffer(buffer) for name, buffer in self._buffers_of.items()}
+
+
+def read_graph(graph: bytes) -> TorchGraph:
+    """The module of an ONNX graph. Raises BuildError for one with an operator that is not known here."""
+    model = onnx.load_from_string(graph)
+    steps = [(_operator(node), list(node.input), list(node.output), _attributes(node)) for node in model.graph.node]
+    tensors = {weight.name: _tensor(weight) for weight in model.graph.initializer}
+    return TorchGraph(
+        steps,
+        [value.name for value in model.graph.input],
+        [value.name for value in model.graph.output],
+        {name: value for name, value in tensors.items() if not _steers(value)},
+        {name: value for name, value in tensors.items() if _steers(value)},
+    )
+
+
+def _results(step: Step, values: Mapping[str, Any]) -> dict[str, Any]:
+    operator, inputs, outputs, attributes = step
+    result = operator([values[name] for name in inputs], attributes)
+    return dict(zip(outputs, result if isinstance(result, tuple) else (result,), strict=False))
+
+
+def _steers(value: Tensor) -> bool:
+    return not value.is_floating_point()
+
+
+def _plain(value: Any) -> Any:
+    """A steering value as Python's own numbers where it has at most one axis."""
+    if not isinstance(value, Tensor) or value.ndim > 1:
+        return value
+    return value.item() if value.ndim == 0 else tuple(value.tolist())
+
+
+def _tensor(weight: TensorProto) -> Tensor:
+    if weight.data_type == TensorProto.BFLOAT16:  # NumPy has no such type of its own
+        return torch.from_numpy(numpy_helper.to_array(weight).astype(np.float32)).bfloat16()
+    return torch.from_numpy(numpy_helper.to_array(weight).copy())
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
+def _operator(node: onnx.NodeProto) -> Operator:
+    if node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx"):
+        raise BuildError(f"the torch engine does not know the operator {node.op_type}; use openvino instead")
+    return OPERATORS[node.op_type]
+
+
+def _ints(value: Any) -> list[int]:
+    """A steering value as numbers: an int, a tuple, a tensor, or none."""
+    if value is None:
+        return []
+    if isinstance(value, Tensor):
+        return [int(number) for number in value.reshape(-1).tolist()]
+    return [value] if isinstance(value, int) else list(value)
+
+
+def _axes(x: Sequence[Any], a: Attributes) -> list[int]:
+    """Axes stand in an input since opset 13 or 18, before in an attribute."""
+    return _ints(x[1]) if len(x) > 1 else [int(axis) for axis in a.get("axes", [])]
+
+
+def _cast(x: Sequence[Any], a: Attributes) -> Tensor:
+    result: Tensor = x[0].to(_TYPES[a["to"]])
+    return result
+
+
+def _convolution(x: Sequence[Any], a: Attributes) -> Tensor:
+    pads = list(a.get("pads", [0, 0, 0, 0]))
+    if a.get("auto_pad", b"NOTSET") != b"NOTSET":
+        raise BuildError("the torch engine knows no auto_pad; use openvino instead")
+    pixels = functional.pad(x[0], (pads[1], pads[3], pads[0], pads[2]))
+    bias = x[2] if len(x) > 2 else None
+    return functional.conv2d(
+        pixels, x[1], bias, tuple(a.get("strides", [1, 1])), 0, tuple(a.get("dilations", [1, 1])), a.get("group", 1)
+    )
+
+
+def _average_pool(x: Sequence[Any], a: Attributes) -> Tensor:
+    if any(a.get("pads", [])) or a.get("ceil_mode") or any(size != 1 for size in a.get("dilations", [])):
+        raise BuildError("the torch engine knows average pooling without padding only; use openvino instead")
+    return functional.avg_pool2d(x[0], tuple(a["kernel_shape"]), tuple(a.get("strides", [1, 1])))
+
+
+def _gemm(x: Sequence[Any], a: Attributes) -> Tensor:
+    left = x[0].T if a.get("transA") else x[0]
+    right = x[1].T if a.get("transB") else x[1]
+    product: Tensor = a.get("alpha", 1.0) * (left @ right)
+    return product if len(x) < 3 else product + a.get("beta", 1.0) * x[2]
+
+
+def _reshape(x: Sequence[Any], _a: Attributes) -> Tensor:
+    shape = [x[0].shape[index] if size == 0 else size for index, size in enumerate(_ints(x[1]))]
+    result: Tensor = x[0].reshape(shape)
+    return result
+
+
+def _slice(x: Sequence[Any], _a: Attributes) -> Tensor:
+    starts, ends = _ints(x[1]), _ints(x[2])
+    axes = _ints(x[3]) if len(x) > 3 and x[3] is not None else list(range(len(starts)))
+    steps = _ints(x[4]) if len(x) > 4 else [1] * len(starts)
+    index: list[slice] = [slice(None)] * x[0].ndim
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        size = x[0].shape[axis]
+        index[axis] = slice(max(start, -size), min(end, size), step)  # ONNX writes "to the end" as a huge number
+    result: Tensor = x[0][tuple(index)]
+    return result
+
+
+def _gather(x: Sequence[Any], a: Attributes) -> Tensor:
+    axis = a.get("axis", 0) % x[0].ndim
+    if isinstance(x[1], int):
+        row: Tensor = x[0].select(axis, x[1])
+        return row
+    indices = torch.as_tensor(x[1], device=x[0].device)
+    rows: Tensor = x[0].index_select(axis, indices.reshape(-1))
+    return rows.reshape(*x[0].shape[:axis], *indices.shape, *x[0].shape[axis + 1 :])
+
+
+def _squeeze(x: Sequence[Any], a: Attributes) -> Tensor:
+    axes = _axes(x, a)
+    result: Tensor = x[0].squeeze(tuple(axes)) if axes else x[0].squeeze()
+    return result
+
+
+def _unsqueeze(x: Sequence[Any], a: Attributes) -> Tensor:
+    axes = _axes(x, a)
+    result: Tensor = x[0]
+    for axis in sorted(axis % (x[0].ndim + len(axes)) for axis in axes):
+        result = result.unsqueeze(axis)
+    return result
+
+
+def _layer_norm(x: Sequence[Any], a: Attributes) -> Tensor:
+    axis = a.get("axis", -1) % x[0].ndim
+    bias = x[2] if len(x) > 2 else None
+    return functional.layer_norm(x[0], x[0].shape[axis:], x[1], bias, a.get("epsilon", 1e-5))
+
+
+def _reduce_mean(x: Sequence[Any], a: Attributes) -> Tensor:
+    result: Tensor = x[0].mean(_axes(x, a) or list(range(x[0].ndim)), keepdim=bool(a.get("keepdims", 1)))
+    return result
+
+
+def _clip(x: Sequence[Any], _a: Attributes) -> Tensor:
+    low = x[1] if len(x) > 1 else None
+    high = x[2] if len(x) > 2 else None
+    return torch.clamp(x[0], low, high)
+
+
+def _divide(x: Sequence[Any], _a: Attributes) -> Tensor:
+    if x[0].is_floating_point():
+        return torch.div(x[0], x[1])
+    return torch.div(x[0], x[1], rounding_mode="trunc")
+
+
+def _constant(_x: Sequence[Any], a: Attributes) -> Tensor:
+    if "value" not in a:
+        raise BuildError("the torch engine knows constants that are tensors only; use openvino instead")
+    return _tensor(a["value"])
+
+
+OPERATORS: Mapping[str, Operator] = {
+    "Add": lambda x, _a: x[0] + x[1],
+    "AveragePool": _average_pool,
+    "Cast": _cast,
+    "Clip": _clip,
+    "Concat": lambda x, a: torch.cat(list(x), a["axis"]),
+    "Constant": _constant,
+    "Conv": _convolution,
+    "Div": _divide,
+    "Erf": lambda x, _a: torch.erf(x[0]),
+    "Expand": lambda x, _a: x[0] * torch.ones(_ints(x[1]), dtype=x[0].dtype, device=x[0].device),
+    "Gather": _gather,
+    "Gelu": lambda x, a: functional.gelu(x[0], approximate=a.get("approximate", b"none").decode()),
+    "Gemm": _gemm,
+    "Identity": lambda x, _a: x[0],
+    "LayerNormalization": _layer_norm,
+    "MatMul": lambda x, _a: x[0] @ x[1],
+    "Mul": lambda x, _a: x[0] * x[1],
+    "ReduceMean": _reduce_mean,
+    "Relu": lambda x, _a: functional.relu(x[0]),
+    "Reshape": _reshape,
+    "Shape": lambda x, a: torch.tensor(x[0].shape[a.get("start", 0) : a.get("end")], dtype=torch.int64),
+    "Sigmoid": lambda x, _a: torch.sigmoid(x[0]),
+    "Slice": _slice,
+    "Softmax": lambda x, a: torch.softmax(x[0], a.get("axis", -1)),
+    "Sqrt": lambda x, _a: torch.sqrt(x[0]),
+    "Squeeze": _squeeze,
+    "Sub": lambda x, _a: x[0] - x[1],
+    "Transpose": lambda x, a: x[0].permute(*a["perm"]),
+    "Unsqueeze": _unsqueeze,
+}
+"""What towers are made of, by the ONNX operator specification (opset 17 to 23)."""

@@ -1,0 +1,131 @@
+"""Opens the engine that the settings ask for, or, where they leave it open, the best that this host can run."""
+
+import ctypes
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+import structlog
+
+from worker.scoring.compiled import Unverified, open_compiled
+from worker.scoring.engine import Engine, EngineError
+from worker.scoring.engine_record import EngineMismatch, EngineRecord
+from worker.scoring.model import Model
+from worker.scoring.openvino_engine import OpenVinoEngine
+from worker.scoring.repository import Repository, Version
+from worker.scoring.stores import RepositoryError, open_store
+from worker.scoring.tensorrt_binding import BindingMissing
+from worker.settings import EngineSettings, Settings
+
+log = structlog.get_logger(__name__)
+
+BEST_BACKENDS_FIRST = ("tensorrt", "tensorrt-rtx", "openvino")
+FASTEST_FIRST = ("int8", "fp16", "bf16", "fp32")
+
+
+class EngineMissing(Exception):
+    """This host cannot have the engine that was asked for. The message says what to install."""
+
+
+def open_engine(settings: Settings, model: Model) -> Engine:
+    """The engine of a model, warmed up, as `settings.engine` wants it.
+
+    `auto` passes over what does not start here, and logs why and what would repair it. A backend that is named is
+    opened or refused: raises EngineMissing, RepositoryError, and what `open_compiled` raises.
+    """
+    wanted = settings.engine
+    gpu = _has_gpu()
+    if wanted.repository is not None:
+        engine = _open_published(wanted, Repository(open_store(wanted.repository, settings.s3)), settings, model, gpu)
+        if engine is not None:
+            return engine
+    if wanted.backend == "torch":
+        return _open_torch(wanted, model, gpu)
+    if wanted.backend == "auto" and gpu:
+        try:
+            return _open_torch(wanted, model, gpu)
+        except (EngineMissing, EngineError) as error:
+            log.warning("engine_passed_over", engine="torch", reason=str(error))
+    return OpenVinoEngine(model, threads=wanted.threads, precision="f32" if wanted.precision == "fp32" else "bf16")
+
+
+def _has_gpu() -> bool:
+    """Whether NVIDIA's driver is here and sees a GPU; asks the driver itself, so neither torch nor CUDA is needed."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int()
+    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+
+
+def _open_published(
+    wanted: EngineSettings, repository: Repository, settings: Settings, model: Model, gpu: bool
+) -> Engine | None:
+    """The best of the repository's engines that starts; None where none does and `auto` may look elsewhere."""
+    automatic = wanted.backend == "auto"
+    version = Version(model.manifest.name, model.manifest.version)
+    refusals: list[Exception] = []
+    try:
+        for record in _candidates(wanted, repository, version, settings, model):
+            if automatic and not gpu and record.target.backend != "openvino":
+                continue
+            try:
+                return open_compiled(repository, version, record.target, model, threads=wanted.threads)
+            except (Unverified, EngineMismatch, BindingMissing, EngineError, RepositoryError) as error:
+                log.warning("engine_passed_over", engine=record.target.name, reason=str(error))
+                refusals.append(error)
+    except RepositoryError as error:
+        log.warning("engine_passed_over", engine=f"all in {wanted.repository}", reason=str(error))
+        refusals.append(error)
+    if refusals and not automatic:
+        raise refusals[0]
+    return None
+
+
+def _candidates(
+    wanted: EngineSettings, repository: Repository, version: Version, settings: Settings, model: Model
+) -> Sequence[EngineRecord]:
+    """The engines that the settings leave to choose from, the best first. Raises RepositoryError without any."""
+    published = repository.manifest(version)
+    build = f"sluice build {settings.model} --repository {wanted.repository}"
+    if wanted.backend != "auto":
+        build += f" --backend {wanted.backend}"
+    if wanted.precision is not None:
+        build += f" --precision {wanted.precision}"
+    if published is None:
+        raise RepositoryError(f"{repository.where(version)}: no such model there; make its engine: {build}")
+    if published.digest != model.manifest.digest:
+        raise RepositoryError(
+            f"{repository.where(version)} is model {published.digest}, and the settings' is {model.manifest.digest}; "
+            "set model to that place, or publish the other under a version of its own"
+        )
+    there = repository.engines(version)
+    chosen = [
+        record
+        for record in there
+        if wanted.backend in ("auto", record.target.backend) and wanted.precision in (None, record.target.precision)
+    ]
+    if not chosen:
+        raise RepositoryError(
+            f"{repository.where(version)} has no such engine (there: "
+            f"{', '.join(record.target.name for record in there) or 'none'}); make it: {build}"
+        )
+    return sorted(chosen, key=_rank)
+
+
+def _rank(record: EngineRecord) -> tuple[int, int]:
+    return BEST_BACKENDS_FIRST.index(record.target.backend), FASTEST_FIRST.index(record.target.precision)
+
+
+def _open_torch(wanted: EngineSettings, model: Model, gpu: bool) -> Engine:
+    missing = [name for name in ("torch", "onnx") if find_spec(name) is None]
+    if missing:
+        raise EngineMissing(f"the engine torch needs {' and '.join(missing)}; pip install 'sluice[torch]'")
+    from trt_build.errors import BuildError  # torch takes seconds to load, and no other engine needs it
+    from trt_build.torch_engine import TorchEngine
+
+    low = wanted.precision == "bf16" or (wanted.precision is None and gpu)
+    try:
+        return TorchEngine(model, device="cuda" if gpu else "cpu", precision="bf16" if low else "fp32", compiled=gpu)
+    except BuildError as error:
+        raise EngineMissing(str(error)) from error
