@@ -3,7 +3,7 @@
 import itertools
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from schemas import Decision, FileReference, ReviewItem, Route, Scores, Source, Verdict
+from schemas import Decision, FileReference, ReviewItem, Route, Scores, ShadowRoute, Source, Verdict
 from worker.cache.client import connect_embedded
 from worker.demo.sample import SAMPLE_IMAGES
 from worker.intake.log import Output
@@ -107,8 +107,9 @@ class RunningDesk:
         self._append(self.settings.kafka.topics.review, [(item.event_id, item.model_dump_json()) for item in items])
         return [item.item_id for item in items]
 
-    def add_verdicts(self, qualities: list[float]) -> None:
-        """Publishes verdicts that passed, for replays."""
+    def add_verdicts(self, qualities: list[float], shadow: tuple[str, set[float]] | None = None) -> None:
+        """Publishes verdicts that passed, for replays. A `shadow` has a name, and qualities it would have reviewed."""
+        review = Route(action="review", queue="quality", priority=20, rule="borderline")
         sample = sorted(SAMPLE_IMAGES.glob("*.jpg"))[0]
         verdicts = [
             Verdict(
@@ -122,6 +123,9 @@ class RunningDesk:
                 status="scored",
                 scores=Scores(quality=quality),
                 route=Route(action="pass", rule="default"),
+                shadow=()
+                if shadow is None
+                else (ShadowRoute(name=shadow[0], policy=DIGEST, route=review if quality in shadow[1] else None),),
                 model=DIGEST,
                 policy=DIGEST,
                 source=Source(topic="images.in", partition=0, offset=number),
@@ -159,8 +163,9 @@ def make_desk(tmp_path: Path) -> Iterator[Callable[..., RunningDesk]]:
     """Starts a desk; keyword arguments are settings of the review."""
     with ExitStack() as stack:
 
-        def make(port: int = 0, **review: object) -> RunningDesk:
+        def make(port: int = 0, shadow_policies: Mapping[str, Path] | None = None, **review: object) -> RunningDesk:
             settings = Settings(
+                shadow_policies=dict(shadow_policies or {}),
                 files=FileSettings(roots=(SAMPLE_IMAGES, tmp_path)),
                 review=ReviewSettings(**({"audit_share": 0.0} | review)),  # type: ignore[arg-type]
                 web=WebSettings(port=port),

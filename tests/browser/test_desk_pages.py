@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from conftest import PASSWORD, RunningDesk, enter_password
 
+from worker.policy.loading import DEFAULT
 from worker.review.http.roles import Role
 
 SignIn = Callable[..., Page]
@@ -170,6 +171,45 @@ def test_a_lead_sees_what_a_threshold_would_have_done(desk: RunningDesk, sign_in
     expect(page.get_by_label("Policy, YAML")).to_have_value(re.compile(r"borderline: 2\.85 "))
     page.get_by_label("Policy, YAML").fill("schema: sluice.policy/1\nversion: x\nrules: []\n")
     expect(page.get_by_role("heading", name="This policy cannot be used")).to_be_visible()
+
+
+def test_a_policy_saved_on_the_page_is_in_the_file_and_two_leads_do_not_overwrite_each_other(
+    desk: RunningDesk, sign_in: SignIn
+) -> None:
+    desk.add_verdicts([2.7, 4.1])
+    lea, ben = sign_in("lea", Role.LEAD), sign_in("ben", Role.LEAD)
+    for page, threshold in ((lea, "3"), (ben, "3.2")):
+        page.goto(f"{desk.address}/#/policy")
+        expect(page.get_by_role("button", name="Save …")).to_be_disabled()  # nothing is changed yet
+        page.get_by_role("slider", name="borderline").fill(threshold)
+        expect(page.get_by_role("heading", name="1 image of 2 would have gone elsewhere")).to_be_visible()
+        page.get_by_role("button", name="Save …").click()
+    lea.get_by_role("dialog").get_by_role("button", name="Save").click()
+    expect(lea.get_by_text("saved by lea")).to_be_visible()
+    saved = (desk.folder / "policy.yaml").read_text()
+    assert "borderline: 3.0 " in saved
+    ben.get_by_role("dialog").get_by_role("button", name="Save").click()
+    expect(ben.get_by_text("Lea saved another policy since you loaded yours")).to_be_visible()
+    assert (desk.folder / "policy.yaml").read_text() == saved
+    ben.get_by_role("button", name="Load the present one").click()
+    expect(ben.get_by_text("saved by lea")).to_be_visible()
+
+
+def test_what_shadow_policies_would_have_done_is_shown_with_examples_and_opens_in_the_editor(
+    make_desk: Callable[..., RunningDesk], sign_in: SignIn, tmp_path: Path
+) -> None:
+    shadow = tmp_path / "stricter.yaml"
+    shadow.write_text(DEFAULT.read_text().replace("borderline: 2.6", "borderline: 3.1"))
+    desk = make_desk(shadow_policies={"stricter": shadow})
+    desk.add_verdicts([2.7, 2.9, 4.1], shadow=("stricter", {2.7, 2.9}))
+    page = sign_in("lea", Role.LEAD, to=desk)
+    page.goto(f"{desk.address}/#/policy")
+    panel = page.get_by_role("region", name="Shadow policy stricter")
+    expect(panel.get_by_text("Asked about 3 verdicts: 2 images would have gone elsewhere")).to_be_visible()
+    expect(panel.locator(".examples img")).to_have_count(2)
+    panel.get_by_role("button", name="Open in the editor").click()
+    expect(page.get_by_label("Policy, YAML")).to_have_value(re.compile(r"borderline: 3\.1 "))
+    expect(page.get_by_role("heading", name="2 images of 3 would have gone elsewhere")).to_be_visible()
 
 
 def test_an_invitation_made_on_the_page_lets_somebody_in(

@@ -57,6 +57,12 @@ class PolicyPlace(Protocol):
         """
 
 
+NO_PLACE: Final = (
+    "the settings name no policy, so there is no place to save one: set `policy` to a file or an s3://bucket/key that "
+    "the desk may write and all workers read, and put a policy there"
+)
+
+
 class ShippedPlace:
     """The policy that ships. It cannot be replaced: the settings must name where another lives."""
 
@@ -66,10 +72,7 @@ class ShippedPlace:
         return known or PolicyText(DEFAULT.read_bytes(), shipped=True)
 
     def replace(self, seen: str, content: bytes) -> PolicyText:  # noqa: ARG002
-        raise PolicyReadOnly(
-            "the settings name no policy, so there is no place to save one: set `policy` to a file or an "
-            "s3://bucket/key that the desk may write and all workers read, and put a policy there"
-        )
+        raise PolicyReadOnly(NO_PLACE)
 
 
 class FilePlace:

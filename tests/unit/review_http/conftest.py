@@ -17,11 +17,13 @@ from stand_in_desk import StandInDesk, review_item
 
 from schemas import Verdict
 from worker.images.fetch.file import FileFetcher
+from worker.policy.place import FilePlace
 from worker.review.http.accounts import Accounts
 from worker.review.http.app import build_app
 from worker.review.http.door import Door, ShownVerdicts
 from worker.review.http.image_links import ImageLinks
 from worker.review.http.past_verdicts import PastVerdicts
+from worker.review.http.policies import Policies
 from worker.review.http.renditions import Renderer
 from worker.review.http.roles import Role
 from worker.review.http.sessions import Sessions
@@ -79,7 +81,7 @@ def make_door(
             "renderer": Renderer(fetcher, max_pixels=4_000_000, cache_bytes=1_000_000, threads=2),
             "links": ImageLinks(secret, clock),
             "secret": secret,
-            "policy_path": None,
+            "policies": Policies(FilePlace(tmp_path / "policy.yaml", may_be_absent=True), {}, client, clock),
             "past_verdicts": PastVerdicts(
                 lambda: (verdict.model_dump_json().encode() for verdict in verdicts), lambda: 0.0
             ),

@@ -85,6 +85,8 @@ def test_a_request_from_another_site_is_refused_even_with_a_token(sign_in: SignI
         ("POST", "/v1/items/item-0/gold", Role.LEAD),
         ("GET", "/v1/statistics", Role.LEAD),
         ("GET", "/v1/policy", Role.LEAD),
+        ("PUT", "/v1/policy", Role.LEAD),
+        ("GET", "/v1/policy/shadows", Role.LEAD),
         ("POST", "/v1/policy/replay", Role.LEAD),
         ("GET", "/v1/users", Role.ADMIN),
         ("POST", "/v1/invitations", Role.ADMIN),

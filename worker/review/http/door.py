@@ -6,7 +6,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from pathlib import Path
 from typing import Annotated, Final
 
 import redis
@@ -21,6 +20,7 @@ from worker.review.http.accounts import Accounts
 from worker.review.http.image_links import ImageLinks
 from worker.review.http.oidc import OidcProvider
 from worker.review.http.past_verdicts import PastVerdicts
+from worker.review.http.policies import Policies
 from worker.review.http.problems import Problem
 from worker.review.http.renditions import Renderer
 from worker.review.http.roles import Role
@@ -65,7 +65,7 @@ class Door:
     renderer: Renderer
     links: ImageLinks
     secret: bytes = field(repr=False)
-    policy_path: Path | None
+    policies: Policies
     past_verdicts: PastVerdicts
     shown_verdicts: ShownVerdicts
     labels: tuple[str, ...]

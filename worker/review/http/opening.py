@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from worker.cache.client import connect, connect_embedded
 from worker.images.fetch import build_fetcher
+from worker.policy.place import open_place, place_of
 from worker.review.desk import open_desk
 from worker.review.face import DeskFace
 from worker.review.http import past_verdicts
@@ -23,6 +24,7 @@ from worker.review.http.door import Door, ShownVerdicts
 from worker.review.http.image_links import ImageLinks
 from worker.review.http.oidc import OidcProvider
 from worker.review.http.past_verdicts import PastVerdicts
+from worker.review.http.policies import Policies
 from worker.review.http.renditions import Renderer
 from worker.review.http.server import DeskServer, DeskServerError, listen
 from worker.review.http.sessions import Sessions
@@ -106,7 +108,12 @@ def open_door(settings: Settings, folder: Path, desk: DeskFace, client: redis.Re
         ),
         links=ImageLinks(secret, time.time),
         secret=secret,
-        policy_path=settings.policy,
+        policies=Policies(
+            place_of(settings, data),
+            {name: open_place(address, settings.s3) for name, address in settings.shadow_policies.items()},
+            client,
+            time.time,
+        ),
         past_verdicts=PastVerdicts(read, time.monotonic),
         shown_verdicts=ShownVerdicts(),
         labels=web.labels,

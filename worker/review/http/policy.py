@@ -1,22 +1,20 @@
-"""The policy, for leads: what it says, and what a changed one would have done with past verdicts.
+"""The policy, for leads: what it says, what another would have done with past verdicts, and saving that one."""
 
-Saving is left to those who deploy: the policy is a file under version control, which workers read when they start.
-"""
-
-import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
 from http import HTTPStatus
-from pathlib import Path
 from typing import Annotated, Final
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from schemas import Verdict
-from worker.policy import PolicyError, load_policy
-from worker.policy.loading import DEFAULT
-from worker.policy.policy import Policy
+from schemas import Digest, Verdict
+from worker.policy import Policy, PolicyError, parse_policy
+from worker.policy.errors import PolicyConflict, PolicyReadOnly
+from worker.policy.place import NO_PLACE, PolicyPlace, PolicyText, ShippedPlace
 from worker.policy.replay import Flip, Replay, replay
+from worker.policy.shadow_results import shadow_results
 from worker.review.http.answers import ImageOut, Showing
 from worker.review.http.door import Door, Lead, TheDoor
 from worker.review.http.problems import Problem
@@ -25,23 +23,52 @@ from worker.review.http.sign_in import Body
 router = APIRouter(tags=["policy"])
 
 MAX_TEXT: Final = 256 * 1024
+NAME: Final = "policy.yaml"
+"""What messages on a proposed text call it."""
 
 
 class PolicyOut(BaseModel):
-    """The policy that this desk's settings name. `shipped`: they name none, so it is the one that comes with Sluice."""
+    """The policy at its place. `text_digest` names the text: who saves another says that it replaces this one.
 
-    version: str
-    digest: str
+    `version` and `digest` are absent, and `faults` tells why, for a text that is no policy: workers then go on with the
+    last one that was. `place` is absent where none can be saved. `shipped`: none was saved yet, so it is the one that
+    comes with Sluice.
+    """
+
+    version: str | None
+    digest: str | None
+    faults: list[str]
     shipped: bool
     text: str
+    text_digest: str
+    place: str | None
+    saved_by: str | None
+    saved_at: datetime | None
     verdicts: int
     """How many past verdicts a replay would look at."""
+
+
+Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
 
 
 class Proposal(Body):
     """A policy file's text."""
 
-    text: Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
+    text: Text
+
+
+class Replacement(Proposal):
+    """A text to save in place of the one with the digest `replaces`."""
+
+    replaces: Digest
+
+
+class SavedOut(BaseModel):
+    """Workers judge by it within seconds."""
+
+    version: str
+    digest: str
+    text_digest: str
 
 
 class ExampleOut(BaseModel):
@@ -84,24 +111,92 @@ class ReplayOut(BaseModel):
     undecided: list[UndecidedOut]
 
 
+class ShadowOut(BaseModel):
+    """A shadow policy, and what it would have done with those of the past verdicts that it was asked about.
+
+    `digest` is that of the policy that was asked, which may not be the one that `text` holds by now. `trouble` tells
+    why there is no text, or why it is no policy.
+    """
+
+    name: str
+    text: str | None
+    trouble: str | None
+    digest: str | None
+    total: int
+    changed: int
+    """Same destination, other priority or labels."""
+    before: dict[str, int]
+    after: dict[str, int]
+    flips: list[FlipOut]
+
+
 @router.get("/v1/policy")
 def policy(_session: Lead, door: TheDoor) -> PolicyOut:
-    path = door.policy_path
-    loaded = load_policy(path)
-    text = (path or DEFAULT).read_text(encoding="utf-8")
+    place = door.policies.live
+    found = _read(place)
+    try:
+        loaded, faults = parse_policy(found.content, place.address), []
+    except PolicyError as error:
+        loaded, faults = None, str(error).splitlines()
+    saver = door.policies.saver(found)
     return PolicyOut(
-        version=loaded.version,
-        digest=loaded.digest,
-        shipped=path is None,
-        text=text,
+        version=loaded.version if loaded else None,
+        digest=loaded.digest if loaded else None,
+        faults=faults,
+        shipped=found.shipped,
+        text=_shown(found),
+        text_digest=found.digest,
+        place=None if isinstance(place, ShippedPlace) else place.address,
+        saved_by=saver.by if saver else None,
+        saved_at=saver.at if saver else None,
         verdicts=len(door.past_verdicts.newest()),
     )
+
+
+@router.put("/v1/policy")
+def save(body: Replacement, session: Lead, door: TheDoor) -> SavedOut:
+    """Puts the text at the policy's place. Sending it again is safe.
+
+    409 `policy-changed` when somebody else has put another there meanwhile; 409 `policy-read-only` where none can be
+    saved; both tell what to do.
+    """
+    proposed = _parsed(body.text)
+    policies, content = door.policies, body.text.encode()
+    if isinstance(policies.live, ShippedPlace):
+        raise Problem(HTTPStatus.CONFLICT, "policy-read-only", NO_PLACE)
+    wanted, present = PolicyText(content), _read(policies.live)
+    if present.digest != wanted.digest:
+        if present.digest != body.replaces:
+            raise _changed(door, present)
+        # Before the change, not after: one that nobody could trace must not be made.
+        door.desk.record(
+            session.user,
+            "policy-saved",
+            detail={
+                "place": policies.live.address,
+                "version": proposed.version,
+                "digest": proposed.digest,
+                "text_digest": wanted.digest,
+                "replaces": body.replaces,
+                "text": body.text,
+            },
+        )
+        try:
+            policies.live.replace(body.replaces, content)
+        except PolicyError as error:
+            door.audit(session.user, "policy-not-saved", text_digest=wanted.digest, reason=str(error))
+            if isinstance(error, PolicyConflict):
+                raise _changed(door, error.present) from None
+            kind = "policy-read-only" if isinstance(error, PolicyReadOnly) else "policy-not-saved"
+            raise Problem(HTTPStatus.CONFLICT, kind, str(error)) from None
+        policies.remember(wanted, session.user)
+    return SavedOut(version=proposed.version, digest=proposed.digest, text_digest=wanted.digest)
 
 
 @router.post("/v1/policy/replay")
 def try_policy(body: Proposal, session: Lead, door: TheDoor) -> ReplayOut:
     """What the proposed policy would have made of past verdicts. Nothing changes."""
-    proposed = _loaded(body.text)
+    proposed = _parsed(body.text)
     verdicts = door.past_verdicts.newest()
     result = replay(proposed, verdicts)
     door.audit(session.user, "policy-replayed", digest=proposed.digest, verdicts=str(result.total))
@@ -122,21 +217,84 @@ def try_policy(body: Proposal, session: Lead, door: TheDoor) -> ReplayOut:
     )
 
 
-def _loaded(text: str) -> Policy:
+@router.get("/v1/policy/shadows")
+def shadows(session: Lead, door: TheDoor) -> list[ShadowOut]:
+    """The shadow policies of this desk's settings, and those that past verdicts name, by name."""
+    verdicts = door.past_verdicts.newest()
+    results = shadow_results(verdicts)
+    showing = Showing(door.links, session.user)
+    answers = []
+    for name in sorted(door.policies.shadows.keys() | results.keys()):
+        text, trouble = _shadow_text(door.policies.shadows.get(name))
+        digest, result = results.get(name, (None, Replay()))
+        answers.append(
+            ShadowOut(
+                name=name,
+                text=text,
+                trouble=trouble,
+                digest=digest,
+                total=result.total,
+                changed=result.changed,
+                before=dict(result.before),
+                after=dict(result.after),
+                flips=_flips(result, verdicts, door, showing),
+            )
+        )
+    return answers
+
+
+def _read(place: PolicyPlace) -> PolicyText:
+    try:
+        return place.read()
+    except PolicyError as error:
+        raise Problem(HTTPStatus.CONFLICT, "policy-unreadable", str(error)) from None
+
+
+def _shadow_text(place: PolicyPlace | None) -> tuple[str | None, str | None]:
+    """The text, and what is wrong."""
+    if place is None:
+        return None, "this desk's settings name no shadow policy of this name; its workers' do"
+    try:
+        found = place.read()
+    except PolicyError as error:
+        return None, str(error)
+    try:
+        parse_policy(found.content, place.address)
+    except PolicyError as error:
+        return _shown(found), str(error)
+    return _shown(found), None
+
+
+def _shown(text: PolicyText) -> str:
+    """With the line ends that browsers give back."""
+    return text.content.decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
+
+
+def _changed(door: Door, present: PolicyText) -> Problem:
+    saver = door.policies.saver(present)
+    by = f"{saver.by} saved another policy" if saver else "another policy was put there"
+    return Problem(
+        HTTPStatus.CONFLICT,
+        "policy-changed",
+        f"{by} since you loaded yours; look at it, and make your change to that one",
+        saved_by=saver.by if saver else None,
+        saved_at=saver.at.isoformat() if saver else None,
+        text_digest=present.digest,
+    )
+
+
+def _parsed(text: str) -> Policy:
     """A policy from its text; its faults are named as `policy.yaml:line: …`."""
-    with tempfile.TemporaryDirectory(prefix="sluice-policy-") as folder:
-        path = Path(folder) / "policy.yaml"
-        path.write_text(text, encoding="utf-8")
-        try:
-            return load_policy(path)
-        except PolicyError as error:
-            lines = [line.replace(f"{folder}/", "") for line in str(error).splitlines()]
-            raise Problem(
-                HTTPStatus.UNPROCESSABLE_ENTITY, "policy-refused", lines[0], faults=[{"what": line} for line in lines]
-            ) from None
+    try:
+        return parse_policy(text.encode(), NAME)
+    except PolicyError as error:
+        lines = str(error).splitlines()
+        raise Problem(
+            HTTPStatus.UNPROCESSABLE_ENTITY, "policy-refused", lines[0], faults=[{"what": line} for line in lines]
+        ) from None
 
 
-def _flips(result: Replay, verdicts: list[Verdict], door: Door, showing: Showing) -> list[FlipOut]:
+def _flips(result: Replay, verdicts: Sequence[Verdict], door: Door, showing: Showing) -> list[FlipOut]:
     examples: dict[tuple[str, str], list[Flip]] = defaultdict(list)
     for flip in result.examples:
         examples[flip.before, flip.after].append(flip)

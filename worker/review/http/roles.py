@@ -11,7 +11,7 @@ class Role(StrEnum):
     REVIEWER = "reviewer"
     """Leases and decides."""
     LEAD = "lead"
-    """Assigns, reopens, sees statistics and tries policies."""
+    """Assigns, reopens, sees statistics, tries and saves policies."""
     ADMIN = "admin"
     """Invites and removes people."""
 

@@ -1,127 +1,192 @@
-/** What the policy says, and what a changed one would have done with past verdicts, before anybody deploys it. */
+/** What the policy says, what another one would have done with past verdicts, and saving that one. */
 
-import { get, post } from "../parts/api.js";
-import { button, h, icon, replace } from "../parts/dom.js";
+import { call, get, post } from "../parts/api.js";
+import { button, h, replace } from "../parts/dom.js";
+import { flips, moved } from "../parts/flips.js";
 import { complain, toast } from "../parts/messages.js";
-import { picture } from "../parts/pictures.js";
-import { count, short } from "../parts/words.js";
+import { thresholds } from "../parts/thresholds.js";
+import { ago, count, short } from "../parts/words.js";
 
 const WAIT = 350;
-const CONSTANT = /^(\s+)([a-z][a-z0-9_]*):\s*(-?\d+(?:\.\d+)?)(\s*(?:#\s*(.*))?)$/;
 
 export async function show(main) {
-  const policy = await get("/v1/policy");
-  const editor = h("textarea.code", { spellcheck: "false", "aria-label": "Policy, YAML", wrap: "off" });
-  const sliders = h("div.constants");
-  const result = h("section.panel", { "aria-live": "polite" });
-  const state = h("p.soft");
-  editor.value = policy.text;
-  let timer = 0;
-  let turn = 0;
-
-  const changed = () => {
-    clearTimeout(timer);
-    timer = setTimeout(run, WAIT);
-    const same = editor.value === policy.text;
-    replace(state, same ? `Version ${policy.version}, ${short(policy.digest)}${policy.shipped ? "; the one that ships with Sluice" : ""}` : h("b", null, "A changed copy: nothing is deployed by trying it."));
-    reset.disabled = download.disabled = same;
-  };
-  const run = async () => {
-    const mine = ++turn;
-    result.setAttribute("aria-busy", "true");
-    try {
-      const replayed = await post("/v1/policy/replay", { text: editor.value });
-      if (mine === turn) replace(result, shown(replayed, editor.value === policy.text));
-    } catch (error) {
-      if (mine !== turn) return;
-      if (error.problem?.faults) replace(result, h("h2", null, "This policy cannot be used"), h("ul", { style: { display: "grid", gap: "6px" } }, error.problem.faults.map((fault) => h("li.notice.bad", null, fault.what))));
-      else complain(error);
-    } finally {
-      if (mine === turn) result.removeAttribute("aria-busy");
-    }
-  };
-  const reset = button("Back to the current one", { iconName: "undo", onclick: () => { editor.value = policy.text; drawSliders(); changed(); } });
-  const download = button("Download", { kind: "primary", onclick: () => save(editor.value) });
-  const drawSliders = () => replace(sliders, constants(editor, policy.text, changed));
-
-  editor.addEventListener("input", () => { drawSliders(); changed(); });
-  drawSliders();
-  replace(main, h("div.page", null,
-    h("header", null, h("div", null, h("h1", null, "Policy"), state), h("div.picker", null, reset, download)),
-    h("div.policy", null,
-      h("div", { style: { display: "grid", gap: "16px" } },
-        h("section.panel", null, h("div", null, h("h2", null, "Thresholds"), h("p.soft", null, "Move one, and see what it would have done.")), sliders),
-        h("section.panel", null, h("div", null, h("h2", null, "The whole policy"), h("p.soft", null, "Workers read the policy from its file when they start: download a changed copy and deploy it as you deploy everything else.")), editor)),
-      result)));
-  changed();
-  return () => { clearTimeout(timer); turn += 1; };
+  const page = new PolicyPage(main);
+  await page.begin();
+  return () => page.leave();
 }
 
-/** A slider for each number below `constants:`. It changes the number in the text and leaves everything else as it is. */
-function constants(editor, original, changed) {
-  const lines = editor.value.split("\n");
-  const begin = lines.findIndex((line) => /^constants:\s*(#.*)?$/.test(line));
-  const before = new Map(original.split("\n").map((line) => CONSTANT.exec(line)).filter(Boolean).map((found) => [found[2], Number(found[3])]));
-  const rows = [];
-  for (let at = begin + 1; begin >= 0 && at < lines.length && /^(\s|#|$)/.test(lines[at]); at += 1) {
-    const found = CONSTANT.exec(lines[at]);
-    if (!found) continue;
-    const [, indent, name, value, rest, comment] = found;
-    const number = Number(value);
-    const scale = number >= 1 && number <= 5 ? [1, 5, 0.05] : number >= 0 && number <= 1 ? [0, 1, 0.01] : [Math.min(0, 2 * number), Math.max(1, 2 * number), 1];
-    const output = h("output", { class: before.get(name) !== number ? "changed" : "" }, value);
-    const slider = h("input", { type: "range", min: String(scale[0]), max: String(scale[1]), step: String(scale[2]), "aria-label": name, title: comment ?? "" });
-    slider.value = value;
-    slider.addEventListener("input", () => {
-      const text = Number(slider.value).toFixed(scale[2] < 1 ? 2 : 0).replace(/(\.\d)0$/, "$1");
-      output.textContent = text;
-      output.classList.toggle("changed", before.get(name) !== Number(text));
-      const now = editor.value.split("\n");
-      now[at] = `${indent}${name}: ${text}${rest}`;
-      editor.value = now.join("\n");
-      changed();
-    });
-    rows.push(h("label", null, h("span", null, h("b", null, name), comment && h("small.soft", { style: { display: "block" } }, comment)), slider, output));
+class PolicyPage {
+  #main; #policy; #shadows; #timer = 0; #turn = 0; #replayed = null;
+  #editor = h("textarea.code", { spellcheck: "false", "aria-label": "Policy, YAML", wrap: "off" });
+  #sliders = h("div.constants"); #result = h("section.panel", { "aria-live": "polite", "aria-label": "Replay" });
+  #state = h("p.soft"); #notice = h("div", { role: "status" }); #beside = h("section.panel", { "aria-label": "Shadow policies" });
+  #reset = button("Back to the current one", { iconName: "undo", onclick: () => this.#edit(this.#policy.text) });
+  #download = button("Download", { onclick: () => download(this.#editor.value) });
+  #save = button("Save …", { kind: "primary", iconName: "check", onclick: () => this.#ask() });
+
+  constructor(main) {
+    this.#main = main;
   }
-  return rows.length ? rows : h("p.soft", null, "This policy has no numbers under constants.");
+
+  async begin() {
+    [this.#policy, this.#shadows] = await Promise.all([get("/v1/policy"), get("/v1/policy/shadows")]);
+    this.#editor.addEventListener("input", () => { this.#drawSliders(); this.#changed(); });
+    const how = this.#policy.place
+      ? `It lives at ${this.#policy.place}. Workers judge by what you save within seconds.`
+      : "The settings of this desk name no place for a policy, so it cannot be saved here: set policy to a file or an s3://bucket/key that all workers read. A changed copy can be downloaded.";
+    replace(this.#main, h("div.page", null,
+      h("header", null, h("div", null, h("h1", null, "Policy"), this.#state), h("div.picker", null, this.#reset, this.#download, this.#save)),
+      this.#notice,
+      h("div.policy", null,
+        h("div.column", null,
+          h("section.panel", null, h("div", null, h("h2", null, "Thresholds"), h("p.soft", null, "Move one, and see what it would have done.")), this.#sliders),
+          h("section.panel", null, h("div", null, h("h2", null, "The whole policy"), h("p.soft", null, how)), this.#editor)),
+        h("div.column", null, this.#result, this.#beside))));
+    this.#drawFaults();
+    this.#drawShadows();
+    this.#edit(this.#policy.text);
+  }
+
+  leave() {
+    clearTimeout(this.#timer);
+    this.#turn += 1;
+  }
+
+  get #same() {
+    return this.#editor.value === this.#policy.text;
+  }
+
+  #edit(text) {
+    this.#editor.value = text;
+    this.#drawSliders();
+    this.#changed();
+  }
+
+  #drawSliders() {
+    replace(this.#sliders, thresholds(this.#editor, this.#policy.text, () => this.#changed()));
+  }
+
+  #changed() {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#replay(), WAIT);
+    this.#replayed = null;
+    replace(this.#state, this.#same ? this.#described() : h("b", null, "A changed copy: nothing is in force before it is saved."));
+    this.#tell();
+  }
+
+  #described() {
+    const { version, digest, shipped, saved_by: by, saved_at: at } = this.#policy;
+    const whose = shipped ? "; the one that ships with Sluice" : by ? `; saved by ${by}, ${ago(at)}` : "";
+    return version === null ? "What stands there is no policy" : `Version ${version}, ${short(digest)}${whose}`;
+  }
+
+  #tell() {
+    this.#reset.disabled = this.#download.disabled = this.#same;
+    // Saved only after its replay was seen: a text with a fault has none.
+    this.#save.disabled = this.#same || !this.#policy.place || this.#replayed === null;
+  }
+
+  async #replay() {
+    const mine = ++this.#turn;
+    this.#result.setAttribute("aria-busy", "true");
+    try {
+      const replayed = await post("/v1/policy/replay", { text: this.#editor.value });
+      if (mine !== this.#turn) return;
+      this.#replayed = replayed;
+      replace(this.#result, shown(replayed, this.#same));
+      this.#tell();
+    } catch (error) {
+      if (mine !== this.#turn) return;
+      if (error.problem?.faults) replace(this.#result, h("h2", null, "This policy cannot be used"), faults(error.problem.faults.map((fault) => fault.what)));
+      else complain(error);
+    } finally {
+      if (mine === this.#turn) this.#result.removeAttribute("aria-busy");
+    }
+  }
+
+  #drawFaults() {
+    replace(this.#notice, this.#policy.faults.length > 0 && h("section.panel", null, h("h2", null, "What stands at the policy’s place is no policy"), h("p", null, "Workers that run go on with the last good one; one that starts now cannot. Mend it and save, or put a good one there."), faults(this.#policy.faults)));
+  }
+
+  // -- saving --------------------------------------------------------------------------------------------------------
+
+  #ask() {
+    const text = this.#editor.value;
+    const elsewhere = moved(this.#replayed);
+    const dialog = h("dialog", { "aria-labelledby": "save-title", onclose: () => dialog.remove() },
+      h("header", null, h("h2", { id: "save-title" }, "Save this policy?")),
+      h("div.body.column", null,
+        h("p", null, `Workers judge by it within seconds. Of the newest ${count(this.#replayed.total, "verdict")}, ${elsewhere ? `${count(elsewhere, "image")} would have gone elsewhere` : "none would have gone elsewhere"}.`),
+        h("p.soft", null, "It is written to the audit topic, with your name and the whole text."),
+        h("div.picker", null, button("Save", { kind: "primary", iconName: "check", onclick: () => { dialog.close(); this.#store(text); } }), button("Cancel", { onclick: () => dialog.close() }))));
+    document.body.append(dialog);
+    dialog.showModal();
+  }
+
+  async #store(text) {
+    this.#save.disabled = true;
+    try {
+      await call("PUT", "/v1/policy", { text, replaces: this.#policy.text_digest });
+      await this.#reload();
+      toast("Saved: workers judge by it within seconds");
+    } catch (error) {
+      if (error.kind === "policy-changed") this.#conflict(error.message);
+      else complain(error);
+    } finally {
+      this.#tell();
+    }
+  }
+
+  #conflict(message) {
+    const mine = this.#editor.value;
+    replace(this.#notice, h("section.panel", null, h("h2", null, "Not saved"), h("p", null, `${message[0].toUpperCase()}${message.slice(1)}.`),
+      h("div.picker", null, button("Download mine", { onclick: () => download(mine) }), button("Load the present one", { kind: "primary", onclick: () => this.#reload().catch(complain) }))));
+    this.#notice.scrollIntoView({ block: "nearest" });
+  }
+
+  async #reload() {
+    this.#policy = await get("/v1/policy");
+    this.#drawFaults();
+    this.#edit(this.#policy.text);
+  }
+
+  // -- shadows -------------------------------------------------------------------------------------------------------
+
+  #drawShadows() {
+    replace(this.#beside, h("div", null, h("h2", null, "Shadow policies"),
+      h("p.soft", null, this.#shadows.length ? "Workers ask them about every image, beside the policy in force. They decide nothing." : "None. Those that the settings name under shadow_policies are asked about every image and decide nothing; what they would have done is shown here.")),
+    this.#shadows.map((shadow) => this.#shadow(shadow)));
+  }
+
+  #shadow(shadow) {
+    const elsewhere = moved(shadow);
+    const what = shadow.total === 0 ? "It was not asked about any of the newest verdicts." : `Asked about ${count(shadow.total, "verdict")}: ${elsewhere ? `${count(elsewhere, "image")} would have gone elsewhere` : "none would have gone elsewhere"}.`;
+    return h("section.shadow", { "aria-label": `Shadow policy ${shadow.name}` },
+      h("div.head", null, h("div", null, h("h3", null, shadow.name), h("p", null, what)),
+        shadow.text !== null && button("Open in the editor", { onclick: () => { this.#edit(shadow.text); this.#editor.scrollIntoView({ block: "nearest" }); } })),
+      shadow.trouble && h("p.notice.bad", null, shadow.trouble.split("\n")[0]),
+      shadow.total > 0 && flips(shadow),
+      shadow.changed > 0 && h("p.soft", null, `${count(shadow.changed, "image")} would have kept the way, with another priority or other labels.`));
+  }
 }
 
 function shown(replayed, same) {
-  const names = [...new Set([...Object.keys(replayed.before), ...Object.keys(replayed.after)])].sort((a, b) => (replayed.before[b] ?? 0) - (replayed.before[a] ?? 0));
-  const most = Math.max(1, ...Object.values(replayed.before), ...Object.values(replayed.after));
-  const moved = replayed.flips.reduce((sum, flip) => sum + flip.count, 0);
-  const headline = replayed.total === 0 ? "There are no past verdicts yet" : moved ? `${count(moved, "image")} of ${replayed.replayed.toLocaleString("en")} would have gone elsewhere` : same ? "The current policy, replayed over past verdicts" : "Nothing would have gone elsewhere";
+  const elsewhere = moved(replayed);
+  const headline = replayed.total === 0 ? "There are no past verdicts yet" : elsewhere ? `${count(elsewhere, "image")} of ${replayed.replayed.toLocaleString("en")} would have gone elsewhere` : same ? "The current policy, replayed over past verdicts" : "Nothing would have gone elsewhere";
   return [
     h("div", null, h("h2", null, headline), h("p.soft", null, `Over the newest ${count(replayed.total, "verdict")}; the upper bar is what was, the lower what would have been.`)),
-    h("div.flows", null, names.map((name) => flow(name, replayed.before[name] ?? 0, replayed.after[name] ?? 0, most))),
     replayed.failed > 0 && h("p.soft", null, `${count(replayed.failed, "image")} could never be judged; no policy changes that.`),
     replayed.undecided.map((each) => h("p.notice", null, `${count(each.count, "verdict")} cannot be replayed: rule ${each.rule} reads ${each.reads.join(", ")}, which verdicts do not carry.`)),
     replayed.changed > 0 && h("p.soft", null, `${count(replayed.changed, "image")} would have kept the way, with another priority or other labels.`),
-    replayed.flips.map((flip) => h("section.block", null,
-      h("div.arrow", null, destination(flip.before), "→", destination(flip.after), h("b", null, count(flip.count, "image"))),
-      h("div.examples", null, flip.examples.map(example)))),
+    flips(replayed),
   ];
 }
 
-function flow(name, before, after, most) {
-  const change = after - before;
-  return h("div.flow", null, destination(name),
-    h("div.bars", { "aria-hidden": "true" }, h("i", { style: { width: `${(100 * before) / most}%` } }), h("i", { style: { width: `${(100 * after) / most}%` } })),
-    h("span.after", null, `${before} → ${after} `, change !== 0 && h("span.delta", { class: change > 0 ? "more" : "less" }, `${change > 0 ? "+" : "−"}${Math.abs(change)}`)));
+function faults(lines) {
+  return h("ul.column", null, lines.map((line) => h("li.notice.bad", null, line)));
 }
 
-function destination(name) {
-  return h("span.badge", { class: name.split(":")[0] }, name.replace(":", " · "));
-}
-
-function example(each) {
-  const none = () => h("span.none", null, icon("image"));
-  const figure = h("figure", null, none(), h("figcaption", null, h("b", null, each.quality.toFixed(2)), ` ${each.rule_before} → ${each.rule_after}`));
-  if (each.image) figure.firstChild.replaceWith(picture(each.image.thumbnail, `example of quality ${each.quality.toFixed(2)}`, { onmissing: () => figure.querySelector("img")?.replaceWith(none()) }));
-  return figure;
-}
-
-function save(text) {
+function download(text) {
   const link = h("a", { href: URL.createObjectURL(new Blob([text], { type: "application/yaml" })), download: "policy.yaml" });
   link.click();
   URL.revokeObjectURL(link.href);
