@@ -107,6 +107,9 @@ def build(arguments: EngineArguments) -> Application:
     """The application. Raises SettingsError."""
     settings = arguments.load()
     deployment = serve.deployment(
-        name=ENGINE, max_ongoing_requests=arguments.calls_at_once, graceful_shutdown_wait_loop_s=0.5
+        name=ENGINE,
+        max_ongoing_requests=arguments.calls_at_once,
+        graceful_shutdown_wait_loop_s=0.5,
+        logging_config={"enable_access_log": False},  # a line for every batch
     )(EngineReplica)
     return deployment.bind(settings, arguments.calls_at_once, arguments.linger_seconds)

@@ -68,14 +68,14 @@ class Shift:
         return int(waiting + held)
 
     def _open_log(self) -> Log:
-        opened = KafkaLog(self._settings.kafka)
+        opened = KafkaLog(self._settings.kafka, self._settings.telemetry)
         self._settled.set()
         return opened
 
     def _run(self) -> None:
         try:
             self._worker.run(self._stop)
-        except BaseException as error:  # noqa: BLE001  # the health check must tell whatever it was
+        except BaseException as error:  # the health check must tell whatever it was
             self._failure = error
             log.exception("intake_ended")
         finally:
