@@ -198,6 +198,7 @@ def fill_cache(settings: Settings) -> None:
     cache = ScoreCache(
         connect(settings.redis),
         model_digest=model.manifest.digest,
+        reads_prompts=model.manifest.judges_prompts,
         ttl_seconds=3600,
         metrics=Metrics(CollectorRegistry()),
     )

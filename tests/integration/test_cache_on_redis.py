@@ -39,7 +39,7 @@ def reference(number: int) -> S3Reference:
 def cache(redis_server: RedisServer) -> Iterator[ScoreCache]:
     settings = RedisSettings(url=SecretStr(redis_server.url), timeout_seconds=TIMEOUT)
     client = connect(settings)
-    yield ScoreCache(client, model_digest="m", ttl_seconds=60, metrics=Metrics(CollectorRegistry()))
+    yield ScoreCache(client, model_digest="m", reads_prompts=True, ttl_seconds=60, metrics=Metrics(CollectorRegistry()))
     client.close()
 
 
@@ -60,6 +60,7 @@ def test_scores_and_aliases_are_shared_between_workers(cache: ScoreCache, redis_
     other = ScoreCache(
         connect(RedisSettings(url=SecretStr(redis_server.url))),
         model_digest="m",
+        reads_prompts=True,
         ttl_seconds=60,
         metrics=Metrics(CollectorRegistry()),
     )
@@ -178,7 +179,9 @@ def test_a_server_that_speaks_something_else_is_an_outage() -> None:
     thread = threading.Thread(target=answer, daemon=True)
     thread.start()
     client = connect(RedisSettings(url=SecretStr(f"redis://127.0.0.1:{port}/0"), timeout_seconds=TIMEOUT))
-    cache = ScoreCache(client, model_digest="m", ttl_seconds=60, metrics=Metrics(CollectorRegistry()))
+    cache = ScoreCache(
+        client, model_digest="m", reads_prompts=True, ttl_seconds=60, metrics=Metrics(CollectorRegistry())
+    )
     with capture_logs() as logs:
         assert cache.get([key(1)]) == [None]
     assert [entry["event"] for entry in logs] == ["cache_down"]

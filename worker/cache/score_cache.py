@@ -23,7 +23,7 @@ _CONTENT_HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class ScoreKey(NamedTuple):
-    """What a score depends on, beside the model: the image's bytes and the prompt, where there is one."""
+    """What a score depends on, beside the model: the image's bytes and, for a model that judges prompts, the prompt."""
 
     content_hash: str
     prompt_hash: str | None
@@ -42,12 +42,15 @@ class ScoreCache:
         *,
         model_digest: str,
         ttl_seconds: int,
+        reads_prompts: bool,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
         max_entries: int | None = None,
     ) -> None:
+        """`reads_prompts`: whether the model judges prompts; to one that does not, an image has one score."""
         self._client = client
         self._model_digest = model_digest
+        self._reads_prompts = reads_prompts
         self._ttl_seconds = ttl_seconds
         self._metrics = metrics
         self._max_entries = max_entries
@@ -56,6 +59,12 @@ class ScoreCache:
         self._outage = Outage("cache", clock)
         self._refusal = Outage("cache_writes", clock)
         metrics.cache_up.set_function(lambda: not self._outage.is_on)
+
+    def key(self, content_hash: str, prompt: str | None) -> ScoreKey:
+        """What an image's score is kept under."""
+        if not prompt or not self._reads_prompts:
+            return ScoreKey(content_hash, None)
+        return ScoreKey(content_hash, hashlib.sha256(prompt.encode(errors="surrogatepass")).hexdigest()[:32])
 
     def content_hashes(self, references: Sequence[S3Reference]) -> list[str | None]:
         """The content hash of each reference, where it is known.

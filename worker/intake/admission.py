@@ -7,7 +7,6 @@ from worker.cache.score_cache import CachedScore, ScoreCache
 from worker.intake.ledger import Ticket
 from worker.intake.log import Record
 from worker.intake.parse import MalformedRecord, parse
-from worker.intake.prepare import score_key
 from worker.intake.work import Job, RecordWork
 from worker.telemetry.metrics import Metrics
 
@@ -48,7 +47,7 @@ class Admission:
             if content_hash is not None and job.event.sha256 in (None, content_hash.removeprefix("sha256:")):
                 job.content_hash = content_hash
                 hashed.append(job)
-        scores = self._cache.get([score_key(job.content_hash or "", job.event.prompt) for job in hashed])
+        scores = self._cache.get([self._cache.key(job.content_hash or "", job.event.prompt) for job in hashed])
         known = [(job, score) for job, score in zip(hashed, scores, strict=True) if score is not None]
         served = {job for job, _ in known}
         return known, [job for job in jobs if job not in served]

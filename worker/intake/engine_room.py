@@ -10,7 +10,7 @@ import structlog
 
 from worker.cache.score_cache import CachedScore, ScoreCache
 from worker.intake.prepare import Prepared
-from worker.scoring.engine import Engine, Features, Views
+from worker.scoring.engine import PROMPT, Engine, Features, Views
 from worker.scoring.model import Model
 from worker.telemetry.metrics import Metrics
 from worker.view import ViewSpec
@@ -43,6 +43,7 @@ class EngineRoom:
     ) -> None:
         self._engine = engine
         self._model = model
+        self._judges_prompts = model.manifest.judges_prompts
         self._cache = cache
         self._metrics = metrics
         self._threads = ThreadPoolExecutor(batches_in_flight, thread_name_prefix="sluice-engine")
@@ -57,7 +58,8 @@ class EngineRoom:
         try:
             started = time.perf_counter()
             views = {name: np.stack([prepared.views[name] for prepared in batch]) for name in batch[0].views}
-            features = self._engine.infer(views)
+            prompts = [prepared.job.event.prompt for prepared in batch] if self._judges_prompts else None
+            features = self._engine.infer(views, prompts)
             scores = self._model.heads.score(features)
             seconds = time.perf_counter() - started
             packed = _packed(features, len(batch))
@@ -85,5 +87,5 @@ def blank_views(views: Mapping[str, ViewSpec]) -> Views:
 
 
 def _packed(features: Features, count: int) -> list[dict[str, bytes]]:
-    halves = {tower: values.astype("<f2") for tower, values in features.items()}
+    halves = {tower: values.astype("<f2") for tower, values in features.items() if tower != PROMPT}
     return [{tower: values[i].tobytes() for tower, values in halves.items()} for i in range(count)]

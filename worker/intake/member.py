@@ -22,7 +22,7 @@ from worker.intake.engine_room import BatchFailed, BatchScored, EngineRoom
 from worker.intake.judge import Judge
 from worker.intake.ledger import OffsetLedger, Ticket
 from worker.intake.log import Fenced, Log, LogError, Output, Partition, Poll, Record
-from worker.intake.prepare import Known, Parked, Prepared, Preparer, SingleFlight, score_key
+from worker.intake.prepare import Known, Parked, Prepared, Preparer, SingleFlight
 from worker.intake.pressure import Bounds, partitions_to_pause
 from worker.intake.retries import DueHeap, RetryPolicy
 from worker.intake.watchdog import Watchdog
@@ -357,7 +357,7 @@ class Member:
     def _end_flight(self, job: Job) -> list[Job]:
         if job.content_hash is None:
             return []
-        return self._flights.land(score_key(job.content_hash, job.event.prompt), job)
+        return self._flights.land(self._parts.cache.key(job.content_hash, job.event.prompt), job)
 
     def _finish_scored(self, job: Job, score: CachedScore, *, cached: bool) -> None:
         if self._ledger.is_current(job.work.ticket):

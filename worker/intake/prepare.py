@@ -95,7 +95,7 @@ class Preparer:
         job.content_hash = content_hash
         job.fetch_ms = (self._clock() - started) * 1000
         self._remember_alias(job.event, fetched, content_hash)
-        key = score_key(content_hash, job.event.prompt)
+        key = self._cache.key(content_hash, job.event.prompt)
         if not flights.lead(key, job):
             return Parked(job)
         cached = self._cache.get([key])[0]
@@ -122,8 +122,3 @@ def verified_hash(event: ImageEvent, fetched: FetchedImage) -> str:
             "send the event again for what is stored now",
         )
     return f"sha256:{digest}"
-
-
-def score_key(content_hash: str, prompt: str | None) -> ScoreKey:
-    prompt_hash = hashlib.sha256(prompt.encode()).hexdigest()[:32] if prompt else None
-    return ScoreKey(content_hash, prompt_hash)

@@ -177,6 +177,11 @@ class ModelManifest(Part):
         return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
 
     @property
+    def judges_prompts(self) -> bool:
+        """Whether an image's scores depend on its prompt."""
+        return self.prompt is not None and self.prompt.heads is not None
+
+    @property
     def files(self) -> tuple[FileSpec, ...]:
         """All files that the manifest names."""
         prompt = self.prompt

@@ -36,7 +36,7 @@ class Bench:
         self.client = fakeredis.FakeRedis(server=self.server)
         self.registry = CollectorRegistry()
         self.clock = Clock()
-        options = {"model_digest": "sha256:" + "01" * 32, "ttl_seconds": 60, **options}
+        options = {"model_digest": "sha256:" + "01" * 32, "reads_prompts": True, "ttl_seconds": 60, **options}
         self.cache = ScoreCache(self.client, metrics=Metrics(self.registry), clock=self.clock, **options)
 
     def requests(self, kind: str, result: str) -> float | None:
@@ -60,11 +60,32 @@ def test_a_score_is_found_again_by_content_and_prompt() -> None:
     assert (bench.requests("score", "hit"), bench.requests("score", "miss")) == (2, 2)
 
 
+def test_a_model_that_judges_prompts_has_a_score_for_each_prompt() -> None:
+    cache = Bench().cache
+    cat, dog, none = (cache.key(HASH, prompt) for prompt in ("a cat", "a dog", None))
+    cache.put({cat: SCORE}, {})
+
+    assert len({cat, dog, none}) == 3
+    assert cache.get([cat, dog, none]) == [SCORE, None, None]
+    assert cache.key(HASH, "") == none
+
+
+def test_a_model_that_ignores_prompts_has_one_score_for_all() -> None:
+    cache = Bench(reads_prompts=False).cache
+    cache.put({cache.key(HASH, "a cat"): SCORE}, {})
+
+    assert cache.get([cache.key(HASH, "a dog"), cache.key(HASH, None)]) == [SCORE, SCORE]
+
+
 def test_another_model_finds_nothing() -> None:
     bench = Bench()
     bench.cache.put({KEY: SCORE}, {})
     other = ScoreCache(
-        bench.client, model_digest="sha256:" + "02" * 32, ttl_seconds=60, metrics=Metrics(CollectorRegistry())
+        bench.client,
+        model_digest="sha256:" + "02" * 32,
+        reads_prompts=True,
+        ttl_seconds=60,
+        metrics=Metrics(CollectorRegistry()),
     )
     assert other.get([KEY]) == [None]
 
@@ -226,7 +247,9 @@ def test_many_threads_may_use_it_at_once() -> None:
 
 def test_embedded_caches_are_separate() -> None:
     def cache(client: redis.Redis) -> ScoreCache:
-        return ScoreCache(client, model_digest="m", ttl_seconds=60, metrics=Metrics(CollectorRegistry()))
+        return ScoreCache(
+            client, model_digest="m", reads_prompts=True, ttl_seconds=60, metrics=Metrics(CollectorRegistry())
+        )
 
     cache(connect_embedded()).put({KEY: SCORE}, {})
     assert cache(connect_embedded()).get([KEY]) == [None]

@@ -29,7 +29,7 @@ from worker.intake.prepare import Preparer
 from worker.outbox import Identity, Outbox
 from worker.policy import load_policy
 from worker.policy.watch import InForce
-from worker.scoring.engine import EngineError, Features, Prompts, Views
+from worker.scoring.engine import PROMPT, EngineError, Features, Prompts, Views
 from worker.settings import IntakeSettings, TopicSettings
 from worker.telemetry.metrics import Metrics
 from worker.view import ViewSpec
@@ -139,14 +139,22 @@ class FakeEngine:
         reds = views["whole"][:, 0, 0, 0]
         self.before(reds)
         self.batches.append(len(reds))
-        return {"coarse": reds.astype(np.float32)[:, None]}
+        features = {"coarse": reds.astype(np.float32)[:, None]}
+        if prompts is not None:  # an image corresponds to its prompt as much as that is long
+            lengths = [float("nan") if prompt is None else len(prompt) for prompt in prompts]
+            features[PROMPT] = np.array(lengths, np.float32)[:, None]
+        return features
 
     def close(self) -> None: ...
 
 
 class FakeHeads:
     def score(self, features: Features) -> list[Scores]:
-        return [Scores(quality=1.0 + 4.0 * float(red) / 255.0) for red in features["coarse"][:, 0]]
+        scores = [Scores(quality=1.0 + 4.0 * float(red) / 255.0) for red in features["coarse"][:, 0]]
+        if PROMPT in features:
+            fits = [None if np.isnan(value) else float(value) for value in features[PROMPT][:, 0]]
+            scores = [each.model_copy(update={"correspondence": fit}) for each, fit in zip(scores, fits, strict=True)]
+        return scores
 
 
 @dataclass
@@ -157,12 +165,14 @@ class Bench:
     store: FakeStore = field(default_factory=FakeStore)
     engine: FakeEngine = field(default_factory=FakeEngine)
     settings: IntakeSettings = QUICK
+    reads_prompts: bool = False
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(CollectorRegistry())
         cache = ScoreCache(
             connect_embedded(),
             model_digest="sha256:" + "a" * 64,
+            reads_prompts=self.reads_prompts,
             ttl_seconds=60,
             metrics=self.metrics,
             clock=time.monotonic,
@@ -174,7 +184,12 @@ class Bench:
             max_message_bytes=1_000_000,
             now=lambda: datetime(2026, 1, 1, tzinfo=UTC),
         )
-        model = cast(Any, SimpleNamespace(manifest=SimpleNamespace(views=VIEWS), heads=FakeHeads()))
+        model = cast(
+            Any,
+            SimpleNamespace(
+                manifest=SimpleNamespace(views=VIEWS, judges_prompts=self.reads_prompts), heads=FakeHeads()
+            ),
+        )
         self.member = Member(
             self.log,
             Parts(
@@ -351,6 +366,18 @@ def test_one_image_in_many_events_is_scored_once() -> None:
     assert sum(bench.engine.batches) == 1
     assert Counter(v["cached"] for v in bench.log.verdicts) == {True: 7, False: 1}
     assert len({v["verdict_id"] for v in bench.log.verdicts}) == 8
+
+
+@pytest.mark.parametrize("reads_prompts", [True, False])
+def test_one_image_with_two_prompts_has_two_scores_where_the_model_judges_prompts(reads_prompts: bool) -> None:
+    prompts = ("cat", None, "a cat", "cat", "")
+    log = FakeLog(records(*(event(str(i), http("a"), prompt=prompt) for i, prompt in enumerate(prompts))))
+    bench = Bench(log, FakeStore({"http://images/a": png(9)}), reads_prompts=reads_prompts)
+    bench.run_to(5)
+
+    found = [verdict["scores"]["correspondence"] for verdict in bench.log.verdicts]
+    assert found == ([3, None, 5, 3, None] if reads_prompts else [None] * 5)
+    assert sum(bench.engine.batches) == (3 if reads_prompts else 1)
 
 
 def test_events_that_waited_for_a_broken_image_each_get_their_own_failure() -> None:
