@@ -70,6 +70,7 @@ class Worker:
             redis_client,
             model_digest=manifest.digest,
             ttl_seconds=settings.redis.ttl_seconds,
+            reads_prompts=manifest.judges_prompts,
             metrics=self.metrics,
             clock=time.monotonic,
             max_entries=cache_entries,
