@@ -1,0 +1,1 @@
+"""The gateway's HTTP door: callers, limits, and the way from a request to its answer."""

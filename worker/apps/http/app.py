@@ -1,0 +1,213 @@
+"""The gateway as an ASGI application: `POST /v1/score`, and `/v2` for health and metadata."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from http import HTTPStatus
+from importlib.metadata import version
+from typing import Final
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from schemas import Digest, FailureReason, Identifier, ImageEvent, Route, Scores, Timings
+from schemas.generate import json_schema
+from worker.apps.http import inference_protocol
+from worker.apps.http.body import TEXT_FIELDS, read_event
+from worker.apps.http.callers import Callers
+from worker.apps.http.inference_protocol import Readiness
+from worker.apps.http.limits import RETRY_SECONDS, Limits
+from worker.apps.http.meter import Meter
+from worker.apps.http.scoring import Judged, Scoring
+from worker.images.errors import ImageError, TransientFetchError
+from worker.policy import Policy, PolicyError
+from worker.review.http import problems
+from worker.review.http.problems import Problem
+from worker.scoring.engine import EngineError
+from worker.scoring.manifest import ModelManifest
+
+log = structlog.get_logger(__name__)
+
+_LATER: Final = {"Retry-After": RETRY_SECONDS}
+
+
+class ScoreAnswer(BaseModel):
+    """An image that was judged. Nothing is written to a topic: to act on `route` is the caller's business."""
+
+    event_id: Identifier
+    content_hash: Digest
+    scores: Scores
+    route: Route
+    cached: bool
+    model: Digest
+    policy: Digest
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """The parts behind the door."""
+
+    manifest: ModelManifest
+    scoring: Scoring
+    readiness: Readiness
+    policy: Callable[[], Policy]
+    callers: Callers
+    limits: Limits
+    timeout_seconds: float
+    meter: Meter
+    now: Callable[[], datetime]
+
+
+def build_app() -> FastAPI:
+    """The application; `state.gateway` is its Gateway, which may be another at the next request.
+
+    Every error is a problem (RFC 9457).
+    """
+    app = FastAPI(
+        title="Sluice gateway",
+        version=version("sluice"),
+        openapi_url="/v1/openapi.json",
+        docs_url=None,  # they load scripts from elsewhere
+        redoc_url=None,
+    )
+    problems.install(app)
+    app.add_exception_handler(Exception, _unexpected)
+    app.include_router(inference_protocol.router)
+    app.add_api_route(
+        "/v1/score",
+        score,
+        methods=["POST"],
+        response_model=ScoreAnswer,
+        openapi_extra={"requestBody": _REQUEST_BODY},
+        responses=_RESPONSES,
+    )
+    return app
+
+
+async def score(request: Request) -> ScoreAnswer:
+    """Judge one image as the stream would, now. Any answer but 200 means that the image was not judged: it must not
+    pass. Where the event was read, the answer then has a `route`, to review, as the stream would have sent it."""
+    gateway: Gateway = request.app.state.gateway
+    caller = gateway.callers.identify(request)
+    with gateway.meter.request(caller) as note:
+        try:
+            answer = await _score(gateway, caller, request)
+        except Problem as problem:
+            note(problem.kind)
+            raise
+        note(answer.route.action)
+        return answer
+
+
+async def _score(gateway: Gateway, caller: str, request: Request) -> ScoreAnswer:
+    policy = gateway.policy()
+    seat = gateway.limits.enter(caller)
+    flight: asyncio.Task[Judged] | None = None
+    event: ImageEvent | None = None
+    try:
+        async with asyncio.timeout(gateway.timeout_seconds):
+            body = await seat.read(request)
+            event = await read_event(request.headers, body, gateway.now())
+            del body
+            flight = gateway.scoring.begin(event, policy)
+            # What has begun goes on, for others who wait for it, and keeps its seat, even if its caller has left.
+            flight.add_done_callback(lambda _: seat.leave())
+            judged = await asyncio.shield(flight)
+    except Problem as problem:
+        raise (_failed_closed(problem, policy, event) if problem.status in _UNREAD else problem) from None
+    except Exception as error:
+        raise _failed_closed(_problem(error, gateway.timeout_seconds, event), policy, event) from error
+    finally:
+        if flight is None:
+            seat.leave()
+    return ScoreAnswer(
+        event_id=judged.event.id,
+        content_hash=judged.content_hash,
+        scores=judged.scores,
+        route=judged.route,
+        cached=judged.cached,
+        model=gateway.manifest.digest,
+        policy=policy.digest,
+        timings=judged.timings,
+    )
+
+
+_UNREAD: Final = (HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+"""What the stream would call a malformed event: it is routed too."""
+
+
+def _failed_closed(problem: Problem, policy: Policy, event: ImageEvent | None) -> Problem:
+    """The problem with the route that the stream gives to what cannot be judged."""
+    tenant, priority = (event.tenant, event.priority) if event is not None else ("default", 50)
+    problem.more["route"] = policy.failure_route(tenant, priority).model_dump(mode="json")
+    return problem
+
+
+def _problem(error: Exception, timeout_seconds: float, event: ImageEvent | None) -> Problem:
+    match error:
+        case ImageError():
+            fault_of_ours = error.reason is FailureReason.INTERNAL_ERROR
+            status = HTTPStatus.INTERNAL_SERVER_ERROR if fault_of_ours else HTTPStatus.UNPROCESSABLE_ENTITY
+            return Problem(status, _kind(error.reason), str(error))
+        case TransientFetchError():
+            return Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE, _kind(FailureReason.FETCH_FAILED), str(error), headers=_LATER
+            )
+        case EngineError():
+            return Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE, _kind(FailureReason.ENGINE_FAILED), str(error), headers=_LATER
+            )
+        case PolicyError():
+            return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, _kind(FailureReason.POLICY_FAILED), str(error))
+        case TimeoutError():
+            detail = f"no answer within {timeout_seconds:g} s (gateway.timeout_seconds)"
+            return Problem(HTTPStatus.GATEWAY_TIMEOUT, "timed-out", detail, headers=_LATER)
+        case _:
+            log.error("scoring_failed", event_id=event.id if event is not None else None, exc_info=error)
+            detail = "a fault of ours; the log of the gateway tells more"
+            return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, _kind(FailureReason.INTERNAL_ERROR), detail)
+
+
+def _kind(reason: FailureReason) -> str:
+    return reason.value.replace("_", "-")
+
+
+async def _unexpected(_request: Request, _error: Exception) -> JSONResponse:
+    """The error itself goes on to whoever runs the application, who logs it."""
+    detail = "a fault of ours; the log of the gateway tells more"
+    return problems.response(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", detail))
+
+
+_REQUEST_BODY: Final = {
+    "required": True,
+    "content": {
+        "application/json": {"schema": json_schema(ImageEvent)},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["image"],
+                "properties": {
+                    "image": {"type": "string", "format": "binary"},
+                    **{name: {"type": "string"} for name in TEXT_FIELDS},
+                },
+                "additionalProperties": False,
+            }
+        },
+    },
+}
+_PROBLEM: Final = {"content": {"application/problem+json": {"schema": {"type": "object"}}}}
+_RESPONSES: Final[dict[int | str, dict[str, object]]] = {
+    401: {"description": "No key, or an unknown one.", **_PROBLEM},
+    403: {"description": "There are no keys, and the caller is not on this machine.", **_PROBLEM},
+    413: {"description": "The body is too large.", **_PROBLEM},
+    415: {"description": "Neither JSON nor a form.", **_PROBLEM},
+    422: {"description": "No image event, or an image that cannot be judged. Fails closed: see `route`.", **_PROBLEM},
+    429: {"description": "The caller has its share of requests under way.", **_PROBLEM},
+    500: {"description": "A fault of ours, or a rule without an answer. Fails closed.", **_PROBLEM},
+    503: {"description": "Full, or a server behind does not answer. Fails closed; try again.", **_PROBLEM},
+    504: {"description": "No answer in time. Fails closed; try again.", **_PROBLEM},
+}

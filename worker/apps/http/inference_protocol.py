@@ -1,0 +1,156 @@
+"""Health and metadata as the Open Inference Protocol (KServe v2) has them, for platforms that ask every model server
+alike: https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol
+
+There is no `infer`: what is sent here are images, to `POST /v1/score`, and never tensors.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from importlib.metadata import version
+from typing import Annotated, Final
+
+import structlog
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from worker.review.http.problems import Problem
+from worker.scoring.manifest import ModelManifest
+
+log = structlog.get_logger(__name__)
+router = APIRouter(prefix="/v2", tags=["open inference protocol"])
+
+PROBE_SECONDS: Final = 5.0
+"""How long an answer about the engine holds, and how long one is waited for."""
+
+
+class ServerMetadata(BaseModel):
+    name: str
+    version: str
+    extensions: tuple[str, ...] = ()
+
+
+class TensorMetadata(BaseModel):
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    """-1 is the batch."""
+
+
+class ModelMetadata(BaseModel):
+    """What goes to the engine behind the gateway, and what comes back."""
+
+    name: str
+    versions: tuple[str, ...]
+    platform: str
+    inputs: tuple[TensorMetadata, ...]
+    outputs: tuple[TensorMetadata, ...]
+
+
+class Live(BaseModel):
+    live: bool = True
+
+
+class Ready(BaseModel):
+    ready: bool
+
+
+class ModelReady(BaseModel):
+    name: str
+    ready: bool
+
+
+class Readiness:
+    """Whether the engine answers; asked at most once in PROBE_SECONDS, however many ask. For one event loop."""
+
+    def __init__(self, probe: Callable[[], Awaitable[object]], clock: Callable[[], float]) -> None:
+        """`probe` raises when the engine does not do its work."""
+        self._probe = probe
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._asked_at: float | None = None
+        self._ready = False
+
+    async def is_ready(self) -> bool:
+        async with self._lock:
+            if self._asked_at is None or self._clock() - self._asked_at >= PROBE_SECONDS:
+                self._ready = await self._ask()
+                self._asked_at = self._clock()
+            return self._ready
+
+    async def _ask(self) -> bool:
+        try:
+            await asyncio.wait_for(self._probe(), PROBE_SECONDS)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the engine does not do its work
+            log.warning("engine_not_ready", error=f"{type(error).__name__}: {error}")
+            return False
+        return True
+
+
+def _readiness(request: Request) -> Readiness:
+    readiness: Readiness = request.app.state.gateway.readiness
+    return readiness
+
+
+def _manifest(request: Request, model_name: str) -> ModelManifest:
+    manifest: ModelManifest = request.app.state.gateway.manifest
+    asked = request.path_params.get("model_version", manifest.version)
+    if (model_name, asked) != (manifest.name, manifest.version):
+        raise Problem(
+            HTTPStatus.NOT_FOUND, "unknown-model", f"the model here is {manifest.name}, version {manifest.version}"
+        )
+    return manifest
+
+
+def _identified(request: Request) -> None:
+    request.app.state.gateway.callers.identify(request)
+
+
+TheReadiness = Annotated[Readiness, Depends(_readiness)]
+TheManifest = Annotated[ModelManifest, Depends(_manifest)]
+Identified = Depends(_identified)
+
+
+@router.get("", dependencies=[Identified])
+def server_metadata() -> ServerMetadata:
+    return ServerMetadata(name="sluice", version=version("sluice"))
+
+
+@router.get("/health/live")
+def live() -> Live:
+    return Live()
+
+
+@router.get("/health/ready", responses={503: {"model": Ready}})
+async def ready(readiness: TheReadiness) -> JSONResponse:
+    """Whether the engine answers."""
+    return _answer(Ready(ready=await readiness.is_ready()))
+
+
+@router.get("/models/{model_name}", dependencies=[Identified])
+@router.get("/models/{model_name}/versions/{model_version}", dependencies=[Identified])
+def model_metadata(manifest: TheManifest) -> ModelMetadata:
+    return ModelMetadata(
+        name=manifest.name,
+        versions=(manifest.version,),
+        platform="sluice",
+        inputs=tuple(
+            TensorMetadata(name=name, datatype="UINT8", shape=(-1, *view.shape))
+            for name, view in manifest.views.items()
+        ),
+        outputs=tuple(
+            TensorMetadata(name=tower.name, datatype="FP32", shape=(-1, tower.features)) for tower in manifest.towers
+        ),
+    )
+
+
+@router.get("/models/{model_name}/ready", responses={503: {"model": ModelReady}})
+@router.get("/models/{model_name}/versions/{model_version}/ready", responses={503: {"model": ModelReady}})
+async def model_ready(manifest: TheManifest, readiness: TheReadiness) -> JSONResponse:
+    return _answer(ModelReady(name=manifest.name, ready=await readiness.is_ready()))
+
+
+def _answer(state: Ready | ModelReady) -> JSONResponse:
+    status = HTTPStatus.OK if state.ready else HTTPStatus.SERVICE_UNAVAILABLE
+    return JSONResponse(state.model_dump(), status_code=status.value)

@@ -1,0 +1,94 @@
+"""Puts the gateway's parts together from the settings."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import redis
+
+from worker.apps.http.app import Gateway
+from worker.apps.http.callers import Callers
+from worker.apps.http.inference_protocol import Readiness
+from worker.apps.http.limits import Limits
+from worker.apps.http.meter import Meter
+from worker.apps.http.scoring import Batching, Scoring, Stages, on_thread
+from worker.cache.score_cache import ScoreCache
+from worker.images.fetch import build_fetcher
+from worker.intake.admission import Admission
+from worker.intake.engine_room import EngineRoom, blank_views
+from worker.intake.prepare import Preparer
+from worker.policy.place import place_of
+from worker.policy.watch import PolicyWatch
+from worker.scoring.engine import Engine
+from worker.scoring.model import Model
+from worker.settings import Settings
+from worker.telemetry.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class OpenGateway:
+    """A gateway, and what it holds."""
+
+    gateway: Gateway
+    _resources: ExitStack
+
+    async def close(self) -> None:
+        """Finishes what is under way, then frees everything."""
+        await self.gateway.scoring.close()
+        self._resources.close()
+
+
+def open_gateway(
+    settings: Settings,
+    model: Model,
+    engine: Engine,
+    client: redis.Redis,
+    batching: Batching,
+    metrics: Metrics,
+    meter: Meter,
+) -> OpenGateway:
+    """Waits for the engine, so not for an event loop; closes engine and client with itself.
+
+    Raises PolicyError, EngineError, or ValueError for settings of servers that make no sense.
+    """
+    manifest = model.manifest
+    with ExitStack() as resources:
+        resources.callback(client.close)
+        resources.callback(engine.close)
+        policies = PolicyWatch(place_of(settings, None), {})
+        resources.callback(policies.close)
+        cache = ScoreCache(
+            client,
+            model_digest=manifest.digest,
+            reads_prompts=manifest.judges_prompts,
+            ttl_seconds=settings.redis.ttl_seconds,
+            metrics=metrics,
+        )
+        fetcher = build_fetcher(settings)
+        resources.callback(fetcher.close)
+        room = EngineRoom(engine, model, cache, metrics, batches_in_flight=settings.intake.batches_in_flight)
+        resources.callback(room.close)
+        probe_thread = ThreadPoolExecutor(1, thread_name_prefix="sluice-probe")
+        resources.callback(probe_thread.shutdown, wait=False, cancel_futures=True)
+        blank = blank_views(manifest.views)
+        stages = Stages(
+            admission=Admission(cache, metrics, max_event_bytes=settings.kafka.max_message_bytes),
+            preparer=Preparer(fetcher, cache, manifest.views, max_pixels=settings.images.max_pixels),
+            engine_room=room,
+            cache=cache,
+        )
+        gateway = Gateway(
+            manifest=manifest,
+            scoring=Scoring(stages, settings.intake, batching, max_batch=engine.max_batch),
+            readiness=Readiness(lambda: on_thread(probe_thread, engine.infer, blank), time.monotonic),
+            policy=lambda: policies.in_force.live,
+            callers=Callers(settings.gateway.keys),
+            limits=Limits(settings.gateway, settings.images),
+            timeout_seconds=settings.gateway.timeout_seconds,
+            meter=meter,
+            now=lambda: datetime.now(UTC),
+        )
+        policies.start()
+        return OpenGateway(gateway, resources.pop_all())
