@@ -46,7 +46,7 @@ def build(
     ] = None,
     precision: Annotated[
         Literal["fp32", "fp16", "bf16", "int8"] | None,
-        typer.Option(help="Absent: fp16 for TensorRT, bf16 for OpenVINO. int8 is for OpenVINO."),
+        typer.Option(help="Absent: what the model was measured in; else fp16 for TensorRT, bf16 for OpenVINO."),
     ] = None,
     batches: Annotated[
         str, typer.Option(metavar="MIN:BEST:MAX", help="Batch sizes a TensorRT engine takes, and is tuned for.")
@@ -106,7 +106,7 @@ def build(
                 )
             )
         else:
-            lowered = cast(Precision, precision or "fp16")
+            lowered = cast(Precision, precision or loaded.manifest.precision or "fp16")
             for outcome in builder.build(backend, lowered, capabilities, options, rebuild=rebuild, progress=show):
                 outcomes.append(outcome)
     console.out.print(_table(outcomes))

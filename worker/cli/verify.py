@@ -25,6 +25,7 @@ from worker.scoring.engine_record import EngineMismatch, EngineRecord
 from worker.scoring.manifest import ParityLimits
 from worker.scoring.model import Model, load_model
 from worker.scoring.openvino_engine import OpenVinoEngine
+from worker.scoring.openvino_graph import computes_bf16
 from worker.scoring.repository import Repository, Version
 from worker.scoring.stores import open_store
 from worker.scoring.tensorrt_binding import BindingMissing
@@ -45,7 +46,8 @@ def verify(
         typer.Option("--engine", metavar="NAME", help="An engine, such as openvino-int8; absent: all there are."),
     ] = None,
     reference: Annotated[
-        Literal["openvino", "torch"], typer.Option(help="What runs the model's own graph in float32 to compare with.")
+        Literal["openvino", "torch"],
+        typer.Option(help="What runs the model's own graph, in the precision it was measured in."),
     ] = "openvino",
     golden: Annotated[
         Path | None,
@@ -71,6 +73,9 @@ def verify(
     with closing(_reference(reference, loaded)) as expected:
         for record in records:
             name = record.target.name
+            if name == "openvino-bf16" and not computes_bf16():
+                problems.append(f"{name} was not compared: these processors do not compute in bf16")
+                continue
             try:
                 found = open_compiled(models, version, record.target, loaded, verified=False)
             except (EngineError, EngineMismatch, BindingMissing) as error:
@@ -84,7 +89,7 @@ def verify(
                     record,
                     golden_images(loaded.manifest.views, golden),
                     rules,
-                    reference_name=f"{reference} fp32",
+                    reference_name=f"{reference} {loaded.manifest.precision or 'fp32'}",
                     advance=advance,
                 )
             limits = loaded.manifest.parity or ParityLimits()
@@ -108,13 +113,19 @@ def _chosen(models: Repository, version: Version, names: list[str] | None) -> li
 
 
 def _reference(kind: Literal["openvino", "torch"], model: Model) -> Engine:
+    precision = model.manifest.precision
     if kind == "openvino":
-        return OpenVinoEngine(model, precision="f32")
+        if precision == "bf16" and not computes_bf16():
+            raise UsageError(
+                f"{model.manifest.name} was measured in bf16, which these processors do not compute in; "
+                "--reference torch does, slowly"
+            )
+        return OpenVinoEngine(model, precision=precision or "f32")
     try:
         from trt_build.torch_engine import TorchEngine  # torch is large, and only this reference needs it
     except ImportError as error:
-        raise UsageError(f"--reference torch needs torch ({error}); pip install 'sluice[train]'") from error
-    return TorchEngine(model)
+        raise UsageError(f"--reference torch needs torch ({error}); pip install 'sluice[torch]'") from error
+    return TorchEngine(model, precision=precision or "fp32")
 
 
 @contextmanager

@@ -118,7 +118,7 @@ class ParityLimits(Part):
     max_flips: Annotated[float, Field(ge=0, le=1)] = 0.02
 
 
-_LATER = ("parity", "prompt")
+_LATER = ("parity", "precision", "prompt")
 """Fields that came later."""
 
 
@@ -133,6 +133,9 @@ class ModelManifest(Part):
     graph: GraphSpec
     heads: HeadsSpec
     prompt: PromptSpec | None = None
+    precision: Literal["bf16"] | None = None
+    """What the towers computed in when the heads were trained on their features and the quality was measured; absent:
+    float32. It is what `sluice verify` compares engines with, and what `sluice build` builds unless told otherwise."""
     anchors: Annotated[tuple[str, ...], Field(min_length=5, max_length=5)]
     score_range: tuple[Annotated[float, Field(ge=1)], Annotated[float, Field(le=5)]]
     license: str

@@ -49,7 +49,16 @@ class OpenVinoEngine:
         self._prompts = None
         if prompt is not None and self._text is not None:
             self._prompts = prompt.scorer(self._text.run, MAX_BATCH)
-        log.info("engine_ready", model=manifest.name, digest=manifest.digest, streams=self._towers.streams)
+        log.info(
+            "engine_ready",
+            model=manifest.name,
+            digest=manifest.digest,
+            engine=f"openvino-{self._towers.precision}",
+            streams=self._towers.streams,
+        )
+        if manifest.precision == "bf16" and self._towers.precision == "f32":
+            meaning = "the model was trained and measured in bf16, so scores differ from what its thresholds mean"
+            log.warning("precision_differs", model=manifest.name, meaning=meaning)
 
     @property
     def max_batch(self) -> int:

@@ -49,6 +49,7 @@ class OpenVinoGraph:
         _check(where, model, inputs, outputs)
         model.reshape({name: [1, *shape] for name, (_, shape) in inputs.items()})
         self.streams = threads or len(os.sched_getaffinity(0))
+        self.precision = precision if precision != "bf16" or computes_bf16() else "f32"
         self._outputs = outputs
         compiled = core.compile_model(
             model,
@@ -56,7 +57,7 @@ class OpenVinoGraph:
             {
                 "NUM_STREAMS": self.streams,
                 "INFERENCE_NUM_THREADS": self.streams,
-                "INFERENCE_PRECISION_HINT": precision if precision.upper() in _capabilities(core) else "f32",
+                "INFERENCE_PRECISION_HINT": self.precision,
             },
         )
         self._requests: SimpleQueue[ov.InferRequest] = SimpleQueue()
@@ -97,6 +98,11 @@ class OpenVinoGraph:
         self._workers.shutdown()
 
 
+def computes_bf16() -> bool:
+    """Whether these processors compute in bfloat16; on others OpenVINO stays with float32."""
+    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def _check(where: str, graph: ov.Model, inputs: Tensors, outputs: Tensors) -> None:
     for kind, found, wanted in (("inputs", graph.inputs, inputs), ("outputs", graph.outputs, outputs)):
         ports = {port.get_any_name(): port for port in found}
@@ -111,8 +117,3 @@ def _check(where: str, graph: ov.Model, inputs: Tensors, outputs: Tensors) -> No
                     f"{where}: {name} is {has[0]}{has[1]}, the manifest means {dtype}{expected}; "
                     "export graph and manifest together"
                 )
-
-
-def _capabilities(core: ov.Core) -> list[str]:
-    capabilities: list[str] = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return capabilities
