@@ -11,6 +11,7 @@ from worker.model.evaluate import Report
 from worker.model.network import ANCHORS, EMBEDDING, STREAMS, VIEWS, MstLite, QualityHeads
 from worker.model.onnx_graph import OPSET, to_numpy, towers_graph
 from worker.scoring.manifest import MANIFEST_NAME, GraphSpec, HeadsSpec, Measurement, ModelManifest, TowerSpec
+from worker.scoring.openvino_graph import computes_bf16
 
 VERSION = "0.2.0"
 
@@ -30,6 +31,7 @@ def export_model(network: MstLite, reports: Sequence[Report], folder: Path) -> M
             coarse="coarse",
             fine="fine",
         ),
+        precision="bf16" if computes_bf16() else None,  # what OpenVINO made the maps in
         anchors=ANCHORS,
         score_range=(1, 5),
         license="Apache-2.0",
