@@ -13,6 +13,8 @@ from worker.cli.examples import progress
 from worker.cli.options import ModelOption
 from worker.images.decode import decode
 from worker.images.errors import ImageError
+from worker.images.views import make_views
+from worker.scoring.explain import explain as look
 from worker.scoring.model import load_model
 from worker.scoring.openvino_engine import OpenVinoEngine
 from worker.settings import load_settings
@@ -38,7 +40,6 @@ def explain(
 
     Exit code: 0, 1 when the image cannot be judged, 2 when the picture cannot be written there.
     """
-    from worker.model.explain import explain as look
     from worker.model.explain_picture import Words, draw
 
     file = output or image.with_name(f"{image.stem}.explained.png")
@@ -53,7 +54,7 @@ def explain(
     except ImageError as error:
         raise CommandFailed(f"{image}: {error}") from error
     with closing(OpenVinoEngine(loaded)) as engine, progress("looking", cells * cells) as advance:
-        found = look(loaded, engine, pixels, cells=cells, advance=advance)
+        found = look(loaded, engine, pixels, make_views, cells=cells, advance=advance)
     manifest = loaded.manifest
     words = Words(str(image), f"{manifest.name} {manifest.version}, {manifest.digest[:19]}", manifest.anchors)
     try:

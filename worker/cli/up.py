@@ -51,7 +51,7 @@ def up(
         with _live(worker) if console.err.is_terminal else nullcontext():
             # Within, so that logs go through the live display and stand above its line.
             configure_logging(_telemetry(place.settings.telemetry))
-            with serving_desk(place) if desk else nullcontext():
+            with serving_desk(place, worker) if desk else nullcontext():
                 worker.run(stop)
 
 
@@ -62,15 +62,19 @@ def _build(place: Place) -> Worker:
 
 
 @contextmanager
-def serving_desk(place: Place) -> Iterator["OpenDoor"]:
-    """The desk beside the worker; tells where it is and, while it has no user, the link that makes the first one.
+def serving_desk(place: Place, worker: Worker | None = None) -> Iterator["OpenDoor"]:
+    """The desk, beside the worker whose engine it shares if there is one; tells where it is and, while it has no user,
+    the link that makes the first one.
 
     With servers, local users and the signing key are kept below the present folder's DATA. Raises DeskServerError,
     AccountsError and LogError.
     """
-    from worker.review.http.opening import open_desk_door  # the desk needs a web framework, the worker alone does not
+    # The desk needs a web framework, the worker alone does not.
+    from worker.review.http.heat_maps import Sight
+    from worker.review.http.opening import open_desk_door
 
-    with open_desk_door(place.settings, place.data, place.data or DATA) as door:
+    sight = None if worker is None else Sight(worker.model, worker.engine)
+    with open_desk_door(place.settings, place.data, place.data or DATA, sight) as door:
         console.err.print(f"review desk: {door.address}", markup=False, soft_wrap=True)
         if door.first_link is not None:
             text = f"nobody can sign in yet; this link, good once, makes the first user: {door.first_link}"

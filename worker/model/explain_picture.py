@@ -6,19 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from worker.model.explain import Explanation
+from worker.scoring.explain import Explanation
+from worker.scoring.heat import GOOD, heat_map
 
 SIDE = 460
 GAP = 24
 WIDTH = 2 * SIDE + 3 * GAP
 BAR = 22
-STRONGEST = 0.75
-"""How much of the image the strongest colour hides."""
-FAINTEST_SCALE = 0.02
-"""A change of the score below this is noise: colours are never stretched further."""
 
 PAPER, INK, SOFT, WELL = (247, 246, 243), (27, 26, 24), (93, 90, 84), (226, 223, 216)
-GOOD, DAMAGE, COARSE, FINE = (36, 86, 184), (179, 33, 75), (20, 128, 122), (185, 106, 0)
+COARSE, FINE = (20, 128, 122), (185, 106, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +39,7 @@ def draw(pixels: NDArray[np.uint8], explanation: Explanation, words: Words) -> I
     pen.text((GAP + 96, 22), f"of 5: {_short(words.image)}", INK, _font(17))
     pen.text((GAP + 96, 44), words.model, SOFT, _font(14))
     page.paste(photo, (GAP, top))
-    page.paste(_heat(photo, explanation.relief), (SIDE + 2 * GAP, top))
+    page.paste(heat_map(photo, explanation.relief), (SIDE + 2 * GAP, top))
     pen.text((GAP, bottom - 14), "the image", SOFT, _font(13))
     largest = float(np.abs(explanation.relief).max())
     for line, text in enumerate(
@@ -72,16 +69,6 @@ def _fit(image: Image.Image) -> Image.Image:
     return image.resize(
         (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
     )
-
-
-def _heat(photo: Image.Image, relief: NDArray[np.float64]) -> Image.Image:
-    strength = relief / max(float(np.abs(relief).max()), FAINTEST_SCALE)
-    smooth = Image.fromarray(strength.astype(np.float32)).resize(photo.size, Image.Resampling.BICUBIC)
-    values = np.clip(np.asarray(smooth), -1, 1)[..., None]
-    colour = np.where(values > 0, np.array(DAMAGE), np.array(GOOD))
-    grey = np.asarray(photo.convert("L").convert("RGB"), np.float32)
-    cover = STRONGEST * np.abs(values)
-    return Image.fromarray((grey * (1 - cover) + colour * cover).round().astype(np.uint8))
 
 
 def _bar(pen: ImageDraw.ImageDraw, y: int, name: str, share: float, colour: tuple[int, int, int]) -> None:

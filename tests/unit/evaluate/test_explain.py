@@ -3,9 +3,10 @@ import pytest
 from numpy.typing import NDArray
 
 from schemas import Scores
-from worker.model.explain import explain
+from worker.images.views import make_views
 from worker.model.explain_picture import SIDE, Words, draw
 from worker.scoring.engine import Features, Prompts, Views
+from worker.scoring.explain import explain
 from worker.scoring.model import load_model
 
 WORDS = Words("a.png", "a model", ("bad", "poor", "fair", "good", "perfect"))
@@ -49,7 +50,7 @@ def damaged() -> NDArray[np.uint8]:
 
 
 def test_the_map_points_at_the_damage_and_nowhere_else() -> None:
-    found = explain(Model(), NoiseHater(), damaged(), cells=10)  # type: ignore[arg-type]
+    found = explain(Model(), NoiseHater(), damaged(), make_views, cells=10)  # type: ignore[arg-type]
     row, column = np.unravel_index(found.relief.argmax(), found.relief.shape)
 
     assert (row, column) in {(1, 7), (1, 8), (2, 7), (2, 8)}
@@ -58,13 +59,13 @@ def test_the_map_points_at_the_damage_and_nowhere_else() -> None:
 
 
 def test_an_image_without_damage_has_a_flat_map() -> None:
-    found = explain(Model(), NoiseHater(), np.full((300, 200, 3), 90, np.uint8))  # type: ignore[arg-type]
+    found = explain(Model(), NoiseHater(), np.full((300, 200, 3), 90, np.uint8), make_views)  # type: ignore[arg-type]
     np.testing.assert_allclose(found.relief, 0, atol=1e-6)
 
 
 def test_every_spot_is_looked_at_once() -> None:
     seen = []
-    explain(Model(), NoiseHater(), damaged(), cells=4, advance=lambda: seen.append(1))  # type: ignore[arg-type]
+    explain(Model(), NoiseHater(), damaged(), make_views, cells=4, advance=lambda: seen.append(1))  # type: ignore[arg-type]
     assert len(seen) == 16
 
 
@@ -72,7 +73,7 @@ def test_every_spot_is_looked_at_once() -> None:
 def test_the_picture_shows_image_and_map_beside_each_other(shape: tuple[int, int]) -> None:
     pixels = np.full((*shape, 3), 120, np.uint8)
     pixels[: shape[0] // 3, : shape[1] // 3] = (255, 0, 0)
-    found = explain(Model(), NoiseHater(), pixels)  # type: ignore[arg-type]
+    found = explain(Model(), NoiseHater(), pixels, make_views)  # type: ignore[arg-type]
     page = np.asarray(draw(pixels, found, WORDS))
 
     assert page.shape[1] > 2 * SIDE
@@ -82,5 +83,5 @@ def test_the_picture_shows_image_and_map_beside_each_other(shape: tuple[int, int
 
 
 def test_a_long_name_with_control_characters_does_not_break_the_picture() -> None:
-    found = explain(Model(), NoiseHater(), damaged(), cells=2)  # type: ignore[arg-type]
+    found = explain(Model(), NoiseHater(), damaged(), make_views, cells=2)  # type: ignore[arg-type]
     draw(damaged(), found, Words("x\n\x1b[2J" * 80, "m", WORDS.anchors))

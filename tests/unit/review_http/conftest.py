@@ -21,6 +21,7 @@ from worker.policy.place import FilePlace
 from worker.review.http.accounts import Accounts
 from worker.review.http.app import build_app
 from worker.review.http.door import Door, ShownVerdicts
+from worker.review.http.heat_maps import HeatMaps, Sight
 from worker.review.http.image_links import ImageLinks
 from worker.review.http.past_verdicts import PastVerdicts
 from worker.review.http.policies import Policies
@@ -63,6 +64,10 @@ def verdicts() -> list[Verdict]:
     return []
 
 
+def no_sight() -> Sight:
+    raise FileNotFoundError("no model here")
+
+
 @pytest.fixture
 def make_door(
     desk: StandInDesk, accounts: Accounts, clock: Clock, tmp_path: Path, verdicts: list[Verdict]
@@ -71,6 +76,7 @@ def make_door(
         client = fakeredis.FakeRedis()
         secret = b"s" * 32
         fetcher = FileFetcher((tmp_path,), max_bytes=10_000_000)
+        renderer = Renderer(fetcher, max_pixels=4_000_000, cache_bytes=1_000_000, threads=2)
         parts: dict[str, Any] = {
             "origin": ORIGIN,
             "desk": desk,
@@ -78,7 +84,8 @@ def make_door(
             "redis": client,
             "accounts": accounts,
             "oidc": None,
-            "renderer": Renderer(fetcher, max_pixels=4_000_000, cache_bytes=1_000_000, threads=2),
+            "renderer": renderer,
+            "heat_maps": HeatMaps(renderer, no_sight, lambda _: None, cache_bytes=1_000_000),
             "links": ImageLinks(secret, clock),
             "secret": secret,
             "policies": Policies(FilePlace(tmp_path / "policy.yaml", may_be_absent=True), {}, client, clock),

@@ -212,7 +212,11 @@ class Showing:
 
     def image(self, name: str) -> ImageOut:
         """Links to the renditions of what `name` names: an item's id, or a past verdict's."""
-        return ImageOut(**{each.value: self._links.make(name, each, self._user) for each in Rendition})
+        return ImageOut(**{each: self._links.make(name, Rendition(each), self._user) for each in ImageOut.model_fields})
+
+    def heat_map(self, item_id: str) -> str:
+        """The link to an item's heat map."""
+        return self._links.make(item_id, Rendition.HEAT_MAP, self._user)
 
 
 def decided(answer: Decided) -> DecidedOut:

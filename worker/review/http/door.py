@@ -17,6 +17,7 @@ from schemas import ImageReference
 from worker.intake.log import LogError
 from worker.review.face import DeskFace
 from worker.review.http.accounts import Accounts
+from worker.review.http.heat_maps import HeatMaps
 from worker.review.http.image_links import ImageLinks
 from worker.review.http.oidc import OidcProvider
 from worker.review.http.past_verdicts import PastVerdicts
@@ -63,6 +64,7 @@ class Door:
     accounts: Accounts | None
     oidc: OidcProvider | None
     renderer: Renderer
+    heat_maps: HeatMaps
     links: ImageLinks
     secret: bytes = field(repr=False)
     policies: Policies

@@ -1,19 +1,63 @@
-"""Renditions, behind signed links."""
+"""Renditions and heat maps, behind signed links."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Final
 
 import structlog
 from fastapi import APIRouter, Path, Request, Response
+from pydantic import BaseModel
 
 from schemas import FailureReason, ImageReference
 from worker.images.errors import ImageError, TransientFetchError
+from worker.review.http.answers import Showing
 from worker.review.http.door import Door, SignedIn, TheDoor
+from worker.review.http.heat_maps import Busy, HeatMap, NoEngine
 from worker.review.http.image_links import LINK_SECONDS
 from worker.review.http.problems import Problem
+from worker.review.http.rate_limit import RateLimit
+from worker.review.http.renditions import Rendition
+from worker.review.http.sessions import Session
+from worker.scoring.engine import EngineError
 
 log = structlog.get_logger(__name__)
 router = APIRouter(tags=["images"])
+
+
+LOOKS: Final = RateLimit("heat-map", most=30, seconds=60)
+WAIT_SECONDS: Final = "5"
+
+
+class HeatMapOut(BaseModel):
+    """Where the fine stream sees damage, found by occlusion: `picture` is the image in grey, red where hiding a spot
+    from the fine stream raises the quality more than elsewhere, blue where it lowers it.
+
+    `largest` is the strongest effect of a spot, in points of quality; `flat`: no spot stands out. `same_model` tells
+    whether the model that looked, `model`, is the one that judged the item.
+    """
+
+    picture: str
+    largest: float
+    flat: bool
+    model: str
+    same_model: bool
+
+
+@router.get("/v1/items/{item_id}/heat-map")
+def heat_map(
+    item_id: Annotated[str, Path(min_length=1, max_length=512)], session: SignedIn, door: TheDoor
+) -> HeatMapOut:
+    """Takes seconds when it was not made before. 429 when too many ask, 501 where the desk has no engine."""
+    reference, content_hash = _reference(door, item_id)
+    made = _heat_map(door, session, reference, content_hash)
+    return HeatMapOut(
+        picture=Showing(door.links, session.user).heat_map(item_id),
+        largest=made.largest,
+        flat=made.is_flat,
+        model=made.model,
+        same_model=made.model == door.desk.item(item_id).item.model,
+    )
 
 
 @router.get("/v1/images/{token}", response_class=Response)
@@ -24,14 +68,11 @@ def image(token: Annotated[str, Path(max_length=2048)], request: Request, sessio
         raise Problem(HTTPStatus.FORBIDDEN, "stale-link", "the link is not yours or too old; ask for the item again")
     name, rendition = link
     reference, content_hash = _reference(door, name)
-    try:
-        rendered = door.renderer.render(reference, content_hash, rendition)
-    except ImageError as error:
-        missing = error.reason in {FailureReason.IMAGE_NOT_FOUND, FailureReason.ACCESS_DENIED}
-        status = HTTPStatus.NOT_FOUND if missing else HTTPStatus.UNPROCESSABLE_ENTITY
-        raise Problem(status, error.reason.value.replace("_", "-"), str(error)) from None
-    except TransientFetchError as error:
-        raise Problem(HTTPStatus.BAD_GATEWAY, "fetch-failed", str(error), headers={"Retry-After": "2"}) from None
+    if rendition is Rendition.HEAT_MAP:
+        rendered = _heat_map(door, session, reference, content_hash).picture
+    else:
+        with _refusals():
+            rendered = door.renderer.render(reference, content_hash, rendition)
     headers = {
         "ETag": rendered.etag,
         "Cache-Control": f"private, max-age={LINK_SECONDS}, immutable",
@@ -42,6 +83,41 @@ def image(token: Annotated[str, Path(max_length=2048)], request: Request, sessio
     if request.headers.get("if-none-match") == rendered.etag:
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     return Response(rendered.data, media_type=rendered.media_type, headers=headers)
+
+
+def _heat_map(door: Door, session: Session, reference: ImageReference, content_hash: str | None) -> HeatMap:
+    """The one that is known, or a new one: at most so many of those a minute for one person."""
+    if (known := door.heat_maps.known(reference, content_hash)) is not None:
+        return known
+    if wait := LOOKS.take(door.redis, session.user):
+        detail = f"at most {LOOKS.most} heat maps a minute; try again in {wait} seconds"
+        raise Problem(HTTPStatus.TOO_MANY_REQUESTS, "too-many-heat-maps", detail, headers={"Retry-After": str(wait)})
+    try:
+        # Not 502: that would read as if the desk were away.
+        with _refusals(transient=HTTPStatus.FAILED_DEPENDENCY):
+            return door.heat_maps.make(reference, content_hash)
+    except Busy as error:
+        headers = {"Retry-After": WAIT_SECONDS}
+        raise Problem(HTTPStatus.TOO_MANY_REQUESTS, "heat-maps-busy", str(error), headers=headers) from None
+    except NoEngine as error:
+        raise Problem(HTTPStatus.NOT_IMPLEMENTED, "no-engine", str(error)) from None
+    except EngineError as error:
+        log.warning("heat_map_failed", error=str(error))
+        detail = "the engine failed on this image; try again"
+        raise Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "engine-failed", detail) from None
+
+
+@contextmanager
+def _refusals(transient: HTTPStatus = HTTPStatus.BAD_GATEWAY) -> Iterator[None]:
+    """Images that cannot be had, as problems."""
+    try:
+        yield
+    except ImageError as error:
+        missing = error.reason in {FailureReason.IMAGE_NOT_FOUND, FailureReason.ACCESS_DENIED}
+        status = HTTPStatus.NOT_FOUND if missing else HTTPStatus.UNPROCESSABLE_ENTITY
+        raise Problem(status, error.reason.value.replace("_", "-"), str(error)) from None
+    except TransientFetchError as error:
+        raise Problem(transient, "fetch-failed", str(error), headers={"Retry-After": "2"}) from None
 
 
 def _reference(door: Door, name: str) -> tuple[ImageReference, str | None]:

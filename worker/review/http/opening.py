@@ -21,6 +21,7 @@ from worker.review.http import past_verdicts
 from worker.review.http.accounts import Accounts
 from worker.review.http.app import build_app
 from worker.review.http.door import Door, ShownVerdicts
+from worker.review.http.heat_maps import HeatMaps, Sight
 from worker.review.http.image_links import ImageLinks
 from worker.review.http.oidc import OidcProvider
 from worker.review.http.past_verdicts import PastVerdicts
@@ -28,7 +29,9 @@ from worker.review.http.policies import Policies
 from worker.review.http.renditions import Renderer
 from worker.review.http.server import DeskServer, DeskServerError, listen
 from worker.review.http.sessions import Sessions
+from worker.scoring.model import load_model
 from worker.settings import Settings
+from worker.wiring import open_engine
 
 PEOPLE_FILE = "people.sqlite"
 KEY_FILE = "desk.key"
@@ -48,10 +51,24 @@ class OpenDoor:
         self._close()
 
 
+@dataclass(frozen=True, slots=True)
+class OpenApp:
+    """The desk as an application that somebody else serves. `first_link` is as an OpenDoor's."""
+
+    app: FastAPI
+    first_link: str | None
+    _close: Callable[[], None]
+
+    def close(self) -> None:
+        self._close()
+
+
 @contextmanager
-def open_desk_door(settings: Settings, data: Path | None, folder: Path) -> Iterator[OpenDoor]:
+def open_desk_door(
+    settings: Settings, data: Path | None, folder: Path, sight: Sight | None = None
+) -> Iterator[OpenDoor]:
     """A desk of one's own with its door, for as long as the context lasts: on Kafka and Redis, or on the embedded log
-    below `data` with an index in memory.
+    below `data` with an index in memory. `sight` as for `open_door`.
 
     Raises DeskServerError, AccountsError and LogError.
     """
@@ -59,32 +76,70 @@ def open_desk_door(settings: Settings, data: Path | None, folder: Path) -> Itera
     try:
         with (
             closing(open_desk(settings, data, client)) as desk,
-            closing(open_door(settings, folder, desk, client, data)) as door,
+            closing(open_door(settings, folder, desk, client, data, sight)) as door,
         ):
             yield door
     finally:
         client.close()
 
 
-def open_door(settings: Settings, folder: Path, desk: DeskFace, client: redis.Redis, data: Path | None) -> OpenDoor:
+def open_door(
+    settings: Settings,
+    folder: Path,
+    desk: DeskFace,
+    client: redis.Redis,
+    data: Path | None,
+    sight: Sight | None = None,
+) -> OpenDoor:
     """Serves the desk. `folder` keeps local users and the signing key; `data` holds the embedded log, None: Kafka.
+    Heat maps are made by `sight`, the caller's engine; without one the desk opens its own when the first is asked for.
 
-    `desk` and `client` stay the caller's. Raises DeskServerError and AccountsError.
+    `desk`, `client` and `sight` stay the caller's. Raises DeskServerError and AccountsError.
     """
     web = settings.web
-    if not web.local_users and web.oidc is None:
-        raise DeskServerError("nobody could sign in: web.local_users is off and web.oidc is not set")
     listener = listen(web.host, web.port)
     try:
         origin = web.public_url or _loopback_origin(web.host, listener.getsockname()[1])
-        _check_origin(origin)
-        folder.mkdir(parents=True, exist_ok=True)
-        secret = web.secret_key.get_secret_value().encode() if web.secret_key else _kept_key(folder / KEY_FILE)
-        accounts = Accounts(folder / PEOPLE_FILE, time.time) if web.local_users else None
+        opened = open_app(settings, folder, desk, client, data, origin, sight)
     except BaseException:
         listener.close()
         raise
+    server = DeskServer(opened.app, listener, web.trusted_proxies)
+
+    def close() -> None:
+        server.close()
+        opened.close()
+
+    return OpenDoor(origin, opened.first_link, opened.app, close)
+
+
+def open_app(
+    settings: Settings,
+    folder: Path,
+    desk: DeskFace,
+    client: redis.Redis,
+    data: Path | None,
+    origin: str,
+    sight: Sight | None = None,
+) -> OpenApp:
+    """The desk for whoever serves it at `origin`; the rest as for `open_door`."""
+    web = settings.web
+    if not web.local_users and web.oidc is None:
+        raise DeskServerError("nobody could sign in: web.local_users is off and web.oidc is not set")
+    _check_origin(origin)
+    folder.mkdir(parents=True, exist_ok=True)
+    secret = web.secret_key.get_secret_value().encode() if web.secret_key else _kept_key(folder / KEY_FILE)
+    accounts = Accounts(folder / PEOPLE_FILE, time.time) if web.local_users else None
     fetcher = build_fetcher(settings)
+    renderer = Renderer(
+        fetcher, max_pixels=settings.images.max_pixels, cache_bytes=web.cache_bytes, threads=web.decode_threads
+    )
+    heat_maps = HeatMaps(
+        renderer,
+        (lambda: _own_sight(settings)) if sight is None else (lambda: sight),
+        (lambda own: own.engine.close()) if sight is None else (lambda _: None),
+        cache_bytes=web.cache_bytes // 4,
+    )
     http = httpx.Client(timeout=OIDC_SECONDS, follow_redirects=False)
     read = past_verdicts.from_kafka(settings) if data is None else past_verdicts.from_embedded(settings, data)
     door = Door(
@@ -100,12 +155,8 @@ def open_door(settings: Settings, folder: Path, desk: DeskFace, client: redis.Re
         redis=client,
         accounts=accounts,
         oidc=OidcProvider(web.oidc, http, time.time) if web.oidc is not None else None,
-        renderer=Renderer(
-            fetcher,
-            max_pixels=settings.images.max_pixels,
-            cache_bytes=web.cache_bytes,
-            threads=web.decode_threads,
-        ),
+        renderer=renderer,
+        heat_maps=heat_maps,
         links=ImageLinks(secret, time.time),
         secret=secret,
         policies=Policies(
@@ -120,18 +171,21 @@ def open_door(settings: Settings, folder: Path, desk: DeskFace, client: redis.Re
         lease_seconds=settings.review.lease_seconds,
         undo_seconds=settings.review.undo_seconds,
     )
-    app = build_app(door)
-    server = DeskServer(app, listener, web.trusted_proxies)
     token = accounts.invite_first() if accounts is not None else None
 
     def close() -> None:
-        server.close()
+        heat_maps.close()
         http.close()
         fetcher.close()
         if accounts is not None:
             accounts.close()
 
-    return OpenDoor(origin, f"{origin}/#invitation={token}" if token else None, app, close)
+    return OpenApp(build_app(door), f"{origin}/#invitation={token}" if token else None, close)
+
+
+def _own_sight(settings: Settings) -> Sight:
+    model = load_model(settings.model, settings.s3)
+    return Sight(model, open_engine(settings, model))
 
 
 def _loopback_origin(host: str, port: int) -> str:

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import threading
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -16,6 +15,7 @@ from schemas import FailureReason, ImageReference
 from worker.images.decode import decode
 from worker.images.errors import ImageError
 from worker.images.fetch import Fetcher
+from worker.review.http.recent import Recent
 
 THUMBNAIL_SIDE: Final = 400
 SCREEN_SIDE: Final = 1600
@@ -30,6 +30,8 @@ class Rendition(StrEnum):
     SCREEN = "screen"
     NATIVE = "native"
     BLURRED = "blurred"
+    HEAT_MAP = "heat-map"
+    """Made elsewhere (heat_maps.py), shown by the same links."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,33 +54,44 @@ class Renderer:
     def __init__(self, fetcher: Fetcher, *, max_pixels: int, cache_bytes: int, threads: int) -> None:
         self._fetcher = fetcher
         self._max_pixels = max_pixels
-        self._cache = _Cache(cache_bytes)
+        self._cache: Recent[Rendered] = Recent(cache_bytes)
         self._room = threading.BoundedSemaphore(threads)
 
     def render(self, reference: ImageReference, content_hash: str | None, rendition: Rendition) -> Rendered:
         """Raises ImageError and TransientFetchError; an image that was exchanged since it was judged is refused."""
-        name = content_hash or hashlib.sha256(reference.model_dump_json().encode()).hexdigest()
-        key = (name, rendition.value)
+        key = (self.name(reference, content_hash), rendition.value)
         if (known := self._cache.get(key)) is not None:
             return known
         with self._room:
             if (known := self._cache.get(key)) is not None:  # made while we waited
                 return known
-            data = self._fetcher.fetch(reference).data
-            if content_hash is not None and f"sha256:{hashlib.sha256(data).hexdigest()}" != content_hash:
-                raise ImageError(
-                    FailureReason.HASH_MISMATCH,
-                    "the image was exchanged after it was judged; what is there now is not it",
-                )
-            rendered = _encode(decode(data, max_pixels=self._max_pixels), rendition)
-        self._cache.put(key, rendered)
+            rendered = _encode(self._decoded(reference, content_hash), rendition)
+        self._cache.put(key, rendered, len(rendered.data))
         return rendered
+
+    def pixels(self, reference: ImageReference, content_hash: str | None) -> NDArray[np.uint8]:
+        """The image itself, [height, width, 3]. Raises as `render`."""
+        with self._room:
+            return self._decoded(reference, content_hash)
+
+    @staticmethod
+    def name(reference: ImageReference, content_hash: str | None) -> str:
+        """What to remember the image by."""
+        return content_hash or hashlib.sha256(reference.model_dump_json().encode()).hexdigest()
+
+    def _decoded(self, reference: ImageReference, content_hash: str | None) -> NDArray[np.uint8]:
+        data = self._fetcher.fetch(reference).data
+        if content_hash is not None and f"sha256:{hashlib.sha256(data).hexdigest()}" != content_hash:
+            raise ImageError(
+                FailureReason.HASH_MISMATCH,
+                "the image was exchanged after it was judged; what is there now is not it",
+            )
+        return decode(data, max_pixels=self._max_pixels)
 
 
 def _encode(pixels: NDArray[np.uint8], rendition: Rendition) -> Rendered:
     height, width = pixels.shape[:2]
     image = Image.fromarray(pixels)
-    buffer = io.BytesIO()
     if rendition is Rendition.BLURRED:
         image.thumbnail((BLUR_SIDE, BLUR_SIDE))
         factor = THUMBNAIL_SIDE / max(width, height)
@@ -87,37 +100,16 @@ def _encode(pixels: NDArray[np.uint8], rendition: Rendition) -> Rendered:
     else:
         side = {Rendition.THUMBNAIL: THUMBNAIL_SIDE, Rendition.SCREEN: SCREEN_SIDE, Rendition.NATIVE: NATIVE_SIDE}
         image.thumbnail((side[rendition],) * 2, Image.Resampling.LANCZOS)
-    if rendition is Rendition.NATIVE:
+    return encoded(image, width, height, native=rendition is Rendition.NATIVE)
+
+
+def encoded(image: Image.Image, width: int, height: int, *, native: bool = False) -> Rendered:
+    """A picture of an original of this size, as JPEG."""
+    buffer = io.BytesIO()
+    if native:
         # People judge artefacts here; the encoder must not add its own.
         image.save(buffer, "JPEG", quality=97, subsampling=0)
     else:
         image.save(buffer, "JPEG", quality=88, optimize=True)
     data = buffer.getvalue()
     return Rendered(data, "image/jpeg", f'"{hashlib.sha256(data).hexdigest()[:32]}"', width, height)
-
-
-class _Cache:
-    """The renditions used last, at most so many bytes of them."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max = max_bytes
-        self._size = 0
-        self._lock = threading.Lock()
-        self._entries: OrderedDict[tuple[str, str], Rendered] = OrderedDict()
-
-    def get(self, key: tuple[str, str]) -> Rendered | None:
-        with self._lock:
-            entry = self._entries.get(key)
-            if entry is not None:
-                self._entries.move_to_end(key)
-            return entry
-
-    def put(self, key: tuple[str, str], entry: Rendered) -> None:
-        with self._lock:
-            if key in self._entries or len(entry.data) > self._max:
-                return
-            self._entries[key] = entry
-            self._size += len(entry.data)
-            while self._size > self._max:
-                _, oldest = self._entries.popitem(last=False)
-                self._size -= len(oldest.data)

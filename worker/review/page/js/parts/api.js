@@ -41,14 +41,14 @@ export function setReachable(now) {
 const AWAY = new Set([502, 503, 504]);
 const PATIENCE = 15_000;
 
-/** Raises Refused or Unreachable. */
-export async function call(method, path, body, { keepalive = false } = {}) {
+/** Raises Refused or Unreachable, the latter also when there is no answer for `patience` milliseconds. */
+export async function call(method, path, body, { keepalive = false, patience = PATIENCE } = {}) {
   const headers = { accept: "application/json" };
   if (method !== "GET") headers["x-csrf-token"] = csrf;
   if (body !== undefined) headers["content-type"] = "application/json";
   let response;
   try {
-    response = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), credentials: "same-origin", keepalive, signal: AbortSignal.timeout(PATIENCE) });
+    response = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), credentials: "same-origin", keepalive, signal: AbortSignal.timeout(patience) });
   } catch (error) {
     setReachable(false);
     throw new Unreachable(error.message);
@@ -65,5 +65,5 @@ export async function call(method, path, body, { keepalive = false } = {}) {
   throw new Refused(data, response.status);
 }
 
-export const get = (path) => call("GET", path);
+export const get = (path, options) => call("GET", path, undefined, options);
 export const post = (path, body = {}) => call("POST", path, body);

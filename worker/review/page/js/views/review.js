@@ -1,6 +1,6 @@
 /** One image at a time, by keyboard. */
 
-import { isReachable, post, Unreachable, watchConnection } from "../parts/api.js";
+import { get, isReachable, post, Unreachable, watchConnection } from "../parts/api.js";
 import { button, h, icon, replace } from "../parts/dom.js";
 import { duplicates, itemPanel } from "../parts/item-panel.js";
 import { setKeys } from "../parts/keys.js";
@@ -16,6 +16,8 @@ const AWAY_MINUTES = 10;
 /** Without a key or a click for so long, the items are given back for others. */
 const LOOK_AGAIN = 10_000;
 const PAN = 120;
+/** Milliseconds: a heat map takes seconds of all the desk's processors. */
+const HEAT_PATIENCE = 120_000;
 const DONE = { approve: "Approved", reject: "Rejected" };
 
 export async function show(main, context, queue, special) {
@@ -36,9 +38,15 @@ function nothingYet(main, context) {
   return () => clearInterval(timer);
 }
 
+/** What a heat map is, so that nobody takes it for more. */
+function heatWords({ largest, flat, same_model: same }) {
+  const strongest = flat ? "no spot stands out" : `at most ${largest.toFixed(2)} points of quality`;
+  return `By occlusion: red where hiding a spot from the fine stream raises the score more than elsewhere, blue where it lowers it; ${strongest}.${same ? "" : " Made by another model than the one that judged the image."}`;
+}
+
 class Review {
   #main; #context; #shelf; #listeners = []; #timers = [];
-  #lease = null; #shownAt = 0; #labels = new Set(); #native = false; #away = false;
+  #lease = null; #shownAt = 0; #labels = new Set(); #native = false; #heat = null; #away = false;
   #blur = preference("blur", false); #grey = preference("grey", false);
   #decided = 0; #seconds = []; #last = null; #dismissUndo = () => {};
   #frame = h("div.frame", { tabindex: "-1" }); #side = h("aside.side", { "aria-label": "About this image" });
@@ -88,6 +96,7 @@ class Review {
       blur: tool("Blur", "blur", "B", this.#blur, () => this.#toggleBlur()),
       grey: tool("Grey", "grey", "G", this.#grey, () => this.#toggleGrey()),
       native: tool("1:1", "zoom", "Z", false, () => this.#toggleNative()),
+      heat: tool("Heat", "heat", "H", false, () => this.#toggleHeat()),
     };
     const act = (label, iconName, key, kind, run) => button(label, { key, iconName, kind, onclick: run });
     this.#actions = [
@@ -95,7 +104,7 @@ class Review {
       act("Reject", "cross", "R", "reject", () => this.#decide("reject")),
       act("Skip", "skip", "S", "", () => this.#pass("skip")),
       act("Escalate", "up", "E", "", () => this.#pass("escalate")),
-      act("Hold", "pause", "H", "", () => this.#pass("hold")),
+      act("Hold", "pause", "W", "", () => this.#pass("hold")),
     ];
     this.#note = h("textarea", { rows: "2", maxlength: "4000", "aria-label": "Note for others", placeholder: "A note for others (N)" });
     this.#reasons = this.#context.about.labels.map((label, index) => h("button.button", { type: "button", "aria-pressed": "false", onclick: () => this.#toggleLabel(label) }, h("kbd", { "aria-hidden": "true" }, String(index + 1)), label));
@@ -114,7 +123,7 @@ class Review {
         { key: "r", label: "Reject", run: () => this.#decide("reject") },
         { key: "s", label: "Skip: somebody else's", run: () => this.#pass("skip") },
         { key: "e", label: "Escalate to a lead", run: () => this.#pass("escalate") },
-        { key: "h", label: "Hold: set aside", run: () => this.#pass("hold") },
+        { key: "w", label: "Hold: it can wait, set aside", run: () => this.#pass("hold") },
         { key: "u", label: `Undo, for ${this.#context.about.undo_seconds} seconds`, run: () => this.#undo() },
       ] },
       { title: "Say why", keys: [
@@ -125,6 +134,7 @@ class Review {
         { key: "b", label: "Blur on and off", run: () => this.#toggleBlur() },
         { key: "g", label: "Grey on and off", run: () => this.#toggleGrey() },
         { key: "z", label: "Native pixels", run: () => this.#toggleNative() },
+        { key: "h", label: "Heat map: where the model sees damage", run: () => this.#toggleHeat() },
         { key: "ArrowLeft", label: "Move about in native pixels", also: ["ArrowUp", "ArrowDown", "ArrowRight"], repeats: true, run: (event) => pan(...{ ArrowLeft: [-PAN, 0], ArrowRight: [PAN, 0], ArrowUp: [0, -PAN], ArrowDown: [0, PAN] }[event.key])() },
         { key: "p", label: "Part near duplicates", run: () => this.#split() },
       ] },
@@ -148,6 +158,7 @@ class Review {
   #draw(lease, asked = false) {
     const before = this.#lease;
     this.#lease = lease;
+    this.#heat = null;
     this.#labels.clear();
     this.#note.value = "";
     this.#drawReasons();
@@ -185,13 +196,17 @@ class Review {
 
   #drawImage() {
     const item = this.#lease.items[0];
-    const native = this.#native && !this.#blur && item.image;
-    this.#frame.className = `frame${native ? " native" : ""}${this.#grey ? " grey" : ""}`;
+    const heat = !this.#blur && this.#heat?.map;
+    const native = this.#native && !this.#blur && !heat && item.image;
+    this.#frame.className = `frame${native ? " native" : ""}${this.#grey && !heat ? " grey" : ""}`;
     this.#tools.blur.setAttribute("aria-pressed", String(this.#blur));
     this.#tools.grey.setAttribute("aria-pressed", String(this.#grey));
     this.#tools.native.setAttribute("aria-pressed", String(Boolean(native)));
+    this.#tools.heat.setAttribute("aria-pressed", String(Boolean(heat)));
+    this.#tools.heat.setAttribute("aria-busy", String(Boolean(this.#heat && !this.#heat.map)));
     if (!item.image) return replace(this.#frame, missing("There is no image", item.failure?.message ?? ""));
     const onmissing = (title, detail) => { if (this.#lease?.items[0] === item) replace(this.#frame, missing(title, detail)); };
+    if (heat) return replace(this.#frame, picture(heat.picture, `heat map: ${heatWords(heat)}`, { onmissing, className: "fit" }), h("p.veil.notice", null, heatWords(heat)));
     const image = picture(native ? item.image.native : this.#address(item), described(item), { onmissing, className: native ? "" : "fit" });
     if (native) {
       // One pixel of the image is one pixel of the screen, whatever the browser's zoom.
@@ -321,8 +336,36 @@ class Review {
   }
 
   #toggleNative() {
+    this.#heat = null;
     this.#native = !this.#native;
     this.#redraw("Native pixels", this.#native);
+  }
+
+  /** The heat map of this image; it is made while one looks at the image, and gone with the next. */
+  async #toggleHeat() {
+    const lease = this.#lease;
+    const item = lease?.items[0];
+    if (!item?.image) return;
+    if (this.#blur) return void toast("The image is blurred: its heat map would show it");
+    if (this.#heat) {
+      this.#heat = null;
+      announce("Heat map off");
+      return this.#drawImage();
+    }
+    const heat = { map: null };
+    this.#heat = heat;
+    announce("Looking for damage");
+    this.#drawImage();
+    try {
+      heat.map = await get(`/v1/items/${encodeURIComponent(item.item_id)}/heat-map`, { patience: HEAT_PATIENCE });
+    } catch (error) {
+      if (this.#heat !== heat) return;
+      this.#heat = null;
+      complain(error);
+    }
+    if (this.#lease !== lease || (heat.map && this.#heat !== heat)) return;
+    if (heat.map) announce(heatWords(heat.map));
+    this.#drawImage();
   }
 
   #redraw(what, on) {

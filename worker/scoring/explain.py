@@ -1,20 +1,22 @@
 """Why an image got its score: its spread over the anchors, the gate's balance, where the fine stream sees damage."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schemas import Scores
-from worker.images.views import make_views
 from worker.scoring.engine import Engine, Features
 from worker.scoring.model import Model
+from worker.view import ViewSpec
 
 CELLS = 10
 BATCH = 10
 
 Pixels = NDArray[np.uint8]
+MakeViews = Callable[[Pixels, Mapping[str, ViewSpec]], Mapping[str, NDArray[np.uint8]]]
+"""Cuts an image's views: `worker.images.views.make_views`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,13 @@ class Explanation:
 
 
 def explain(
-    model: Model, engine: Engine, pixels: Pixels, *, cells: int = CELLS, advance: Callable[[], None] = lambda: None
+    model: Model,
+    engine: Engine,
+    pixels: Pixels,
+    make_views: MakeViews,
+    *,
+    cells: int = CELLS,
+    advance: Callable[[], None] = lambda: None,
 ) -> Explanation:
     """Explains the score of an image, (H, W, 3) RGB, by occlusion.
 
@@ -36,15 +44,21 @@ def explain(
     `advance` is called for each spot. Raises EngineError.
     """
     heads = model.manifest.heads
-    whole = _features(model, engine, [pixels])
+
+    def features(images: list[Pixels]) -> Features:
+        views = [make_views(image, model.manifest.views) for image in images]
+        return engine.infer({name: np.stack([view[name] for view in views]) for name in model.manifest.views})
+
+    whole = features([pixels])
     coarse = whole[heads.coarse]
     scores = model.heads.score(whole)[0]
     changes = np.empty(cells * cells)
+    batch = min(BATCH, engine.max_batch)
     covered = list(_covers(pixels.shape[0], pixels.shape[1], cells))
     colour = pixels.reshape(-1, 3).mean(axis=0).round().astype(np.uint8)
-    for start in range(0, len(covered), BATCH):
-        spots = covered[start : start + BATCH]
-        fine = _features(model, engine, [_cover(pixels, spot, colour) for spot in spots])[heads.fine]
+    for start in range(0, len(covered), batch):
+        spots = covered[start : start + batch]
+        fine = features([_cover(pixels, spot, colour) for spot in spots])[heads.fine]
         judged = model.heads.score({heads.coarse: np.repeat(coarse, len(spots), axis=0), heads.fine: fine})
         changes[start : start + len(spots)] = [entry.quality - scores.quality for entry in judged]
         for _ in spots:
@@ -72,8 +86,3 @@ def _cover(pixels: Pixels, spot: Spot, colour: NDArray[np.uint8]) -> Pixels:
     covered = pixels.copy()
     covered[spot] = colour
     return covered
-
-
-def _features(model: Model, engine: Engine, images: list[Pixels]) -> Features:
-    views = [make_views(image, model.manifest.views) for image in images]
-    return engine.infer({name: np.stack([view[name] for view in views]) for name in model.manifest.views})
