@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner, Result
 
+from tests.unit.trt_build.towers import write_model
 from trt_build.compile import BuildCancelled, Compiled, Compiler, Options
 from trt_build.errors import BuildError
 from trt_build.graph import Precision, prepare_graph
@@ -191,7 +192,7 @@ def test_a_tower_of_clips_size_compiles_for_gpus_of_all_kinds(
 
 def test_a_fleets_engines_are_built_kept_refused_and_rebuilt_from_the_command_line(tmp_path: Path) -> None:
     place = tmp_path / "models"
-    base = ("build", "mst-lite", "--repository", place)
+    base = ("build", "mst-lite", "--repository", place, "--precision", "fp16")
     first = sluice(*base, "--compute-capability", "8.9,9.0", "--compute-capability", "12.0", "--batches", "1:4:8")
     assert first.exit_code == 1
     assert "tensorrt-rtx-sm90-fp16: tensorrt-rtx" in first.stderr
@@ -236,9 +237,22 @@ def test_a_fleets_engines_are_built_kept_refused_and_rebuilt_from_the_command_li
     assert "built" in healed.stdout
 
 
+def test_an_engine_has_the_precision_that_its_model_was_measured_in_unless_told_otherwise(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "tiny")
+    for precision, name in ((None, "fp16"), ("bf16", "bf16")):
+        manifest = json.loads((model / "manifest.json").read_text())
+        manifest |= {"precision": precision, "version": name}
+        (model / "manifest.json").write_text(json.dumps(manifest))
+        built = sluice("build", model, "--repository", tmp_path / "models", "--compute-capability", "8.9")
+        assert built.exit_code == 0, built.output
+        [engine] = (tmp_path / "models" / "tiny" / name / "engines").iterdir()
+        assert engine.name == f"tensorrt-rtx-sm89-{name}"
+
+
 def test_an_engine_that_cannot_run_here_is_never_verified_by_mistake(tmp_path: Path) -> None:
     place = tmp_path / "models"
-    assert sluice("build", "mst-lite", "--repository", place, "--compute-capability", "7.5").exit_code == 0
+    built = sluice("build", "mst-lite", "--repository", place, "--compute-capability", "7.5", "--precision", "fp16")
+    assert built.exit_code == 0, built.output
     result = sluice("verify", "mst-lite", "--repository", place)
     assert result.exit_code == 1
     assert "tensorrt-rtx-sm75-fp16" in result.stderr

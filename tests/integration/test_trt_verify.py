@@ -1,6 +1,7 @@
 """The repository and its gate as a user meets them: CPU engines compared for real, and models kept in a real S3."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from worker.cli.main import app
 from worker.demo.sample import load_samples
 from worker.scoring.compiled import Unverified, open_compiled
 from worker.scoring.engine_record import Target
-from worker.scoring.model import load_model
+from worker.scoring.model import find_model, load_model
+from worker.scoring.openvino_graph import computes_bf16
 from worker.scoring.repository import Repository, Version
 from worker.scoring.stores import FolderStore, S3Store
 from worker.settings import S3Settings
@@ -35,28 +37,38 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_cpu_engines_are_built_compared_and_only_then_opened(tmp_path: Path, golden: Path) -> None:
+@pytest.fixture(scope="module")
+def exact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped model as one that was measured in float32, which every processor computes in."""
+    folder = tmp_path_factory.mktemp("exact")
+    shutil.copytree(find_model("mst-lite").parent, folder, dirs_exist_ok=True)
+    manifest = json.loads((folder / "manifest.json").read_text()) | {"name": "exact", "precision": None}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_cpu_engines_are_built_compared_and_only_then_opened(tmp_path: Path, golden: Path, exact: Path) -> None:
     place = tmp_path / "models"
     for precision in ("fp32", "int8"):
         built = sluice(
-            "build", "mst-lite", "--repository", place, "--backend", "openvino", "--precision", precision,
+            "build", exact, "--repository", place, "--backend", "openvino", "--precision", precision,
             "--calibration", golden,
         )  # fmt: skip
         assert built.exit_code == 0, built.output
-    model = load_model("mst-lite")
+    model = load_model(str(exact))
     version = Version(model.manifest.name, model.manifest.version)
     repository = Repository(FolderStore(place))
-    exact, int8 = (Target(backend="openvino", precision=precision) for precision in ("fp32", "int8"))
+    plain, int8 = (Target(backend="openvino", precision=precision) for precision in ("fp32", "int8"))
     with pytest.raises(Unverified, match="run sluice verify"):
-        open_compiled(repository, version, exact, model)
+        open_compiled(repository, version, plain, model)
 
-    result = sluice("verify", "mst-lite", "--repository", place, "--golden", golden)
+    result = sluice("verify", exact, "--repository", place, "--golden", golden)
     assert result.exit_code == 1
     assert "openvino-int8 does not judge as the reference does" in result.stderr.replace("\n", " ")
     assert "openvino-fp32 does not" not in result.stderr
     reports = {
         target.name: json.loads(repository.read_report(version, target, "parity.json") or "")
-        for target in (exact, int8)
+        for target in (plain, int8)
     }
     assert reports["openvino-fp32"]["passed"]
     assert not reports["openvino-int8"]["passed"]
@@ -67,11 +79,61 @@ def test_cpu_engines_are_built_compared_and_only_then_opened(tmp_path: Path, gol
     if abs(worst["engine"] - worst["reference"]) > 0.1:
         assert worst["name"] in result.stdout
 
-    open_compiled(repository, version, exact, model).close()
+    open_compiled(repository, version, plain, model).close()
     with pytest.raises(Unverified, match="failed the parity gate"):
         open_compiled(repository, version, int8, model)
-    rebuilt = sluice("build", "mst-lite", "--repository", place, "--backend", "openvino", "--precision", "int8")
+    rebuilt = sluice("build", exact, "--repository", place, "--backend", "openvino", "--precision", "int8")
     assert "kept" in rebuilt.stdout
+
+
+@pytest.mark.skipif(not computes_bf16(), reason="these processors do not compute in bfloat16")
+def test_the_shipped_model_is_built_verified_and_served_as_it_was_measured(tmp_path: Path, golden: Path) -> None:
+    """What the README tells people to do, from build to scores."""
+    place = tmp_path / "models"
+    assert sluice("build", "mst-lite", "--repository", place, "--backend", "openvino").exit_code == 0
+    config = tmp_path / "sluice.yaml"
+    config.write_text("engine: {backend: openvino, repository: models}\n")
+    refused = sluice("score", golden, "--config", config)
+    assert refused.exit_code == 1
+    assert "openvino-bf16 was never compared with the reference; run sluice verify" in refused.stderr
+    verified = sluice("verify", "mst-lite", "--repository", place, "--golden", golden)
+    assert verified.exit_code == 0, verified.output
+    assert "openvino-bf16 beside openvino bf16" in verified.stdout
+    scored = sluice("score", golden, "--config", config, "--output", tmp_path / "scores.jsonl")
+    assert scored.exit_code == 0, scored.output
+    by_engine, by_model = (
+        [json.loads(line)["quality"] for line in file.read_text().splitlines()]
+        for file in (tmp_path / "scores.jsonl", _scored_by_default(golden, tmp_path / "plain.jsonl"))
+    )
+    assert by_engine == pytest.approx(by_model, abs=0.01)
+
+    sluice("build", "mst-lite", "--repository", place, "--backend", "openvino", "--precision", "fp32")
+    other = sluice("verify", "mst-lite", "--repository", place, "--golden", golden, "--engine", "openvino-fp32")
+    assert other.exit_code == 1, "float32 is not what the model was measured in"
+
+
+def _scored_by_default(images: Path, file: Path) -> Path:
+    assert sluice("score", images, "--output", file).exit_code == 0
+    return file
+
+
+def test_a_reference_that_these_processors_cannot_compute_is_refused_with_what_can(
+    tmp_path: Path, golden: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = write_model(tmp_path / "model")
+    manifest = json.loads((model / "manifest.json").read_text()) | {"precision": "bf16"}
+    (model / "manifest.json").write_text(json.dumps(manifest))
+    base = (model, "--repository", tmp_path / "models")
+    for precision in ("bf16", "fp32"):
+        assert sluice("build", *base, "--backend", "openvino", "--precision", precision).exit_code == 0
+    monkeypatch.setattr("worker.cli.verify.computes_bf16", lambda: False)
+    refused = sluice("verify", *base, "--golden", golden)
+    assert refused.exit_code == 2
+    assert "--reference torch does" in refused.stderr.replace("\n", " ")
+    by_torch = sluice("verify", *base, "--golden", golden, "--reference", "torch")
+    assert by_torch.exit_code == 1
+    assert "openvino-bf16 was not compared: these processors" in by_torch.stderr.replace("\n", " ")
+    assert "openvino-fp32 beside torch bf16" in by_torch.stdout
 
 
 def test_verify_says_what_there_is_not(tmp_path: Path) -> None:
