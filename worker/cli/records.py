@@ -7,7 +7,9 @@ from enum import StrEnum
 from rich.text import Text
 
 from schemas import (
+    AuditEntry,
     DeadLetter,
+    Decision,
     FileReference,
     HttpReference,
     ImageEvent,
@@ -27,6 +29,8 @@ class Topic(StrEnum):
     IMAGES = "images"
     VERDICTS = "verdicts"
     REVIEW = "review"
+    DECISIONS = "decisions"
+    AUDIT = "audit"
     DEAD = "dead"
 
 
@@ -58,6 +62,7 @@ def _verdict(value: bytes) -> Text:
         verdict.event_id if verdict.image is None else image_name(verdict.image),
         what,
         "cached" if verdict.cached else "",
+        *(f"shadow {each.name}: {route_text(each.route).plain}" for each in verdict.shadow if each.route is not None),
     )
 
 
@@ -69,6 +74,31 @@ def _review_item(value: bytes) -> Text:
     return _line(
         item.created_at, _quality(item.scores), _padded(route_text(route)), name, f"priority {item.priority}", what
     )
+
+
+def _decision(value: bytes) -> Text:
+    decision = Decision.model_validate_json(value)
+    return _line(
+        decision.decided_at,
+        _padded(Text(decision.outcome, style=_OUTCOME_STYLES.get(decision.outcome, ""))),
+        decision.reviewer,
+        decision.queue,
+        decision.event_id,
+        f"resolved: {decision.resolution}" if decision.resolution else "",
+        f"to {decision.assignee}" if decision.assignee else "",
+        "undo" if decision.undoes else "",
+        "with a near duplicate" if decision.decided_with else "",
+        " ".join(decision.labels),
+        _short(decision.note or ""),
+    )
+
+
+def _audit_entry(value: bytes) -> Text:
+    entry = AuditEntry.model_validate_json(value)
+    subjects = " ".join(entry.subjects[:_SUBJECTS])
+    more = f"and {len(entry.subjects) - _SUBJECTS:,} more" if len(entry.subjects) > _SUBJECTS else ""
+    detail = (f"{name}={_short(text)}" for name, text in entry.detail.items())
+    return _line(entry.at, _padded(Text(printable(entry.action), style="bold")), entry.actor, subjects, more, *detail)
 
 
 def _dead_letter(value: bytes) -> Text:
@@ -87,8 +117,26 @@ _DESCRIBE: Mapping[Topic, Callable[[bytes], Text]] = {
     Topic.IMAGES: _event,
     Topic.VERDICTS: _verdict,
     Topic.REVIEW: _review_item,
+    Topic.DECISIONS: _decision,
+    Topic.AUDIT: _audit_entry,
     Topic.DEAD: _dead_letter,
 }
+
+
+_OUTCOME_STYLES: Mapping[str, str] = {
+    "approve": STYLES["pass"],
+    "reject": STYLES["reject"],
+    "escalate": STYLES["review"],
+    "hold": STYLES["review"],
+}
+_SUBJECTS = 3
+_SHORT = 72
+
+
+def _short(text: str) -> str:
+    """The first line of what may be a whole policy; `--json` has it all."""
+    first, _, more = text.partition("\n")
+    return f"{first[:_SHORT]}…" if more or len(first) > _SHORT else first
 
 
 def _quality(scores: Scores | None) -> Text:

@@ -26,7 +26,7 @@ def tail(
     config: ConfigOption = None,
     data: DataOption = None,
 ) -> None:
-    """Follow verdicts, review items or dead letters as they are committed.
+    """Follow verdicts, or what else goes through a topic, as it is committed.
 
     Without --config the embedded log is followed.
     """

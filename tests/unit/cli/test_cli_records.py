@@ -4,7 +4,9 @@ from typing import Any
 import pytest
 
 from schemas import (
+    AuditEntry,
     DeadLetter,
+    Decision,
     Failure,
     FailureReason,
     FileReference,
@@ -15,6 +17,7 @@ from schemas import (
     Route,
     S3Reference,
     Scores,
+    ShadowRoute,
     Source,
     Verdict,
 )
@@ -93,6 +96,60 @@ def test_a_dead_letter_tells_reason_source_and_message() -> None:
     line = describe(Topic.DEAD, letter.model_dump_json(by_alias=True).encode()).plain
 
     assert line.split() == ["03:04:05", "image_too_large", "images.in/2@77", "too", "many", "pixels"]
+
+
+def test_a_verdict_tells_what_a_shadow_policy_wanted_instead() -> None:
+    wanted = Route(action="reject", rule="r")
+    shadow = (ShadowRoute(name="strict", policy=DIGEST, route=wanted), ShadowRoute(name="same", policy=DIGEST))
+    assert describe(Topic.VERDICTS, verdict(shadow=shadow)).plain.endswith("poor  shadow strict: reject")
+
+
+def decision(**changes: Any) -> bytes:
+    values: dict[str, Any] = {
+        "decision_id": "d",
+        "item_id": "i",
+        "verdict_id": "v",
+        "event_id": "e",
+        "tenant": "t",
+        "queue": "quality",
+        "reviewer": "ana",
+        "outcome": "reject",
+        "decided_at": NOW,
+        "fencing_token": 3,
+    }
+    return Decision(**values | changes).model_dump_json(by_alias=True).encode()
+
+
+def test_a_decision_tells_who_said_what_and_what_came_of_it() -> None:
+    line = describe(
+        Topic.DECISIONS, decision(resolution="reject", labels=("anatomy",), note="six fingers\nreally")
+    ).plain
+    assert line.split() == [
+        "03:04:05", "reject", "ana", "quality", "e", "resolved:", "reject", "anatomy", "six", "fingers…",
+    ]  # fmt: skip
+    assert describe(Topic.DECISIONS, decision(outcome="reopen", undoes="d0")).plain.endswith("e  undo")
+    assert "to ben" in describe(Topic.DECISIONS, decision(outcome="assign", assignee="ben")).plain
+
+
+def test_an_audit_entry_tells_who_did_what_and_leaves_long_texts_to_json() -> None:
+    entry = AuditEntry(
+        at=NOW,
+        actor="lea",
+        action="policy-saved",
+        detail={"version": "3", "text": "schema: sluice.policy/1\nrules: []"},
+    )
+    line = describe(Topic.AUDIT, entry.model_dump_json(by_alias=True).encode()).plain
+    assert line.split() == ["03:04:05", "policy-saved", "lea", "version=3", "text=schema:", "sluice.policy/1…"]
+
+
+def test_an_audit_entry_on_many_items_names_a_few_and_counts_the_rest() -> None:
+    entry = AuditEntry(at=NOW, actor="lea", action="split", subjects=tuple(f"item-{number}" for number in range(2000)))
+    line = describe(Topic.AUDIT, entry.model_dump_json(by_alias=True).encode()).plain
+    assert line.endswith("lea  item-0 item-1 item-2  and 1,997 more")
+
+
+def test_text_from_outside_does_not_steer_the_terminal() -> None:
+    assert "\x1b" not in describe(Topic.DECISIONS, decision(note="\x1b[2J")).plain
 
 
 def test_an_event_tells_tenant_id_and_image() -> None:
