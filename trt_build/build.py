@@ -71,7 +71,10 @@ class EngineBuilder:
         be made of, NoDevice where a GPU is needed, and RepositoryError.
         """
         compiler = Compiler(backend)
-        graph = prepare_graph(self._model.graph, precision)
+        prompt = self._model.judging_prompts
+        graphs = [prepare_graph(self._model.graph, precision)]
+        if prompt is not None:
+            graphs.append(prepare_graph(prompt.text, precision))
         targets = [
             Target(backend=backend, compute_capability=capability, precision=precision)
             for capability in self._capabilities(compiler, backend, compute_capabilities)
@@ -82,7 +85,7 @@ class EngineBuilder:
                 if kept is not None:
                     yield Outcome(target, "kept", kept)
                     continue
-                yield Outcome(target, "built", self._build(compiler, graph, target, options, progress))
+                yield Outcome(target, "built", self._build(compiler, graphs, target, options, progress))
             except BuildCancelled:
                 raise
             except (BuildError, EngineMismatch) as error:
@@ -164,47 +167,56 @@ class EngineBuilder:
         return record if self._is_whole(record) else None
 
     def _build(
-        self, compiler: Compiler, graph: bytes, target: Target, options: Options, progress: Progress
+        self, compiler: Compiler, graphs: Sequence[bytes], target: Target, options: Options, progress: Progress
     ) -> EngineRecord:
+        """Compiles the towers and, after them, the text tower of a model that judges prompts."""
         cache_name = re.sub(r"[^\w.-]", "_", f"{target.name}-{compiler.version}.timings")
-        built = compiler.compile(
-            graph,
-            replace(options, compute_capability=target.compute_capability),
-            timing_cache=self._repository.read_cache(cache_name),
-            report=lambda phase, done, steps: progress(target, phase, done, steps),
-        )
-        if built.timing_cache is not None:
-            self._repository.write_cache(cache_name, built.timing_cache)
+        built = []
+        for graph in graphs:
+            built.append(
+                compiler.compile(
+                    graph,
+                    replace(options, compute_capability=target.compute_capability),
+                    timing_cache=self._repository.read_cache(cache_name),
+                    report=lambda phase, done, steps: progress(target, phase, done, steps),
+                )
+            )
+            timings = built[-1].timing_cache
+            if timings is not None:
+                self._repository.write_cache(cache_name, timings)
         record = self._record(built, target, options)
+        memory = [part.device_memory_bytes for part in built if part.device_memory_bytes is not None]
         report = BuildReport(
             record=record,
-            layers_of=built.source,
+            layers_of=built[0].source,
             layers=tuple(
                 LayerReport(name=layer.name, kind=layer.kind, precision=layer.precision, shapes=layer.shapes)
-                for layer in built.layers
+                for part in built
+                for layer in part.layers
             ),
-            device_memory_bytes=built.device_memory_bytes,
+            device_memory_bytes=sum(memory) if memory else None,
         )
         write = self._repository.write_report
         write(self._version, target, "build.json", report.model_dump_json(by_alias=True, indent=2) + "\n")
         write(self._version, target, "build.html", render("build.html.j2", report=report))
-        self._repository.publish_engine(self._version, record, {record.files[0].path: built.engine})
+        files = {spec.path: part.engine for spec, part in zip(record.files, built, strict=True)}
+        self._repository.publish_engine(self._version, record, files)
         return record
 
-    def _record(self, built: Compiled, target: Target, options: Options) -> EngineRecord:
-        digest = hashlib.sha256(built.engine).hexdigest()
+    def _record(self, built: Sequence[Compiled], target: Target, options: Options) -> EngineRecord:
+        digests = [hashlib.sha256(part.engine).hexdigest() for part in built]
         return EngineRecord(
             schema="sluice.engine/1",
             target=target,
-            backend_version=built.version,
+            backend_version=built[0].version,
             model=self._model.manifest.digest,
             profile=options.profile,
             version_compatible=options.version_compatible,
             hardware_compatibility=options.hardware_compatibility,
-            files=(FileSpec(path=f"{digest}.engine", sha256=digest),),
-            bytes=len(built.engine),
+            files=tuple(FileSpec(path=f"{digest}.engine", sha256=digest) for digest in digests),
+            bytes=sum(len(part.engine) for part in built),
             built_at=self._now(),
-            build_seconds=round(built.seconds, 3),
+            build_seconds=round(sum(part.seconds for part in built), 3),
         )
 
 

@@ -14,8 +14,11 @@ from torch import Tensor
 from trt_build.graph import prepare_graph
 from trt_build.torch_graph import TorchGraph, read_graph
 from worker.scoring.cuda_device import DeviceLost, NoDevice, OutOfDeviceMemory
-from worker.scoring.engine import EngineError, Features, Prompts, Views
+from worker.scoring.engine import PROMPT, EngineError, Features, Prompts, Views
 from worker.scoring.model import Model
+from worker.scoring.prompts import PromptScorer
+from worker.scoring.tensors import Array
+from worker.scoring.tokenizer import TokenIds
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +64,7 @@ class TorchEngine:
         self._device = torch.device(device)
         graph = model.graph if precision == "fp32" else prepare_graph(model.graph, precision)
         self._graph = read_graph(graph).to(self._device).eval()
+        self._prompts = self._open_prompts(model, precision)
         self._sizes = sorted(fixed_batches) if compiled else []
         self._copying: Any = _cuda("Stream", self._device) if self._on_gpu else None
         # Compiled code and its warm-up belong to one thread; what it starts on a GPU it does not wait for.
@@ -87,7 +91,7 @@ class TorchEngine:
     def max_batch(self) -> int:
         return self._sizes[-1] if self._sizes else MAX_BATCH
 
-    def infer(self, views: Views, prompts: Prompts | None = None) -> Features:  # noqa: ARG002
+    def infer(self, views: Views, prompts: Prompts | None = None) -> Features:
         """The features of a batch. Raises EngineError: DeviceLost when only a new process can go on."""
         if self._lost is not None:
             raise DeviceLost(str(self._lost))
@@ -97,11 +101,29 @@ class TorchEngine:
         for name, values in features.items():
             if not np.isfinite(values).all():
                 raise EngineError(f"tower {name!r} gave values that are not finite")
-        return {tower.name: features[tower.name] for tower in self._manifest.towers}
+        found = {tower.name: features[tower.name] for tower in self._manifest.towers}
+        if prompts is not None and self._prompts is not None:
+            found[PROMPT] = self._prompts.score(found, prompts)
+        return found
 
     def close(self) -> None:
         self._launcher.shutdown()
         self._programs = {}
+
+    def _open_prompts(self, model: Model, precision: Literal["fp32", "bf16"]) -> PromptScorer | None:
+        """What judges prompts. The text tower is not compiled: its answers are kept, and few prompts are new."""
+        prompt = model.judging_prompts
+        if prompt is None:
+            return None
+        graph = prompt.text if precision == "fp32" else prepare_graph(prompt.text, precision)
+        text = read_graph(graph).to(self._device).eval()
+        return prompt.scorer(lambda ids: self._run_text(text, ids), MAX_BATCH)
+
+    def _run_text(self, text: TorchGraph, ids: TokenIds) -> Array:
+        with torch.inference_mode():
+            tokens = torch.from_numpy(ids).to(self._device)
+            features: Array = self._guarded(lambda: text(tokens)[0].float().cpu().numpy())
+            return features
 
     @property
     def _on_gpu(self) -> bool:

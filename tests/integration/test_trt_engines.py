@@ -249,6 +249,19 @@ def test_an_engine_has_the_precision_that_its_model_was_measured_in_unless_told_
         assert engine.name == f"tensorrt-rtx-sm89-{name}"
 
 
+def test_a_model_that_judges_prompts_gets_its_text_tower_compiled_beside_the_others(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "tiny", prompts=True)
+    built = sluice("build", model, "--repository", tmp_path / "models", "--compute-capability", "8.9,12.0")
+    assert built.exit_code == 0, built.output
+    for folder in (tmp_path / "models" / "tiny" / "1" / "engines").iterdir():
+        report = json.loads((folder / "build.json").read_text())
+        towers, text = report["record"]["files"]
+        assert towers["sha256"] != text["sha256"]
+        assert sum((folder / file["path"]).stat().st_size for file in (towers, text)) == report["record"]["bytes"]
+        kinds = {layer["kind"] for layer in report["layers"]}
+        assert {"convolution", "gather", "normalization"} <= kinds
+
+
 def test_an_engine_that_cannot_run_here_is_never_verified_by_mistake(tmp_path: Path) -> None:
     place = tmp_path / "models"
     built = sluice("build", "mst-lite", "--repository", place, "--compute-capability", "7.5", "--precision", "fp16")

@@ -57,12 +57,14 @@ def open_compiled(
             graph, weights = repository.engine_files(version, record)
             precision = "bf16" if target.precision == "bf16" else "f32"
             return OpenVinoEngine(model, threads=threads, precision=precision, prebuilt=(graph, weights))
-        from worker.scoring.tensorrt_engine import TensorRtEngine
+        from worker.scoring.tensorrt_engine import CompiledText, TensorRtEngine
 
         device = CudaDevice()
         record.check(compute_capability=device.compute_capability)  # before gigabytes are fetched for nothing
-        [engine] = repository.engine_files(version, record)
-        return TensorRtEngine(model.manifest, record, engine, device=device)
+        engine, *rest = repository.engine_files(version, record)
+        prompt = model.judging_prompts
+        text = CompiledText(rest[0], prompt) if rest and prompt is not None else None
+        return TensorRtEngine(model.manifest, record, engine, text=text, device=device)
     except EngineMismatch as error:
         raise EngineMismatch(f"{error}: {build_command(repository, version, target)} --rebuild") from error
 

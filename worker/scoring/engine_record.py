@@ -68,6 +68,8 @@ class EngineRecord(Part):
     version_compatible: bool = False
     hardware_compatibility: Literal["none", "ampere_plus", "same_compute_capability"] = "none"
     files: Annotated[tuple[FileSpec, ...], Field(min_length=1, max_length=2)]
+    """TensorRT's towers and, for a model that judges prompts, its text tower; OpenVINO's graph and its weights, whose
+    engine takes the text tower from the model."""
     bytes: Annotated[int, Field(ge=1)]
     built_at: datetime
     build_seconds: Annotated[float, Field(ge=0)]

@@ -1,52 +1,38 @@
-"""The GPU engine: TensorRT or TensorRT for RTX running the towers, behind one class."""
+"""The GPU engine: TensorRT or TensorRT for RTX running the towers, and the text tower where the model has one."""
 
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from queue import SimpleQueue
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import structlog
-from numpy.typing import NDArray
 
-from worker.scoring.cuda_device import CapturedGraph, CudaDevice, DeviceLost
-from worker.scoring.engine import EngineError, Features, Prompts, Views
+from worker.scoring.cuda_device import CudaDevice
+from worker.scoring.engine import PROMPT, EngineError, Features, Prompts, Views
 from worker.scoring.engine_record import EngineRecord, TensorRtBackend
 from worker.scoring.manifest import ModelManifest
+from worker.scoring.model import PromptParts
 from worker.scoring.tensorrt_binding import load_binding
+from worker.scoring.tensorrt_graph import LANES, BadEngine, TensorRtGraph
 
 log = structlog.get_logger(__name__)
 
-LANES = 2
-"""Batches on the GPU at once: while one computes, the other's pixels and features travel."""
+__all__ = ["BadEngine", "CompiledText", "TensorRtEngine"]
 
 
-class BadEngine(EngineError):
-    """The engine's file is not one that this TensorRT and this GPU can run, or not of this model."""
+@dataclass(frozen=True, slots=True)
+class CompiledText:
+    """The engine's second file, the text tower, and what else it takes to judge prompts."""
 
-
-@dataclass(slots=True)
-class _Lane:
-    """What one batch needs on its way: a stream, an execution context, and buffers for the largest batch."""
-
-    context: Any
-    stream: int
-    host: dict[str, NDArray[Any]] = field(default_factory=dict)
-    device: dict[str, int] = field(default_factory=dict)
-    graphs: dict[int, CapturedGraph] = field(default_factory=dict)
-    batch: int = 0
-    """The batch size that the context is set to."""
+    engine: bytes
+    parts: PromptParts
 
 
 class TensorRtEngine:
-    """Runs a model's towers on a GPU.
+    """Runs a model's towers on a GPU. A batch goes up as uint8 and is normalised there.
 
-    Everything is allocated when it is made: pinned host memory and device memory for the largest batch, per lane. A
-    batch goes up as uint8 and is normalised on the GPU. Under `tensorrt`, upload, towers and download of each size in
-    `fixed_batches` are one CUDA graph, and a batch of another size is filled up to the next of them; TensorRT for RTX,
-    which compiles kernels for a shape while it is first used, captures graphs by itself. Safe to call from several
-    threads: each batch takes a lane and waits for one that is free.
+    Safe to call from several threads.
     """
 
     def __init__(
@@ -55,175 +41,72 @@ class TensorRtEngine:
         record: EngineRecord,
         engine: bytes,
         *,
+        text: CompiledText | None = None,
         device: CudaDevice | None = None,
         binding: Any = None,
         lanes: int = LANES,
         fixed_batches: Sequence[int] | None = None,
     ) -> None:
-        """`fixed_batches`: sizes to make graphs of; absent: the powers of two in the engine's profile, and its largest.
+        """`text`: for a model that judges prompts. `fixed_batches`: sizes to make graphs of; absent: the powers of two
+        in the engine's profile, and its largest.
 
         Raises EngineMismatch for an engine of another model, TensorRT or GPU, BadEngine for one that does not load,
         BindingMissing without the backend, and NoDevice, OutOfDeviceMemory or DeviceLost as they occur.
         """
-        backend = cast(TensorRtBackend, record.target.backend)
-        self._trt = binding if binding is not None else load_binding(backend)
-        record.check(model=manifest.digest, backend_version=str(self._trt.__version__))
-        self._device = device if device is not None else CudaDevice()
-        record.check(compute_capability=self._device.compute_capability)
+        trt = binding if binding is not None else load_binding(cast(TensorRtBackend, record.target.backend))
+        record.check(model=manifest.digest, backend_version=str(trt.__version__))
+        device = device if device is not None else CudaDevice()
+        record.check(compute_capability=device.compute_capability)
+        if manifest.judges_prompts and text is None:
+            raise BadEngine(f"{record.target.name} has no text tower, and the model judges prompts; use --rebuild")
         self._manifest = manifest
-        self._rtx = backend == "tensorrt-rtx"
         self._largest = record.profile.largest
-        self._smallest = record.profile.smallest
-        self._fixed = sorted(fixed_batches) if fixed_batches is not None else _powers(self._smallest, self._largest)
-        self._said: deque[str] = deque(maxlen=3)
-        self._runtime = self._trt.Runtime(_logger(self._trt, self._said.append))
-        self._engine = self._runtime.deserialize_cuda_engine(engine)
-        if self._engine is None:
-            raise BadEngine(f"{record.target.name} does not load: {'; '.join(self._said) or 'no reason given'}")
-        self._check_tensors()
-        self._config = self._runtime_config()
-        self._all: list[_Lane] = []
-        self._free: SimpleQueue[_Lane] = SimpleQueue()
-        self._lost: DeviceLost | None = None
-        try:
-            for _ in range(lanes):
-                self._warm_up(self._make_lane())
-            for lane in self._all:
-                self._free.put(lane)
-        except BaseException:
-            self.close()
-            raise
+        self._prompts = None
+        with ExitStack() as made:
+            self._towers = TensorRtGraph(
+                record,
+                engine,
+                {name: (view.shape, np.uint8) for name, view in manifest.views.items()},
+                {tower.name: ((tower.features,), np.float32) for tower in manifest.towers},
+                device=device,
+                binding=trt,
+                lanes=lanes,
+                fixed_batches=fixed_batches,
+            )
+            made.callback(self._towers.close)
+            if text is not None:
+                spec = text.parts.spec
+                graph = TensorRtGraph(
+                    record,
+                    text.engine,
+                    {"tokens": ((spec.context,), np.int32)},
+                    {"text": ((spec.context, spec.features), np.float32)},
+                    device=device,
+                    binding=trt,
+                    lanes=lanes,
+                    fixed_batches=fixed_batches,
+                )
+                made.callback(graph.close)
+                self._prompts = text.parts.scorer(lambda ids: graph.run({"tokens": ids})["text"], self._largest)
+            self._made = made.pop_all()
         log.info("engine_ready", model=manifest.name, digest=manifest.digest, engine=record.target.name, lanes=lanes)
 
     @property
     def max_batch(self) -> int:
         return self._largest
 
-    def infer(self, views: Views, prompts: Prompts | None = None) -> Features:  # noqa: ARG002
+    def infer(self, views: Views, prompts: Prompts | None = None) -> Features:
         """The features of a batch. Raises EngineError: DeviceLost when only a new process can go on."""
-        if self._lost is not None:
-            raise DeviceLost(str(self._lost))
-        batch = self._check(views)
-        size = self._size_for(batch)
-        lane = self._free.get()
-        try:
-            self._device.activate()
-            for name, pixels in views.items():
-                lane.host[name][:batch] = pixels
-                lane.host[name][batch:size] = 0
-            self._run(lane, size)
-            features = {tower.name: lane.host[tower.name][:batch].copy() for tower in self._manifest.towers}
-        except DeviceLost as error:
-            self._lost = error
-            raise
-        except EngineError:
-            lane.batch = 0  # whatever state the context is in, its shapes are set anew
-            raise
-        finally:
-            self._free.put(lane)
-        for name, rows in features.items():
-            if not np.isfinite(rows).all():
-                raise EngineError(f"tower {name!r} gave values that are not finite")
+        self._check(views)
+        features = self._towers.run(views)
+        if prompts is not None and self._prompts is not None:
+            features[PROMPT] = self._prompts.score(features, prompts)
         return features
 
     def close(self) -> None:
-        for lane in self._all:
-            frees: list[tuple[Callable[[Any], None], Any]] = [
-                *((self._device.destroy_graph, graph) for graph in lane.graphs.values()),
-                *((self._device.free, pointer) for pointer in lane.device.values()),
-                *((self._device.unpin, array) for array in lane.host.values()),
-                (self._device.destroy_stream, lane.stream),
-            ]
-            lane.host = {}
-            for free, resource in frees:
-                try:
-                    free(resource)
-                except EngineError as error:  # a lost device has taken it along
-                    log.debug("not_freed", error=str(error))
-        self._all = []
+        self._made.close()
 
-    def _make_lane(self) -> _Lane:
-        context = self._engine.create_execution_context(*(() if self._config is None else (self._config,)))
-        if context is None:
-            raise EngineError(f"no execution context: {'; '.join(self._said)}")
-        lane = _Lane(context, self._device.stream())
-        self._all.append(lane)
-        for name, (shape, dtype) in self._tensors().items():
-            lane.host[name] = self._device.pinned((self._largest, *shape), dtype)
-            lane.device[name] = self._device.allocate(lane.host[name].nbytes)
-            if not context.set_tensor_address(name, lane.device[name]):
-                raise BadEngine(f"the engine has no tensor {name}")
-        return lane
-
-    def _warm_up(self, lane: _Lane) -> None:
-        """Runs every fixed size once, which makes kernels and lazily loaded modules ready, and records its graph."""
-        for size in self._fixed:
-            for name in self._manifest.views:
-                lane.host[name][:size] = 0
-            self._enqueue(lane, size)
-            self._device.synchronize(lane.stream)
-            if not self._rtx:
-                # A first run must have taken the new shapes in before they are captured (TensorRT, CUDA graphs).
-                with self._device.capture(lane.stream) as graph:
-                    self._enqueue(lane, size)
-                lane.graphs[size] = graph
-
-    def _run(self, lane: _Lane, size: int) -> None:
-        graph = lane.graphs.get(size)
-        if graph is None:
-            self._enqueue(lane, size)
-        else:
-            self._device.launch(graph, lane.stream)
-        self._device.synchronize(lane.stream)
-
-    def _enqueue(self, lane: _Lane, size: int) -> None:
-        """Starts upload, towers and download of the first `size` rows."""
-        if lane.batch != size:
-            for name, view in self._manifest.views.items():
-                if not lane.context.set_input_shape(name, (size, *view.shape)):
-                    raise EngineError(f"the engine does not take {size} of view {name!r}: {'; '.join(self._said)}")
-            lane.batch = size
-        for name in self._manifest.views:
-            self._device.upload(lane.device[name], lane.host[name][:size], lane.stream)
-        if not lane.context.execute_async_v3(lane.stream):
-            raise EngineError(f"TensorRT failed on a batch of {size}: {'; '.join(self._said)}")
-        for tower in self._manifest.towers:
-            self._device.download(lane.host[tower.name][:size], lane.device[tower.name], lane.stream)
-
-    def _size_for(self, batch: int) -> int:
-        return next((size for size in self._fixed if size >= batch), max(batch, self._smallest))
-
-    def _runtime_config(self) -> Any:
-        """RTX captures graphs by itself, after it has compiled kernels for a shape."""
-        if not self._rtx:
-            return None
-        config = self._engine.create_runtime_config()
-        config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        return config
-
-    def _tensors(self) -> dict[str, tuple[tuple[int, ...], type[np.generic]]]:
-        """Name → shape of one row and type, as the manifest has it."""
-        inputs = {name: (view.shape, np.uint8) for name, view in self._manifest.views.items()}
-        return inputs | {tower.name: ((tower.features,), np.float32) for tower in self._manifest.towers}
-
-    def _check_tensors(self) -> None:
-        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
-        wanted = self._tensors()
-        if set(names) != set(wanted):
-            raise BadEngine(f"the engine has the tensors {sorted(names)}, the manifest names {sorted(wanted)}")
-        types: Mapping[type[np.generic], Any] = {
-            np.uint8: self._trt.DataType.UINT8,
-            np.float32: self._trt.DataType.FLOAT,
-        }
-        for name, (shape, dtype) in wanted.items():
-            found = tuple(self._engine.get_tensor_shape(name))
-            if found != (-1, *shape) or self._engine.get_tensor_dtype(name) != types[dtype]:
-                raise BadEngine(
-                    f"tensor {name} of the engine is {self._engine.get_tensor_dtype(name)}{list(found)}, the manifest "
-                    f"means {np.dtype(dtype).name}{[-1, *shape]}; build it again with --rebuild"
-                )
-
-    def _check(self, views: Views) -> int:
+    def _check(self, views: Views) -> None:
         specs = self._manifest.views
         if set(views) != set(specs):
             raise EngineError(f"got the views {sorted(views)}, the model needs {sorted(specs)}")
@@ -238,26 +121,3 @@ class TensorRtEngine:
             raise EngineError(
                 f"views of {sorted(batches)} images; one batch has 1 to {self._largest}, in all views alike"
             )
-        return batches.pop()
-
-
-def _powers(smallest: int, largest: int) -> list[int]:
-    sizes = [2**exponent for exponent in range(largest.bit_length()) if smallest <= 2**exponent < largest]
-    return [*sizes, largest]
-
-
-def _logger(trt: Any, said: Callable[[str], None]) -> Any:
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        """TensorRT's log into ours; `said` gets the errors."""
-
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
-                said(message.strip())
-                log.warning("tensorrt_error", message=message)
-            elif severity == trt.ILogger.WARNING:
-                log.debug("tensorrt_warning", message=message)
-
-    return Logger()

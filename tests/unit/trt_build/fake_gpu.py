@@ -39,6 +39,7 @@ class FakeCuda:
         self._streams: dict[int, list[Callable[[], None]] | None] = {}
         self.failure = Error.cudaSuccess
         self.launches = 0
+        self.configs: list[Any] = []
 
     @property
     def leaked(self) -> int:
@@ -130,7 +131,7 @@ class FakeCuda:
 
 
 class FakeContext:
-    """Gives every row the mean of its pixels, in all features."""
+    """Gives every row the mean of its pixels, in all features, and every token its id."""
 
     def __init__(self, cuda: FakeCuda, tensors: dict[str, tuple[tuple[int, ...], str]]) -> None:
         self._cuda = cuda
@@ -153,6 +154,12 @@ class FakeContext:
         self._ran.add(batch)
 
         def work() -> None:
+            if "tokens" in self._tensors:
+                context, features = self._tensors["text"][0][1:]
+                ids = np.frombuffer(_at(self._addresses["tokens"], 4 * batch * context), np.int32)
+                text = np.repeat(ids.astype(np.float32), features)
+                ctypes.memmove(self._addresses["text"], text.ctypes.data, text.nbytes)
+                return
             shape = (batch, *self._tensors["whole"][0][1:])
             pixels = np.frombuffer(_at(self._addresses["whole"], int(np.prod(shape))), np.uint8).reshape(shape)
             for name in ("coarse", "fine"):
@@ -169,41 +176,46 @@ def _at(address: int, size: int) -> Any:
 
 
 class FakeTensorRt:
-    """Stands in for the module tensorrt; loads an engine that is b"engine"."""
+    """Stands in for the module tensorrt; loads an engine that is b"engine", and a text tower that is b"text"."""
 
     __version__ = "11.4.0"
-    DataType = SimpleNamespace(UINT8="uint8", FLOAT="float32")
+    DataType = SimpleNamespace(UINT8="uint8", INT32="int32", FLOAT="float32")
     CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
 
     class ILogger:
         INTERNAL_ERROR, ERROR, WARNING = range(3)
 
-    def __init__(self, cuda: FakeCuda, tensors: dict[str, tuple[tuple[int, ...], str]]) -> None:
+    def __init__(
+        self,
+        cuda: FakeCuda,
+        tensors: dict[str, tuple[tuple[int, ...], str]],
+        text: dict[str, tuple[tuple[int, ...], str]] | None = None,
+    ) -> None:
         self._cuda = cuda
-        self._tensors = tensors
-        self.configs: list[Any] = []
+        self._known = {b"engine": tensors, b"text": text}
 
     def Runtime(self, logger: Any) -> Any:
         def deserialize(data: bytes) -> Any:
-            if data != b"engine":
+            tensors = self._known.get(data)
+            if tensors is None:
                 logger.log(self.ILogger.ERROR, "Magic tag does not match")
                 return None
-            return self._engine()
+            return self._engine(tensors)
 
         return SimpleNamespace(deserialize_cuda_engine=deserialize)
 
-    def _engine(self) -> Any:
-        names = list(self._tensors)
+    def _engine(self, tensors: dict[str, tuple[tuple[int, ...], str]]) -> Any:
+        names = list(tensors)
 
         def context(*config: Any) -> FakeContext:
-            self.configs += config
-            return FakeContext(self._cuda, self._tensors)
+            self._cuda.configs += config
+            return FakeContext(self._cuda, tensors)
 
         return SimpleNamespace(
             num_io_tensors=len(names),
             get_tensor_name=names.__getitem__,
-            get_tensor_shape=lambda name: self._tensors[name][0],
-            get_tensor_dtype=lambda name: self._tensors[name][1],
+            get_tensor_shape=lambda name: tensors[name][0],
+            get_tensor_dtype=lambda name: tensors[name][1],
             create_execution_context=context,
             create_runtime_config=SimpleNamespace,
         )

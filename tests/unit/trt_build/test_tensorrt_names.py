@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import trt_build.compile
-import worker.scoring.tensorrt_engine
+import worker.scoring.tensorrt_graph
 
 BINDINGS = {"10": "tensorrt-cu12-bindings==10.16.1.11", "11": "tensorrt-cu13-bindings==11.4.0.106"}
 
@@ -100,7 +100,7 @@ print(json.dumps({"version": trt.__version__, "names": sorted(names)}))
 def names_used() -> set[str]:
     """Everything that our code takes from a module that it calls `trt` or `self._trt`: `Builder`, `Class.MEMBER`."""
     used = set()
-    for module in (trt_build.compile, worker.scoring.tensorrt_engine):
+    for module in (trt_build.compile, worker.scoring.tensorrt_graph):
         for node in ast.walk(ast.parse(Path(module.__file__).read_text())):
             name = _dotted(node)
             for prefix in ("trt.", "self._trt."):

@@ -9,18 +9,31 @@ import numpy as np
 import pytest
 
 from tests.unit.trt_build.fake_gpu import Error, FakeCuda, FakeTensorRt
-from tests.unit.trt_build.towers import FEATURES, SIZE, write_model
+from tests.unit.trt_build.towers import CONTEXT, FEATURES, SIZE, TOKEN_FEATURES, write_model
 from worker.scoring.cuda_device import CudaDevice, DeviceLost, NoDevice, OutOfDeviceMemory
-from worker.scoring.engine import EngineError
+from worker.scoring.engine import PROMPT, EngineError
 from worker.scoring.engine_record import BatchProfile, EngineMismatch, EngineRecord, Target, TensorRtBackend
 from worker.scoring.manifest import FileSpec, ModelManifest, load_manifest
-from worker.scoring.tensorrt_engine import BadEngine, TensorRtEngine
+from worker.scoring.model import Model, load_model
+from worker.scoring.tensorrt_engine import BadEngine, CompiledText, TensorRtEngine
+from worker.scoring.tokenizer import lengths
 
 TENSORS: dict[str, tuple[tuple[int, ...], str]] = {
     "whole": ((-1, SIZE, SIZE, 3), "uint8"),
     "coarse": ((-1, FEATURES), "float32"),
     "fine": ((-1, FEATURES), "float32"),
 }
+
+
+TEXT: dict[str, tuple[tuple[int, ...], str]] = {
+    "tokens": ((-1, CONTEXT), "int32"),
+    "text": ((-1, CONTEXT, TOKEN_FEATURES), "float32"),
+}
+
+
+@pytest.fixture(scope="module")
+def prompting(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load_model(str(write_model(tmp_path_factory.mktemp("prompting"), prompts=True)))
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +57,15 @@ def start(manifest: ModelManifest, cuda: FakeCuda) -> Start:
         backend: TensorRtBackend = "tensorrt",
         tensors: dict[str, tuple[tuple[int, ...], str]] = TENSORS,
         on: FakeCuda = cuda,
+        prompts: Model | None = None,
         **changes: Any,
     ) -> TensorRtEngine:
+        judged = manifest if prompts is None else prompts.manifest
         fields = {
             "schema": "sluice.engine/1",
             "target": Target(backend=backend, compute_capability="8.9", precision="fp16"),
             "backend_version": "11.4.0",
-            "model": manifest.digest,
+            "model": judged.digest,
             "profile": BatchProfile(smallest=1, best=4, largest=12),
             "files": (FileSpec(path="x.engine", sha256="0" * 64),),
             "bytes": 1,
@@ -58,7 +73,10 @@ def start(manifest: ModelManifest, cuda: FakeCuda) -> Start:
             "build_seconds": 1,
         }
         record = EngineRecord(**cast(dict[str, Any], fields | changes))
-        return TensorRtEngine(manifest, record, data, device=CudaDevice(runtime=on), binding=FakeTensorRt(on, tensors))
+        parts = None if prompts is None else prompts.judging_prompts
+        text = None if parts is None else CompiledText(b"text", parts)
+        trt = FakeTensorRt(on, tensors, TEXT)
+        return TensorRtEngine(judged, record, data, text=text, device=CudaDevice(runtime=on), binding=trt)
 
     return start
 
@@ -90,11 +108,39 @@ def test_under_tensorrt_every_batch_is_one_graph(start: Start, cuda: FakeCuda) -
     assert cuda.launches == 4
 
 
+def test_rows_with_a_prompt_are_judged_by_its_tokens_and_the_others_left(start: Start, prompting: Model) -> None:
+    assert prompting.prompt is not None
+    assert prompting.prompt.heads is not None
+    engine = start(prompts=prompting)
+    views = pixels(3)
+    features = engine.infer(views, ["a cat", None, "dog"])
+    check(views, features)
+
+    ids = prompting.prompt.tokenizer(["a cat", "dog"])
+    tokens = np.repeat(ids[..., None].astype(np.float32), TOKEN_FEATURES, axis=2)  # what the fake text tower gives
+    rows = {name: features[name][[0, 2]] for name in ("coarse", "fine")}
+    expected = prompting.prompt.heads.score(rows, tokens, lengths(ids))
+    np.testing.assert_allclose(features[PROMPT][[0, 2]], expected, rtol=1e-5)
+    assert np.isnan(features[PROMPT][1]).all()
+    assert PROMPT not in engine.infer(views)
+
+
+def test_an_engine_without_the_models_text_tower_is_refused(start: Start, prompting: Model) -> None:
+    towers_only = Model(prompting.manifest, prompting.heads, prompting.graph)
+    with pytest.raises(BadEngine, match="no text tower"):
+        start(prompts=towers_only)
+
+
+def test_closing_frees_the_text_tower_too(start: Start, prompting: Model, cuda: FakeCuda) -> None:
+    start(prompts=prompting).close()
+    assert cuda.leaked == 0
+
+
 def test_rtx_is_left_to_capture_graphs_itself(start: Start, cuda: FakeCuda) -> None:
     engine = start(backend="tensorrt-rtx")
     engine.infer(pixels(3))
     assert cuda.launches == 0
-    assert [config.cuda_graph_strategy for config in engine._trt.configs] == ["whole", "whole"]
+    assert [config.cuda_graph_strategy for config in cuda.configs] == ["whole", "whole"]
 
 
 def test_features_stay_when_the_next_batch_comes(start: Start) -> None:

@@ -16,7 +16,7 @@ from trt_build.errors import BuildError
 from trt_build.torch_engine import TorchEngine
 from trt_build.torch_graph import read_graph
 from worker.scoring.cuda_device import NoDevice
-from worker.scoring.engine import EngineError
+from worker.scoring.engine import PROMPT, EngineError
 from worker.scoring.model import Model, load_model
 from worker.scoring.openvino_engine import OpenVinoEngine
 
@@ -45,6 +45,15 @@ def test_a_model_gives_what_the_specifications_own_evaluator_gives(tmp_path: Pat
     found = TorchEngine(model).infer(images)
     for name, rows in zip(("coarse", "fine"), expected, strict=True):
         np.testing.assert_allclose(found[name], rows, atol=1e-5 * np.abs(rows).max())
+
+
+def test_prompts_are_judged_the_same_in_torch_as_in_openvino(tmp_path: Path) -> None:
+    model = load_model(str(write_model(tmp_path, prompts=True)))
+    images, prompts = views(model, 3), ["a cat", None, "a dog"]
+    expected = OpenVinoEngine(model, precision="f32").infer(images, prompts)[PROMPT]
+    np.testing.assert_allclose(TorchEngine(model).infer(images, prompts)[PROMPT], expected, atol=1e-5)
+    lowered = TorchEngine(model, precision="bf16").infer(images, prompts)[PROMPT]
+    np.testing.assert_allclose(lowered, expected, atol=0.05)
 
 
 def test_an_operator_that_is_not_known_is_named() -> None:

@@ -9,6 +9,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 
 SIZE = 32
 FEATURES = 16
@@ -61,8 +64,92 @@ def _model(nodes: list[onnx.NodeProto], weights: list[TensorProto]) -> bytes:
     return data
 
 
-def write_model(folder: Path, *, version: str = "1", graph: bytes | None = None, seed: int = 0) -> Path:
-    """A whole model in a folder; the folder."""
+CONTEXT = 12
+TOKEN_FEATURES = 8
+
+
+def text_tower(vocabulary: int, seed: int = 0) -> bytes:
+    """Embedding, position and a layer norm: what a text tower begins and ends with."""
+    random = np.random.default_rng(seed)
+    arrays = {
+        "embedding": random.normal(size=(vocabulary, TOKEN_FEATURES)),
+        "position": random.normal(size=(CONTEXT, TOKEN_FEATURES)),
+        "scale": np.ones(TOKEN_FEATURES),
+        "shift": np.zeros(TOKEN_FEATURES),
+    }
+    nodes = [
+        helper.make_node("Gather", ["embedding", "tokens"], ["embedded"]),
+        helper.make_node("Add", ["embedded", "position"], ["placed"]),
+        helper.make_node("LayerNormalization", ["placed", "scale", "shift"], ["text"]),
+    ]
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "text",
+        [info("tokens", TensorProto.INT32, ["batch", CONTEXT])],
+        [info("text", TensorProto.FLOAT, ["batch", CONTEXT, TOKEN_FEATURES])],
+        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def byte_tokenizer() -> tuple[bytes, int]:
+    """CLIP's tokenizer before it learned any pair, and how many tokens it knows."""
+    letters = sorted(ByteLevel.alphabet())
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<start_of_text>", "<end_of_text>"]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    pairs = Tokenizer(BPE(vocab=vocabulary, merges=[], end_of_word_suffix="</w>"))
+    return pairs.to_str().encode(), len(vocabulary)
+
+
+def _prompt(folder: Path, seed: int) -> dict[str, object]:
+    """Writes what prompts are judged with; the manifest's words for it."""
+    tokenizer, vocabulary = byte_tokenizer()
+    (folder / "tokenizer.json").write_bytes(tokenizer)
+    (folder / "text.onnx").write_bytes(text_tower(vocabulary, seed))
+    random = np.random.default_rng(seed)
+    shapes = {
+        **{f"gff.{name}": (rows, columns) for name, rows, columns in _FUSION},
+        "attention.query": (FEATURES, FEATURES),
+        "attention.key": (FEATURES, TOKEN_FEATURES),
+        "attention.value": (FEATURES, TOKEN_FEATURES),
+        "attention.out": (FEATURES, FEATURES),
+        "W_1": (8, FEATURES),
+        "W_2": (8, FEATURES),
+        "w_o": (1, 8),
+    }
+    tensors = {
+        f"correspondence.{name}.{kind}": random.normal(size=shape if kind == "weight" else shape[0]) / np.sqrt(shape[1])
+        for name, shape in shapes.items()
+        for kind in ("weight", "bias")
+    }
+    tensors |= {"correspondence.alpha": np.array([0.5]), "correspondence.w_o.bias": np.array([3.0])}
+    save_file({name: value.astype(np.float32) for name, value in tensors.items()}, folder / "prompt.safetensors")
+    return {
+        "text": {"path": "text.onnx", "sha256": _sha256(folder / "text.onnx"), "opset": 18},
+        "tokenizer": {"path": "tokenizer.json", "sha256": _sha256(folder / "tokenizer.json")},
+        "context": CONTEXT,
+        "features": TOKEN_FEATURES,
+        "heads": {"path": "prompt.safetensors", "sha256": _sha256(folder / "prompt.safetensors")},
+        "scores": ["correspondence"],
+    }
+
+
+_FUSION = (
+    ("W_h", 8, 2 * FEATURES),
+    ("W_g", FEATURES, 8),
+    ("W_c", FEATURES, FEATURES),
+    ("W_f", FEATURES, FEATURES),
+)
+
+
+def write_model(
+    folder: Path, *, version: str = "1", graph: bytes | None = None, seed: int = 0, prompts: bool = False
+) -> Path:
+    """A whole model in a folder, one that judges `prompts` or not; the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "towers.onnx").write_bytes(graph or convolution_towers(seed))
     random = np.random.default_rng(seed)
@@ -99,6 +186,8 @@ def write_model(folder: Path, *, version: str = "1", graph: bytes | None = None,
         "license": "none",
         "training_data": [],
     }
+    if prompts:
+        manifest["prompt"] = _prompt(folder, seed)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 
