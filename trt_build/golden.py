@@ -20,14 +20,28 @@ from worker.view import ViewSpec
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif"}
 MAX_PIXELS = 64_000_000
 
+PROMPTS = (
+    "a cat",
+    "portrait of an old fisherman, oil on canvas",
+    "a lighthouse on a cliff in a thunderstorm at night, waves breaking on the rocks, dramatic light, highly detailed, "
+    "cinematic, wide angle, trending on artstation, 8k, sharp focus, by a famous illustrator of adventure novels, "
+    "muted colours, a small boat in the distance, gulls above, a path of steps that leads up to a door with a lit lantern",
+    "une rue de Paris sous la pluie",
+    "山の上の城",
+    'a sign that says "SALE 50%"!!!',
+)
+"""For images of a folder, which has none: short and beyond the context, in several languages."""
+
 
 @dataclass(frozen=True, slots=True)
 class GoldenImage:
-    """An image and what the model sees of it. `name` says how it was spoiled: `a.jpg`, `a.jpg, blur`."""
+    """An image and what the model sees of it. `name` says how it was spoiled: `a.jpg`, `a.jpg, blur`. `prompt`: what a
+    model that judges prompts is to judge it beside."""
 
     name: str
     path: Path
     views: Mapping[str, NDArray[np.uint8]]
+    prompt: str | None = None
 
 
 def golden_images(specs: Mapping[str, ViewSpec], folder: Path | None = None) -> Iterator[GoldenImage]:
@@ -35,13 +49,15 @@ def golden_images(specs: Mapping[str, ViewSpec], folder: Path | None = None) -> 
 
     Raises BuildError for a folder without images and for an image that cannot be read.
     """
-    for path in _paths(folder):
+    prompts = {sample.path: sample.prompt for sample in load_samples()} if folder is None else {}
+    for index, path in enumerate(_paths(folder)):
         data = path.read_bytes()
-        yield _golden(path.name, path, data, specs)
+        prompt = prompts.get(path, PROMPTS[index % len(PROMPTS)])
+        yield _golden(path.name, path, data, specs, prompt)
         with Image.open(BytesIO(data)) as image:
             whole = image.convert("RGB")
         for name, degrade in DEGRADATIONS.items():
-            yield _golden(f"{path.name}, {name}", path, degrade(whole), specs)
+            yield _golden(f"{path.name}, {name}", path, degrade(whole), specs, prompt)
 
 
 def calibration_images(
@@ -66,8 +82,10 @@ def _paths(folder: Path | None) -> Sequence[Path]:
     return paths
 
 
-def _golden(name: str, path: Path, data: bytes, specs: Mapping[str, ViewSpec]) -> GoldenImage:
+def _golden(
+    name: str, path: Path, data: bytes, specs: Mapping[str, ViewSpec], prompt: str | None = None
+) -> GoldenImage:
     try:
-        return GoldenImage(name, path, make_views(decode(data, max_pixels=MAX_PIXELS), specs))
+        return GoldenImage(name, path, make_views(decode(data, max_pixels=MAX_PIXELS), specs), prompt)
     except ImageError as error:
         raise BuildError(f"{path}: {error}; take it out of the golden set") from error

@@ -14,9 +14,9 @@ from schemas import FileReference, ImageEvent, Route, Scores
 from trt_build.golden import GoldenImage
 from worker.demo.correlation import rank_correlation
 from worker.policy import Policy, PolicyError
-from worker.scoring.engine import Engine, Features
+from worker.scoring.engine import PROMPT, Engine, Features
 from worker.scoring.engine_record import EngineRecord
-from worker.scoring.manifest import ParityLimits
+from worker.scoring.manifest import ParityLimits, PromptScore
 from worker.scoring.model import Model
 
 BATCH = 8
@@ -37,12 +37,23 @@ class TowerParity(Part):
     min_cosine: float
 
 
+class PromptParity(Part):
+    """How far one of the prompt head's scores is from the reference's, as the head gives it, unclipped."""
+
+    score: PromptScore
+    max_error: float
+    mean_error: float
+    spearman: float | None
+
+
 class ImageParity(Part):
-    """One image's score and destination under both."""
+    """One image's scores and destination under both; correspondence where the model judges it."""
 
     name: str
     reference: float
     engine: float
+    reference_correspondence: float | None = None
+    engine_correspondence: float | None = None
     reference_route: str
     engine_route: str
 
@@ -52,7 +63,11 @@ class ImageParity(Part):
 
     @property
     def error(self) -> float:
-        return abs(self.engine - self.reference)
+        """Of the score that strays further."""
+        quality = abs(self.engine - self.reference)
+        if self.reference_correspondence is None or self.engine_correspondence is None:
+            return quality
+        return max(quality, abs(self.engine_correspondence - self.reference_correspondence))
 
 
 class Check(Part):
@@ -77,6 +92,7 @@ class ParityReport(Part):
     made_at: datetime
     checks: tuple[Check, ...]
     towers: tuple[TowerParity, ...]
+    prompts: tuple[PromptParity, ...] = ()
     images: Annotated[tuple[ImageParity, ...], Field(min_length=1)]
     reference_images_per_second: float
     engine_images_per_second: float
@@ -112,9 +128,10 @@ def compare(
     for batch in _batches(images, min(BATCH, reference.max_batch, engine.max_batch)):
         views = {name: np.stack([image.views[name] for image in batch]) for name in model.manifest.views}
         started = clock()
-        expected = reference.infer(views)
+        prompts = [image.prompt for image in batch] if model.manifest.judges_prompts else None
+        expected = reference.infer(views, prompts)
         middle = clock()
-        found = engine.infer(views)
+        found = engine.infer(views, prompts)
         seconds[0] += middle - started
         seconds[1] += clock() - middle
         pairs.append((expected, found))
@@ -122,8 +139,10 @@ def compare(
             results.append(
                 ImageParity(
                     name=image.name,
-                    reference=before[0],
-                    engine=after[0],
+                    reference=before[0].quality,
+                    engine=after[0].quality,
+                    reference_correspondence=before[0].correspondence,
+                    engine_correspondence=after[0].correspondence,
                     reference_route=before[1],
                     engine_route=after[1],
                 )
@@ -135,7 +154,11 @@ def compare(
         _tower(tower.name, *(np.concatenate([pair[side][tower.name] for pair in pairs]) for side in (0, 1)))
         for tower in model.manifest.towers
     )
-    checks = tuple(_checks(limits, towers, results))
+    prompted = tuple(
+        _prompt(score, *(np.concatenate([pair[side][PROMPT][:, index] for pair in pairs]) for side in (0, 1)))
+        for index, score in enumerate(model.manifest.prompt.scores if model.manifest.prompt is not None else ())
+    )
+    checks = (*_checks(limits, towers, results), *_prompt_checks(limits, prompted))
     return ParityReport(
         schema="sluice.parity/1",
         passed=all(check.passed for check in checks),
@@ -147,6 +170,7 @@ def compare(
         made_at=now(),
         checks=checks,
         towers=towers,
+        prompts=prompted,
         images=tuple(results),
         reference_images_per_second=round(len(results) / max(seconds[0], 1e-9), 2),
         engine_images_per_second=round(len(results) / max(seconds[1], 1e-9), 2),
@@ -160,15 +184,16 @@ class _Judge:
         self._model = model
         self._policy = policy
 
-    def judge(self, images: Sequence[GoldenImage], features: Features) -> list[tuple[float, str]]:
+    def judge(self, images: Sequence[GoldenImage], features: Features) -> list[tuple[Scores, str]]:
         scores = self._model.heads.score(features)
-        return [(each.quality, self._route(image, each)) for image, each in zip(images, scores, strict=True)]
+        return [(each, self._route(image, each)) for image, each in zip(images, scores, strict=True)]
 
     def _route(self, image: GoldenImage, scores: Scores) -> str:
         event = ImageEvent(
             id=hashlib.sha256(image.name.encode()).hexdigest(),
             occurred_at=datetime(2026, 1, 1, tzinfo=UTC),
             image=FileReference(path=image.name),
+            prompt=image.prompt,
         )
         try:
             return _words(self._policy.route(event, scores))
@@ -208,6 +233,34 @@ def _checks(limits: ParityLimits, towers: Sequence[TowerParity], images: Sequenc
         limit=limits.min_spearman,
         passed=spearman is not None and spearman >= limits.min_spearman,
     )
+
+
+def _prompt(score: PromptScore, expected: Rows, found: Rows) -> PromptParity:
+    judged = ~np.isnan(expected)
+    errors = np.abs(found[judged] - expected[judged])
+    return PromptParity(
+        score=score,
+        max_error=float(errors.max(initial=0)),
+        mean_error=float(errors.mean()) if errors.size else 0.0,
+        spearman=rank_correlation(expected[judged].tolist(), found[judged].tolist()),
+    )
+
+
+def _prompt_checks(limits: ParityLimits, prompts: Sequence[PromptParity]) -> Iterator[Check]:
+    for each in prompts:
+        for name, error, limit in (
+            ("largest", each.max_error, limits.max_score_error),
+            ("mean", each.mean_error, limits.mean_score_error),
+        ):
+            yield Check(
+                name=f"{name} error of {each.score} beside a prompt", found=error, limit=limit, passed=error <= limit
+            )
+        yield Check(
+            name=f"Spearman's rank correlation of {each.score} beside a prompt",
+            found=each.spearman,
+            limit=limits.min_spearman,
+            passed=each.spearman is not None and each.spearman >= limits.min_spearman,
+        )
 
 
 def _batches(images: Iterable[GoldenImage], size: int) -> Iterator[list[GoldenImage]]:

@@ -7,18 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.unit.trt_build.towers import FEATURES, SIZE, write_model
-from trt_build.golden import GoldenImage
+from trt_build.golden import PROMPTS, GoldenImage, golden_images
 from trt_build.parity import ParityReport, compare
+from trt_build.reports import render
+from worker.demo.sample import load_samples
 from worker.policy import Policy, load_policy
 from worker.scoring.compiled import PARITY_REPORT, Unverified, open_compiled
-from worker.scoring.engine import Features, Prompts, Views
+from worker.scoring.engine import PROMPT, Features, Prompts, Views
 from worker.scoring.engine_record import BatchProfile, EngineRecord, Target
 from worker.scoring.manifest import FileSpec, ParityLimits
 from worker.scoring.model import Model, load_model
 from worker.scoring.repository import Repository, Version
 from worker.scoring.stores import FolderStore
+from worker.view import ViewSpec
 
 TARGET = Target(backend="openvino", precision="fp32")
 
@@ -141,6 +145,37 @@ def test_an_engine_that_sees_nothing_fails_the_rank_correlation(
     blind = {name: np.repeat(rows[:1], IMAGES, axis=0) for name, rows in features.items()}
     report = run(model, policy, features, blind)
     assert "Spearman's rank correlation" in failed(report)
+
+
+def test_an_engine_that_reads_prompts_otherwise_fails_and_its_images_are_named(
+    tmp_path: Path, policy: Policy, features: dict[str, np.ndarray]
+) -> None:
+    model = load_model(str(write_model(tmp_path, prompts=True)))
+    fits = np.random.default_rng(1).uniform(1, 5, (IMAGES, 1)).astype(np.float32)
+    before = {**features, PROMPT: fits}
+    same = run(model, policy, before, before)
+    assert same.passed
+    assert [(each.score, each.max_error, each.spearman) for each in same.prompts] == [("correspondence", 0, 1)]
+
+    moved = fits.copy()
+    moved[7] = 6 - moved[7]
+    report = run(model, policy, before, {**features, PROMPT: moved})
+    assert "largest error of correspondence beside a prompt" in failed(report)
+    assert report.moved(ParityLimits())[0].name == "image-7"
+    page = render("parity.html.j2", report=report, moved=report.moved(ParityLimits()), rest=[])
+    assert "Beside a prompt" in page
+    assert f"{fits[7, 0]:.3f}" in page
+
+
+def test_a_model_that_judges_prompts_is_compared_beside_prompts_long_and_foreign(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "a.png")
+    Image.new("RGB", (40, 40), "blue").save(tmp_path / "b.png")
+    view = ViewSpec(size=SIZE, resize="squash", mean=(0, 0, 0), std=(1, 1, 1))
+    of_a_folder = {image.path.name: image.prompt for image in golden_images({"whole": view}, tmp_path)}
+    assert of_a_folder == {"a.png": PROMPTS[0], "b.png": PROMPTS[1]}
+
+    sample = load_samples()[0]
+    assert next(iter(golden_images({"whole": view}))).prompt == sample.prompt
 
 
 def test_the_manifests_limits_stand_in_for_the_defaults(
