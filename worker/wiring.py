@@ -1,8 +1,6 @@
 """Puts the parts together: settings in, a ready worker out. Shared by the command line and the Ray applications."""
 
-import gc
 import random
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +17,7 @@ from worker.images.fetch import build_fetcher
 from worker.intake.embedded import embedded_log, open_embedded_topics
 from worker.intake.engine_room import EngineRoom
 from worker.intake.intake import Intake
+from worker.intake.interpreter import tune_interpreter
 from worker.intake.judge import Judge
 from worker.intake.kafka_log import KafkaLog
 from worker.intake.log import Log
@@ -111,7 +110,7 @@ class Worker:
         Raises LogError when the log cannot be opened, TelemetryServerError when the metrics' address cannot be had.
         """
         telemetry = self._settings.telemetry
-        _tune_interpreter()
+        tune_interpreter()
         with self._resources:
             if telemetry.metrics_port is not None:
                 server = TelemetryServer(telemetry.host, telemetry.metrics_port, self.registry, self.health)
@@ -130,18 +129,6 @@ class Worker:
         return Health(not self._intake.ailments(), self.ailments())
 
 
-def _tune_interpreter() -> None:
-    """Suits the process's interpreter to its work; measured on the cached path.
-
-    Many objects live shortly and without cycles: with Python's defaults the collector walks the records under way over
-    and over, a quarter of all time. And threads that wait for servers get the interpreter back after 0.5 ms, not 5.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
-    sys.setswitchinterval(0.0005)
-
-
 def build_worker(settings: Settings) -> Worker:
     """A worker on Kafka, Redis and S3 with the engine in its own process.
 
@@ -149,7 +136,11 @@ def build_worker(settings: Settings) -> Worker:
     """
     model = load_model(settings.model, settings.s3)
     return Worker(
-        settings, lambda: KafkaLog(settings.kafka), connect(settings.redis), open_engine(settings, model), model
+        settings,
+        lambda: KafkaLog(settings.kafka, settings.telemetry),
+        connect(settings.redis),
+        open_engine(settings, model),
+        model,
     )
 
 

@@ -84,8 +84,7 @@ class KafkaServer(Server):
                 *self._java("kafka.tools.StorageTool"),
                 "format",
                 "--standalone",
-                "-t",
-                cluster,
+                f"--cluster-id={cluster}",  # as one word: it may begin with a hyphen
                 "-c",
                 str(self._properties),
             ],

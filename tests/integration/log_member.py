@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from worker.intake.log import Log, LogError, Output, Partition
-from worker.settings import KafkaSettings
+from worker.settings import KafkaSettings, TelemetrySettings
 
 
 def open_log(kind: str, options: dict[str, Any]) -> Log:
     if kind == "kafka":
         from worker.intake.kafka_log import KafkaLog
 
-        return KafkaLog(KafkaSettings.model_validate(options))
+        return KafkaLog(KafkaSettings.model_validate(options), TelemetrySettings())
     from worker.intake.sqlite_log import SqliteLog
 
     return SqliteLog(Path(options.pop("path")), **options)

@@ -21,7 +21,7 @@ from worker.intake.kafka_log import KafkaLog
 from worker.intake.log import CommitFailed, Fenced, Log, LogError, Output, Partition, Record
 from worker.intake.sqlite_log import SqliteLog
 from worker.intake.sqlite_topics import SqliteTopics
-from worker.settings import KafkaSettings
+from worker.settings import KafkaSettings, TelemetrySettings
 
 SESSION_SECONDS = 2.0
 PATIENCE_SECONDS = 30.0
@@ -120,12 +120,12 @@ class KafkaBench(Bench):
         }
 
     def member(self) -> Log:
-        return KafkaLog(KafkaSettings.model_validate(self.options()))
+        return KafkaLog(KafkaSettings.model_validate(self.options()), TelemetrySettings())
 
     def member_of_missing_topic(self) -> Log:
         options = self.options()
         options["topics"] |= {"images": "missing"}
-        return KafkaLog(KafkaSettings.model_validate(options))
+        return KafkaLog(KafkaSettings.model_validate(options), TelemetrySettings())
 
     def append(self, outputs: Sequence[Output]) -> None:
         producer = KafkaProducer(bootstrap_servers=self._bootstrap, acks="all", max_request_size=MAX_BYTES)

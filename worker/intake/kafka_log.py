@@ -16,7 +16,7 @@ from kafka.future import Future
 from worker.intake.kafka_connection import connection_options
 from worker.intake.kafka_output import KafkaOutput
 from worker.intake.log import Lag, LogError, Output, Partition, Poll, Record
-from worker.settings import KafkaSettings
+from worker.settings import KafkaSettings, TelemetrySettings
 
 log = structlog.get_logger(__name__)
 
@@ -62,10 +62,11 @@ class KafkaLog:
 
     kafka-python's `poll` waits for rebalance listeners without a timeout, so it has a thread of its own (the reader):
     the member can finish what is under way while partitions are being revoked. Whatever happens comes through one
-    queue, in the order it happened. Raises LogError when the broker cannot be reached or a topic is missing.
+    queue, in the order it happened. `telemetry` says how the producer's process writes its logs. Raises LogError when
+    the broker cannot be reached or a topic is missing.
     """
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, telemetry: TelemetrySettings) -> None:
         self._happened: SimpleQueue[Poll | LogError] = SimpleQueue()
         self._room = threading.Semaphore(POLLS_AHEAD)
         self._assignment = _Assignment(self._happened, lambda: str(self._consumer.group_metadata().member_id))
@@ -76,7 +77,7 @@ class KafkaLog:
         try:
             self._consumer = self._open_consumer(settings)
             _require_topics(self._consumer, settings)
-            self._output = KafkaOutput(settings, self._consumer)
+            self._output = KafkaOutput(settings, telemetry, self._consumer)
             self._consumer.subscribe([settings.topics.images], listener=self._assignment)
         except KafkaError as error:
             raise LogError(

@@ -1,0 +1,106 @@
+"""Writes to Kafka: outputs alone, or outputs and a group's offsets in one transaction."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+from kafka import KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka.errors import KafkaError, ProducerFencedError
+from kafka.structs import ConsumerGroupMetadata
+
+from worker.intake.kafka_connection import connection_options
+from worker.intake.log import CommitFailed, Fenced, Output, Partition
+from worker.settings import KafkaSettings
+
+log = structlog.get_logger(__name__)
+
+FLUSH_SECONDS = 30.0
+
+
+class Producer:
+    """Owns a kafka-python producer. Belongs to one thread."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        options: dict[str, Any] = {
+            **connection_options(settings),
+            "acks": "all",
+            "linger_ms": 5,
+            "batch_size": 256 * 1024,
+            "max_request_size": settings.max_message_bytes,
+            "allow_auto_create_topics": False,
+            "metrics_enabled": False,
+        }
+        transactional = settings.delivery == "exactly_once"
+        if transactional:
+            options["transactional_id"] = settings.transactional_id or f"{settings.group_id}-{uuid.uuid4().hex}"
+            options["transaction_timeout_ms"] = int(settings.transaction_timeout_seconds * 1000)
+        self._options = options
+        self._producer = KafkaProducer(**options)
+        if transactional:
+            self._producer.init_transactions()
+
+    def send(self, outputs: Sequence[Output]) -> None:
+        """Returns when all are acked. Raises CommitFailed."""
+        try:
+            self._send_all(outputs)
+        except (KafkaError, CommitFailed) as error:
+            # An idempotent producer refuses everything after an output that the broker refused for good.
+            self.close()
+            self._producer = KafkaProducer(**self._options)
+            raise CommitFailed(_describe(error)) from error
+
+    def send_in_transaction(
+        self, outputs: Sequence[Output], offsets: Mapping[Partition, int], group: ConsumerGroupMetadata
+    ) -> None:
+        """Returns when outputs and offsets are committed.
+
+        Raises CommitFailed when nothing happened, Fenced when another worker took over or the outcome is unknown.
+        """
+        positions = {
+            TopicPartition(partition.topic, partition.number): OffsetAndMetadata(offset, "", -1)
+            for partition, offset in offsets.items()
+        }
+        try:
+            # 1. Everything that can fail without consequence comes before the commit marker is asked for. The group's
+            #    generation goes along, so that a member which was replaced cannot commit (KIP-447).
+            self._producer.begin_transaction()
+            self._send_all(outputs)
+            self._producer.send_offsets_to_transaction(positions, group)
+        except ProducerFencedError as error:
+            raise Fenced(f"another worker uses this transactional id: {error}") from error
+        except (KafkaError, CommitFailed) as error:
+            self._abort()
+            raise CommitFailed(_describe(error)) from error
+        try:
+            # 2. From here the outcome is the broker's; if we do not hear of it, only the committed offsets tell.
+            self._producer.commit_transaction()
+        except KafkaError as error:
+            raise Fenced(f"the outcome of a commit is unknown: {_describe(error)}") from error
+
+    def close(self) -> None:
+        try:
+            self._producer.close(timeout=5)
+        except KafkaError as error:
+            log.warning("kafka_close_failed", error=_describe(error))
+
+    def _send_all(self, outputs: Sequence[Output]) -> None:
+        futures = [
+            self._producer.send(output.topic, value=output.value, key=output.key, headers=list(output.headers))
+            for output in outputs
+        ]
+        self._producer.flush(timeout=FLUSH_SECONDS)
+        # A batch that expired inside a transaction does not fail the commit by itself: look at each.
+        for future in futures:
+            if not future.succeeded():
+                raise CommitFailed(f"an output was not acked: {future.exception or 'no answer'}")
+
+    def _abort(self) -> None:
+        try:
+            self._producer.abort_transaction()
+        except KafkaError as error:
+            raise Fenced(f"a transaction could not be aborted: {_describe(error)}") from error
+
+
+def _describe(error: Exception) -> str:
+    return str(error) if isinstance(error, CommitFailed) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,125 @@
+"""The producer in a process of its own, so that what it costs is not taken from the loop's interpreter.
+
+Producing takes kafka-python about as long as reading, parsing, looking up and judging take us, and Python runs one
+thread at a time. It is also the part that may hang for good, which a process survives: it can be ended.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+
+import structlog
+from kafka.errors import KafkaError
+from kafka.structs import ConsumerGroupMetadata
+
+from worker.intake.interpreter import tune_interpreter
+from worker.intake.kafka_producer import Producer
+from worker.intake.log import Fenced, LogError, Output, Partition
+from worker.settings import KafkaSettings, TelemetrySettings
+from worker.telemetry.logs import configure_logging
+
+log = structlog.get_logger(__name__)
+
+CLOSE_SECONDS = 10.0
+
+
+class ProducerProcess:
+    """A `Producer` in a process that ends with this one, however that ends. Belongs to one thread, but for `close`."""
+
+    def __init__(self, settings: KafkaSettings, telemetry: TelemetrySettings) -> None:
+        """Raises LogError when the producer cannot be used."""
+        self._pipe, theirs = Pipe()
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
+                [sys.executable, "-m", __name__, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+                start_new_session=True,  # so that the terminal's signals do not reach it
+            )
+        self.pid = self._process.pid
+        try:
+            self._ask((settings, telemetry))
+        except BaseException:
+            self.close()
+            raise
+
+    def send(self, outputs: Sequence[Output]) -> None:
+        """See `Producer.send`. Raises Fenced when the process has ended: what became of the outputs is unknown."""
+        self._ask(("send", _plain(outputs)))
+
+    def send_in_transaction(
+        self, outputs: Sequence[Output], offsets: Mapping[Partition, int], group: ConsumerGroupMetadata
+    ) -> None:
+        """See `Producer.send_in_transaction`; raises Fenced as `send` does."""
+        self._ask(("send_in_transaction", _plain(outputs), dict(offsets), group))
+
+    def close(self) -> None:
+        """Ends the process, by force if what it is doing does not end."""
+        self._pipe.close()
+        try:
+            self._process.wait(CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            log.warning("producer_killed", pid=self.pid, after_seconds=CLOSE_SECONDS)
+            self._process.kill()
+            self._process.wait()
+
+    def _ask(self, request: object) -> None:
+        try:
+            self._pipe.send(request)
+            error = self._pipe.recv()
+        except (EOFError, OSError) as failure:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(1.0)
+            raise Fenced(
+                f"the producer's process has ended (exit code {self._process.returncode}); "
+                "the outcome of what it was doing is unknown"
+            ) from failure
+        if error is not None:
+            raise error
+
+
+def _plain(outputs: Sequence[Output]) -> list[tuple[object, ...]]:
+    # named tuples take pickle three times as long
+    return [tuple(output) for output in outputs]
+
+
+def serve(pipe: Connection) -> None:
+    """Does what comes through the pipe until it is closed; answers None, or the error."""
+    settings, telemetry = pipe.recv()
+    configure_logging(telemetry)
+    try:
+        producer = Producer(settings)
+    except KafkaError as error:
+        what = f"the producer cannot be used ({type(error).__name__}: {error}); check that it may write to the topics"
+        pipe.send(LogError(what))
+        return
+    tune_interpreter()
+    pipe.send(None)
+    while True:
+        try:
+            method, outputs, *rest = pipe.recv()
+        except EOFError:
+            break
+        answer: Exception | None = None
+        try:
+            getattr(producer, method)([Output(*output) for output in outputs], *rest)
+        except LogError as error:
+            answer = error
+        except Exception as error:  # noqa: BLE001  # whatever it was, whether the commit happened is unknown
+            answer = Fenced(f"unexpected {type(error).__name__}: {error}")
+        pipe.send(answer)
+    producer.close()
+
+
+if __name__ == "__main__":
+    # Who stops a whole group of processes means the worker, which still has to drain.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    with Connection(int(sys.argv[1])) as inherited:
+        serve(inherited)
