@@ -25,7 +25,7 @@ PROMPTS = (
     "portrait of an old fisherman, oil on canvas",
     "a lighthouse on a cliff in a thunderstorm at night, waves breaking on the rocks, dramatic light, highly detailed, "
     "cinematic, wide angle, trending on artstation, 8k, sharp focus, by a famous illustrator of adventure novels, "
-    "muted colours, a small boat in the distance, gulls above, a path of steps that leads up to a door with a lit lantern",
+    "muted colours, a small boat in the distance, gulls above, a path of steps that leads up to a lit door",
     "une rue de Paris sous la pluie",
     "山の上の城",
     'a sign that says "SALE 50%"!!!',
