@@ -1,0 +1,50 @@
+"""Many reviewers by HTTP on real Kafka and Redis: every item is one person's, every decision is in the topic.
+
+How fast that is, ops/benchmarks/desk_benchmark.py measures, whose reviewers these are.
+"""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ops.benchmarks.desk_benchmark import check, decisions_in_topic, invitations, publish, review, wait_for_items
+from worker.demo.sample import SAMPLE_IMAGES
+from worker.review.http.opening import open_desk_door
+from worker.settings import (
+    FileSettings,
+    KafkaSettings,
+    RedisSettings,
+    ReviewSettings,
+    Settings,
+    TopicSettings,
+    WebSettings,
+)
+
+REVIEWERS = 8
+DECISIONS = 6
+
+
+def test_reviewers_who_work_at_once_never_share_an_item_and_lose_no_decision(
+    kafka_server: Any, redis_server: Any, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    settings = Settings(
+        kafka=KafkaSettings(
+            bootstrap_servers=kafka_server.bootstrap_servers,
+            topics=TopicSettings(**{name: new_topic(partitions=2) for name in TopicSettings.model_fields}),
+        ),
+        redis=RedisSettings(url=redis_server.url, timeout_seconds=10),
+        files=FileSettings(roots=(SAMPLE_IMAGES,)),
+        review=ReviewSettings(audit_share=0.0, duplicate_cosine=1.0, lease_seconds=600),
+        web=WebSettings(port=0),
+    )
+    items = REVIEWERS * DECISIONS
+    publish(settings, items)
+    tokens = invitations(tmp_path, REVIEWERS)
+    with open_desk_door(settings, None, tmp_path) as door:
+        wait_for_items(door, items)
+        outcome = asyncio.run(review(door.address, tokens, DECISIONS, pace_seconds=0.0))
+        check(outcome, decisions_in_topic(settings))
+    # As fast as they can, some hold items when the queue runs dry for others; nobody decides what another holds.
+    assert len(outcome.decided) > items // 2
+    assert len(set(outcome.decided.values())) > 1
