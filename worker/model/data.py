@@ -18,7 +18,8 @@ class DataError(Exception):
 class Example:
     """An image and how people rated it, on the model's scale of 1 to 5.
 
-    Examples of one `group` (those of one prompt) always stay on one side of a split.
+    Examples of one `group` (those of one prompt) always stay on one side of a split. `prompt`: the text that the image
+    was made from, empty where it is not known; `alignment`: how well it fits it, where people rated that.
     """
 
     image: Path
@@ -26,6 +27,8 @@ class Example:
     dataset: str
     group: str
     generator: str
+    prompt: str = ""
+    alignment: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class DataSet:
     group: Callable[[dict[str, str]], str]
     generator: Callable[[dict[str, str]], str]
     license: str
+    prompt: Callable[[dict[str, str]], str] = lambda _: ""
+    alignment_column: str = ""
 
 
 AGIQA_3K = DataSet(
@@ -52,6 +57,8 @@ AGIQA_3K = DataSet(
     group=lambda row: row["prompt"].strip(),
     generator=lambda row: row["generator"],
     license="MIT",
+    prompt=lambda row: row["prompt"].strip(),
+    alignment_column="mos_align",
 )
 
 LIVE_CHALLENGE = DataSet(
@@ -83,19 +90,26 @@ def read_data_set(data: Path, data_set: DataSet) -> list[Example]:
 def _example(where: str, images: Path, data_set: DataSet, row: dict[str, str]) -> Example:
     try:
         image, group, generator = images / row["image"], data_set.group(row), data_set.generator(row)
-        score = float(row[data_set.score_column])
+        score = _rated(where, data_set, row, data_set.score_column)
+        column = data_set.alignment_column
+        alignment = _rated(where, data_set, row, column) if column in row else None
+        prompt = data_set.prompt(row)
     except KeyError as error:
         raise DataError(f"{where}: no column {error}; the columns are {sorted(row)}") from None
-    except ValueError:
-        raise DataError(f"{where}: {data_set.score_column} is {row[data_set.score_column]!r}, not a number") from None
-    if not data_set.lowest <= score <= data_set.highest:
-        raise DataError(
-            f"{where}: {data_set.score_column} is {score}, outside {data_set.lowest:g} to {data_set.highest:g}"
-        )
     if not image.is_file():
         raise DataError(f"{where}: no image {image}")
-    share = (score - data_set.lowest) / (data_set.highest - data_set.lowest)
-    return Example(image, 1 + 4 * share, data_set.name, group, generator)
+    return Example(image, score, data_set.name, group, generator, prompt, alignment)
+
+
+def _rated(where: str, data_set: DataSet, row: dict[str, str], column: str) -> float:
+    """What people gave, on 1..5."""
+    try:
+        score = float(row[column])
+    except ValueError:
+        raise DataError(f"{where}: {column} is {row[column]!r}, not a number") from None
+    if not data_set.lowest <= score <= data_set.highest:
+        raise DataError(f"{where}: {column} is {score}, outside {data_set.lowest:g} to {data_set.highest:g}")
+    return 1 + 4 * (score - data_set.lowest) / (data_set.highest - data_set.lowest)
 
 
 def without_samples(examples: Iterable[Example], samples: Path = SAMPLES) -> list[Example]:

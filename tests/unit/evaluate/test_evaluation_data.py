@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,7 @@ def test_agiqa_3k_is_read_as_published(folder: Path) -> None:
     assert (example.generator, example.group, example.score, example.dataset) == (
         "sd1.5", "a tray of sushi", 3.0, "AGIQA-3K",
     )  # fmt: skip
+    assert (example.prompt, example.alignment) == ("a tray of sushi", 3.4)
 
 
 def test_agiqa_1k_takes_prompts_from_names(folder: Path) -> None:
@@ -97,30 +99,95 @@ def test_agiqa_1k_takes_prompts_from_names(folder: Path) -> None:
     assert first.group == second.group == "9_6_0_1"
     assert (first.generator, second.generator) == ("deepai", "dreamStudio")
     assert (first.score, second.score) == (5, 1)
+    assert first.prompt == ""
+    assert first.alignment is None
 
 
-def test_aigciqa2023_takes_generator_and_prompt_from_the_number(folder: Path) -> None:
+def spreadsheet(file: Path, rows: Sequence[Sequence[object]]) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(row)
+    book.save(file)
+
+
+def aigciqa2023(folder: Path) -> None:
     from scipy.io import savemat
 
     (folder / "DATA" / "MOS").mkdir(parents=True)
+    numbers = np.arange(2400.0)[:, None]
     savemat(folder / "DATA" / "MOS" / "mosz1.mat", {"MOSz": np.full((2400, 1), 50.0)})
+    savemat(folder / "DATA" / "MOS" / "mosz3.mat", {"MOSz": numbers / 24})
     (folder / "Image" / "allimg").mkdir(parents=True)
     for index in range(2400):
         (folder / "Image" / "allimg" / f"{index}.png").touch()
+
+
+def test_aigciqa2023_takes_generator_and_prompt_from_the_number(folder: Path) -> None:
+    aigciqa2023(folder)
     examples = read_examples(folder)
 
     assert len(examples) == 2400
     assert len({example.generator for example in examples}) == 6
     assert examples[0].group == examples[3].group == examples[400].group != examples[4].group
+    assert examples[0].prompt == ""
+    assert [examples[index].alignment for index in (0, 1200)] == [1, 3]
+
+
+@pytest.mark.parametrize("header", [[], [("scene", "challenge", "prompt", "object")]])
+def test_aigciqa2023_has_its_prompts_third_in_their_table(header: list[Sequence[object]], folder: Path) -> None:
+    aigciqa2023(folder)
+    rows = [("Basic", "none", f"prompt of scene {number}", "x") for number in range(100)]
+    spreadsheet(folder / "AIGCIQA2023_Prompts.xlsx", [*header, *rows])
+    examples = read_examples(folder)
+
+    assert [examples[index].prompt for index in (0, 3, 4, 404, 2399)] == [
+        f"prompt of scene {number}" for number in (0, 0, 1, 1, 99)
+    ]
+
+
+def test_pku_i2iqa_is_read_with_quality_and_correspondence(folder: Path) -> None:
+    columns = ("Image_prompt", "Text_prompt", "Generated_image", "MOS_q", "MOS_a", "MOS_c")
+    rows = [("1.jpg", "a red bridge", "a.png", 50, 10, 100), ("1.jpg", "a red bridge", "b.png", 0, 90, 25)]
+    spreadsheet(folder / "I2IQA_annotation.xlsx", [columns, *rows])
+    (folder / "Generated_image" / "All").mkdir(parents=True)
+    for name in ("a.png", "b.png"):
+        (folder / name).rename(folder / "Generated_image" / "All" / name)
+    first, second = read_examples(folder)
+
+    assert (first.score, first.alignment, first.prompt) == (3, 5, "a red bridge")
+    assert (second.score, second.alignment) == (1, 2)
+    assert first.group == second.group == "1.jpg a red bridge"
+
+
+def test_aigiqa_20k_is_read_from_csv_and_a_part_without_scores_is_left_out(folder: Path) -> None:
+    for split, name in (("train", "DALLE2_0000.png"), ("val", "SDXL_Turbo_0001.png")):
+        (folder / split).mkdir()
+        (folder / split / name).write_bytes((folder / "a.png").read_bytes())
+    (folder / "info_train.csv").write_text('name,prompt,mos\nDALLE2_0000.png,"a corgi, running",2.5\n')
+    (folder / "info_val.csv").write_text("name,prompt,mos\nSDXL_Turbo_0001.png,a boat,5\n")
+    (folder / "info_test.csv").write_text("name,prompt\nPlayground_0002.png,a castle\n")
+    first, second = read_examples(folder)
+
+    assert (first.generator, first.prompt, first.score, first.alignment) == ("DALLE2", "a corgi, running", 3, None)
+    assert (second.generator, second.score) == ("SDXL_Turbo", 5)
+
+
+def test_a_plain_table_tells_how_well_images_fit_their_prompts(folder: Path) -> None:
+    file = table(folder, "image,mos,prompt,align\na.png,3,a cat,5\nb.png,2,a cat,\n")
+    first, second = read_examples(file)
+
+    assert (first.prompt, first.alignment) == ("a cat", 5)
+    assert second.alignment is None
+    with pytest.raises(DataError, match=r"line 2: align is '6', outside|line 2: align is 6, outside 1 to 5"):
+        read_examples(table(folder, "image,mos,prompt,align\na.png,3,a cat,6\nb.png,2,a cat,2\n"))
+    with pytest.raises(DataError, match="line 2: align tells how well the image fits its prompt, and prompt is empty"):
+        read_examples(table(folder, "image,mos,align\na.png,3,4\n"))
 
 
 @pytest.mark.parametrize("rows", [[("a.png", "a cat", 2.5), ("b.png", "a dog", None)]])
 def test_spreadsheets_name_their_rows_too(rows: list[tuple[object, ...]], folder: Path) -> None:
-    openpyxl = pytest.importorskip("openpyxl")
-    book = openpyxl.Workbook()
-    for row in [("name", "prompt", "mos"), *rows]:
-        book.active.append(row)
-    book.save(folder / "info_train.xlsx")
+    spreadsheet(folder / "info_train.xlsx", [("name", "prompt", "mos"), *rows])
     (folder / "train").mkdir()
     for name in ("a.png", "b.png"):
         (folder / "train" / name).write_bytes((folder / name).read_bytes())

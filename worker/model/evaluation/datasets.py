@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from worker.model.data import DATA_SETS, DataError, Example, read_data_set
 from worker.model.evaluation.published import PUBLISHED, Row
@@ -30,8 +31,9 @@ def read_examples(path: Path, scale: Scale | None = None, *, single_prompts: boo
     """The examples of a CSV file, or of the folder of a published data set, told by the files in it.
 
     CSV: columns image (relative to the file), mos on `scale`, and optionally prompt (images of one prompt stay together
-    in every split), group or generator (what made the image), align (kept for correspondence, not read here). A prompt
-    with one image only is refused unless `single_prompts`. Raises DataError, naming file, row and column.
+    in every split), group or generator (what made the image), align (how well the image fits its prompt, on `scale`;
+    empty where nobody said). A prompt with one image only is refused unless `single_prompts`. Raises DataError, naming
+    file, row and column.
     """
     if path.is_file():
         return _read_csv(path, scale or Scale(), single_prompts)
@@ -88,7 +90,14 @@ def _row(file: Path, where: str, record: Mapping[str, str]) -> Row:
     if not record["image"].strip():
         raise DataError(f"{file}, {where}: image is empty; expected a path relative to {file.parent}")
     generator = record.get("generator") or record.get("group") or UNKNOWN
-    return Row(where, file.parent / record["image"].strip(), record["mos"], record.get("prompt", ""), generator.strip())
+    return Row(
+        where,
+        file.parent / record["image"].strip(),
+        record["mos"],
+        record.get("prompt", ""),
+        generator.strip(),
+        align=record.get("align") or None,
+    )
 
 
 def _check_prompts(file: Path, rows: Sequence[Row]) -> None:
@@ -102,17 +111,27 @@ def _check_prompts(file: Path, rows: Sequence[Row]) -> None:
 
 
 def _example(where: str, row: Row, dataset: str, scale: Scale) -> Example:
-    try:
-        score = float(row.score)
-    except (TypeError, ValueError):
-        raise DataError(f"{where}: mos is {row.score!r}, not a number") from None
-    if not math.isfinite(score):
-        raise DataError(f"{where}: mos is {row.score!r}; every image needs a finite score: remove the row")
-    if not scale.lowest <= score <= scale.highest:
-        raise DataError(
-            f"{where}: mos is {score:g}, outside {scale.lowest:g} to {scale.highest:g}; --scale says which scale it is"
-        )
+    score = _rated(where, "mos", row.score, scale)
+    alignment = None if row.align is None else _rated(where, "align", row.align, scale)
+    if alignment is not None and not row.prompt.strip() and not row.group:
+        raise DataError(f"{where}: align tells how well the image fits its prompt, and prompt is empty")
     if not row.image.is_file():
         raise DataError(f"{where}: no image {row.image}")
-    group = row.prompt.strip() or str(row.image)
-    return Example(row.image, scale.to_quality(score), dataset, group, row.generator)
+    prompt = row.prompt.strip()
+    return Example(row.image, score, dataset, row.group or prompt or str(row.image), row.generator, prompt, alignment)
+
+
+def _rated(where: str, column: str, written: Any, scale: Scale) -> float:
+    """What people gave, on 1..5."""
+    try:
+        score = float(written)
+    except (TypeError, ValueError):
+        raise DataError(f"{where}: {column} is {written!r}, not a number") from None
+    if not math.isfinite(score):
+        raise DataError(f"{where}: {column} is {written!r}; every image needs a finite score: remove the row")
+    if not scale.lowest <= score <= scale.highest:
+        raise DataError(
+            f"{where}: {column} is {score:g}, outside {scale.lowest:g} to {scale.highest:g}; --scale says which scale "
+            "it is"
+        )
+    return scale.to_quality(score)

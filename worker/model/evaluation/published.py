@@ -1,8 +1,8 @@
 """Published data sets of generated images, in the layouts in which they are distributed.
 
-AGIQA-3K and AGIQA-1K are read as the tables in their authors' repositories are (verified against these). The layouts
-of AIGCIQA2023, PKU-I2IQA and AIGIQA-20K are taken from how several published programs read them, and were never run on
-the files themselves.
+AGIQA-3K and AGIQA-1K are read as the tables in their authors' repositories are (verified against these). The others can
+be had on request or behind links only; their layouts are those that published programs read, named at each, and were
+never run on the files themselves.
 """
 
 import csv
@@ -16,88 +16,162 @@ from worker.model.data import DataError
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An image as a table names it: `where` it stands there, its file, its score as written, prompt and generator."""
+    """An image as a table names it: `where` it stands there, its file, its score as written, prompt and generator.
+
+    `align`: how well it fits its prompt, as written; None where nobody was asked. `group`: the images that stay
+    together in a split, where the prompt is not what tells.
+    """
 
     where: str
     image: Path
     score: Any
     prompt: str
     generator: str
+    align: Any = None
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A data set: how to tell it by its table, how to read it, and the scale of its scores."""
+    """A data set: how to tell it by one of its tables, how to read it, and the scale of its scores."""
 
     name: str
     layout: str
-    table: str
+    tables: tuple[str, ...]
     read: Callable[[Path], Iterator[Row]]
     lowest: float
     highest: float
 
     def is_here(self, folder: Path) -> bool:
-        return (folder / self.table).is_file()
+        return any((folder / table).is_file() for table in self.tables)
 
 
 def _agiqa_3k(folder: Path) -> Iterator[Row]:
-    """data.csv: name, prompt, adj1, adj2, style, mos_quality, … ; the generator begins an image's name."""
-    for where, cells in _csv(folder / "data.csv", ("name", "prompt", "mos_quality")):
+    """data.csv: name, prompt, adj1, adj2, style, mos_quality, std_quality, mos_align, std_align; the generator begins
+    an image's name."""
+    for where, cells in _csv(folder / "data.csv", ("name", "prompt", "mos_quality", "mos_align")):
         name = cells["name"]
-        yield Row(where, _find(folder, name), cells["mos_quality"], cells["prompt"], name.split("_")[0])
+        yield Row(
+            where,
+            _find(folder, name),
+            cells["mos_quality"],
+            cells["prompt"],
+            name.split("_")[0],
+            align=cells["mos_align"],
+        )
 
 
 def _agiqa_1k(folder: Path) -> Iterator[Row]:
-    """AIGC_all.csv: Image, Score; a name is model_object_action_place_style, and all but the model make the prompt."""
+    """AIGC_all.csv: Image, Score; a name is model_object_action_place_style in numbers, of which all but the model make
+    the prompt, and the words are nowhere."""
     for where, cells in _csv(folder / "AIGC_all.csv", ("Image", "Score")):
         generator, _, prompt = Path(cells["Image"]).stem.partition("_")
-        yield Row(where, _find(folder, cells["Image"]), cells["Score"], prompt, generator)
+        yield Row(where, _find(folder, cells["Image"]), cells["Score"], "", generator, group=prompt)
 
 
 def _aigciqa_2023(folder: Path) -> Iterator[Row]:
-    """DATA/MOS/mosz1.mat: MOSz, 6 generators x 100 prompts x 4 images, as Image/allimg/{0…2399}.png."""
+    """DATA/MOS/mosz1.mat and mosz3.mat: MOSz, quality and correspondence of 6 generators x 100 prompts x 4 images, as
+    Image/allimg/{0…2399}.png; AIGCIQA2023_Prompts.xlsx, without a header: the prompt stands third.
+
+    As the authors' README tells the matrices (github.com/wangjiarui153/AIGCIQA2023), and as PromptIQA's loader reads
+    quality (github.com/chencn2020/PromptIQA). Programs call the prompts' table prompt.xlsx and prompts.xlsx too; where
+    it is missing, images still go by prompts, of which the words are not known.
+    """
+    quality = _matrix(folder / "DATA" / "MOS" / "mosz1.mat")
+    aligned = folder / "DATA" / "MOS" / "mosz3.mat"
+    correspondence = _matrix(aligned) if aligned.is_file() else None
+    prompts = _aigciqa_prompts(folder)
+    for index, score in enumerate(quality):
+        generator, within = divmod(index, 400)
+        number = within // 4
+        yield Row(
+            f"image {index}",
+            folder / "Image" / "allimg" / f"{index}.png",
+            score,
+            prompts[number] if prompts else "",
+            f"generator {generator}",
+            align=None if correspondence is None else correspondence[index],
+            group=f"prompt {number}",
+        )
+
+
+def _aigciqa_prompts(folder: Path) -> list[str]:
+    tables = [folder / name for name in ("AIGCIQA2023_Prompts.xlsx", "prompts.xlsx", "prompt.xlsx")]
+    file = next((table for table in tables if table.is_file()), None)
+    if file is None:
+        return []
+    # Some copies have got a header; the prompts are the last hundred rows.
+    prompts = [str(cells[2]).strip() for _, cells in _xlsx(file, 3)]
+    if len(prompts) not in (100, 101):
+        raise DataError(f"{file}: {len(prompts)} prompts, expected 100")
+    return prompts[-100:]
+
+
+def _matrix(file: Path) -> list[float]:
     from scipy.io import loadmat
 
-    file = folder / "DATA" / "MOS" / "mosz1.mat"
     try:
         scores = loadmat(file)["MOSz"].flatten()
     except (KeyError, ValueError, NotImplementedError) as error:
         raise DataError(f"{file}: expected a matrix MOSz: {error}") from error
     if len(scores) != 2400:
         raise DataError(f"{file}: MOSz holds {len(scores)} scores, expected 2400")
-    for index, score in enumerate(scores):
-        generator, within = divmod(index, 400)
-        image = folder / "Image" / "allimg" / f"{index}.png"
-        yield Row(f"image {index}", image, float(score), f"prompt {within // 4}", f"generator {generator}")
+    return [float(score) for score in scores]
 
 
 def _pku_i2iqa(folder: Path) -> Iterator[Row]:
-    """I2IQA_annotation.xlsx: image prompt, text prompt, name, three scores of which the first is quality."""
-    for where, cells in _xlsx(folder / "I2IQA_annotation.xlsx", 6):
+    """I2IQA_annotation.xlsx (a copy as CSV is read too): the image that was given, the prompt, the image that came of
+    it, and quality, authenticity and correspondence (MOS_q, MOS_a, MOS_c), the images as Generated_image/All/.
+
+    As github.com/kguniverse/I2IQA_scripts reads the authors' archive (github.com/jiquan123/I2IQA).
+    """
+    for where, cells in _table(folder, "I2IQA_annotation", 6):
+        given, prompt, name, quality, _, correspondence, *_ = cells
         yield Row(
-            where, folder / "Generated_image" / "All" / str(cells[2]), cells[3], f"{cells[0]} {cells[1]}", "unknown"
+            where,
+            folder / "Generated_image" / "All" / str(name),
+            quality,
+            str(prompt or ""),
+            "unknown",
+            align=correspondence,
+            group=f"{given} {prompt}",
         )
 
 
 def _aigiqa_20k(folder: Path) -> Iterator[Row]:
-    """info_train.xlsx (and info_val.xlsx, info_test.xlsx where they carry scores): name, prompt, mos."""
+    """info_train, info_val and info_test, as CSV or spreadsheets: name, prompt, mos; val and test count where they
+    carry scores. The images lie in train/, val/ and test/, and the generator begins a name: DALLE2_0000.png.
+
+    As IPCE, which won the NTIRE 2024 challenge on it, reads the archive (github.com/pf0607/IPCE); its scores run from 0
+    to 5 and mean quality and correspondence in one.
+    """
     for split in ("train", "val", "test"):
-        file = folder / f"info_{split}.xlsx"
-        if not file.is_file():
+        if not any((folder / f"info_{split}{kind}").is_file() for kind in (".csv", ".xlsx")):
             continue
-        for where, cells in _xlsx(file, 3):
+        for where, cells in _table(folder, f"info_{split}", 2):
+            if len(cells) < 3:
+                break  # the challenge kept the scores of this part
             name = str(cells[0])
-            yield Row(f"{file.name}, {where}", folder / split / name, cells[2], str(cells[1]), name.rpartition("_")[0])
+            place = next(
+                (folder / below / name for below in (split, "train", "all") if (folder / below / name).is_file()),
+                folder / split / name,
+            )
+            yield Row(where, place, cells[2], str(cells[1] or ""), name.rpartition("_")[0])
 
 
 PUBLISHED: Sequence[Published] = (
-    Published("AGIQA-3K", "data.csv beside the images", "data.csv", _agiqa_3k, 0, 5),
-    Published("AGIQA-1K", "AIGC_all.csv and file/", "AIGC_all.csv", _agiqa_1k, 0, 5),
-    Published("AIGCIQA2023", "DATA/MOS/mosz1.mat and Image/allimg/", "DATA/MOS/mosz1.mat", _aigciqa_2023, 0, 100),
+    Published("AGIQA-3K", "data.csv beside the images", ("data.csv",), _agiqa_3k, 0, 5),
+    Published("AGIQA-1K", "AIGC_all.csv and file/", ("AIGC_all.csv",), _agiqa_1k, 0, 5),
+    Published("AIGCIQA2023", "DATA/MOS/mosz1.mat and Image/allimg/", ("DATA/MOS/mosz1.mat",), _aigciqa_2023, 0, 100),
     Published(
-        "PKU-I2IQA", "I2IQA_annotation.xlsx and Generated_image/All/", "I2IQA_annotation.xlsx", _pku_i2iqa, 0, 100
+        "PKU-I2IQA",
+        "I2IQA_annotation.xlsx and Generated_image/All/",
+        ("I2IQA_annotation.xlsx", "I2IQA_annotation.csv"),
+        _pku_i2iqa,
+        0,
+        100,
     ),
-    Published("AIGIQA-20K", "info_train.xlsx and train/", "info_train.xlsx", _aigiqa_20k, 0, 5),
+    Published("AIGIQA-20K", "info_train.csv and train/", ("info_train.csv", "info_train.xlsx"), _aigiqa_20k, 0, 5),
 )
 
 
@@ -119,14 +193,33 @@ def _csv(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, st
             yield f"line {reader.line_num}", cells
 
 
+def _table(folder: Path, name: str, columns: int) -> Iterator[tuple[str, Sequence[Any]]]:
+    """The rows below the header of a spreadsheet, or of the CSV file that it was saved as."""
+    file = folder / f"{name}.csv"
+    if not file.is_file():
+        rows = _xlsx(folder / f"{name}.xlsx", columns)
+        next(rows, None)
+        yield from ((f"{name}.xlsx, {where}", cells) for where, cells in rows)
+        return
+    with file.open(newline="", encoding="utf-8-sig") as opened:
+        reader = csv.reader(opened)
+        for cells in reader:
+            if len(cells) < columns:
+                raise DataError(f"{file}, line {reader.line_num}: {len(cells)} cells, expected {columns} or more")
+            if reader.line_num > 1:
+                yield f"{file.name}, line {reader.line_num}", cells
+
+
 def _xlsx(file: Path, columns: int) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """All rows that hold something."""
     try:
         from openpyxl import load_workbook
     except ImportError as error:
         raise DataError(f"{file}: reading it needs openpyxl: pip install 'sluice[train]'") from error
     sheet = load_workbook(file, read_only=True, data_only=True).worksheets[0]
     for line, cells in enumerate(sheet.iter_rows(values_only=True), start=1):
+        if not any(cell is not None for cell in cells):
+            continue
         if len(cells) < columns:
             raise DataError(f"{file}, row {line}: {len(cells)} cells, expected {columns} or more")
-        if line > 1 and any(cell is not None for cell in cells):
-            yield f"row {line}", cells
+        yield f"row {line}", cells
