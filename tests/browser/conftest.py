@@ -134,6 +134,10 @@ class RunningDesk:
         ]
         self._append(self.settings.kafka.topics.verdicts, [(v.event_id, v.model_dump_json()) for v in verdicts])
 
+    def add_events(self, count: int) -> None:
+        """Publishes so many events, which no worker judges."""
+        self._append(self.settings.kafka.topics.images, [(f"e{number}", "{}") for number in range(count)])
+
     def decisions(self) -> list[Decision]:
         """What the log has, oldest first."""
         topic = self.settings.kafka.topics.decisions

@@ -212,6 +212,18 @@ def test_what_shadow_policies_would_have_done_is_shown_with_examples_and_opens_i
     expect(page.get_by_role("heading", name="2 images of 3 would have gone elsewhere")).to_be_visible()
 
 
+def test_the_dashboard_tells_what_came_to_the_gate_and_how_far_it_is_behind(
+    desk: RunningDesk, sign_in: SignIn
+) -> None:
+    desk.add_items(2)
+    desk.add_events(5)
+    page = sign_in("lea", Role.LEAD)
+    page.goto(f"{desk.address}/#/dashboard")
+    expect(page.locator(".numbers li", has_text="Behind the stream")).to_contain_text("5")
+    expect(page.locator(".numbers li", has_text="Sent to review")).to_contain_text("2")
+    expect(page.get_by_role("img", name=re.compile("Events that came each hour: .* 5 in all"))).to_be_visible()
+
+
 def test_an_invitation_made_on_the_page_lets_somebody_in(
     desk: RunningDesk, sign_in: SignIn, open_page: Callable[..., Page]
 ) -> None:

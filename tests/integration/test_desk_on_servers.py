@@ -52,6 +52,8 @@ def test_an_item_is_leased_seen_and_decided_on_real_servers(
     with closing(KafkaProducer(bootstrap_servers=kafka_server.bootstrap_servers)) as producer:
         item_id = uuid.uuid4().hex
         producer.send(topics.review, key=item_id.encode(), value=item(item_id).model_dump_json().encode()).get(10)
+        for _ in range(3):
+            producer.send(topics.images, value=b"{}").get(10)
         with open_desk_door(settings, None, tmp_path) as door, httpx.Client(base_url=door.address, timeout=10) as web:
             sign_up(web, str(door.first_link).partition("=")[2])
             lease = leased(web)
@@ -68,6 +70,9 @@ def test_an_item_is_leased_seen_and_decided_on_real_servers(
                 },
             )
             assert answer.json()["resolution"] == "reject"
+            intake = web.get("/v1/intake?hours=3").json()
+            assert intake["behind"] == 3  # no worker runs here
+            assert sum(hour["events"] for hour in intake["hours"]) == 3
     decision = the_decision(kafka_server.bootstrap_servers, topics.decisions)
     assert (decision.item_id, decision.reviewer, decision.outcome) == (item_id, "ana", "reject")
 

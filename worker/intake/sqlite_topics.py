@@ -190,6 +190,22 @@ class SqliteTopics:
             rows = self._db.execute("SELECT number, next_offset FROM partitions WHERE topic = ?", (topic,))
             return {Partition(topic, number): end for number, end in rows}
 
+    def starts(self, topic: str) -> dict[Partition, int]:
+        """The offset of each partition's oldest record that is kept; its end where none is. Raises LogError."""
+        return self.offsets_at(topic, 0)
+
+    def offsets_at(self, topic: str, timestamp_ms: int) -> dict[Partition, int]:
+        """Of the records that are kept, the offset of the first one that came then or later; the partition's end where
+        none did. Raises LogError."""
+        with explained(self._path):
+            partition_ids(self._db, topic)
+            rows = self._db.execute(
+                "SELECT number, coalesce((SELECT offset FROM records WHERE partition = id AND timestamp_ms >= ?"
+                " ORDER BY offset LIMIT 1), next_offset) FROM partitions WHERE topic = ?",
+                (timestamp_ms, topic),
+            )
+            return {Partition(topic, number): offset for number, offset in rows}
+
     def committed(self, group_id: str, topic: str) -> dict[Partition, int]:
         """The group's offsets, of the partitions where it has any. Raises LogError."""
         with explained(self._path):

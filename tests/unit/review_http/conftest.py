@@ -28,6 +28,8 @@ from worker.review.http.policies import Policies
 from worker.review.http.renditions import Renderer
 from worker.review.http.roles import Role
 from worker.review.http.sessions import Sessions
+from worker.review.intake_numbers import from_embedded
+from worker.settings import Settings
 
 ORIGIN = "http://127.0.0.1:8420"
 PASSWORD = "correct horse battery"
@@ -89,6 +91,7 @@ def make_door(
             "links": ImageLinks(secret, clock),
             "secret": secret,
             "policies": Policies(FilePlace(tmp_path / "policy.yaml", may_be_absent=True), {}, client, clock),
+            "intake": from_embedded(Settings(), tmp_path),
             "past_verdicts": PastVerdicts(
                 lambda: (verdict.model_dump_json().encode() for verdict in verdicts), lambda: 0.0
             ),

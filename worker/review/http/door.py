@@ -26,6 +26,7 @@ from worker.review.http.problems import Problem
 from worker.review.http.renditions import Renderer
 from worker.review.http.roles import Role
 from worker.review.http.sessions import Session, Sessions
+from worker.review.intake_numbers import Intake
 
 log = structlog.get_logger(__name__)
 
@@ -68,6 +69,7 @@ class Door:
     links: ImageLinks
     secret: bytes = field(repr=False)
     policies: Policies
+    intake: Intake
     past_verdicts: PastVerdicts
     shown_verdicts: ShownVerdicts
     labels: tuple[str, ...]

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from worker.cache.client import connect, connect_embedded
 from worker.images.fetch import build_fetcher
 from worker.policy.place import open_place, place_of
+from worker.review import intake_numbers
 from worker.review.desk import open_desk
 from worker.review.face import DeskFace
 from worker.review.http import past_verdicts
@@ -164,6 +165,9 @@ def open_app(
             {name: open_place(address, settings.s3) for name, address in settings.shadow_policies.items()},
             client,
             time.time,
+        ),
+        intake=(
+            intake_numbers.from_kafka(settings.kafka) if data is None else intake_numbers.from_embedded(settings, data)
         ),
         past_verdicts=PastVerdicts(read, time.monotonic),
         shown_verdicts=ShownVerdicts(),

@@ -5,7 +5,7 @@ import { timeChart } from "../parts/charts.js";
 import { h, replace } from "../parts/dom.js";
 import { onQuietDesk } from "../parts/live.js";
 import { preference, prefer } from "../parts/preferences.js";
-import { ago, duration, percent } from "../parts/words.js";
+import { ago, count, duration, percent } from "../parts/words.js";
 
 const SPANS = [[8, "8 hours"], [24, "a day"], [168, "a week"], [720, "a month"]];
 
@@ -13,11 +13,13 @@ export async function show(main, context) {
   let hours = preference("hours", 24);
   const body = h("div", { style: { display: "grid", gap: "20px" } });
   const spans = h("div.picker", { role: "group", "aria-label": "Time shown" }, SPANS.map(([value, label]) => h("button.button", { type: "button", "data-hours": String(value), onclick: () => { hours = value; prefer("hours", value); draw(); } }, label)));
-  replace(main, h("div.page", null, h("header", null, h("div", null, h("h1", null, "Dashboard"), h("p", null, "How the desk keeps up, and how well it judges.")), spans), body));
+  replace(main, h("div.page", null, h("header", null, h("div", null, h("h1", null, "Dashboard"), h("p", null, "How gate and desk keep up, and how well people and policy agree.")), spans), body));
   const draw = async () => {
     for (const each of spans.children) each.setAttribute("aria-pressed", String(Number(each.dataset.hours) === hours));
-    const [statistics, queues] = await Promise.all([get(`/v1/statistics?hours=${hours}`), context.bar.refresh()]);
-    replace(body, numbers(statistics, queues), charts(statistics, queues), quality(statistics), reviewers(statistics.reviewers), waiting(queues));
+    // Without Kafka's answer the desk's own numbers are worth seeing all the same.
+    const asked = get(`/v1/intake?hours=${hours}`).catch(() => null);
+    const [statistics, queues, intake] = await Promise.all([get(`/v1/statistics?hours=${hours}`), context.bar.refresh(), asked]);
+    replace(body, numbers(statistics, queues, intake), charts(statistics, queues, intake), quality(statistics), reviewers(statistics.reviewers), waiting(queues));
   };
   await draw();
   const again = () => draw().catch(() => {});
@@ -28,30 +30,41 @@ export async function show(main, context) {
 
 const sum = (items, value) => items.reduce((total, item) => total + value(item), 0);
 
-function numbers({ hours, fleiss_kappa: kappa, audit_misses: misses, resolved_after_seconds: after }, queues) {
+function numbers({ hours, fleiss_kappa: kappa, audit_misses: misses, resolved_after_seconds: after }, queues, intake) {
   const arrived = sum(hours, (hour) => hour.arrived);
   const decided = sum(hours, (hour) => hour.approved + hour.rejected);
   const flips = sum(hours, (hour) => hour.flips);
   const oldest = queues.map((queue) => queue.oldest_at).filter(Boolean).sort()[0];
   const tile = (title, value, small) => h("li", null, h("span", null, title), h("b", null, value), h("small", null, small));
   return h("ul.numbers", null,
+    tile("Behind the stream", intake ? intake.behind.toLocaleString("en") : "–", !intake ? "the log does not answer" : intake.behind ? "events without a verdict yet" : "every event has its verdict"),
     tile("Waiting now", sum(queues, (queue) => queue.open).toLocaleString("en"), oldest ? `oldest ${ago(oldest)}` : "nothing waits"),
-    tile("Came", arrived.toLocaleString("en"), "sent to review"),
+    tile("Sent to review", arrived.toLocaleString("en"), share(arrived, intake)),
     tile("Decisions", decided.toLocaleString("en"), after === null ? "nothing settled yet" : `half of the items settled within ${duration(after)}`),
     tile("Flips", decided ? percent(flips / decided) : "–", "approved, though the policy held them"),
     tile("Agreement", kappa === null ? "–" : kappa.toFixed(2), kappa === null ? "too few shared items" : "Fleiss’ kappa"),
     tile("Audit misses", misses.share === null ? "–" : percent(misses.share, 1), misses.total ? `${misses.count} of ${misses.total} passed images` : "no image audited yet"));
 }
 
-function charts({ hours }, queues) {
+/** How much of what came people were to look at; unknown where the log has forgotten a part. */
+function share(arrived, intake) {
+  const known = intake?.hours.every((hour) => hour.events !== null);
+  const events = known ? sum(intake.hours, (hour) => hour.events) : 0;
+  return events ? `${percent(arrived / events)} of ${count(events, "event")}` : "and sampled for the audit";
+}
+
+function charts({ hours }, queues, intake) {
   const times = hours.map((hour) => Date.parse(hour.hour) / 1000);
   const values = (pick) => hours.map(pick);
   const share = values((hour) => (hour.approved + hour.rejected ? (100 * hour.flips) / (hour.approved + hour.rejected) : null));
   const panel = (title, text, chart) => h("section.panel", null, h("div", null, h("h2", null, title), h("p.soft", null, text)), chart);
   return h("div.pair", null,
-    panel("Volume", "Images that came, each hour.", timeChart("Images that came each hour", times, [{ label: "came", tone: "--accent", bars: true, values: values((hour) => hour.arrived) }])),
+    panel("Intake", "Events that came to the gate, each hour.", intake
+      ? timeChart("Events that came each hour", intake.hours.map((hour) => Date.parse(hour.hour) / 1000), [{ label: "events", tone: "--accent", bars: true, values: intake.hours.map((hour) => hour.events) }])
+      : h("p.soft", null, "The log does not answer.")),
+    panel("Sent to review", "Images that came to the desk, each hour.", timeChart("Images that came to the desk each hour", times, [{ label: "came", tone: "--a2", bars: true, values: values((hour) => hour.arrived) }])),
     panel("Decisions", "What reviewers decided each hour, one upon the other.", timeChart("Decisions each hour", times, [{ label: "rejected", tone: "--a1", bars: true, values: values((hour) => hour.approved + hour.rejected) }, { label: "approved", tone: "--a5", bars: true, values: values((hour) => hour.approved) }])),
-    panel("Lag", "What waits now, and since when.", lag(queues)),
+    panel("Waiting", "What waits for people now, and since when.", lag(queues)),
     panel("Flips", "Share of decisions that overruled the policy’s doubt.", timeChart("Share of flips", times, [{ label: "flips", tone: "--a3", bars: true, values: share }], { format: (value) => `${Math.round(value)} %` })));
 }
 
