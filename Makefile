@@ -33,9 +33,18 @@ lint-schemas: $(BIN)/.dev
 	$(BIN)/python -m schemas.generate --check
 
 .PHONY: bench
-bench: server-prerequisites $(BIN)/.servers ## Measure decoding and the whole path, and write the numbers to ops/benchmarks
+bench: server-prerequisites $(BIN)/.all ## Measure stages, engines, latency and the whole path; writes ops/benchmarks/*.json and plots
 	$(BIN)/python -m ops.benchmarks.decode_benchmark --json ops/benchmarks/decode.json
+	$(BIN)/python -m ops.benchmarks.stages_benchmark --out ops/benchmarks
+	$(BIN)/python -m ops.benchmarks.engines_benchmark --out ops/benchmarks
+	$(BIN)/python -m ops.benchmarks.sweep_benchmark --out ops/benchmarks
+	$(BIN)/python -m ops.benchmarks.latency_benchmark --out ops/benchmarks
 	$(BIN)/python -m ops.benchmarks.pipeline_benchmark --out ops/benchmarks/pipeline.json
+	$(BIN)/python -m ops.benchmarks.serve_benchmark --out ops/benchmarks
+
+.PHONY: gpu-test
+gpu-test: $(BIN)/.all ## Build, run, compare and time engines on this machine's NVIDIA GPU; says what it could not run
+	$(BIN)/python -m pytest -m gpu -s tests/gpu
 
 .PHONY: servers
 servers: server-prerequisites $(BIN)/.servers ## Start Kafka, Redis and S3 on loopback for trying things, and write .run/dev.yaml

@@ -4,28 +4,38 @@ What cannot run says why: TensorRT for RTX has no engines for Hopper, and a back
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from ops.benchmarks.engines_benchmark import OnnxRuntimeEngine
+from ops.benchmarks.inputs import clip_sized_model
 from trt_build.compile import Compiler
+from trt_build.torch_engine import TorchEngine
 from worker.cli.main import app
 from worker.scoring.compiled import open_compiled
 from worker.scoring.cuda_device import CudaDevice, NoDevice
-from worker.scoring.engine import Engine
+from worker.scoring.engine import Engine, EngineError
 from worker.scoring.engine_record import Target, TensorRtBackend
 from worker.scoring.model import Model, load_model
+from worker.scoring.opening import open_engine
 from worker.scoring.openvino_engine import OpenVinoEngine
 from worker.scoring.repository import Repository, Version
 from worker.scoring.stores import FolderStore
 from worker.scoring.tensorrt_binding import BindingMissing
+from worker.settings import Settings
 
 pytestmark = pytest.mark.gpu
 
 BATCHES = (1, 8, 64)
+
+PRECISION: Literal["bf16"] = "bf16"
+"""What mst-lite was measured in, so what sluice build makes of it."""
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +81,7 @@ def engine(backend: TensorRtBackend, capability: str, model: Model, place: Path)
     done = CliRunner().invoke(app, ["build", "mst-lite", "--repository", str(place), "--backend", backend])
     assert done.exit_code == 0, done.output
     version = Version(model.manifest.name, model.manifest.version)
-    target = Target(backend=backend, compute_capability=capability, precision="fp16")
+    target = Target(backend=backend, compute_capability=capability, precision=PRECISION)
     return open_compiled(Repository(FolderStore(place)), version, target, model, verified=False)
 
 
@@ -82,7 +92,7 @@ def test_the_build_report_has_the_engines_own_layers(engine: Engine, place: Path
 
 
 def test_the_engine_passes_the_gate(engine: Engine, backend: TensorRtBackend, capability: str, place: Path) -> None:
-    name = Target(backend=backend, compute_capability=capability, precision="fp16").name
+    name = Target(backend=backend, compute_capability=capability, precision=PRECISION).name
     done = CliRunner().invoke(app, ["verify", "mst-lite", "--repository", str(place), "--engine", name])
     assert done.exit_code == 0, done.output
 
@@ -115,11 +125,82 @@ def test_the_engine_is_faster_than_the_cpus(
 ) -> None:
     views = pixels(model, batch)
     gpu = rate(engine.infer, views)
-    cpu = OpenVinoEngine(model)
-    started = time.perf_counter()
-    cpu.infer(views)
-    slow = batch / (time.perf_counter() - started)
+    with closing(OpenVinoEngine(model)) as cpu:
+        started = time.perf_counter()
+        cpu.infer(views)
+        slow = batch / (time.perf_counter() - started)
     record_property("images_per_second", round(gpu, 1))
     print(f"batch {batch}: {gpu:,.0f} images/s on the GPU, {slow:,.0f} on the CPU")
     if batch > 1:
         assert gpu > slow
+
+
+@pytest.fixture(scope="module")
+def torch_gpu(capability: str) -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip(f"torch {torch.__version__} sees no GPU, of compute capability {capability}")
+    return "cuda"
+
+
+def test_torch_compiled_for_the_gpu_gives_what_it_gives_on_the_cpu(torch_gpu: str, model: Model) -> None:
+    views = pixels(model, 5)
+    with (
+        closing(TorchEngine(model, precision="bf16")) as plain,
+        closing(
+            TorchEngine(model, device=torch_gpu, precision="bf16", compiled=True, fixed_batches=(4, 8))
+        ) as compiled,
+    ):
+        expected, found = plain.infer(views), compiled.infer(views)
+        for name, rows in expected.items():
+            np.testing.assert_allclose(found[name], rows, atol=0.05 * np.abs(rows).max())
+
+
+def test_what_auto_takes_on_this_gpu_runs(torch_gpu: str, model: Model) -> None:
+    with closing(open_engine(Settings(), model)) as engine:
+        assert isinstance(engine, TorchEngine)
+        assert np.isfinite(engine.infer(pixels(model, 3))["coarse"]).all()
+
+
+@pytest.fixture(scope="module")
+def clip_sized(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Model]:
+    folder = tmp_path_factory.mktemp("clip")
+    return folder, clip_sized_model(folder)
+
+
+def contenders(
+    backend: TensorRtBackend, capability: str, place: Path, folder: Path, model: Model
+) -> Iterator[tuple[str, Engine]]:
+    """The engines that CLIP's towers are timed on, one at a time, so that each has the GPU to itself."""
+    version = Version(model.manifest.name, model.manifest.version)
+    base = ["build", str(folder), "--repository", str(place), "--backend", backend, "--precision", "bf16"]
+    done = CliRunner().invoke(app, base)
+    assert done.exit_code == 0, done.output
+    target = Target(backend=backend, compute_capability=capability, precision="bf16")
+    yield backend, open_compiled(Repository(FolderStore(place)), version, target, model, verified=False)
+    yield "torch eager fp32", TorchEngine(model, device="cuda")
+    yield "torch compiled bf16", TorchEngine(model, device="cuda", precision="bf16", compiled=True, fixed_batches=(64,))
+    try:
+        yield "onnxruntime", OnnxRuntimeEngine(model, providers=["CUDAExecutionProvider"])
+    except EngineError as error:
+        print(f"not timed: {error}")
+
+
+def test_the_engine_is_faster_on_clips_towers_than_torch_and_onnxruntime(
+    backend: TensorRtBackend,
+    capability: str,
+    torch_gpu: str,
+    clip_sized: tuple[Path, Model],
+    place: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
+    folder, model = clip_sized
+    views = pixels(model, 64)
+    speeds = {}
+    for name, engine in contenders(backend, capability, place, folder, model):
+        with closing(engine):
+            speeds[name] = rate(engine.infer, views)
+        record_property(name, round(speeds[name], 1))
+        print(f"batch 64, {name}: {speeds[name]:,.0f} images/s")
+    assert speeds[backend] > 0.9 * max(speeds.values())

@@ -56,7 +56,7 @@ class OpenVinoEngine:
             engine=f"openvino-{self._towers.precision}",
             streams=self._towers.streams,
         )
-        if manifest.precision == "bf16" and self._towers.precision == "f32":
+        if manifest.precision == precision == "bf16" != self._towers.precision:
             meaning = "the model was trained and measured in bf16, so scores differ from what its thresholds mean"
             log.warning("precision_differs", model=manifest.name, meaning=meaning)
 

@@ -1,0 +1,204 @@
+"""Engines against each other, on mst-lite and on CLIP's towers: speed beside torch's, and whether they judge alike.
+
+    python -m ops.benchmarks.engines_benchmark [--short] [--out FOLDER] [--model mst-lite] [--model clip]
+
+Every engine takes the same batch in turn, round by round; a ratio is the median over the rounds of (torch's time / the
+engine's) within one round. Judging alike is Spearman's rank correlation between the engine's scores and those of torch
+in float32, over images of the golden set. The CLIP towers have random weights: their speed is that of trained ones,
+and their scores vary little from image to image, which makes ranking alike harder, not easier.
+"""
+
+import logging
+import os
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from rich.table import Table
+
+from ops.benchmarks.inputs import Batch, clip_sized_model, golden_views, sample_views
+from ops.benchmarks.plot import bars
+from ops.benchmarks.results import Options, Timed, console, machine, option_parser, publish, timed
+from trt_build.golden import calibration_images
+from trt_build.openvino_build import compile_openvino
+from trt_build.torch_engine import TorchEngine
+from worker.demo.correlation import rank_correlation
+from worker.scoring.engine import Engine, EngineError, Features, Prompts, Views
+from worker.scoring.model import Model, load_model
+from worker.scoring.openvino_engine import OpenVinoEngine
+from worker.scoring.openvino_graph import computes_bf16
+
+REFERENCE = "torch eager, fp32"
+BATCH = 16
+ROUNDS = 5
+COMPARED = {"mst-lite": 150, "clip": 60}
+"""Images on which scores are compared."""
+CALIBRATION = 16
+
+
+class OnnxRuntimeEngine:
+    """The model's own graph in ONNX Runtime, on the CPU unless told otherwise: what one would use without Sluice."""
+
+    def __init__(self, model: Model, *, providers: Sequence[str] = ("CPUExecutionProvider",)) -> None:
+        """Raises EngineError for a provider that is not there; ONNX Runtime itself would take the CPU."""
+        if missing := set(providers) - set(onnxruntime.get_available_providers()):
+            raise EngineError(f"onnxruntime {onnxruntime.__version__} has no {', '.join(sorted(missing))}")
+        self._towers = [tower.name for tower in model.manifest.towers]
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = len(os.sched_getaffinity(0))
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(model.graph, options, providers=list(providers))
+
+    @property
+    def max_batch(self) -> int:
+        return 64
+
+    def infer(self, views: Views, prompts: Prompts | None = None) -> Features:  # noqa: ARG002
+        try:
+            return dict(zip(self._towers, self._session.run(self._towers, dict(views)), strict=True))
+        except RuntimeError as error:
+            raise EngineError(f"ONNX Runtime failed: {error}") from error
+
+    def close(self) -> None:
+        """Nothing is held that its end would not free."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """An engine: medians over the rounds; `ratio` to torch eager in the same round; `spearman` to torch's scores."""
+
+    engine: str
+    images_per_second: float
+    processor_ms: float
+    ratio: float
+    spearman: float | None
+    largest_score_error: float
+
+
+Makers = Mapping[str, Callable[[], Engine]]
+
+
+def makers(model: Model, options: Options) -> Makers:
+    """What is compared, the reference first. Processors without bfloat16 are not asked for it."""
+
+    def int8() -> Engine:
+        images = list(calibration_images(model.manifest.views))[: 2 if options.short else CALIBRATION]
+        return OpenVinoEngine(model, precision="f32", prebuilt=compile_openvino(model, "int8", images))
+
+    found: dict[str, Callable[[], Engine]] = {
+        REFERENCE: lambda: TorchEngine(model),
+        "onnxruntime, fp32": lambda: OnnxRuntimeEngine(model),
+        "openvino, fp32": lambda: OpenVinoEngine(model, precision="f32"),
+    }
+    if computes_bf16():
+        found["openvino, bf16"] = lambda: OpenVinoEngine(model, precision="bf16")
+    return found | {"openvino, int8": int8}
+
+
+def measure(model: Model, makers: Makers, batch: Batch, images: Batch, rounds: int) -> list[Measured]:
+    """Speeds in turn, round by round, then the scores of each engine."""
+    engines: dict[str, Engine] = {}
+    try:
+        for name, make in makers.items():
+            engines[name] = make()
+            engines[name].infer(batch)  # warms up
+        size = len(next(iter(batch.values())))
+        times: dict[str, list[Timed]] = {name: [] for name in engines}
+        for turn in range(rounds):
+            names = list(engines)
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                times[name].append(timed(size, lambda engine=engines[name]: engine.infer(batch)))
+            console.print(f"round {turn + 1} of {rounds} done")
+        scores = {name: _scores(model, engine, images) for name, engine in engines.items()}
+    finally:
+        for engine in engines.values():
+            engine.close()
+    return [
+        Measured(
+            engine=name,
+            images_per_second=round(statistics.median(each.per_second for each in spent), 2),
+            processor_ms=round(statistics.median(each.processor_ms for each in spent), 2),
+            ratio=round(
+                statistics.median(
+                    torch.seconds / each.seconds for torch, each in zip(times[REFERENCE], spent, strict=True)
+                ),
+                2,
+            ),
+            spearman=rank_correlation(list(scores[REFERENCE]), list(scores[name])),
+            largest_score_error=float(np.abs(scores[name] - scores[REFERENCE]).max()),
+        )
+        for name, spent in times.items()
+    ]
+
+
+def _scores(model: Model, engine: Engine, images: Batch) -> NDArray[np.float64]:
+    count = len(next(iter(images.values())))
+    found = [
+        score.quality
+        for start in range(0, count, 8)
+        for score in model.heads.score(engine.infer({name: rows[start : start + 8] for name, rows in images.items()}))
+    ]
+    return np.array(found)
+
+
+def models(names: Sequence[str]) -> Iterator[tuple[str, Model]]:
+    """Each model that is asked for, made when its turn has come."""
+    for name in names:
+        if name == "clip":
+            console.print("making towers of CLIP's size ...")
+            with tempfile.TemporaryDirectory() as folder:
+                yield name, clip_sized_model(Path(folder))
+        else:
+            yield name, load_model(name)
+
+
+def run(options: Options, names: Sequence[str]) -> None:
+    tables, report, plotted = [], dict[str, Any](), dict[str, float]()
+    for name, model in models(names):
+        rounds, size = (1, 2) if options.short else (ROUNDS, BATCH)
+        compared = 5 if options.short else COMPARED.get(name, 60)
+        specs = model.manifest.views
+        batch, images = sample_views(specs, size), golden_views(specs, compared)
+        found = measure(model, makers(model, options), batch, images, rounds)
+        tables.append(_table(name, found, size, compared))
+        report[name] = {"batch": size, "rounds": rounds, "images": compared, "engines": [asdict(one) for one in found]}
+        plotted |= {f"{name}: {one.engine}": one.images_per_second for one in found}
+    versions = machine("torch", "onnxruntime", "openvino", "nncf")
+    plot = bars("Engines", "images a second", plotted)
+    publish("engines", options, {"measured_on": versions, "models": report}, tables, plot)
+
+
+def _table(name: str, found: Sequence[Measured], size: int, compared: int) -> Table:
+    table = Table("engine", "images/s", "CPU ms an image", "times torch", "Spearman", "largest score error")
+    table.title = f"{name}: batches of {size}; scores of {compared} images beside torch's"
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for one in found:
+        spearman = "none" if one.spearman is None else f"{one.spearman:.4f}"
+        table.add_row(
+            one.engine,
+            f"{one.images_per_second:,.1f}",
+            f"{one.processor_ms:,.1f}",
+            f"{one.ratio:.2f}",
+            spearman,
+            f"{one.largest_score_error:.4f}",
+        )
+    return table
+
+
+def main() -> None:
+    parser = option_parser(__doc__)
+    parser.add_argument("--model", action="append", metavar="NAME", help="mst-lite, clip, a manifest; absent: both")
+    given = parser.parse_args()
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    run(Options(given.short, given.out), given.model or ["mst-lite", "clip"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Every benchmark runs, in a setting so small that its figures mean nothing, and writes what people will read."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from ops.benchmarks import engines_benchmark, latency_benchmark, stages_benchmark, sweep_benchmark
+from ops.benchmarks.latency_benchmark import arrivals
+from ops.benchmarks.plot import lines
+from ops.benchmarks.results import Options
+from ops.benchmarks.sweep_benchmark import Cell, recommend
+from worker.settings import Settings
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> Options:
+    return Options(short=True, out=tmp_path)
+
+
+def written(options: Options, name: str) -> Any:
+    """The report, once the plot beside it is sound too."""
+    assert options.out is not None
+    plot = ElementTree.parse(options.out / f"{name}.svg").getroot()
+    places = [float(value) for node in plot.iter() for key, value in node.items() if key in ("x", "y", "cx", "cy")]
+    assert places
+    assert all(math.isfinite(place) and place >= 0 for place in places)
+    report = json.loads((options.out / f"{name}.json").read_text())
+    assert report["short"] is True
+    assert report["measured_on"]["processors"] >= 1
+    return report
+
+
+def test_stages_are_timed_from_the_event_to_the_verdict(options: Options) -> None:
+    stages_benchmark.run(options)
+    stages = {stage["name"]: stage for stage in written(options, "stages")["stages"]}
+    assert next(iter(stages)) == "parse the event"
+    assert list(stages)[-1] == "write verdict and item"
+    assert sum(stage["share"] for stage in stages.values()) == pytest.approx(1, abs=0.01)
+    assert stages["engine"]["processor_ms"] > stages["policy"]["processor_ms"]
+
+
+def test_engines_are_compared_with_torch(options: Options) -> None:
+    engines_benchmark.run(options, ["mst-lite"])
+    found = {one["engine"]: one for one in written(options, "engines")["models"]["mst-lite"]["engines"]}
+    assert {"torch eager, fp32", "onnxruntime, fp32", "openvino, fp32", "openvino, int8"} <= set(found)
+    assert found["torch eager, fp32"]["ratio"] == 1
+    for name in ("onnxruntime, fp32", "openvino, fp32"):
+        assert found[name]["largest_score_error"] < 1e-3
+    assert all(one["images_per_second"] > 0 for one in found.values())
+
+
+def test_the_sweep_recommends_settings_that_can_be_set(options: Options, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep_benchmark.run(options, Settings())
+    report = written(options, "sweep")
+    assert len(report["cells"]) == 4
+    Settings.model_validate({"intake": report["recommended"]})
+    assert f"batch_size: {report['recommended']['batch_size']}" in capsys.readouterr().out
+
+
+def test_the_sweep_recommends_the_fewest_images_under_way_that_are_as_fast() -> None:
+    def cell(size: int, flight: int, speed: float) -> Cell:
+        return Cell(size, flight, images_per_second=speed, processor_ms=1, batch_ms=1)
+
+    cells = [cell(1, 1, 50), cell(4, 2, 98), cell(8, 1, 97.5), cell(64, 8, 100)]
+    assert recommend(cells) == cells[1]
+
+
+def test_latency_is_measured_at_each_load_and_counts_every_event(options: Options) -> None:
+    latency_benchmark.run(options)
+    report = written(options, "latency")
+    [load] = report["loads"]
+    assert load["events"] == round(report["capacity_per_second"] * load["share_of_capacity"])
+    assert 0 < load["p50_ms"] <= load["p95_ms"] <= load["p99_ms"] <= load["largest_ms"]
+
+
+def test_arrivals_come_at_the_rate_that_was_asked_for_and_bunch_as_a_poisson_process_does() -> None:
+    moments = np.array(arrivals(50, 400, np.random.default_rng(0)))
+    gaps = np.diff(moments)
+    assert len(moments) / moments[-1] == pytest.approx(50, rel=0.05)
+    assert gaps.std() == pytest.approx(gaps.mean(), rel=0.05)  # of an exponential distribution both are 1 / rate
+
+
+def test_a_plot_on_a_logarithmic_axis_places_ten_times_as_much_equally_far() -> None:
+    root = ElementTree.fromstring(lines("t", "x", "y", {"a": [(1, 1), (2, 10), (3, 100)]}, logarithmic=True))
+    heights = [float(node.get("cy", "")) for node in root.iter() if node.tag.endswith("circle")]
+    assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[2], abs=0.2)
