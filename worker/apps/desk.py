@@ -1,0 +1,91 @@
+"""The desk application: the review desk's page and API, served by Ray Serve.
+
+`import_path: worker.apps.desk:build`; the deployment is `desk`. The page names its addresses from the root, so its
+route prefix is `/`. See docs/ray-serve.md.
+"""
+
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+from ray import serve
+from ray.serve import Application
+from starlette.types import ASGIApp
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from worker.apps.arguments import Arguments
+from worker.cache.client import connect
+from worker.review.desk import open_desk
+from worker.review.http.opening import open_app
+from worker.settings import Settings, SettingsError
+from worker.telemetry.logs import configure_logging
+
+log = structlog.get_logger(__name__)
+
+DESK: Final = "desk"
+REQUESTS_AT_ONCE: Final = 1000
+"""Each open page holds one, for its live events."""
+CLOSE_SECONDS: Final = 10.0
+"""Live events have no end of their own: after so long they are cut, and pages ask again."""
+
+
+class DeskArguments(Arguments):
+    """Of the settings, `web`, `review`, `kafka`, `redis`, `s3`, `policy` and what images may be read matter here."""
+
+    data: Path
+    """A folder that outlives the replica: it keeps the local users and, without `web.secret_key`, the signing key."""
+
+
+class OneDeskOnly(Exception):
+    """The deployment has more than one replica."""
+
+
+@serve.ingress()
+class DeskReplica:
+    """The one replica. Local users lie in a file, and what a policy's replay has shown is known to the process that
+    replayed; one process serves far more reviewers than it is likely to have."""
+
+    def __init__(self, settings: Settings, data: Path) -> None:
+        configure_logging(settings.telemetry)
+        replicas = serve.get_replica_context().world_size
+        if replicas > 1:
+            raise OneDeskOnly(f"the desk has {replicas} replicas; set num_replicas to 1, and no autoscaling_config")
+        self._resources = ExitStack()
+        client = connect(settings.redis)
+        self._resources.callback(client.close)
+        desk = self._resources.enter_context(closing(open_desk(settings, None, client)))
+        origin = settings.web.public_url or ""
+        opened = self._resources.enter_context(closing(open_app(settings, data, desk, client, None, origin)))
+        proxies = list(settings.web.trusted_proxies)
+        web: Any = opened.app  # uvicorn and Starlette each have types of their own for one thing
+        self._web: ASGIApp = ProxyHeadersMiddleware(web, proxies) if proxies else web  # type: ignore[assignment]
+        log.info("desk_open", address=origin)
+        if opened.first_link is not None:
+            note = "nobody can sign in yet; this link, good once, makes the first user"
+            log.warning("desk_has_no_users", note=note, link=opened.first_link)
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        return self._web
+
+    def __del__(self) -> None:
+        """Serve calls this when it stops the replica."""
+        if hasattr(self, "_resources"):
+            self._resources.close()
+
+
+def build(arguments: DeskArguments) -> Application:
+    """The application. Raises SettingsError."""
+    settings = arguments.load()
+    if settings.web.public_url is None:
+        raise SettingsError("web.public_url: is missing; behind Ray Serve the desk cannot know what people type")
+    deployment: Any = serve.deployment(
+        DeskReplica,
+        name=DESK,
+        num_replicas=1,
+        max_ongoing_requests=REQUESTS_AT_ONCE,
+        graceful_shutdown_timeout_s=CLOSE_SECONDS,
+        graceful_shutdown_wait_loop_s=0.5,
+    )
+    application: Application = deployment.bind(settings, arguments.data.absolute())
+    return application
