@@ -19,7 +19,7 @@ import tempfile
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -149,12 +149,15 @@ class Reviewer:
                 await self._timed("heartbeat", "POST", "/v1/leases/heartbeat", {"leases": held})
 
 
-async def review(address: str, tokens: Sequence[str], decisions: int, pace_seconds: float) -> Outcome:
-    """Lets one reviewer for each invitation's token work at the same time."""
+async def review(
+    address: str, tokens: Sequence[str], decisions: int, pace_seconds: float, begun: Callable[[], None] = lambda: None
+) -> Outcome:
+    """Lets one reviewer for each invitation's token work at the same time; `begun` is called when all are there."""
     outcome = Outcome()
     reviewers = [Reviewer(f"reviewer-{number}", address, outcome) for number in range(len(tokens))]
     for reviewer, token in zip(reviewers, tokens, strict=True):
         await reviewer.sign_up(token)
+    begun()
 
     async def begin(number: int, reviewer: Reviewer) -> None:
         await asyncio.sleep(pace_seconds * number / len(reviewers))  # nobody presses keys in step
@@ -241,6 +244,9 @@ def _serve(settings: Settings, folder: Path, count: int, pipe: Connection) -> No
         wait_for_items(door, count)
         pipe.send(door.address)
         pipe.recv()
+        began = time.process_time()
+        pipe.recv()
+        pipe.send(time.process_time() - began)
 
 
 def measure(reviewers: int, seconds: int) -> dict[str, Any]:
@@ -268,11 +274,19 @@ def measure(reviewers: int, seconds: int) -> dict[str, Any]:
             if not ours.poll(READY_SECONDS + 60):
                 raise TimeoutError("the desk did not start")
             address = ours.recv()
-            begun = time.monotonic()
-            outcome = asyncio.run(review(address, tokens, seconds, pace_seconds=1.0))
-            took = time.monotonic() - begun
+            started: list[tuple[float, float]] = []
+
+            def begun() -> None:
+                ours.send("begin")
+                started.append((time.monotonic(), time.process_time()))
+
+            outcome = asyncio.run(review(address, tokens, seconds, 1.0, begun))
+            took, own_cpu = (
+                now - then for now, then in zip((time.monotonic(), time.process_time()), *started, strict=True)
+            )
+            ours.send("end")
+            desk_cpu = ours.recv()
             check(outcome, decisions_in_topic(settings))
-            ours.send("close")
             process.join(30)
         finally:
             kafka.stop()
@@ -285,6 +299,9 @@ def measure(reviewers: int, seconds: int) -> dict[str, Any]:
         "decisions": len(outcome.decided),
         "decisions_a_second": round(len(outcome.decided) / took, 1),
         "later_than_the_pace": outcome.late,
+        "desk_cpu_ms_a_decision": round(1000 * desk_cpu / len(outcome.decided), 2),
+        "reviewers_cpu_ms_a_decision": round(1000 * own_cpu / len(outcome.decided), 2),
+        "load_average": round(os.getloadavg()[0], 1),
         "double_leases": len(outcome.double_leases()),
         "milliseconds": {what: _spread(values) for what, values in sorted(outcome.latencies.items())},
         "goal_p95_ms": GOAL_MS,
@@ -311,7 +328,10 @@ def main() -> None:
     for what, spread in result["milliseconds"].items():
         table.add_row(what, *(str(spread[name]) for name in ("count", "p50", "p95", "p99", "max")))
     console.print(table)
-    console.print(f"{result['decisions']} decisions, {result['decisions_a_second']} a second; no item was given twice")
+    console.print(
+        f"{result['decisions']} decisions, {result['decisions_a_second']} a second; no item was given twice; "
+        f"the desk took {result['desk_cpu_ms_a_decision']} ms of a processor for each"
+    )
     if options.out is not None:
         options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         console.print(f"wrote {options.out}")

@@ -71,6 +71,29 @@ def test_a_reviewer_hears_that_something_happened_and_a_lead_hears_what(
     ]
 
 
+def test_of_many_things_at_once_a_lead_hears_each_and_a_reviewer_that_there_were_some(
+    served: tuple[Door, DeskServer, str], desk: StandInDesk
+) -> None:
+    door, server, address = served
+    heard: dict[Role, list[dict[str, str]]] = {Role.REVIEWER: [], Role.LEAD: []}
+    threads = []
+    for role, list_of_role in heard.items():
+        ready = threading.Event()
+        threads.append(threading.Thread(target=hear, args=(door, address, role, ready, list_of_role)))
+        threads[-1].start()
+        assert ready.wait(10)
+    desk.happened += [DeskEvent("approve", NOW, "quality", f"item-{number}", "ben") for number in range(12)]
+    tick = threading.Event()
+    while len(heard[Role.LEAD]) < 12 or not heard[Role.REVIEWER]:
+        tick.wait(0.05)
+    server.close()
+    for thread in threads:
+        thread.join(10)
+    assert [each["item_id"] for each in heard[Role.LEAD]] == [f"item-{number}" for number in range(12)]
+    assert 1 <= len(heard[Role.REVIEWER]) <= 12
+    assert {each["kind"] for each in heard[Role.REVIEWER]} == {"approve"}
+
+
 def test_nobody_can_open_streams_without_end(served: tuple[Door, DeskServer, str]) -> None:
     door, _, address = served
     token, _ = door.sessions.open("ana", Role.REVIEWER, "local")

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Final
@@ -32,6 +32,8 @@ WAITING: Final = 200
 """Events that may wait for a slow listener; it is then told to look for itself."""
 STREAMS_A_USER: Final = 12
 AGAIN_SECONDS: Final = 1.0
+TOGETHER_SECONDS: Final = 0.1
+"""What happens within so long is sent at once: where fifty people decide, each page would else be woken for each."""
 
 
 class Broadcast:
@@ -80,17 +82,20 @@ class Broadcast:
                 self._stop.wait(AGAIN_SECONDS)
 
     def _tell(self, event: DeskEvent | None) -> None:
+        by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Queue[DeskEvent | None]]] = defaultdict(list)
         with self._lock:
-            listeners = list(self._listeners.items())
-        for queue, loop in listeners:
+            for queue, loop in self._listeners.items():
+                by_loop[loop].append(queue)
+        for loop, queues in by_loop.items():
             if not loop.is_closed():
-                loop.call_soon_threadsafe(_put, queue, event)
+                loop.call_soon_threadsafe(_put, queues, event)
 
 
-def _put(queue: asyncio.Queue[DeskEvent | None], event: DeskEvent | None) -> None:
-    if queue.full():  # too slow: what it missed it sees when it next looks at the queues
-        queue.get_nowait()
-    queue.put_nowait(event)
+def _put(queues: list[asyncio.Queue[DeskEvent | None]], event: DeskEvent | None) -> None:
+    for queue in queues:
+        if queue.full():  # too slow: what it missed it sees when it next looks at the queues
+            queue.get_nowait()
+        queue.put_nowait(event)
 
 
 @router.get("/v1/events", response_class=StreamingResponse)
@@ -116,15 +121,22 @@ async def _stream(
                     return
                 yield ": quiet\n\n"
                 continue
-            if event is None:
+            together = [event]
+            if event is not None:
+                await asyncio.sleep(TOGETHER_SECONDS)
+                while not queue.empty():
+                    together.append(queue.get_nowait())
+            told = dict.fromkeys(_shown(each, session.role) for each in together if each is not None)
+            if told:
+                yield "".join(f"event: desk\ndata: {text}\n\n" for text in told)
+            if None in together:
                 return
-            yield f"event: desk\ndata: {_shown(event, session.role)}\n\n"
     finally:
         broadcast.leave(session.user, queue)
 
 
 def _shown(event: DeskEvent, role: Role) -> str:
-    data = {"kind": event.kind, "queue": event.queue, "at": event.at.isoformat()}
+    data = {"kind": event.kind, "queue": event.queue, "at": event.at.isoformat(timespec="seconds")}
     if role is not Role.REVIEWER:
         status = event.status.value if event.status is not None else None
         data |= {"item_id": event.item_id, "actor": event.actor or "", "status": status or ""}
