@@ -1,5 +1,6 @@
 """Real servers for tests: each starts when the first test asks for it, and ends with the run."""
 
+import os
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,12 @@ from kafka.admin import KafkaAdminClient
 
 from ops.dev.process import Server
 from ops.dev.servers import KafkaServer, RedisServer, S3Server
+
+# Ray reads these when it is first imported. Whoever reaches its ports may run code, so it asks for a token, which is
+# this run's own; without one it would keep one in the user's home.
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 _SERVER_FIXTURES = {"kafka_server", "redis_server", "s3_server"}
 
