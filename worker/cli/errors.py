@@ -32,6 +32,7 @@ EXIT_CODES = {
     "worker.scoring.opening.EngineMissing": USAGE,
     "worker.scoring.tensorrt_binding.BindingMissing": USAGE,
     "trt_build.errors.BuildError": FAILED,
+    "worker.apps.checking.check.DeployConfigError": USAGE,
     "worker.cli.errors.CommandFailed": FAILED,
     "worker.demo.errors.DemoFailed": FAILED,
     "worker.intake.log.LogError": FAILED,

@@ -17,6 +17,7 @@ NAMES = (
     "topics",
     "policy",
     "desk",
+    "deploy",
     "model",
     "build",
     "verify",

@@ -1,0 +1,1 @@
+"""Checks Serve configs before they are deployed."""

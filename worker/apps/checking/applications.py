@@ -1,0 +1,139 @@
+"""Builds the applications of a Serve config here, as Ray would on the cluster, to see whether they can be built."""
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pydantic import BaseModel
+from ray import serve
+from ray._common.utils import import_attr
+from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
+from ray.serve._private.build_app import build_app
+from ray.serve.deployment import Deployment
+
+from schemas.explain import Problem, suggestion
+from worker.apps.arguments import Arguments, changed
+from worker.apps.checking.keys import Path, refused_values, unknown_keys
+from worker.settings import Settings, SettingsError
+
+_SETTING: Final = re.compile(r"(?:args\.settings|user_config): (?:([\w.\[\]]+): )?(.*)", re.DOTALL)
+
+
+@dataclass(slots=True)
+class Built:
+    """One application: what the config says of it (`entry`, at `path`), and what came of building it."""
+
+    path: Path
+    entry: Mapping[str, Any]
+    builder: Any = None
+    arguments: Arguments | None = None
+    settings: Settings | None = None
+    """Of one of Sluice's applications; without its settings file where that is not on this machine."""
+    deployments: dict[str, Deployment] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return str(self.entry.get("name", ""))
+
+    def entries(self) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+        """The deployments as the config has them, each with its path."""
+        listed = self.entry.get("deployments") or []
+        for index, entry in enumerate(listed if isinstance(listed, list) else []):
+            if isinstance(entry, dict):
+                yield (*self.path, "deployments", index), entry
+
+    def option(self, deployment: str, name: str) -> tuple[Path, Any]:
+        """An option of a deployment as it will be, and where the config sets it or could."""
+        for path, entry in self.entries():
+            if entry.get("name") == deployment and name in entry:
+                return (*path, name), entry[name]
+        return self.path, getattr(self.deployments[deployment]._deployment_config, name)
+
+
+def build(entry: Mapping[str, Any], path: Path, found: list[Problem]) -> Built:
+    """Imports and builds the application; what is wrong is added to `found`."""
+    built = Built(path, entry)
+    try:
+        built.builder = import_attr(str(entry.get("import_path", "")))
+    except Exception as error:  # noqa: BLE001  # the module is the user's, and may do anything
+        found.append(Problem((*path, "import_path"), f"cannot be imported: {type(error).__name__}: {error}"))
+        return built
+    if not _arguments_are_sound(built, found):
+        return built
+    try:
+        application = _called(built)
+        whole = build_app(application, name=built.name or "application")
+        built.deployments = {str(deployment.name): deployment for deployment in whole.deployments}
+        if built.arguments is not None:
+            built.settings = built.arguments.load()
+    except SettingsError as error:
+        found.extend(_setting(line, (*path, "args"), (*path, "args", "settings")) for line in str(error).splitlines())
+    except Exception as error:  # noqa: BLE001  # as above
+        found.append(Problem(path, f"cannot be built: {type(error).__name__}: {error}"))
+    else:
+        found.extend(_of_deployments(built))
+    return built
+
+
+def _arguments_are_sound(built: Built, found: list[Problem]) -> bool:
+    """Checks `args` against the builder's model, where it has one."""
+    model, path = _model(built.builder), (*built.path, "args")
+    if model is None:
+        return True
+    given = built.entry.get("args") or {}
+    # As one that forbids unknown keys tells of them too.
+    unknown = list(unknown_keys(model, given, path))
+    told = {problem.path for problem in unknown}
+    refused = [problem for problem in refused_values(model, given, path) if problem.path not in told]
+    found.extend((*unknown, *refused))
+    if unknown or refused:
+        return False
+    if issubclass(model, Arguments):
+        arguments = model.model_validate(given)
+        if arguments.config is not None and not arguments.config.is_file():
+            built.notes.append(f"{arguments.config} is not on this machine, so what it says was not checked")
+            arguments = arguments.model_copy(update={"config": None})
+        built.arguments = arguments
+    return True
+
+
+def _called(built: Built) -> serve.Application:
+    if built.arguments is not None and inspect.isfunction(built.builder):
+        application: serve.Application = built.builder(built.arguments)
+        return application
+    return call_user_app_builder_with_args_if_necessary(built.builder, dict(built.entry.get("args") or {}))
+
+
+def _model(builder: object) -> type[BaseModel] | None:
+    """What a builder's one parameter is annotated with."""
+    if not inspect.isfunction(builder):
+        return None
+    parameters = list(inspect.signature(builder).parameters.values())
+    kind = parameters[0].annotation if parameters else None
+    return kind if inspect.isclass(kind) and issubclass(kind, BaseModel) else None
+
+
+def _of_deployments(built: Built) -> Iterator[Problem]:
+    for path, entry in built.entries():
+        name = entry.get("name")
+        if isinstance(name, str) and name not in built.deployments:
+            text = f"the application has no deployment {name!r}{suggestion(name, built.deployments)}"
+            yield Problem((*path, "name"), text)
+        elif built.settings is not None and entry.get("user_config") is not None:
+            where = (*path, "user_config")
+            try:
+                changed(built.settings, entry["user_config"], "user_config")
+            except SettingsError as error:
+                yield from (_setting(line, where, where) for line in str(error).splitlines())
+
+
+def _setting(line: str, around: Path, settings: Path) -> Problem:
+    """A line of a SettingsError, with the path of the setting where the config itself sets it."""
+    match = _SETTING.fullmatch(line)
+    if match is None:  # of the settings file, or a variable: it says so itself
+        return Problem(around, line)
+    keys = re.findall(r"\w+", match[1] or "")
+    return Problem((*settings, *(int(key) if key.isdigit() else key for key in keys)), match[2])

@@ -1,0 +1,52 @@
+"""`sluice deploy check`: every mistake in a Serve config that can be found before it is deployed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ray.serve.schema import ServeDeploySchema
+
+from schemas.explain import Problem
+from worker.apps.checking.applications import Built, build
+from worker.apps.checking.keys import refused_values, unknown_keys
+from worker.apps.checking.rules import misfits, notes
+from worker.yaml_document import YamlDocument, YamlError, read_yaml
+
+
+class DeployConfigError(Exception):
+    """The config cannot be deployed. Each line names a problem: file and line, where in it, and what is expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A config without a mistake that can be seen here. `notes` are what cannot be."""
+
+    applications: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def check(file: Path) -> Checked:
+    """Checks a config for `serve run` and `serve deploy`. Imports what it names. Raises DeployConfigError.
+
+    Relative paths in it count from the present folder, as for Ray.
+    """
+    try:
+        document = read_yaml(file)
+    except YamlError as error:
+        raise DeployConfigError(str(error)) from None
+    found = list(unknown_keys(ServeDeploySchema, document.data, ()))
+    found.extend(refused_values(ServeDeploySchema, document.data, ()))
+    applications = list(_built(document, found))
+    options = document.data.get("http_options")
+    found.extend(misfits(applications, options if isinstance(options, dict) else {}))
+    if found:
+        lines = dict.fromkeys(f"{document.at(problem.path)}: {problem}" for problem in found)
+        raise DeployConfigError("\n".join(lines))
+    return Checked(tuple(built.name for built in applications), tuple(notes(applications)))
+
+
+def _built(document: YamlDocument, found: list[Problem]) -> Iterator[Built]:
+    entries = document.data.get("applications")
+    for index, entry in enumerate(entries if isinstance(entries, list) else []):
+        if isinstance(entry, dict):
+            yield build(entry, ("applications", index), found)

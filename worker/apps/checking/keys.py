@@ -1,0 +1,67 @@
+"""Keys and values of a Serve config that Ray would pass over in silence.
+
+Ray ignores keys that it does not know, so that an older one can read a newer one's configs: a mistyped `max_replcas` is
+no error there, and does nothing. And where it takes a dictionary or a model of its own, it takes any dictionary.
+"""
+
+import copy
+import inspect
+import types
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from ray.runtime_env import RuntimeEnv
+from ray.serve.config import AutoscalingPolicy
+
+from schemas.explain import Problem, problems, suggestion
+
+Path = tuple[str | int, ...]
+
+_RUNTIME_ENV: Final = "runtime_env"
+_LOOSE: Final[Mapping[str, type[BaseModel]]] = {"autoscaling_policy": AutoscalingPolicy}
+"""Keys whose values Ray declares as mere dictionaries, and what they are."""
+
+
+def unknown_keys(model: type[BaseModel], data: object, path: Path) -> Iterator[Problem]:
+    """Keys of `data`, and of all that is below it, that the model has no field for."""
+    if not isinstance(data, dict):
+        return  # the model itself says what is wrong with that
+    fields = {field.alias or name: field for name, field in model.model_fields.items()}
+    for key, value in data.items():
+        below = (*path, key)
+        if key not in fields:
+            yield Problem(below, f"is not a known key{suggestion(str(key), fields)}")
+        elif key == _RUNTIME_ENV and isinstance(value, dict):
+            known = sorted(RuntimeEnv.known_fields)
+            unknown = [name for name in value if name not in known]
+            yield from (Problem((*below, n), f"is not a known key{suggestion(str(n), known)}") for n in unknown)
+        else:
+            yield from _below(_LOOSE.get(key, fields[key].annotation), value, below)
+
+
+def refused_values(model: type[BaseModel], data: object, path: Path) -> Iterator[Problem]:
+    """What the model says against `data`."""
+    try:
+        model.model_validate(copy.deepcopy(data))  # Ray's validators write into what they are given
+    except ValidationError as error:
+        yield from (Problem((*path, *problem.path), problem.text) for problem in problems(error))
+    except Exception as error:  # noqa: BLE001  # validators import what a config names, and that may do anything
+        yield Problem(path, f"{type(error).__name__}: {error}")
+
+
+def _below(annotation: Any, value: object, path: Path) -> Iterator[Problem]:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+        yield from unknown_keys(annotation, value, path)
+    elif origin is list and isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _below(arguments[0], item, (*path, index))
+    elif origin is Annotated:
+        yield from _below(arguments[0], value, path)
+    elif origin in (Union, types.UnionType):
+        loose = any(get_origin(kind) is dict or kind is dict for kind in arguments)
+        for kind in arguments:
+            yield from _below(kind, value, path)
+            if loose and isinstance(value, dict) and inspect.isclass(kind) and issubclass(kind, BaseModel):
+                yield from refused_values(kind, value, path)

@@ -1,0 +1,43 @@
+"""`sluice deploy`: what a deployment on Ray Serve needs before `serve deploy`."""
+
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from worker.cli import console
+from worker.cli.errors import UsageError
+
+app = typer.Typer(name="deploy", help="Check Serve configs, and make keys for the gateway.", no_args_is_help=True)
+
+
+@app.command()
+def check(file: Annotated[Path, typer.Argument(metavar="FILE", help="The config for `serve deploy`.")]) -> None:
+    """Check a Serve config; every problem is told with its line.
+
+    Finds what Ray passes over (mistyped keys) and what it would only find on the cluster: paths that cannot be
+    imported, deployments that are not there, wrong arguments and settings, times that do not fit together. Run it where
+    the applications can be imported, from the folder that relative paths count from.
+
+    Exit code: 0 when nothing is wrong, 2 when something is.
+    """
+    try:
+        from worker.apps.checking.check import check as check_config  # Ray takes seconds to import
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{error.name} is not installed; install Sluice with its extra: sluice[serve]") from error
+    checked = check_config(file)
+    console.out.print(f"{file}: {', '.join(checked.applications)} can be deployed", markup=False, soft_wrap=True)
+    for note in checked.notes:
+        console.out.print(f"note: {note}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def key() -> None:
+    """Make a key for a caller of the gateway: it is shown once, and settings keep only its digest."""
+    from worker.apps.http.callers import digest_of
+
+    made = secrets.token_urlsafe(32)
+    console.out.print(f"key:    {made}", markup=False, soft_wrap=True)
+    console.out.print(f"digest: {digest_of(made)}", markup=False, soft_wrap=True)
+    console.err.print("give the caller the key, and set gateway.keys: {NAME: DIGEST}", markup=False, soft_wrap=True)
