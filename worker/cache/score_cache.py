@@ -129,7 +129,8 @@ class ScoreCache:
             return [self._entries.popleft() for _ in range(len(self._entries) - self._max_entries)]
 
     def _score_key(self, key: ScoreKey) -> str:
-        return f"sluice:score:{_digest(self._model_digest, key.content_hash, key.prompt_hash or '')}"
+        # The parts are digests, of one length each.
+        return f"sluice:score:{self._model_digest}:{key.content_hash}:{key.prompt_hash or ''}"
 
 
 def _alias_key(reference: S3Reference) -> str | None:
