@@ -45,37 +45,52 @@ def evaluate(
 ) -> None:
     """Measure a model against people's scores: agreement, calibration, thresholds, generators.
 
-    A CSV file has the columns image and mos and, where known, prompt and group (the generator). The folders of
+    A CSV file has the columns image and mos and, where known, prompt, align (how well the image fits it) and group (the
+    generator). A model that judges prompts is measured beside them, and against align too. The folders of
     AGIQA-1K, AGIQA-3K, AIGCIQA2023, PKU-I2IQA and AIGIQA-20K are read as they are published.
 
     Exit code: 0, or 2 when the data or the model cannot be used.
     """
     with extra("train"):
         from worker.model.evaluation.evaluation import evaluate as measure
-        from worker.model.evaluation.evaluation import judge
+        from worker.model.evaluation.evaluation import judge, judge_correspondence
         from worker.model.evaluation.features import compute_features, default_cache
         from worker.model.evaluation.page import render
+        from worker.model.evaluation.text_features import compute_text, with_prompts
     loaded = load_model(model)
     manifest = loaded.manifest
     examples = read_data(data, scale, single_prompts)
     with closing(OpenVinoEngine(loaded)) as engine, progress("features", len(examples)) as advance:
         features = compute_features(manifest, engine, examples, cache or default_cache(), advance)
+    prompt = loaded.judging_prompts
+    prompts = [example.prompt for example in examples]
+    if prompt is not None and any(prompts):
+        texts = sorted({text for text in prompts if text})
+        with progress("prompts", len(texts)) as advance:
+            text = compute_text(prompt, texts, cache or default_cache(), advance)
+        features = with_prompts(prompt, features, prompts, text)
     title = f"{manifest.name} {manifest.version}"
     predicted = judge(loaded.heads, features)
     found = measure(examples, predicted, model=title, digest=manifest.digest, seed=seed, low=low)
-    for table in tables(found):
+    aligned = judge_correspondence(loaded.heads, features, examples)
+    fits = None
+    if aligned is not None:
+        name = f"{title}, correspondence,"
+        fits = measure(*aligned, model=name, digest=manifest.digest, seed=seed, low=low)
+    for table in (*tables(found), *(tables(fits, thresholds=False) if fits is not None else ())):
         console.out.print(table)
     if manifest.training_data:
         console.out.print(f"trained on: {'; '.join(manifest.training_data)}", markup=False, soft_wrap=True)
     if json_file is not None:
-        write(json_file, json.dumps(found.as_dict(), indent=2, allow_nan=False) + "\n")
+        whole = {**found.as_dict(), "correspondence": fits and fits.as_dict()}
+        write(json_file, json.dumps(whole, indent=2, allow_nan=False) + "\n")
     if report is not None:
-        write(report, render(found, datetime.now(UTC), manifest.training_data))
+        write(report, render(found, datetime.now(UTC), manifest.training_data, fits))
         console.out.print(f"report: {report}", markup=False, soft_wrap=True)
 
 
-def tables(found: "Evaluation") -> Iterator[Table]:
-    """The figures as people read them in a terminal."""
+def tables(found: "Evaluation", *, thresholds: bool = True) -> Iterator[Table]:
+    """The figures as people read them in a terminal; `thresholds`: those of quality too, on which queues are built."""
     overall = Table("", "value", "95 % interval", title=f"{found.model} on {found.agreement.images:,} images")
     for name in ("srcc", "krcc", "plcc", "rmse"):
         figure: Figure = getattr(found.agreement, name)
@@ -99,6 +114,8 @@ def tables(found: "Evaluation") -> Iterator[Table]:
                 f"{entry.rmse_transferred:.3f}",
             )
         yield table
+    if not thresholds:
+        return
     table = Table("below", "precision", "recall", "to review", title=f"low quality: people below {found.low:g}")
     for at in found.thresholds:
         shares = ("-" if value is None else f"{value:.0%}" for value in (at.precision, at.recall, at.volume))

@@ -42,6 +42,9 @@ def show(
         table.add_row(f"view {view_name}", f"{view.size} px, resize {view.resize}, crop {view.crop}{crops}")
     for tower in manifest.towers:
         table.add_row(f"tower {tower.name}", f"{tower.features} features of view {tower.view}")
+    if manifest.prompt is not None:
+        judged = " and ".join(manifest.prompt.scores) or "not trained yet"
+        table.add_row("prompt head", f"{judged}, of {manifest.prompt.context} tokens")
     table.add_row("licence", manifest.license)
     table.add_row("trained on", "\n".join(manifest.training_data))
     for measured in manifest.quality:

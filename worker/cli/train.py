@@ -2,15 +2,15 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import typer
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from schemas import Decision, ReviewItem
 from worker.cli import console
@@ -19,13 +19,15 @@ from worker.cli.evaluate import tables
 from worker.cli.events import explain
 from worker.cli.examples import CacheOption, ScaleOption, SinglePromptsOption, extra, progress, read_data, write
 from worker.cli.lines import read_lines
-from worker.scoring.manifest import load_manifest
+from worker.scoring.manifest import ModelManifest, PromptScore, load_manifest
 from worker.scoring.model import find_model, load_model
 from worker.scoring.openvino_engine import OpenVinoEngine
 
 if TYPE_CHECKING:
+    from worker.model.data import Example
     from worker.model.head_training.fit import Recipe
-    from worker.model.head_training.run import Start
+    from worker.model.head_training.heads import TrainablePromptHead
+    from worker.model.head_training.run import Outcome, Start
 
 app = typer.Typer(add_completion=False)
 
@@ -66,15 +68,25 @@ def train(
         int | None, typer.Option("--patience", help="Stop after so many epochs without a better fold.", min=1)
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 1,
+    prompt_head: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--prompt-head",
+            metavar="quality|correspondence",
+            help="Train a prompt head for this; may be repeated. Absent: correspondence, where the data tell it.",
+        ),
+    ] = None,
     version: Annotated[str, typer.Option("--version", help="Of the model, in its manifest.")] = "trained",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     cache: CacheOption = None,
 ) -> None:
-    """Train fusion and template head of a model on its towers' features, which are computed once.
+    """Train fusion and heads of a model on its towers' features, which are computed once.
 
     With --data, prompts are split into folds, each is judged by heads that never saw it, and the final heads learn from
     everything; loss and schedule are those of the MST-CLIPIQA paper. With --from-decisions and --items, the model's own
-    heads are moved to agree with reviewers, and measured beside the ones they come from. The folder then holds the
+    heads are moved to agree with reviewers, and measured beside the ones they come from. A model with a text tower (of
+    `sluice model new` or `import`) learns correspondence too, where the data say how well images fit their prompts
+    (column align); --prompt-head names what its prompt heads are to learn. The folder then holds the
     configuration, figures, plots and, in model/, a model that serving loads.
 
     Exit code: 0, or 2 when data, model or folder cannot be used.
@@ -91,10 +103,13 @@ def train(
     manifest = load_manifest(path)
     if data is not None:
         recipe = Recipe(epochs, batch, rate, weight_decay, margin, 1.0, patience, seed)
-        config = {"data": [str(file) for file in data], "scale": scale, "folds": folds, "keep_fusion": keep_fusion}
+        wanted = None if prompt_head is None else _known_scores(prompt_head)
+        config: dict[str, Any] = {"data": [str(file) for file in data], "scale": scale, "folds": folds}
+        config |= {"keep_fusion": keep_fusion, "prompt_heads": wanted}
         _prepare(to, {**config, "recipe": asdict(recipe), "model": manifest.digest}, resume)
         start = Start(manifest, path.parent, keep_fusion)
-        _train(to, start, model, data, (scale, single_prompts), recipe, folds, version, cache)
+        reading = scale, single_prompts
+        _train(to, start, model, data, reading, recipe, folds, wanted, version, cache)
         return
     if from_decisions is not None and items is not None:
         known = [manifest.digest, *(also_model or ())]
@@ -110,21 +125,37 @@ def _train(
     reading: tuple[str, bool],
     recipe: "Recipe",
     folds: int,
+    wanted: list[PromptScore] | None,
     version: str,
     cache: Path | None,
 ) -> None:
     from worker.model.evaluation.features import compute_features, default_cache, seconds_of_towers
+    from worker.model.evaluation.text_features import compute_text
     from worker.model.head_training import report, run
 
     examples = read_data(data, *reading)
     manifest = start.manifest
-    with closing(OpenVinoEngine(load_model(model))) as engine:
+    loaded = load_model(model)
+    scores = _prompt_scores(manifest, examples, wanted)
+    with closing(OpenVinoEngine(loaded)) as engine:
         with progress("features", len(examples)) as advance:
             features = compute_features(manifest, engine, examples, cache or default_cache(), advance)
         towers = seconds_of_towers(manifest, engine, examples)
     (to / run.CHECKPOINTS).mkdir(exist_ok=True)
     with progress("epochs", (folds + 1) * recipe.epochs) as advance:
         outcome = run.train(start, examples, features, recipe, folds, to / run.CHECKPOINTS, advance)
+    prompted: dict[PromptScore, Outcome[TrainablePromptHead]] = {}
+    if scores and loaded.prompt is not None:
+        texts = sorted({example.prompt for example in examples if example.prompt})
+        with progress("prompts", len(texts)) as advance:
+            text = compute_text(loaded.prompt, texts, cache or default_cache(), advance)
+        for score in scores:
+            checkpoints = to / run.CHECKPOINTS / score
+            checkpoints.mkdir(exist_ok=True)
+            with progress(f"epochs, {score}", (folds + 1) * recipe.epochs) as advance:
+                prompted[score] = run.train_prompt_head(
+                    start, score, examples, features, text, recipe, folds, checkpoints, advance
+                )
     before = manifest.training_data
     training_data = tuple(dict.fromkeys((*before, *sorted({example.dataset for example in examples}))))
     made = run.write_model(
@@ -133,13 +164,25 @@ def _train(
         to / run.MODEL,
         version=version,
         training_data=training_data,
-        quality=run.measurements(outcome, folds, before),
+        quality=(
+            *run.measurements(outcome, folds, before),
+            *(
+                measured
+                for score, each in prompted.items()
+                for measured in run.measurements(each, folds, before, score, f"prompt head, {score}: ")
+            ),
+        ),
+        prompts={score: each.final.heads for score, each in prompted.items()},
     )
     found = run.metrics(outcome, towers)
+    found["prompt_heads"] = {score: run.metrics(each, towers) for score, each in prompted.items()}
     write(to / run.METRICS, json.dumps(found, indent=2, allow_nan=False) + "\n")
-    write(to / run.REPORT, report.render(outcome, datetime.now(UTC), training_data))
+    write(to / run.REPORT, report.render(outcome, datetime.now(UTC), training_data, prompted))
     for table in tables(outcome.evaluation):
         console.out.print(table)
+    for each in prompted.values():
+        for table in tables(each.evaluation, thresholds=False):
+            console.out.print(table)
     if before:
         _say(
             f"the towers were trained on {'; '.join(before)}: where those are among these images, the folds are new to "
@@ -151,6 +194,36 @@ def _train(
     )
     _say(f"wrote {to / run.MODEL}: {made.name} {made.version}, {made.digest}")
     _say(f"report: {to / run.REPORT}")
+
+
+def _known_scores(names: list[str]) -> list[PromptScore]:
+    try:
+        return TypeAdapter(list[PromptScore]).validate_python(names)
+    except ValidationError as error:
+        known = " or ".join(get_args(PromptScore))
+        raise UsageError(f"--prompt-head {' '.join(names)}: a prompt head tells {known}") from error
+
+
+def _prompt_scores(
+    manifest: ModelManifest, examples: "Sequence[Example]", wanted: list[PromptScore] | None
+) -> list[PromptScore]:
+    """What prompt heads are to be trained for. Raises UsageError for what model or data do not allow."""
+    from worker.model.head_training.run import rating
+
+    def is_rated(score: PromptScore) -> bool:
+        return any(rating(example, score) is not None for example in examples)
+
+    if wanted is None:
+        return ["correspondence"] if manifest.prompt is not None and is_rated("correspondence") else []
+    if manifest.prompt is None:
+        raise UsageError(
+            f"{manifest.name} has no text tower, so no prompt head; train a model of sluice model new or import"
+        )
+    for score in wanted:
+        if not is_rated(score):
+            needs = "a prompt" if score == "quality" else "a prompt and align, how well it fits it"
+            raise UsageError(f"no image of the data has {needs}, which a prompt head for {score} learns from")
+    return list(dict.fromkeys(wanted))
 
 
 def _refresh(

@@ -69,8 +69,8 @@ class TextFeatures:
 class PromptScorer:
     """The prompt head's scores of a batch, for the rows that carry a prompt."""
 
-    def __init__(self, heads: PromptHeads, text: TextFeatures, scores: int) -> None:
-        """`scores`: how many the heads give."""
+    def __init__(self, heads: PromptHeads, text: Callable[[Sequence[str]], list[Array]], scores: int) -> None:
+        """`text`: prompts to the features of their tokens, as TextFeatures. `scores`: how many the heads give."""
         self._heads = heads
         self._text = text
         self._scores = scores

@@ -83,9 +83,12 @@ def tokenizer_file(tokenizer: Any) -> bytes:
     return written.encode()
 
 
-def prompt_heads_file(parts: Mapping[PromptScore, tuple[nn.Module, nn.Module]]) -> bytes:
-    """Fusion and prompt head of each score as safetensors, under the names that `worker.scoring.prompt_heads` reads."""
-    tensors: dict[str, Tensor] = {}
+def prompt_heads_file(
+    parts: Mapping[PromptScore, tuple[nn.Module, nn.Module]], kept: Mapping[str, Tensor] | None = None
+) -> bytes:
+    """Fusion and prompt head of each score as safetensors, under the names that `worker.scoring.prompt_heads` reads.
+    `kept`: what such a file held before; its other scores stay in it."""
+    tensors = {name: value for name, value in (kept or {}).items() if name.partition(".")[0] not in parts}
     for score, (gff, head) in parts.items():
         tensors |= {f"{score}.gff.{name}": value for name, value in gff.state_dict().items()}
         tensors |= {f"{score}.{name}": value for name, value in _split_attention(head.state_dict()).items()}

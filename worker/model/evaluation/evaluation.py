@@ -1,7 +1,7 @@
 """One model on one collection of images with human scores."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,21 @@ class Evaluation:
 def judge(heads: Heads, features: Features) -> Values:
     """The quality that the heads give to each row."""
     return np.array([scores.quality for scores in heads.score(features)])
+
+
+def judge_correspondence(
+    heads: Heads, features: Features, examples: Sequence[Example]
+) -> tuple[list[Example], Values] | None:
+    """The examples whose fit to their prompt people rated, with that rating as their score, and what the heads say of
+    it; None where there are too few, or the model does not judge it."""
+    pairs = [
+        (replace(example, score=example.alignment), scores.correspondence)
+        for example, scores in zip(examples, heads.score(features), strict=True)
+        if example.alignment is not None and scores.correspondence is not None
+    ]
+    if len(pairs) < FEWEST:
+        return None
+    return [example for example, _ in pairs], np.array([judged for _, judged in pairs])
 
 
 def evaluate(

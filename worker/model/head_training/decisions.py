@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from schemas import Decision, ReviewItem
 from worker.model.data import DataError
-from worker.model.head_training.fit import Examples, one_thread, predict
+from worker.model.head_training.examples import Examples
+from worker.model.head_training.fit import one_thread, predict
 from worker.model.head_training.heads import TrainableHeads, streams
 from worker.model.head_training.run import Start
 from worker.model.losses import ranking_loss

@@ -6,15 +6,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from worker.model.head_training.heads import TrainableHeads
+from worker.model.head_training.examples import Examples
+from worker.model.head_training.heads import Trainable
 from worker.model.losses import ranking_loss
 from worker.model.metrics import srcc
+
+ROWS = 512
+"""Examples judged at once."""
+
+HeadsT = TypeVar("HeadsT", bound=Trainable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +38,6 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Examples:
-    """Features of both streams, [images, features], and scores, [images]."""
-
-    coarse: Tensor
-    fine: Tensor
-    scores: Tensor
-
-    def __getitem__(self, rows: Any) -> "Examples":
-        rows = torch.as_tensor(rows)
-        return Examples(self.coarse[rows], self.fine[rows], self.scores[rows])
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-
-@dataclass(frozen=True, slots=True)
 class Epoch:
     """Mean training loss, SRCC on the validation fold (None without one), seconds."""
 
@@ -58,23 +47,23 @@ class Epoch:
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class Fitted(Generic[HeadsT]):
     """`best` counts the epochs after which the heads were as they now are."""
 
-    heads: TrainableHeads
+    heads: HeadsT
     epochs: tuple[Epoch, ...]
     best: int
 
 
 def fit(
-    heads: TrainableHeads,
+    heads: HeadsT,
     examples: Examples,
     recipe: Recipe,
     *,
     validation: Examples | None = None,
     checkpoint: Path | None = None,
     advance: Callable[[], None] = lambda: None,
-) -> Fitted:
+) -> Fitted[HeadsT]:
     """Trains the heads in place. With a validation fold, they end as they were when it agreed best.
 
     With a `checkpoint` file, training goes on where that file says it was, and the file is kept up with every epoch;
@@ -131,21 +120,24 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def predict(heads: TrainableHeads, examples: Examples) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Quality of each example, 1..5."""
+def predict(heads: Trainable, examples: Examples) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The score of each example, about 1..5."""
     with torch.no_grad():
-        judged: np.ndarray[Any, np.dtype[np.float64]] = heads(examples.coarse, examples.fine).double().numpy()
+        parts = torch.split(torch.arange(len(examples)), ROWS)
+        judged: np.ndarray[Any, np.dtype[np.float64]] = (
+            torch.cat([heads.judge(examples[part]) for part in parts]).double().numpy()
+        )
     return judged
 
 
 def _one_epoch(
-    heads: TrainableHeads, optimiser: torch.optim.Optimizer, examples: Examples, recipe: Recipe, order: torch.Generator
+    heads: Trainable, optimiser: torch.optim.Optimizer, examples: Examples, recipe: Recipe, order: torch.Generator
 ) -> float:
     heads.train()
     total = 0.0
     for rows in torch.split(torch.randperm(len(examples), generator=order), recipe.batch):
         batch = examples[rows]
-        judged = heads(batch.coarse, batch.fine)
+        judged = heads.judge(batch)
         loss = torch.nn.functional.mse_loss(judged, batch.scores) + recipe.ranking * ranking_loss(
             judged, batch.scores, recipe.margin
         )
@@ -160,7 +152,7 @@ def _exhausted(done: int, best: int, recipe: Recipe, validation: Examples | None
     return validation is not None and recipe.patience is not None and done - best >= recipe.patience
 
 
-def _agreement(heads: TrainableHeads, examples: Examples) -> float:
+def _agreement(heads: Trainable, examples: Examples) -> float:
     return srcc(predict(heads.eval(), examples), examples.scores.double().numpy())
 
 

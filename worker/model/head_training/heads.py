@@ -7,12 +7,26 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from worker.model.clip.network import GatedFusion, TemplateHead
+from worker.model.clip.network import GatedFusion, PromptHead, TemplateHead
+from worker.model.head_training.examples import Examples
 from worker.scoring.engine import Features
 from worker.scoring.manifest import ModelManifest
 
+MIDDLE = 3.0
+"""Of the scale: where a new head starts."""
 
-class TrainableHeads(nn.Module):
+
+class Trainable(nn.Module):
+    """What can be fitted to people's scores. All of it begins with a fusion."""
+
+    gff: GatedFusion
+
+    def judge(self, examples: Examples) -> Tensor:
+        """The score of each example, [examples]."""
+        raise NotImplementedError
+
+
+class TrainableHeads(Trainable):
     """Gated fusion and template head: two streams' features → quality, 1..5. The anchors do not learn."""
 
     def __init__(self, gff: GatedFusion, head: TemplateHead) -> None:
@@ -24,6 +38,40 @@ class TrainableHeads(nn.Module):
         """[batch, features] of each stream → [batch]."""
         quality: Tensor = self.head(self.gff(coarse, fine))
         return quality
+
+    def judge(self, examples: Examples) -> Tensor:
+        judged: Tensor = self(examples.coarse, examples.fine)
+        return judged
+
+
+class TrainablePromptHead(Trainable):
+    """A fusion of its own and a prompt head: two streams' features and a prompt's tokens → one score, about 1..5.
+
+    The fusion is its own so that learning one score takes nothing from another.
+    """
+
+    def __init__(self, gff: GatedFusion, head: PromptHead) -> None:
+        super().__init__()
+        self.gff = gff
+        self.head = head
+
+    def judge(self, examples: Examples) -> Tensor:
+        if examples.texts is None:
+            raise ValueError("a prompt head needs the examples' prompts")
+        judged: Tensor = self.head(self.gff(examples.coarse, examples.fine), *examples.texts.padded())
+        return judged
+
+
+def prompt_head_of(manifest: ModelManifest, folder: Path, *, seed: int, keep_fusion: bool) -> TrainablePromptHead:
+    """A new prompt head for a model that has a text tower, on its fusion or on one drawn afresh."""
+    if manifest.prompt is None:
+        raise ValueError("the model has no text tower")
+    fusion = heads_of(manifest, folder, fresh_seed=None if keep_fusion else seed).gff
+    torch.manual_seed(seed)
+    fused = fusion.W_c.out_features
+    head = PromptHead(fused, manifest.prompt.features, fused)
+    nn.init.constant_(head.w_o.bias, MIDDLE)
+    return TrainablePromptHead(fusion, head)
 
 
 def heads_of(manifest: ModelManifest, folder: Path, *, fresh_seed: int | None = None) -> TrainableHeads:
@@ -44,8 +92,8 @@ def streams(manifest: ModelManifest, features: Features) -> tuple[Tensor, Tensor
     return coarse, fine
 
 
-def gate_by_dimension(heads: TrainableHeads, coarse: Tensor, fine: Tensor) -> list[float]:
+def gate_by_dimension(fusion: GatedFusion, coarse: Tensor, fine: Tensor) -> list[float]:
     """How much each fused dimension listens to the coarse stream, averaged over images, from the least to the most."""
     with torch.no_grad():
-        shares: list[float] = np.sort(heads.gff.gate(coarse, fine).mean(dim=0).numpy()).tolist()
+        shares: list[float] = np.sort(fusion.gate(coarse, fine).mean(dim=0).numpy()).tolist()
     return shares

@@ -1,12 +1,14 @@
 """The page of a training run: predictions against people, loss curves, the gate."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from worker.model.evaluation.charts import SHARE_TICKS, SIDE, Chart, Line, Point, Tick, agreement_chart, along
-from worker.model.evaluation.page import environment
+from worker.model.evaluation.page import TITLES, Section, environment
 from worker.model.head_training.fit import Epoch
 from worker.model.head_training.run import Outcome
+from worker.scoring.manifest import PromptScore
 
 TONES = ("pass", "review", "reject", "failed")
 
@@ -42,11 +44,26 @@ def gate_chart(gate: Sequence[float]) -> Chart:
     return Chart("Whom each dimension listens to", "dimension, sorted", "coarse stream", ticks, SHARE_TICKS, (), [line])
 
 
-def render(outcome: Outcome, created_at: datetime, training_data: tuple[str, ...]) -> str:
-    """The page, self-contained."""
-    charts = [agreement_chart(outcome.evaluation), loss_chart(outcome.curves), gate_chart(outcome.gate)]
+def render(
+    outcome: Outcome[Any],
+    created_at: datetime,
+    training_data: tuple[str, ...],
+    prompts: Mapping[PromptScore, Outcome[Any]],
+) -> str:
+    """The page, self-contained; `prompts`: the outcomes of the prompt heads."""
+    beside = [Section(TITLES[score], each.evaluation, _charts(each)) for score, each in prompts.items()]
     return (
         environment()
         .get_template("evaluation.html.j2")
-        .render(evaluation=outcome.evaluation, created_at=created_at, trained_on=training_data, charts=charts)
+        .render(
+            evaluation=outcome.evaluation,
+            created_at=created_at,
+            trained_on=training_data,
+            charts=_charts(outcome),
+            beside=beside,
+        )
     )
+
+
+def _charts(outcome: Outcome[Any]) -> list[Chart]:
+    return [agreement_chart(outcome.evaluation), loss_chart(outcome.curves), gate_chart(outcome.gate)]

@@ -5,20 +5,33 @@ import json
 import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 from worker.model.clip.export import heads_file
+from worker.model.clip.export_prompt import HEADS as PROMPT_HEADS
+from worker.model.clip.export_prompt import prompt_heads_file
+from worker.model.clip.onnx_export import write_file
 from worker.model.data import DataError, Example, split_folds
 from worker.model.evaluation.evaluation import Evaluation, evaluate
-from worker.model.head_training.fit import Epoch, Examples, Fitted, Recipe, fit, predict
-from worker.model.head_training.heads import TrainableHeads, gate_by_dimension, heads_of, streams
+from worker.model.head_training.examples import Examples, Texts
+from worker.model.head_training.fit import Epoch, Fitted, HeadsT, Recipe, fit, predict
+from worker.model.head_training.heads import (
+    TrainableHeads,
+    TrainablePromptHead,
+    gate_by_dimension,
+    heads_of,
+    prompt_head_of,
+    streams,
+)
 from worker.scoring.engine import Features
-from worker.scoring.manifest import MANIFEST_NAME, HeadsSpec, Measurement, ModelManifest
+from worker.scoring.manifest import MANIFEST_NAME, HeadsSpec, Measurement, ModelManifest, PromptScore
+from worker.scoring.tensors import Array
 
 CONFIG, METRICS, REPORT, MODEL, CHECKPOINTS = "config.json", "metrics.json", "report.html", "model", "checkpoints"
 
@@ -34,15 +47,18 @@ class Start:
     def heads(self, seed: int) -> TrainableHeads:
         return heads_of(self.manifest, self.folder, fresh_seed=None if self.keep_fusion else seed)
 
+    def prompt_head(self, seed: int) -> TrainablePromptHead:
+        return prompt_head_of(self.manifest, self.folder, seed=seed, keep_fusion=self.keep_fusion)
+
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Generic[HeadsT]):
     """What a run gave: figures on images whose prompts were left out, loss curves by fold, the gate, the heads."""
 
     evaluation: Evaluation
     curves: tuple[tuple[Epoch, ...], ...]
     gate: tuple[float, ...]
-    final: Fitted
+    final: Fitted[HeadsT]
 
     @property
     def seconds_per_epoch(self) -> float:
@@ -58,19 +74,75 @@ def train(
     folds: int,
     checkpoints: Path,
     advance: Callable[[], None] = lambda: None,
-) -> Outcome:
-    """Trains once for each fold on the prompts of the others, and then on everything.
+) -> Outcome[TrainableHeads]:
+    """Trains fusion and template head for quality: once for each fold on the prompts of the others, and then on
+    everything.
 
     With `recipe.patience`, each fold stops by the fold after it, which neither trains nor tests it, and the final heads
     train for the median of the folds' best numbers of epochs. Finished and interrupted parts are taken up from
     `checkpoints`. Raises DataError for fewer prompts than folds.
     """
+    coarse, fine = streams(start.manifest, features)
+    known = Examples(coarse, fine, torch.tensor([example.score for example in examples]))
+    name = f"{start.manifest.name}, trained"
+    return _train(start.heads, known, examples, name, start.manifest.digest, recipe, folds, checkpoints, advance)
+
+
+def train_prompt_head(
+    start: Start,
+    score: PromptScore,
+    examples: Sequence[Example],
+    features: Features,
+    text: Mapping[str, Array],
+    recipe: Recipe,
+    folds: int,
+    checkpoints: Path,
+    advance: Callable[[], None] = lambda: None,
+) -> Outcome[TrainablePromptHead]:
+    """Trains a prompt head for a score, as `train` does, on those examples that have a prompt and were rated for it.
+
+    `text`: prompt → the features of its tokens. Raises DataError as `train`.
+    """
+    ratings = {row: given for row, example in enumerate(examples) if (given := rating(example, score)) is not None}
+    rows = list(ratings)
+    rated = [replace(examples[row], score=given) for row, given in ratings.items()]
+    prompts = {prompt: number for number, prompt in enumerate(dict.fromkeys(example.prompt for example in rated))}
+    coarse, fine = streams(start.manifest, {name: each[rows] for name, each in features.items()})
+    known = Examples(
+        coarse,
+        fine,
+        torch.tensor([example.score for example in rated]),
+        Texts(
+            [torch.from_numpy(text[prompt]) for prompt in prompts],
+            torch.tensor([prompts[example.prompt] for example in rated]),
+        ),
+    )
+    name = f"{start.manifest.name}, {score} beside a prompt, trained"
+    return _train(start.prompt_head, known, rated, name, start.manifest.digest, recipe, folds, checkpoints, advance)
+
+
+def rating(example: Example, score: PromptScore) -> float | None:
+    """What people gave an image beside its prompt; None where it has none, or nobody said."""
+    if not example.prompt:
+        return None
+    return example.score if score == "quality" else example.alignment
+
+
+def _train(
+    start: Callable[[int], HeadsT],
+    everything: Examples,
+    examples: Sequence[Example],
+    name: str,
+    digest: str,
+    recipe: Recipe,
+    folds: int,
+    checkpoints: Path,
+    advance: Callable[[], None],
+) -> Outcome[HeadsT]:
     least = 3 if recipe.patience is not None else 2
     groups = len({example.group for example in examples})
     if not least <= folds <= groups:
         raise DataError(f"{folds} folds of {groups} prompts; at least {least} folds, and as many prompts as folds")
-    coarse, fine = streams(start.manifest, features)
-    everything = Examples(coarse, fine, torch.tensor([example.score for example in examples]))
     parts = np.array(split_folds(examples, folds, recipe.seed))
     predicted = np.empty(len(examples))
     fitted = []
@@ -78,7 +150,7 @@ def train(
         stopper = (fold + 1) % folds if recipe.patience is not None else None
         known = everything[np.flatnonzero((parts != fold) & (parts != stopper))]
         outcome = fit(
-            start.heads(recipe.seed),
+            start(recipe.seed),
             known,
             recipe,
             validation=None if stopper is None else everything[np.flatnonzero(parts == stopper)],
@@ -90,12 +162,11 @@ def train(
         fitted.append(outcome)
     epochs = round(statistics.median(outcome.best for outcome in fitted))
     whole = Recipe(**{**asdict(recipe), "epochs": max(1, epochs), "patience": None})
-    final = fit(start.heads(recipe.seed), everything, whole, checkpoint=checkpoints / "final.pt", advance=advance)
-    name = f"{start.manifest.name}, trained"
+    final = fit(start(recipe.seed), everything, whole, checkpoint=checkpoints / "final.pt", advance=advance)
     return Outcome(
-        evaluate(examples, predicted, model=name, digest=start.manifest.digest, seed=recipe.seed),
+        evaluate(examples, predicted, model=name, digest=digest, seed=recipe.seed),
         tuple(outcome.epochs for outcome in fitted),
-        tuple(gate_by_dimension(final.heads, coarse, fine)),
+        tuple(gate_by_dimension(final.heads.gff, everything.coarse, everything.fine)),
         final,
     )
 
@@ -108,13 +179,17 @@ def write_model(
     version: str,
     training_data: tuple[str, ...],
     quality: tuple[Measurement, ...] = (),
+    prompts: Mapping[PromptScore, TrainablePromptHead] | None = None,
 ) -> ModelManifest:
-    """A model with the towers of `start` and these heads, as serving loads it."""
+    """A model with the towers of `start` and these heads, as serving loads it. Prompt heads that `start` has and
+    `prompts` does not name stay as they are."""
     folder.mkdir(parents=True, exist_ok=True)
     old = start.manifest
-    graph = folder / old.graph.path
-    graph.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(start.folder / old.graph.path, graph)
+    for spec in old.files:
+        if spec != old.heads:
+            copy = folder / spec.path
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(start.folder / spec.path, copy)
     data = heads_file(heads.gff, heads.head)
     (folder / "heads.safetensors").write_bytes(data)
     made = HeadsSpec(
@@ -125,19 +200,30 @@ def write_model(
         fine=old.heads.fine,
     )
     changes = {"version": version, "heads": made, "training_data": training_data, "quality": quality}
+    if prompts and old.prompt is not None:
+        scores = (*old.prompt.scores, *(score for score in prompts if score not in old.prompt.scores))
+        kept = {} if old.prompt.heads is None else load_file(folder / old.prompt.heads.path)
+        written = prompt_heads_file({score: (each.gff, each.head) for score, each in prompts.items()}, kept)
+        changes["prompt"] = old.prompt.model_copy(
+            update={"heads": write_file(folder / PROMPT_HEADS, written), "scores": scores}
+        )
     manifest = ModelManifest.model_validate(old.model_copy(update=changes).model_dump(by_alias=True))
     (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(by_alias=True, indent=2, exclude_none=True) + "\n")
     return manifest
 
 
-def measurements(outcome: Outcome, folds: int, towers_trained_on: Sequence[str]) -> tuple[Measurement, ...]:
-    """The run's figures as a manifest tells them, with what the towers had seen before: folds part heads only."""
+def measurements(
+    outcome: Outcome[Any], folds: int, towers_trained_on: Sequence[str], score: PromptScore = "quality", name: str = ""
+) -> tuple[Measurement, ...]:
+    """The run's figures as a manifest tells them, with what the towers had seen before: folds part heads only. `name`:
+    of what gave the score, where it is not the template head."""
     found = outcome.evaluation
     before = f"; heads only, the towers were trained on {', '.join(towers_trained_on)}" if towers_trained_on else ""
     return (
         Measurement(
             dataset=", ".join(found.datasets),
-            protocol=f"{folds} folds, disjoint by prompt{before}",
+            protocol=f"{name}{folds} folds, disjoint by prompt{before}",
+            score=score,
             images=found.agreement.images,
             srcc=round(found.agreement.srcc.value, 4),
             plcc=round(found.agreement.plcc.value, 4),
@@ -146,7 +232,7 @@ def measurements(outcome: Outcome, folds: int, towers_trained_on: Sequence[str])
     )
 
 
-def metrics(outcome: Outcome, tower_seconds: float) -> dict[str, Any]:
+def metrics(outcome: Outcome[Any], tower_seconds: float) -> dict[str, Any]:
     """For JSON. `tower_seconds`: what running the towers over all images takes."""
     return {
         **outcome.evaluation.as_dict(),

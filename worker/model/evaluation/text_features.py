@@ -1,0 +1,99 @@
+"""The token features of prompts, computed once: kept on disk by text tower and by the tokens of a prompt."""
+
+import hashlib
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from worker.scoring.engine import PROMPT, Features
+from worker.scoring.model import PromptParts
+from worker.scoring.openvino_engine import OpenVinoText
+from worker.scoring.prompts import PromptScorer
+from worker.scoring.tensors import Array
+from worker.scoring.tokenizer import lengths
+
+BATCH = 16
+ROWS = 256
+"""Images judged at once: each carries its prompt's tokens."""
+
+
+class TextCache:
+    """One SQLite file for each text tower: token ids → features of the tokens, float32."""
+
+    def __init__(self, folder: Path, prompt: PromptParts) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._width = prompt.spec.features
+        self._file = sqlite3.connect(folder / f"text-{prompt.spec.text.sha256[:32]}.sqlite", timeout=60)
+        self._file.execute("CREATE TABLE IF NOT EXISTS features (ids BLOB PRIMARY KEY, value BLOB NOT NULL)")
+
+    def get(self, ids: bytes) -> Array | None:
+        """[tokens, features]; None where they are not known or damaged."""
+        found = self._file.execute("SELECT value FROM features WHERE ids = ?", (_key(ids),)).fetchone()
+        if found is None or len(found[0]) != len(ids) * self._width:  # four bytes an id, and four a feature
+            return None
+        return np.frombuffer(found[0], "<f4").astype(np.float32).reshape(-1, self._width)
+
+    def put(self, rows: Mapping[bytes, Array]) -> None:
+        values = [(_key(ids), features.astype("<f4").tobytes()) for ids, features in rows.items()]
+        with self._file:
+            self._file.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", values)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def compute_text(
+    prompt: PromptParts, texts: Sequence[str], cache: Path, advance: Callable[[], None] = lambda: None
+) -> dict[str, Array]:
+    """Text → the features of its tokens, [tokens, features], in float32; texts seen before cost nothing.
+
+    Raises EngineError for what the text tower fails on.
+    """
+    distinct = list(dict.fromkeys(texts))
+    ids = prompt.tokenizer(distinct)
+    keys = [row[:end].tobytes() for row, end in zip(ids, lengths(ids), strict=True)]
+    with closing(TextCache(cache, prompt)) as known:
+        rows = {key: features for key in set(keys) if (features := known.get(key)) is not None}
+        for key in keys:
+            if key in rows:
+                advance()
+        missing = list({key: row for row, key in enumerate(keys) if key not in rows}.items())
+        if missing:
+            with closing(OpenVinoText(prompt, precision="f32")) as tower:
+                for start in range(0, len(missing), BATCH):
+                    part = missing[start : start + BATCH]
+                    features = tower.run(ids[[row for _, row in part]])
+                    made = {key: one[: len(key) // 4] for (key, _), one in zip(part, features, strict=True)}
+                    known.put(made)
+                    rows |= made
+                    for _ in made:
+                        advance()
+    return dict(zip(distinct, (rows[key] for key in keys), strict=True))
+
+
+def judge_prompts(prompt: PromptParts, features: Features, prompts: Sequence[str], text: Mapping[str, Array]) -> Array:
+    """What an engine would answer under `PROMPT`: [images, scores], NaN where the prompt is empty."""
+    if prompt.heads is None:
+        raise ValueError("this model's prompt head is not trained")
+    scorer = PromptScorer(prompt.heads, lambda texts: [text[each] for each in texts], len(prompt.spec.scores))
+    return np.concatenate([scorer.score(*part) for part in _parts(features, prompts)])
+
+
+def with_prompts(
+    prompt: PromptParts, features: Features, prompts: Sequence[str], text: Mapping[str, Array]
+) -> Features:
+    """The features, and what an engine would answer to the prompts."""
+    return {**features, PROMPT: judge_prompts(prompt, features, prompts, text)}
+
+
+def _parts(features: Features, prompts: Sequence[str]) -> Iterator[tuple[Features, Sequence[str]]]:
+    for start in range(0, len(prompts), ROWS):
+        rows = slice(start, start + ROWS)
+        yield {name: each[rows] for name, each in features.items()}, prompts[rows]
+
+
+def _key(ids: bytes) -> bytes:
+    return hashlib.sha256(ids).digest()
