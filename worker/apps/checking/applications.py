@@ -118,6 +118,7 @@ def _model(builder: object) -> type[BaseModel] | None:
 
 def _of_deployments(built: Built) -> Iterator[Problem]:
     for path, entry in built.entries():
+        yield from _of_scaling(entry.get("autoscaling_config"), (*path, "autoscaling_config", "policy"))
         name = entry.get("name")
         if isinstance(name, str) and name not in built.deployments:
             text = f"the application has no deployment {name!r}{suggestion(name, built.deployments)}"
@@ -128,6 +129,21 @@ def _of_deployments(built: Built) -> Iterator[Problem]:
                 changed(built.settings, entry["user_config"], "user_config")
             except SettingsError as error:
                 yield from (_setting(line, where, where) for line in str(error).splitlines())
+
+
+def _of_scaling(config: object, path: Path) -> Iterator[Problem]:
+    """Whether a policy class takes its arguments; Ray finds that out in the controller, again and again."""
+    policy = config.get("policy") if isinstance(config, dict) else None
+    if not isinstance(policy, dict) or not isinstance(policy.get("policy_function"), str):
+        return
+    try:
+        kind = import_attr(policy["policy_function"])
+        if inspect.isclass(kind):
+            kind(**(policy.get("policy_kwargs") or {}))
+    except (TypeError, ValueError) as error:
+        yield Problem((*path, "policy_kwargs"), str(error))
+    except Exception:  # noqa: BLE001  # that it cannot be imported was told with the values
+        return
 
 
 def _setting(line: str, around: Path, settings: Path) -> Problem:

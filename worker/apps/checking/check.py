@@ -40,8 +40,11 @@ def check(file: Path) -> Checked:
     options = document.data.get("http_options")
     found.extend(misfits(applications, options if isinstance(options, dict) else {}))
     if found:
-        lines = dict.fromkeys(f"{document.at(problem.path)}: {problem}" for problem in found)
-        raise DeployConfigError("\n".join(lines))
+        # What stops the whole config from being read is told where it stands, if that is known.
+        placed = {problem.text for problem in found if problem.path}
+        told = [problem for problem in found if problem.path or problem.text not in placed]
+        told.sort(key=lambda problem: document.line(problem.path))
+        raise DeployConfigError("\n".join(dict.fromkeys(f"{document.at(each.path)}: {each}" for each in told)))
     return Checked(tuple(built.name for built in applications), tuple(notes(applications)))
 
 

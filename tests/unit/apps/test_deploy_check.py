@@ -1,0 +1,227 @@
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray.serve.schema import ServeDeploySchema
+from typer.testing import CliRunner
+
+from worker.apps.checking.check import Checked, DeployConfigError, check
+from worker.cli.main import app
+
+ROOT = Path(__file__).parents[3]
+CONFIGS = ROOT / "deploy/serve"
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where relative paths of the shipped configs count from."""
+    monkeypatch.chdir(ROOT)
+
+
+Changed = Callable[[Callable[[Any], None]], list[str]]
+
+
+@pytest.fixture
+def problems_of(tmp_path: Path) -> Iterator[Changed]:
+    """The problems of gpu.yaml with something changed, each without the file's name and the line."""
+    file = tmp_path / "serve.yaml"
+
+    def problems(change: Callable[[Any], None]) -> list[str]:
+        data = yaml.safe_load((CONFIGS / "gpu.yaml").read_text())
+        change(data)
+        file.write_text(yaml.safe_dump(data, sort_keys=False))
+        try:
+            check(file)
+        except DeployConfigError as error:
+            return [line.split(": ", 1)[1] for line in str(error).splitlines()]
+        return []
+
+    return problems
+
+
+def application(data: Any, name: str) -> Any:
+    return next(each for each in data["applications"] if each["name"] == name)
+
+
+def deployment(data: Any, name: str) -> Any:
+    return application(data, name)["deployments"][0]
+
+
+@pytest.mark.parametrize("name", ["local.yaml", "gpu.yaml"])
+def test_the_shipped_configs_can_be_deployed(name: str) -> None:
+    checked = check(CONFIGS / name)
+    assert checked.applications == ("engine", "intake", "gateway", "desk")
+    assert any("partitions" in note for note in checked.notes)
+
+
+def typo(path: str) -> Callable[[Any], None]:
+    """Puts `typo: 1` into the mapping at the path, which is made where it is absent."""
+
+    def put(data: Any) -> None:
+        at = data
+        for part in path.split(".") if path else []:
+            at = at[int(part)] if part.isdigit() else at.setdefault(part, {})
+        at["typo"] = 1
+
+    return put
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "http_options",
+        "grpc_options",
+        "applications.0",
+        "applications.0.deployments.0",
+        "applications.0.deployments.0.ray_actor_options",
+        "applications.0.deployments.0.ray_actor_options.runtime_env",
+        "applications.0.deployments.0.request_router_config",
+        "applications.0.runtime_env",
+        "applications.1.deployments.0.autoscaling_config",
+        "applications.1.deployments.0.autoscaling_config.policy",
+    ],
+)
+def test_a_mistyped_key_that_ray_accepts_is_told(problems_of: Changed, path: str) -> None:
+    def change(data: Any) -> None:
+        typo(path)(data)
+        ServeDeploySchema.model_validate(data)  # else there would be nothing to check
+
+    problems = problems_of(change)
+    assert len(problems) == 1
+    assert "typo: is not a known key" in problems[0]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "logging_config",
+        "applications.0.args",
+        "applications.0.args.settings",
+        "applications.0.args.settings.kafka",
+        "applications.0.deployments.0.user_config",
+        "applications.0.deployments.0.backpressure_config",
+    ],
+)
+def test_other_mistyped_keys_are_told_too(problems_of: Changed, path: str) -> None:
+    problems = problems_of(typo(path))
+    assert problems
+    assert all("typo" in problem for problem in problems)
+
+
+def test_a_problem_names_its_line_and_what_may_have_been_meant(tmp_path: Path) -> None:
+    text = (CONFIGS / "gpu.yaml").read_text().replace("max_replicas: 12", "max_replcas: 12")
+    line = next(number for number, each in enumerate(text.splitlines(), 1) if "max_replcas" in each)
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(DeployConfigError) as caught:
+        check(tmp_path / "bad.yaml")
+    where = "applications[1].deployments[0].autoscaling_config.max_replcas"
+    said = f"{tmp_path}/bad.yaml:{line}: {where}: is not a known key; did you mean 'max_replicas'?"
+    assert str(caught.value) == said
+
+
+def test_paths_that_cannot_be_imported_are_told(problems_of: Changed) -> None:
+    def change(data: Any) -> None:
+        application(data, "gateway")["import_path"] = "worker.apps.gateway:bild"
+        application(data, "desk")["import_path"] = "worker.apps.deks:build"
+        deployment(data, "intake")["autoscaling_config"]["policy"]["policy_function"] = "worker.apps.autoscaling:Lag"
+
+    problems = problems_of(change)
+    assert len(problems) == 3
+    assert all("has no attribute" in problem or "No module named" in problem for problem in problems)
+
+
+def test_values_that_ray_would_only_meet_on_the_cluster_are_told(problems_of: Changed) -> None:
+    def change(data: Any) -> None:
+        deployment(data, "engine")["autoscaling_config"]["min_replicas"] = 20
+        deployment(data, "intake")["autoscaling_config"]["policy"]["policy_kwargs"] = {"records": 1}
+        application(data, "engine")["args"]["calls_at_once"] = 0
+
+    problems = " ".join(problems_of(change))
+    assert "max_replicas" in problems
+    assert "unexpected keyword argument 'records'" in problems
+    assert "calls_at_once: should be greater than or equal to 1" in problems
+
+
+def test_a_deployment_that_the_application_lacks_is_told(problems_of: Changed) -> None:
+    (problem,) = problems_of(lambda data: deployment(data, "intake").update(name="intakes"))
+    assert "has no deployment 'intakes'; did you mean 'intake'?" in problem
+
+
+def test_an_engine_that_the_config_lacks_is_told(problems_of: Changed) -> None:
+    (problem,) = problems_of(lambda data: application(data, "gateway")["args"].update(engine="engin"))
+    assert problem.startswith("applications[2].args.engine: this config has no application 'engin'")
+
+
+def test_times_that_do_not_fit_together_are_told(problems_of: Changed) -> None:
+    def change(data: Any) -> None:
+        deployment(data, "intake")["graceful_shutdown_timeout_s"] = 10
+        deployment(data, "gateway")["graceful_shutdown_timeout_s"] = 10
+        data["http_options"]["request_timeout_s"] = 20
+
+    problems = "\n".join(problems_of(change))
+    assert "applications[1].deployments[0].graceful_shutdown_timeout_s: after 10 s Serve kills" in problems
+    assert "applications[2].deployments[0].graceful_shutdown_timeout_s: after 10 s Serve kills" in problems
+    assert "http_options.request_timeout_s: 20 s is not more than gateway.timeout_seconds" in problems
+    assert "cut the desk's live events" in problems
+
+
+def test_a_gateway_without_room_for_health_checks_is_told(problems_of: Changed) -> None:
+    (problem,) = problems_of(lambda data: deployment(data, "gateway").update(max_ongoing_requests=64))
+    assert "leaves no room for health checks" in problem
+
+
+@pytest.mark.parametrize("option", [{"num_replicas": 2}, {"autoscaling_config": {"max_replicas": 3}}])
+def test_a_second_desk_is_refused(problems_of: Changed, option: dict[str, Any]) -> None:
+    (problem,) = problems_of(lambda data: deployment(data, "desk").update(option))
+    assert "there can be only one desk" in problem
+
+
+def test_routes_that_cannot_work_are_told(problems_of: Changed) -> None:
+    def change(data: Any) -> None:
+        application(data, "desk")["route_prefix"] = "/desk"
+        application(data, "intake")["route_prefix"] = "/intake"
+
+    problems = problems_of(change)
+    assert [problem.split(": ")[0] for problem in problems] == [
+        "applications[1].route_prefix",
+        "applications[3].route_prefix",
+    ]
+
+
+def test_a_desk_without_its_address_is_told(problems_of: Changed) -> None:
+    (problem,) = problems_of(lambda data: application(data, "desk")["args"]["settings"]["web"].pop("public_url"))
+    assert "web.public_url: is missing" in problem
+
+
+def test_what_a_settings_file_says_is_checked_where_it_is_and_noted_where_it_is_not(tmp_path: Path) -> None:
+    def checked(config: Path) -> Checked:
+        data = yaml.safe_load((CONFIGS / "local.yaml").read_text())
+        for each in data["applications"]:
+            each["args"]["config"] = str(config)
+        (tmp_path / "serve.yaml").write_text(yaml.safe_dump(data))
+        return check(tmp_path / "serve.yaml")
+
+    assert any("is not on this machine" in note for note in checked(tmp_path / "absent.yaml").notes)
+    (tmp_path / "settings.yaml").write_text("kafka: {bootstrap_severs: a}\n")
+    with pytest.raises(DeployConfigError, match=r"settings\.yaml:1: kafka\.bootstrap_severs: is not a known key"):
+        checked(tmp_path / "settings.yaml")
+
+
+def test_the_command_ends_with_2_and_every_problem(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("applicatons: []\n")
+    result = CliRunner().invoke(app, ["deploy", "check", str(tmp_path / "bad.yaml")])
+    assert result.exit_code == 2
+    assert "did you mean 'applications'?" in result.stderr
+    assert "applications: is missing" in result.stderr
+
+
+def test_a_key_is_made_with_the_digest_that_lets_it_in() -> None:
+    from worker.apps.http.callers import digest_of
+
+    lines = CliRunner().invoke(app, ["deploy", "key"]).stdout.split()
+    key, digest = lines[1], lines[3]
+    assert digest_of(key) == digest
+    assert len(key) >= 43
