@@ -36,7 +36,7 @@ class IntakeArguments(Arguments):
 
     engine: str = ENGINE
     """The engine's application."""
-    call_seconds: PositiveFloat = 30.0
+    call_seconds: PositiveFloat = 60.0
     """How long a batch may take, waiting for a free replica included."""
     engine_patience_seconds: PositiveFloat = 600.0
     """How long to wait at the start, or for another model, until the engine serves the model."""
