@@ -13,7 +13,7 @@ import openvino
 from trt_build.compile import BuildCancelled, Compiled, Compiler, Options
 from trt_build.errors import BuildError
 from trt_build.graph import Precision, prepare_graph
-from trt_build.openvino_build import CpuPrecision, Images, compile_openvino
+from trt_build.openvino_build import CpuPrecision, Images, compile_openvino, openvino_layers
 from trt_build.reports import BuildReport, LayerReport, render
 from worker.scoring.cuda_device import CudaDevice
 from worker.scoring.engine_record import BatchProfile, EngineMismatch, EngineRecord, Target, TensorRtBackend
@@ -89,7 +89,7 @@ class EngineBuilder:
             except BuildCancelled:
                 raise
             except (BuildError, EngineMismatch) as error:
-                yield Outcome(target, "failed", problem=str(error))
+                yield Outcome(target, "failed", problem=f"{error}{_advice(target)}")
 
     def build_openvino(
         self,
@@ -123,8 +123,16 @@ class EngineBuilder:
             built_at=self._now(),
             build_seconds=round(time.perf_counter() - started, 3),
         )
+        layers = tuple(openvino_layers((graph, weights), precision))
+        self._write(BuildReport(record=record, layers_of="engine", layers=layers, device_memory_bytes=None))
         self._repository.publish_engine(self._version, record, files)
         return Outcome(target, "built", record)
+
+    def _write(self, report: BuildReport) -> None:
+        target = report.record.target
+        text = report.model_dump_json(by_alias=True, indent=2) + "\n"
+        self._repository.write_report(self._version, target, "build.json", text)
+        self._repository.write_report(self._version, target, "build.html", render("build.html.j2", report=report))
 
     def _is_whole(self, record: EngineRecord) -> bool:
         """Whether all of the engine is there: a build may have broken off, or a file may have been damaged since."""
@@ -196,9 +204,7 @@ class EngineBuilder:
             ),
             device_memory_bytes=sum(memory) if memory else None,
         )
-        write = self._repository.write_report
-        write(self._version, target, "build.json", report.model_dump_json(by_alias=True, indent=2) + "\n")
-        write(self._version, target, "build.html", render("build.html.j2", report=report))
+        self._write(report)
         files = {spec.path: part.engine for spec, part in zip(record.files, built, strict=True)}
         self._repository.publish_engine(self._version, record, files)
         return record
@@ -218,6 +224,12 @@ class EngineBuilder:
             built_at=self._now(),
             build_seconds=round(sum(part.seconds for part in built), 3),
         )
+
+
+def _advice(target: Target) -> str:
+    """What TensorRT does not say of a GPU that computes in half precision and in no other that is asked for here."""
+    turing = target.compute_capability == "7.5" and target.precision != "fp16"
+    return "; for compute capability 7.5 it builds in fp16 only: --precision fp16" if turing else ""
 
 
 def _sizes(of: EngineRecord | Options) -> str:

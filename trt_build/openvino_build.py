@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,9 +13,13 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from trt_build.errors import BuildError
+from trt_build.reports import LayerReport
 from worker.scoring.model import Model
+from worker.scoring.openvino_graph import computes_bf16
 
 CpuPrecision = Literal["fp32", "bf16", "int8"]
+
+_TOLD = ("execOrder", "layerType", "runtimePrecision")
 
 Images = Iterable[Mapping[str, NDArray[np.uint8]]]
 """Views of images, one at a time: view name → [*view.shape]."""
@@ -42,6 +46,24 @@ def compile_openvino(
         file = Path(folder) / "towers.xml"
         ov.save_model(graph, file, compress_to_fp16=False)
         return file.read_bytes(), file.with_suffix(".bin").read_bytes()
+
+
+def openvino_layers(compiled: tuple[bytes, bytes], precision: CpuPrecision) -> Iterator[LayerReport]:
+    """The layers that OpenVINO makes of a compiled graph on this machine's processors, in the order it runs them."""
+    core = ov.Core()
+    graph = core.read_model(*compiled)
+    graph.reshape({port.get_any_name(): [1, *list(port.get_partial_shape())[1:]] for port in graph.inputs})
+    hint = "bf16" if precision == "bf16" and computes_bf16() else "f32"
+    made = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": hint}).get_runtime_model()
+    told = [(layer, {name: str(layer.get_rt_info()[name].value) for name in _TOLD}) for layer in made.get_ops()]
+    for layer, info in sorted(told, key=lambda each: int(each[1]["execOrder"])):
+        if info["layerType"] != "Const":
+            yield LayerReport(
+                name=layer.get_friendly_name(),
+                kind=info["layerType"],
+                precision=info["runtimePrecision"],
+                shapes=tuple(str(port.get_partial_shape()) for port in layer.outputs()),
+            )
 
 
 def _quantise(graph: Any, calibration: Images, report: Callable[[int], object]) -> Any:

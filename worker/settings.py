@@ -165,7 +165,7 @@ class EngineSettings(Section):
 
     `repository` is where `sluice build` puts engines: a folder or `s3://bucket/prefix`. Without one `openvino` compiles
     the model's own graph, as `torch` always does. `precision` is what to compute in; absent: with a repository the
-    fastest that has passed, else bf16, and float32 for torch without a GPU.
+    fastest that has passed, else bf16, and for torch without a GPU what the model was measured in.
     """
 
     backend: Literal["auto", "openvino", "tensorrt", "tensorrt-rtx", "torch"] = "auto"

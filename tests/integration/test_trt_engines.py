@@ -196,6 +196,9 @@ def test_a_fleets_engines_are_built_kept_refused_and_rebuilt_from_the_command_li
     first = sluice(*base, "--compute-capability", "8.9,9.0", "--compute-capability", "12.0", "--batches", "1:4:8")
     assert first.exit_code == 1
     assert "tensorrt-rtx-sm90-fp16: tensorrt-rtx" in first.stderr
+    turing = sluice(*base[:-1], "bf16", "--compute-capability", "7.5")
+    assert turing.exit_code == 1
+    assert "it builds in fp16 only: --precision fp16" in turing.stderr.replace("\n", " ")
     [version] = (place / "mst-lite").iterdir()
     folders = {folder.name: folder for folder in (version / "engines").iterdir()}
     assert set(folders) == {"tensorrt-rtx-sm89-fp16", "tensorrt-rtx-sm120-fp16"}

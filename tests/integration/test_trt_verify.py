@@ -55,6 +55,10 @@ def test_cpu_engines_are_built_compared_and_only_then_opened(tmp_path: Path, gol
             "--calibration", golden,
         )  # fmt: skip
         assert built.exit_code == 0, built.output
+    layers = json.loads(next(place.rglob("openvino-int8/build.json")).read_text())["layers"]
+    assert {"Convolution"} <= {layer["kind"] for layer in layers}
+    assert any(layer["precision"] in ("u8", "i8") for layer in layers if layer["kind"] == "Convolution")
+    assert "layers of the engine" in next(place.rglob("openvino-fp32/build.html")).read_text()
     model = load_model(str(exact))
     version = Version(model.manifest.name, model.manifest.version)
     repository = Repository(FolderStore(place))

@@ -51,16 +51,17 @@ def open_compiled(
         )
     try:
         record.check(model=model.manifest.digest)
+        device = None if target.backend == "openvino" else CudaDevice()
+        if device is not None:
+            record.check(compute_capability=device.compute_capability)
         if verified:
             _check_verified(repository, version, record)
-        if target.backend == "openvino":
+        if device is None:
             graph, weights = repository.engine_files(version, record)
             precision = "bf16" if target.precision == "bf16" else "f32"
             return OpenVinoEngine(model, threads=threads, precision=precision, prebuilt=(graph, weights))
         from worker.scoring.tensorrt_engine import CompiledText, TensorRtEngine
 
-        device = CudaDevice()
-        record.check(compute_capability=device.compute_capability)  # before gigabytes are fetched for nothing
         engine, *rest = repository.engine_files(version, record)
         prompt = model.judging_prompts
         text = CompiledText(rest[0], prompt) if rest and prompt is not None else None

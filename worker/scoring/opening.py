@@ -72,13 +72,15 @@ def _open_published(
             try:
                 return open_compiled(repository, version, record.target, model, threads=wanted.threads)
             except (Unverified, EngineMismatch, BindingMissing, EngineError, RepositoryError) as error:
-                log.warning("engine_passed_over", engine=record.target.name, reason=str(error))
+                # A repository holds engines for a whole fleet: those for other GPUs are no cause for alarm.
+                tell = log.info if isinstance(error, EngineMismatch) else log.warning
+                tell("engine_passed_over", engine=record.target.name, reason=str(error))
                 refusals.append(error)
     except RepositoryError as error:
         log.warning("engine_passed_over", engine=f"all in {wanted.repository}", reason=str(error))
         refusals.append(error)
     if refusals and not automatic:
-        raise refusals[0]
+        raise next((error for error in refusals if not isinstance(error, EngineMismatch)), refusals[0])
     return None
 
 
@@ -124,7 +126,7 @@ def _open_torch(wanted: EngineSettings, model: Model, gpu: bool) -> Engine:
     from trt_build.errors import BuildError  # torch takes seconds to load, and no other engine needs it
     from trt_build.torch_engine import TorchEngine
 
-    low = wanted.precision == "bf16" or (wanted.precision is None and gpu)
+    low = wanted.precision == "bf16" or (wanted.precision is None and (gpu or model.manifest.precision == "bf16"))
     try:
         return TorchEngine(model, device="cuda" if gpu else "cpu", precision="bf16" if low else "fp32", compiled=gpu)
     except BuildError as error:
