@@ -36,8 +36,8 @@ from worker.scoring.openvino_graph import computes_bf16
 
 REFERENCE = "torch eager, fp32"
 BATCH = 16
-ROUNDS = 5
-COMPARED = {"mst-lite": 150, "clip": 60}
+ROUNDS = 3
+COMPARED = {"mst-lite": 150, "clip": 40}
 """Images on which scores are compared."""
 CALIBRATION = 16
 
@@ -162,7 +162,7 @@ def run(options: Options, names: Sequence[str]) -> None:
     tables, report, plotted = [], dict[str, Any](), dict[str, float]()
     for name, model in models(names):
         rounds, size = (1, 2) if options.short else (ROUNDS, BATCH)
-        compared = 5 if options.short else COMPARED.get(name, 60)
+        compared = 5 if options.short else COMPARED.get(name, 40)
         specs = model.manifest.views
         batch, images = sample_views(specs, size), golden_views(specs, compared)
         found = measure(model, makers(model, options), batch, images, rounds)
