@@ -29,8 +29,12 @@ class RayNodes:
     """The cluster's nodes by the name of the custom resource that only they have. Each has a loopback address of its
     own; not 127.0.0.1, in whose place Ray takes one that others can reach."""
 
-    def __init__(self) -> None:
+    def __init__(self, http_options: Mapping[str, Any] | None = None) -> None:
+        """`http_options` as in a Serve config; absent: nothing answers HTTP."""
         self._cluster = Cluster()
+        self._http: dict[str, Any] = {"proxy_location": "Disabled"}
+        if http_options is not None:
+            self._http = {"proxy_location": "HeadOnly", "http_options": dict(http_options)}
         self._addresses = (f"127.0.0.{number}" for number in itertools.count(2))
         # A dead node is noticed after 5 s rather than 15; fewer would take a busy machine's pauses for deaths.
         patience = {"health_check_period_ms": 1000, "health_check_failure_threshold": 5}
@@ -42,7 +46,7 @@ class RayNodes:
             log_to_driver=False,
             logging_level="WARNING",
         )
-        serve.start(proxy_location="Disabled")
+        serve.start(**self._http)
 
     def add(self, name: str, *resources: str) -> None:
         self._nodes[name] = self._add(num_cpus=4, resources=dict.fromkeys((name, *resources), 1.0))
@@ -54,14 +58,14 @@ class RayNodes:
     def id_of(self, name: str) -> str:
         return str(self._nodes[name].node_id)
 
-    def deploy(self, *applications: Mapping[str, Any]) -> None:
+    def deploy(self, *applications: Mapping[str, Any], seconds: float = WAIT_SECONDS) -> None:
         """Deploys, and waits until all run."""
         self.announce(*applications)
-        wait_for(lambda: self._run([str(each["name"]) for each in applications]), self.tell)
+        wait_for(lambda: self._run([str(each["name"]) for each in applications]), self.tell, seconds)
 
     def announce(self, *applications: Mapping[str, Any]) -> None:
         """Deploys, and does not wait."""
-        config = ServeDeploySchema.model_validate({"proxy_location": "Disabled", "applications": applications})
+        config = ServeDeploySchema.model_validate({**self._http, "applications": applications})
         _get_global_client().deploy_apps(config)
 
     def replicas(self, application: str) -> dict[str, str]:

@@ -156,8 +156,9 @@ class Scoring:
         """A batch through the engine; where it fails though the engine is well, its images one by one."""
         started = time.perf_counter()
         result = await self._in_engine_room(batch)
+        milliseconds = (time.perf_counter() - started) * 1000
         for prepared in batch:
-            prepared.job.engine_ms = (time.perf_counter() - started) * 1000
+            prepared.job.engine_ms = milliseconds
         if isinstance(result, BatchScored):
             return list(result.scores)
         cause = f"{type(result.error).__name__}: {result.error}"[:1000]
