@@ -24,6 +24,7 @@ class Stream:
 
     def __init__(self, servers: Servers, new_topic: NewTopic, group: str, folder: Path) -> None:
         self.bootstrap = servers.kafka
+        self.group = group
         self.topics = {name: new_topic(4) for name in ("images", "verdicts", "review", "dead")}
         self.images = folder / "images"
         self.images.mkdir()

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
+from kafka.admin import KafkaAdminClient
+from ray import serve
 
 from tests.conftest import NewTopic, Servers
 from tests.integration.ray_nodes import RayNodes, application, ending_all_processes, wait_for
@@ -80,6 +82,7 @@ def test_models_change_in_mid_stream_without_a_restart_and_each_event_has_one_ve
         nodes.deploy(engine_application(**change), intake_application(stream, **change))
         wait_for(lambda: any(value["model"] == new for value in verdicts.values[verdicts.read() - 1 :]), nodes.tell)
         assert publisher.is_alive(), "the change should come in mid-stream"
+        assert nodes.replicas("engine") | nodes.replicas("intake") == before
         hurry.set()
         verdicts.read_until(300, seconds=180)
         publisher.join()
@@ -87,7 +90,43 @@ def test_models_change_in_mid_stream_without_a_restart_and_each_event_has_one_ve
         assert_each_event_has_one_verdict(stream, verdicts, 300)
         assert_none_failed(stream, verdicts)
         assert {value["model"] for value in verdicts.values} == {old, new}
-    assert nodes.replicas("engine") | nodes.replicas("intake") == before
+
+
+def test_a_backlog_brings_replicas_up_to_the_partitions_and_stopping_them_leaves_nothing_half_done(
+    nodes: RayNodes, stream: Stream, new_topic: NewTopic
+) -> None:
+    """Six replicas are allowed, but a third would find no partition to read."""
+    stream.topics["images"] = new_topic(2)
+    stream.change_kafka(topics=stream.topics, session_timeout_seconds=60)  # who dies would be a member till then
+    slow = {"settings": {"intake": {"batch_size": 1, "batches_in_flight": 1, "max_records_in_flight": 20}}}
+    scaling = {
+        "min_replicas": 1,
+        "max_replicas": 6,
+        "upscale_delay_s": 0,
+        "look_back_period_s": 11,
+        "policy": {
+            "policy_function": "worker.apps.autoscaling:LagPolicy",
+            "policy_kwargs": {"records_per_replica": 10},
+        },
+    }
+    intake = application("intake", "intake", {"config": str(stream.config)} | slow, autoscaling_config=scaling)
+    nodes.deploy(engine_application(), intake)
+
+    stream.publish(3000)
+    wait_for(lambda: len(nodes.replicas("intake")) == 2, nodes.tell)
+    with stream.reader("verdicts") as verdicts:
+        verdicts.read_until(50, seconds=120)
+        assert len(nodes.replicas("intake")) == 2
+        serve.delete("intake")
+
+        verdicts.read_rest()
+        with KafkaAdminClient(bootstrap_servers=stream.bootstrap) as admin:
+            (group,) = admin.describe_groups([stream.group]).values()
+            assert group["members"] == []
+            (offsets,) = admin.list_group_offsets({stream.group: None}).values()
+        committed = sum(each.offset for partition, each in offsets.items())
+        assert len({value["event_id"] for value in verdicts.values}) == len(verdicts.values) == committed
+        assert 50 <= committed < 3000, "the replicas should stop in mid-stream"
 
 
 def test_nodes_killed_in_mid_stream_lose_no_verdict_and_repeat_none(nodes: RayNodes, stream: Stream) -> None:
