@@ -158,7 +158,7 @@ def _ids(text: str) -> Tensor:
     return end
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_reference() -> Callable[..., Reference]:
     """A reference network with a `template` or a `prompt` head, on tiny towers unless `real`."""
 

@@ -10,31 +10,52 @@ pytest.importorskip("open_clip")
 pytest.importorskip("transformers")
 pytest.importorskip("onnxscript")
 
-from worker.model.clip.checkpoint import load_checkpoint  # noqa: E402
+from worker.model.clip.checkpoint import CheckpointError, check_same_towers, load_checkpoint  # noqa: E402
 from worker.model.clip.export import ExportError, export_model  # noqa: E402
 from worker.model.clip.towers import Encoder  # noqa: E402
+from worker.scoring.engine import PROMPT  # noqa: E402
 from worker.scoring.model import load_model  # noqa: E402
 from worker.scoring.openvino_engine import OpenVinoEngine  # noqa: E402
 
 PAIR = Encoder("sluice-test-32", None), Encoder("sluice-test-16", None)
+TEMPLATE = {"head.temperature": torch.tensor(90.0)}
+
+
+def load(state: dict[str, Any], folder: Path) -> Any:
+    file = folder / "checkpoint.pt"
+    torch.save(state, file)
+    return load_checkpoint(file, *PAIR)
+
+
+@pytest.fixture(scope="module")
+def served(make_reference: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Path]:
+    """A network with a template head, one with a prompt head on the same towers, and the model made of both."""
+    folder = tmp_path_factory.mktemp("clip")
+    state = make_reference("prompt").state_dict()
+    prompted = load(state, folder)
+    template = load({**{k: v for k, v in state.items() if not k.startswith("head.")}, **TEMPLATE}, folder)
+    export_model(
+        template,
+        folder / "model",
+        version="1",
+        license="MIT",
+        training_data=("a test",),
+        prompts={"correspondence": prompted},
+    )
+    return template, prompted, folder / "model"
 
 
 @pytest.fixture
-def served(
-    make_reference: Callable[..., Any], save_checkpoint: Callable[..., Path], tmp_path: Path
-) -> tuple[Any, Path]:
-    network = load_checkpoint(save_checkpoint(make_reference().state_dict()), *PAIR)
-    export_model(network, tmp_path / "model", version="1", license="MIT", training_data=("a test",))
-    return network, tmp_path / "model"
+def pixels() -> Any:
+    return np.random.default_rng(3).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
 
 
 @torch.no_grad()
-def test_serving_scores_an_imported_checkpoint_as_the_network_does(served: tuple[Any, Path]) -> None:
+def test_serving_scores_an_imported_checkpoint_as_the_network_does(served: tuple[Any, Any, Path], pixels: Any) -> None:
     import onnx.reference
 
-    network, folder = served
+    network, _, folder = served
     model = load_model(str(folder))
-    pixels = np.random.default_rng(3).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     tensor = torch.from_numpy(pixels)
     coarse, fine = network.coarse(tensor), network.fine(tensor)
     expected = network.quality(coarse, fine)
@@ -54,8 +75,32 @@ def test_serving_scores_an_imported_checkpoint_as_the_network_does(served: tuple
         assert np.abs(features[name] - wanted.numpy()).max() < 0.02 * np.abs(wanted.numpy()).max()
 
 
-def test_both_towers_share_one_view_as_clip_wants_it(served: tuple[Any, Path]) -> None:
-    manifest = load_model(str(served[1])).manifest
+@torch.no_grad()
+def test_serving_judges_prompts_as_the_network_does(served: tuple[Any, Any, Path], pixels: Any) -> None:
+    _, network, folder = served
+    prompts = ["a cat", None, "a lighthouse in a storm, oil on canvas, 8k, 山の上の城 " * 20]
+    engine = OpenVinoEngine(load_model(str(folder)), threads=1, precision="f32")
+    try:
+        found = engine.infer({"image": pixels}, prompts)[PROMPT][:, 0]
+    finally:
+        engine.close()
+    tensor = torch.from_numpy(pixels)
+    expected = network.prompted(network.coarse(tensor), network.fine(tensor), [prompt or "" for prompt in prompts])
+
+    np.testing.assert_allclose(found[[0, 2]], expected[[0, 2]], atol=1e-4)
+    assert np.isnan(found[1])
+    assert abs(expected[0] - expected[2]) > 1e-3
+
+
+def test_the_manifest_names_what_prompts_are_judged_with(served: tuple[Any, Any, Path]) -> None:
+    manifest = load_model(str(served[2])).manifest
+    assert manifest.prompt is not None
+    assert (manifest.prompt.scores, manifest.prompt.context, manifest.prompt.features) == (("correspondence",), 77, 64)
+    assert {spec.path for spec in manifest.files} == {path.name for path in served[2].iterdir()} - {"manifest.json"}
+
+
+def test_both_towers_share_one_view_as_clip_wants_it(served: tuple[Any, Any, Path]) -> None:
+    manifest = load_model(str(served[2])).manifest
     (view,) = manifest.views.values()
 
     assert (view.size, view.resize, view.crop, view.interpolation) == (64, "shortest_side", "center", "bicubic")
@@ -63,11 +108,20 @@ def test_both_towers_share_one_view_as_clip_wants_it(served: tuple[Any, Path]) -
     assert [tower.features for tower in manifest.towers] == [64, 64]
 
 
-def test_a_prompt_head_alone_is_not_served_and_says_so(
+def test_a_prompt_head_alone_is_no_model_and_says_so(
     make_reference: Callable[..., Any], save_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
     network = load_checkpoint(save_checkpoint(make_reference("prompt").state_dict()), *PAIR)
 
-    with pytest.raises(ExportError, match="prompt head only"):
+    with pytest.raises(ExportError, match="prompt head only, and images come without a prompt too"):
         export_model(network, tmp_path / "model", version="1", license="MIT", training_data=())
     assert not (tmp_path / "model").exists()
+
+
+def test_a_prompt_head_of_other_towers_is_refused_by_the_tower(
+    served: tuple[Any, Any, Path], make_reference: Callable[..., Any], tmp_path: Path
+) -> None:
+    other = load(make_reference("prompt", seed=2).state_dict(), tmp_path)
+
+    with pytest.raises(CheckpointError, match=r"other.pt: .* of its coarse tower is another than in the model"):
+        check_same_towers(Path("other.pt"), other, served[0])
