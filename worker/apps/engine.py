@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +43,6 @@ class EngineReplica:
         configure_logging(settings.telemetry)
         self._settings = settings
         self._changes: LiveChanges = None
-        self._changing = threading.Lock()
         self._opened = False
         self._hosted = Hosted(linger_seconds=linger_seconds, clock=time.monotonic)
         self._threads = ThreadPoolExecutor(calls_at_once, thread_name_prefix="engine-call")
@@ -87,16 +85,15 @@ class EngineReplica:
         self._hosted.try_current()
 
     def _change(self, changes: LiveChanges) -> None:
-        with self._changing:
-            if self._opened and changes == self._changes:  # only the rank is another
-                return
-            settings = changed(self._settings, changes, "user_config")
-            model = load_model(settings.model, settings.s3)
-            blank = blank_views(model.manifest.views)
-            engine = open_engine(settings, model)
-            engine.infer(blank)
-            self._hosted.put(model.manifest.digest, engine, blank)
-            self._changes, self._opened = changes, True
+        if self._opened and changes == self._changes:  # only the rank is another
+            return
+        settings = changed(self._settings, changes, "user_config")
+        model = load_model(settings.model, settings.s3)
+        blank = blank_views(model.manifest.views)
+        engine = open_engine(settings, model)
+        engine.infer(blank)
+        self._hosted.put(model.manifest.digest, engine, blank)
+        self._changes, self._opened = changes, True
 
 
 async def _on(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:

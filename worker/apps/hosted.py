@@ -50,13 +50,23 @@ class Hosted:
     @contextmanager
     def use(self, digest: str) -> Iterator[Engine]:
         """The engine of that model, which is not closed meanwhile. Raises ModelNotServed."""
+        with self._hold(digest) as guest:
+            yield guest.engine
+
+    def try_current(self) -> None:
+        """Runs a blank image through the engine that is served now. Raises EngineError, ModelNotServed without one."""
+        with self._hold(self._current) as guest:
+            guest.engine.infer(guest.blank)
+
+    @contextmanager
+    def _hold(self, digest: str | None) -> Iterator[_Guest]:
         with self._lock:
-            guest = self._guests.get(digest)
+            guest = self._guests.get(digest) if digest is not None else None
             if guest is None:
                 raise ModelNotServed(f"this engine serves {', '.join(self._guests) or 'no model'}, not {digest}")
             guest.calls += 1
         try:
-            yield guest.engine
+            yield guest
         finally:
             with self._lock:
                 guest.calls -= 1
@@ -64,19 +74,6 @@ class Hosted:
                 is_leaving = guest in self._leaving
             if is_leaving:
                 self.close_idle()
-
-    def try_current(self) -> None:
-        """Runs a blank image through the engine that is served now. Raises EngineError."""
-        with self._lock:
-            guest = self._guests.get(self._current or "")
-            if guest is None:
-                raise ModelNotServed("this engine serves no model yet")
-            guest.calls += 1
-        try:
-            guest.engine.infer(guest.blank)
-        finally:
-            with self._lock:
-                guest.calls -= 1
 
     def close_idle(self) -> None:
         """Closes engines that were replaced, and that nobody uses or, of other models, has asked for of late."""

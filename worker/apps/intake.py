@@ -5,7 +5,6 @@
 
 import asyncio
 import dataclasses
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -56,7 +55,6 @@ class IntakeReplica:
         self._call_seconds = call_seconds
         self._patience = engine_patience_seconds
         self._changes: LiveChanges = None
-        self._changing = threading.Lock()
         self._shift: Shift | None = None
         self._stopping = False
         self._change_thread = ThreadPoolExecutor(1, thread_name_prefix="intake-change")
@@ -101,19 +99,18 @@ class IntakeReplica:
         return self._shift.registry if self._shift is not None else None
 
     def _change(self, changes: LiveChanges) -> None:
-        with self._changing:
-            if self._shift is not None and changes == self._changes:  # only the rank is another
-                return
-            settings = _of_a_replica(changed(self._settings, changes, "user_config"))
-            model = _without_graphs(load_model(settings.model, settings.s3))
-            shift = Shift(settings, model, self._find_engine(settings, model))
-            shift.start()
-            before, self._shift, self._changes = self._shift, shift, changes
-            if self._stopping:
-                shift.stop()
-            if before is not None:
-                before.stop()
-                before.join()
+        if self._shift is not None and changes == self._changes:  # only the rank is another
+            return
+        settings = _of_a_replica(changed(self._settings, changes, "user_config"))
+        model = _without_graphs(load_model(settings.model, settings.s3))
+        shift = Shift(settings, model, self._find_engine(settings, model))
+        shift.start()
+        before, self._shift, self._changes = self._shift, shift, changes
+        if self._stopping:
+            shift.stop()
+        if before is not None:
+            before.stop()
+            before.join()
 
     def _find_engine(self, settings: Settings, model: Model) -> ServeEngine:
         """The engine, once it serves the model. Raises EngineAway, ModelNotServed, SettingsError."""

@@ -80,16 +80,16 @@ class ServeEngine:
         response = method.remote(*arguments)
         try:
             return response.result(timeout_s=max(0.0, deadline - self._clock()))
+        except RayTaskError as error:  # the replica's own exception
+            cause = error.cause
+            kind = type(cause) if isinstance(cause, EngineError) else EngineError
+            raise kind(f"{cause}" if isinstance(cause, EngineError) else f"{type(cause).__name__}: {cause}") from None
         except TimeoutError:
             response.cancel()  # type: ignore[no-untyped-call]
             raise EngineAway(
                 f"no engine replica answered within {self._patience:g} s; look at `serve status` for the engine "
                 "application"
             ) from None
-        except RayTaskError as error:  # the replica's own exception
-            cause = error.cause
-            kind = type(cause) if isinstance(cause, EngineError) else EngineError
-            raise kind(f"{cause}" if isinstance(cause, EngineError) else f"{type(cause).__name__}: {cause}") from None
         except (RayError, RayServeException, CancelledError) as error:
             raise EngineAway(f"the engine replica went away ({type(error).__name__})") from error
 
@@ -107,7 +107,7 @@ def find_engine(
     while True:
         try:
             handle: DeploymentHandle[Any] = serve.get_deployment_handle(ENGINE, application)
-        except KeyError as error:
+        except (KeyError, RayError) as error:
             if clock() >= deadline:
                 raise EngineAway(
                     f"there is no Serve application {application!r} with a deployment {ENGINE!r}; deploy the engine, "
