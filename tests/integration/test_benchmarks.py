@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,7 +18,7 @@ from ops.benchmarks.results import Options
 from ops.benchmarks.sweep_benchmark import Cell, recommend
 from worker.settings import Settings
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
@@ -54,6 +56,33 @@ def test_engines_are_compared_with_torch(options: Options) -> None:
     for name in ("onnxruntime, fp32", "openvino, fp32"):
         assert found[name]["largest_score_error"] < 1e-3
     assert all(one["images_per_second"] > 0 for one in found.values())
+
+
+def in_a_process(name: str, *arguments: str | Path) -> None:
+    """As `make bench` runs it, for those that start servers or Ray of their own."""
+    command = [sys.executable, "-m", f"ops.benchmarks.{name}_benchmark", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_serve_applications_are_measured_beside_their_slowest_stage(options: Options, tmp_path: Path) -> None:
+    in_a_process("serve", "--short", "--out", tmp_path)
+    report = written(options, "serve")
+    assert set(report["per_second"]) == {"decode alone", "engine alone", "Kafka + Ray Serve"}
+    assert report["ratio"]["goal"] == 0.75
+
+
+def test_pipelines_are_measured_beside_their_slowest_stage(tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.json"
+    in_a_process("pipeline", "--images", "40", "--cached-events", "500", "--rounds", "1", "--out", file)
+    rates = json.loads(file.read_text())["per_second"]
+    assert {"decode alone", "engine alone", "embedded", "kafka"} <= set(rates)
+    assert all(rate > 0 for rate in rates.values())
+
+
+def test_decoding_is_measured_beside_pillow(tmp_path: Path) -> None:
+    in_a_process("decode", "--rounds", "2", "--json", tmp_path / "decode.json")
+    assert len(json.loads((tmp_path / "decode.json").read_text())["results"]) >= 4
 
 
 def test_the_sweep_recommends_settings_that_can_be_set(options: Options, capsys: pytest.CaptureFixture[str]) -> None:
