@@ -18,6 +18,7 @@ from schemas import Vote
 from worker.cache.client import connect_embedded
 from worker.demo.run import run_demo
 from worker.demo.sample import SAMPLE_IMAGES
+from worker.policy.loading import DEFAULT
 from worker.review.answers import Choice
 from worker.review.desk import Desk, open_desk
 from worker.review.errors import NotReady
@@ -30,6 +31,7 @@ CHROMIUM = "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 SIZE = {"width": 1440, "height": 900}
 PASSWORD = "correct horse battery"
+HEAT_MS = 120_000
 VOTERS = ("ana", "ben", "chidi")
 
 
@@ -37,7 +39,10 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="sluice-desk-") as name:
         data = Path(name)
+        shadow = data / "stricter.yaml"
+        shadow.write_text(DEFAULT.read_text().replace("borderline: 2.6", "borderline: 3.0"))
         settings = Settings(
+            shadow_policies={"stricter": shadow},
             files=FileSettings(roots=(SAMPLE_IMAGES, data.resolve() / "images")),
             review=ReviewSettings(
                 audit_share=0.3, duplicate_cosine=1.0, queues={"quality": QueueSettings(agree=2, votes=3)}
@@ -122,6 +127,9 @@ def _take(page: Page, address: str, folder: Path, theme: str) -> None:
     page.keyboard.press("Escape")
     page.keyboard.press("u")
     page.wait_for_timeout(500)
+    page.keyboard.press("h")
+    page.wait_for_selector(".frame .veil", timeout=HEAT_MS)
+    shoot("heat-map")
     page.goto(f"{address}/#/grid/quality")
     page.wait_for_selector(".tile img")
     page.keyboard.press(" ")
@@ -132,8 +140,8 @@ def _take(page: Page, address: str, folder: Path, theme: str) -> None:
         page.goto(f"{address}/#/{place}")
         page.wait_for_selector(f"nav a[href='#/{place}'][aria-current=page]")
         if place == "policy":
-            page.get_by_role("slider", name="borderline").fill("3")
-            page.wait_for_selector(".examples img")
+            page.get_by_role("slider", name="borderline").fill("2.8")
+            page.wait_for_selector("[aria-label=Replay] .examples img")
         shoot(place)
 
 

@@ -15,7 +15,7 @@ from playwright.sync_api import Page, Route, expect
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from conftest import PASSWORD, RunningDesk, enter_password
+from running_desk import PASSWORD, RunningDesk, enter_password
 
 from worker.policy.loading import DEFAULT
 from worker.review.http.roles import Role
@@ -212,9 +212,7 @@ def test_what_shadow_policies_would_have_done_is_shown_with_examples_and_opens_i
     expect(page.get_by_role("heading", name="2 images of 3 would have gone elsewhere")).to_be_visible()
 
 
-def test_the_dashboard_tells_what_came_to_the_gate_and_how_far_it_is_behind(
-    desk: RunningDesk, sign_in: SignIn
-) -> None:
+def test_the_dashboard_tells_what_came_to_the_gate_and_how_far_it_is_behind(desk: RunningDesk, sign_in: SignIn) -> None:
     desk.add_items(2)
     desk.add_events(5)
     page = sign_in("lea", Role.LEAD)
@@ -260,13 +258,14 @@ UNNAMED = """
 """
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_every_page_loads_from_the_desk_alone_and_names_what_it_shows(
-    desk: RunningDesk, open_page: Callable[..., Page], theme: str
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 420)])
+def test_every_page_loads_from_the_desk_alone_fits_and_names_what_it_shows(
+    desk: RunningDesk, open_page: Callable[..., Page], theme: str, width: int
 ) -> None:
     desk.add_items(3)
+    desk.add_verdicts([2.7, 4.1], shadow=("stricter", {2.7}))
     desk.add_person("ada", Role.ADMIN)
-    page = open_page(color_scheme=theme, reduced_motion="reduce")
+    page = open_page(color_scheme=theme, reduced_motion="reduce", viewport={"width": width, "height": 800})
     asked: set[str] = set()
     page.on("request", lambda request: asked.add(urlsplit(request.url).netloc))
     page.goto(desk.address)
@@ -277,6 +276,7 @@ def test_every_page_loads_from_the_desk_alone_and_names_what_it_shows(
         page.wait_for_timeout(400)
         assert page.evaluate(UNNAMED) == [], place
         assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), place
+        assert page.evaluate("() => document.querySelector('main').scrollWidth <= innerWidth"), place
     assert page.evaluate("() => document.documentElement.dataset.theme") == theme
     assert asked == {urlsplit(desk.address).netloc}
 

@@ -16,7 +16,7 @@ from playwright.sync_api import Page, expect
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from conftest import PASSWORD, RunningDesk, enter_password
+from running_desk import PASSWORD, RunningDesk, enter_password
 
 from schemas import FileReference, ImageEvent, Verdict
 from worker.cli.options import Place

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from conftest import RunningDesk, shown_prompt
+from running_desk import RunningDesk, shown_prompt
 
 SignIn = Callable[..., Page]
 

@@ -10,6 +10,8 @@ STRONGEST: Final = 0.75
 """How much of the image the strongest colour hides."""
 FAINTEST_SCALE: Final = 0.02
 """A change of the score below this is noise: colours are never stretched further."""
+DARKEST: Final = 64
+"""The grey of black, on which a colour would not be seen."""
 GOOD: Final = (36, 86, 184)
 DAMAGE: Final = (179, 33, 75)
 
@@ -21,6 +23,6 @@ def heat_map(photo: Image.Image, relief: NDArray[np.float64]) -> Image.Image:
     smooth = Image.fromarray(strength.astype(np.float32)).resize(photo.size, Image.Resampling.BICUBIC)
     values = np.clip(np.asarray(smooth), -1, 1)[..., None]
     colour = np.where(values > 0, np.array(DAMAGE), np.array(GOOD))
-    grey = np.asarray(photo.convert("L").convert("RGB"), np.float32)
+    grey = DARKEST + np.asarray(photo.convert("L").convert("RGB"), np.float32) * (1 - DARKEST / 255)
     cover = STRONGEST * np.abs(values)
     return Image.fromarray((grey * (1 - cover) + colour * cover).round().astype(np.uint8))

@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from desk_clients import ORIGIN, Clock, browser
 from stand_in_desk import StandInDesk, review_item
 
 from schemas import Verdict
@@ -30,17 +31,6 @@ from worker.review.http.roles import Role
 from worker.review.http.sessions import Sessions
 from worker.review.intake_numbers import from_embedded
 from worker.settings import Settings
-
-ORIGIN = "http://127.0.0.1:8420"
-PASSWORD = "correct horse battery"
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -113,10 +103,6 @@ def door(make_door: Callable[..., Door]) -> Door:
 @pytest.fixture
 def app(door: Door) -> FastAPI:
     return build_app(door)
-
-
-def browser(app: FastAPI) -> TestClient:
-    return TestClient(app, base_url=ORIGIN, follow_redirects=False, raise_server_exceptions=False)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Clock, browser
+from desk_clients import Clock, browser
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image

@@ -18,7 +18,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from conftest import browser
+from desk_clients import browser
 from stand_in_desk import StandInDesk, review_item
 
 from schemas import FileReference, Scores

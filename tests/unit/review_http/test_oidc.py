@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
-from conftest import ORIGIN, browser
+from desk_clients import ORIGIN, browser
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from joserfc import jwt

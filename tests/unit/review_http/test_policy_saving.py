@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from conftest import Clock, browser
+from desk_clients import Clock, browser
 from stand_in_desk import StandInDesk
 
 from schemas import FileReference, Route, Scores, ShadowRoute, Source, Verdict

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import PASSWORD, Clock, browser
+from desk_clients import PASSWORD, Clock, browser
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from stand_in_desk import StandInDesk

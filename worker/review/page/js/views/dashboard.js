@@ -11,7 +11,7 @@ const SPANS = [[8, "8 hours"], [24, "a day"], [168, "a week"], [720, "a month"]]
 
 export async function show(main, context) {
   let hours = preference("hours", 24);
-  const body = h("div", { style: { display: "grid", gap: "20px" } });
+  const body = h("div.column");
   const spans = h("div.picker", { role: "group", "aria-label": "Time shown" }, SPANS.map(([value, label]) => h("button.button", { type: "button", "data-hours": String(value), onclick: () => { hours = value; prefer("hours", value); draw(); } }, label)));
   replace(main, h("div.page", null, h("header", null, h("div", null, h("h1", null, "Dashboard"), h("p", null, "How gate and desk keep up, and how well people and policy agree.")), spans), body));
   const draw = async () => {
@@ -19,7 +19,7 @@ export async function show(main, context) {
     // Without Kafka's answer the desk's own numbers are worth seeing all the same.
     const asked = get(`/v1/intake?hours=${hours}`).catch(() => null);
     const [statistics, queues, intake] = await Promise.all([get(`/v1/statistics?hours=${hours}`), context.bar.refresh(), asked]);
-    replace(body, numbers(statistics, queues, intake), charts(statistics, queues, intake), quality(statistics), reviewers(statistics.reviewers), waiting(queues));
+    replace(body, numbers(statistics, queues, intake), charts(statistics, intake), quality(statistics), reviewers(statistics.reviewers), waiting(queues));
   };
   await draw();
   const again = () => draw().catch(() => {});
@@ -53,7 +53,7 @@ function share(arrived, intake) {
   return events ? `${percent(arrived / events)} of ${count(events, "event")}` : "and sampled for the audit";
 }
 
-function charts({ hours }, queues, intake) {
+function charts({ hours }, intake) {
   const times = hours.map((hour) => Date.parse(hour.hour) / 1000);
   const values = (pick) => hours.map(pick);
   const share = values((hour) => (hour.approved + hour.rejected ? (100 * hour.flips) / (hour.approved + hour.rejected) : null));
@@ -64,7 +64,6 @@ function charts({ hours }, queues, intake) {
       : h("p.soft", null, "The log does not answer.")),
     panel("Sent to review", "Images that came to the desk, each hour.", timeChart("Images that came to the desk each hour", times, [{ label: "came", tone: "--a2", bars: true, values: values((hour) => hour.arrived) }])),
     panel("Decisions", "What reviewers decided each hour, one upon the other.", timeChart("Decisions each hour", times, [{ label: "rejected", tone: "--a1", bars: true, values: values((hour) => hour.approved + hour.rejected) }, { label: "approved", tone: "--a5", bars: true, values: values((hour) => hour.approved) }])),
-    panel("Waiting", "What waits for people now, and since when.", lag(queues)),
     panel("Flips", "Share of decisions that overruled the policy’s doubt.", timeChart("Share of flips", times, [{ label: "flips", tone: "--a3", bars: true, values: share }], { format: (value) => `${Math.round(value)} %` })));
 }
 
@@ -110,7 +109,7 @@ function reviewers(people) {
 
 function waiting(queues) {
   const heads = ["Queue", "Waiting", "With reviewers", "Escalated", "On hold", "Overdue", "Oldest"];
-  return h("section.panel", null, h("h2", null, "Queues"), queues.length === 0 ? h("p.soft", null, "No queue yet.") :
+  return h("section.panel.column", null, h("div", null, h("h2", null, "Queues"), h("p.soft", null, "What waits for people now, and since when.")), lag(queues), queues.length > 0 &&
     h("div.scroll", null, h("table", null, h("thead", null, h("tr", null, heads.map((title, index) => h("th", { scope: "col", class: index ? "number" : "" }, title)))),
       h("tbody", null, queues.map((queue) => h("tr", null, h("th", { scope: "row" }, queue.name), [queue.open, queue.leased, queue.escalated, queue.held, queue.overdue, queue.oldest_at ? ago(queue.oldest_at) : "–"].map((value) => h("td.number", null, String(value)))))))));
 }
