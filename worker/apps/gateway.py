@@ -19,9 +19,9 @@ from worker.apps.http.app import build_app
 from worker.apps.http.meter import Meter
 from worker.apps.http.opening import OpenGateway, open_gateway
 from worker.apps.ray_metrics import RayMetrics
-from worker.apps.serve_engine import ENGINE, ServeEngine, find_engine
+from worker.apps.serve_engine import ENGINE
+from worker.apps.served_model import load_served_model, wait_for_engine
 from worker.cache.client import connect
-from worker.scoring.model import load_model
 from worker.settings import Settings
 from worker.telemetry.logs import configure_logging
 from worker.telemetry.metrics import Metrics
@@ -39,19 +39,22 @@ class GatewayArguments(Arguments):
 
     engine: str = ENGINE
     """The engine's application."""
-    engine_seconds: PositiveFloat = 30.0
-    """How long a call may take the engine, with replicas that come up or change models."""
+    call_seconds: PositiveFloat = 20.0
+    """How long a batch may take, waiting for a free replica included."""
+    engine_patience_seconds: PositiveFloat = 600.0
+    """How long to wait at the start, or for another model, until the engine serves the model."""
 
 
 @serve.ingress()
 class GatewayReplica:
     """One replica: a door, and its own stages up to the engine."""
 
-    def __init__(self, settings: Settings, engine: str, engine_seconds: float) -> None:
+    def __init__(self, settings: Settings, engine: str, call_seconds: float, engine_patience_seconds: float) -> None:
         configure_logging(settings.telemetry)
         self._settings = settings
         self._engine = engine
-        self._engine_seconds = engine_seconds
+        self._call_seconds = call_seconds
+        self._patience = engine_patience_seconds
         registry = CollectorRegistry()
         self._metrics = Metrics(registry)
         self._meter = Meter(registry)
@@ -87,9 +90,8 @@ class GatewayReplica:
 
     def _build(self, changes: LiveChanges) -> OpenGateway:
         settings = changed(self._settings, changes, "user_config")
-        model = load_model(settings.model, settings.s3)
-        handle = find_engine(self._engine, patience_seconds=self._engine_seconds)
-        engine = ServeEngine(handle, model.manifest.digest, patience_seconds=self._engine_seconds)
+        model = load_served_model(settings)
+        engine = wait_for_engine(self._engine, model, call_seconds=self._call_seconds, patience_seconds=self._patience)
         client = connect(settings.redis)
         batching: Any = serve.batch  # whose types are only those of its use as a decorator
         opened = open_gateway(settings, model, engine, client, batching, self._metrics, self._meter)
@@ -113,5 +115,7 @@ def build(arguments: GatewayArguments) -> Application:
         graceful_shutdown_timeout_s=settings.gateway.timeout_seconds + 5,
         graceful_shutdown_wait_loop_s=0.5,
     )
-    application: Application = deployment.bind(settings, arguments.engine, arguments.engine_seconds)
+    application: Application = deployment.bind(
+        settings, arguments.engine, arguments.call_seconds, arguments.engine_patience_seconds
+    )
     return application

@@ -4,8 +4,6 @@
 """
 
 import asyncio
-import dataclasses
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
@@ -18,10 +16,10 @@ from ray.serve.schema import ReplicaRank
 from worker.apps.arguments import Arguments, LiveChanges, changed
 from worker.apps.autoscaling import BACKLOG, PARTITIONS
 from worker.apps.ray_metrics import RayMetrics
-from worker.apps.serve_engine import ENGINE, EngineAway, ModelNotServed, ServeEngine, find_engine
+from worker.apps.serve_engine import ENGINE, ServeEngine
+from worker.apps.served_model import load_served_model, wait_for_engine
 from worker.apps.shift import CLOSE_SECONDS, Shift
-from worker.intake.engine_room import blank_views
-from worker.scoring.model import Model, load_model
+from worker.scoring.model import Model
 from worker.settings import Settings, SettingsError
 from worker.telemetry.logs import configure_logging
 
@@ -102,7 +100,7 @@ class IntakeReplica:
         if self._shift is not None and changes == self._changes:  # only the rank is another
             return
         settings = _of_a_replica(changed(self._settings, changes, "user_config"))
-        model = _without_graphs(load_model(settings.model, settings.s3))
+        model = load_served_model(settings)
         shift = Shift(settings, model, self._find_engine(settings, model))
         shift.start()
         before, self._shift, self._changes = self._shift, shift, changes
@@ -114,17 +112,13 @@ class IntakeReplica:
 
     def _find_engine(self, settings: Settings, model: Model) -> ServeEngine:
         """The engine, once it serves the model. Raises EngineAway, ModelNotServed, SettingsError."""
-        deadline = time.monotonic() + self._patience
-        handle = find_engine(self._engine, patience_seconds=self._patience)
-        engine = ServeEngine(handle, model.manifest.digest, patience_seconds=self._call_seconds)
-        while True:
-            try:
-                engine.infer(blank_views(model.manifest.views))
-                break
-            except (EngineAway, ModelNotServed) as error:
-                if time.monotonic() >= deadline or self._stopping:
-                    raise
-                log.warning("waiting_for_the_engine", error=str(error))
+        engine = wait_for_engine(
+            self._engine,
+            model,
+            call_seconds=self._call_seconds,
+            patience_seconds=self._patience,
+            stopping=lambda: self._stopping,
+        )
         if settings.intake.batch_size > engine.max_batch:
             raise SettingsError(
                 f"intake.batch_size is {settings.intake.batch_size}, the engine takes at most {engine.max_batch}"
@@ -141,12 +135,6 @@ def _of_a_replica(settings: Settings) -> Settings:
             "telemetry": settings.telemetry.model_copy(update={"metrics_port": None}),
         }
     )
-
-
-def _without_graphs(model: Model) -> Model:
-    """They are the engine's affair, and may be hundreds of megabytes."""
-    prompt = dataclasses.replace(model.prompt, text=b"") if model.prompt is not None else None
-    return dataclasses.replace(model, graph=b"", prompt=prompt)
 
 
 def build(arguments: IntakeArguments) -> Application:
