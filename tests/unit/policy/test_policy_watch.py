@@ -162,7 +162,7 @@ def test_of_many_who_replace_the_same_text_one_succeeds(file: Path) -> None:
     def save(number: int) -> None:
         together.wait()
         try:
-            FilePlace(file).replace(seen, text(str(number)))
+            FilePlace(file).replace(seen, text(f"of {number}"))
             outcomes.append("saved")
         except PolicyConflict:
             outcomes.append("conflict")
