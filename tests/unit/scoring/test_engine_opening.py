@@ -1,5 +1,6 @@
 """Which engine serves: by the settings, by what the repository has, by what the host can run."""
 
+import json
 import subprocess
 import sys
 from contextlib import closing
@@ -172,6 +173,19 @@ def test_a_gpu_that_torch_does_not_see_leaves_the_processors(
     engine.close()
     [passed_over] = [entry for entry in logs if entry["event"] == "engine_passed_over"]
     assert (passed_over["engine"], "sees no GPU" in passed_over["reason"]) == ("torch", True)
+
+
+def test_processors_without_the_models_precision_say_that_scores_differ(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = json.loads((source / "manifest.json").read_text())
+    (source / "manifest.json").write_text(json.dumps(manifest | {"precision": "bf16"}))
+    measured_in_bf16 = load_model(str(source))
+    assert measured_in_bf16.manifest.precision == "bf16"
+    monkeypatch.setattr("worker.scoring.openvino_graph.computes_bf16", lambda: False)
+    with capture_logs() as logs:
+        opening.open_engine(settings(source), measured_in_bf16).close()
+    assert [entry["log_level"] for entry in logs if entry["event"] == "precision_differs"] == ["warning"]
 
 
 def test_torch_that_is_not_installed_is_named_with_what_installs_it(
