@@ -65,8 +65,8 @@ class Verdict(Contract):
     """The outcome for one event.
 
     `verdict_id` follows from event id, content hash, model and policy, so a consumer can drop repeats. A verdict with
-    status `failed` has no scores and tells why in `failure`; it is routed to review, so no image passes unseen. `shadow`
-    has an entry for each shadow policy that was asked.
+    status `failed` has no scores and tells why in `failure`; it is routed to review, so no image passes unseen.
+    `shadow` has an entry for each shadow policy that was asked.
     """
 
     schema_: Literal["sluice.verdict/1"] = Field(default="sluice.verdict/1", alias="schema")

@@ -65,7 +65,9 @@ class PolicyWatch:
             self._in_force = self._composed(self._live.policy or self._in_force.live)
 
     def start(self) -> None:
-        """Looks every LOOK_SECONDS from now on, on a thread of its own."""
+        """Says what is in force, and looks every LOOK_SECONDS from now on, on a thread of its own."""
+        for each in (self._live, *self._shadows.values()):
+            each.announce()
         self._thread = threading.Thread(target=self._run, name="sluice-policy", daemon=True)
         self._thread.start()
 
@@ -91,6 +93,15 @@ class _Watched:
         self._place = place
         self._seen: PolicyText | None = None
         self._fault = ""
+        self._announced = False
+
+    def announce(self) -> None:
+        """What is first looked at is often looked at before there is a log."""
+        self._announced = True
+        if self.policy is not None:
+            self._log_policy(self.policy)
+        if self.trouble:
+            self._log_trouble(self.trouble)
 
     def look(self) -> bool:
         """Whether another policy is in force now."""
@@ -116,11 +127,18 @@ class _Watched:
         self._fault = ""
         if self.policy is None or self.policy.digest != policy.digest:
             self.policy = policy
-            log.info("policy_in_force", policy=self.title, version=policy.version, digest=policy.digest)
+            if self._announced:
+                self._log_policy(policy)
 
     def _tell(self, trouble: str) -> None:
         """Once for each trouble, not each time it is met again."""
-        if trouble and trouble != self.trouble:
-            in_force = None if self.policy is None else self.policy.digest
-            log.error("policy_refused", policy=self.title, error=trouble, in_force=in_force)
+        if trouble and trouble != self.trouble and self._announced:
+            self._log_trouble(trouble)
         self.trouble = trouble
+
+    def _log_policy(self, policy: Policy) -> None:
+        log.info("policy_in_force", policy=self.title, version=policy.version, digest=policy.digest)
+
+    def _log_trouble(self, trouble: str) -> None:
+        in_force = None if self.policy is None else self.policy.digest
+        log.error("policy_refused", policy=self.title, error=trouble, in_force=in_force)

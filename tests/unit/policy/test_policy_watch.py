@@ -1,4 +1,4 @@
-"""A policy that changes while the worker runs: the good one comes into force, the bad one is told and changes nothing."""
+"""A policy that changes while the worker runs: a good one comes into force, a bad one is told and changes nothing."""
 
 import threading
 import time
@@ -50,6 +50,8 @@ def test_a_text_that_only_looks_different_changes_nothing_in_force(file: Path) -
 
 def test_a_text_that_is_no_policy_never_replaces_one_and_is_logged_once(file: Path) -> None:
     watch = PolicyWatch(FilePlace(file), {})
+    watch.start()
+    watch.close()
     file.write_bytes(b"schema: sluice.policy/1\nversion: '2'\nrules: []\n")
     with capture_logs() as logs:
         for _ in range(3):
@@ -101,6 +103,21 @@ def test_a_shadow_that_is_none_is_told_and_joins_once_it_is_one(file: Path, tmp_
     watch.look()
     assert watch.in_force.shadows["stricter"].version == "s"
     assert watch.in_force.live.version == "1"
+
+
+def test_what_is_in_force_and_what_is_refused_is_logged_when_the_watch_starts_and_not_before(
+    file: Path, tmp_path: Path
+) -> None:
+    with capture_logs() as before:
+        watch = PolicyWatch(FilePlace(file), {"stricter": FilePlace(tmp_path / "nowhere.yaml")})
+    with capture_logs() as at_start:
+        watch.start()
+        watch.close()
+    assert before == []
+    assert [(entry["event"], entry["policy"]) for entry in at_start] == [
+        ("policy_in_force", "policy"),
+        ("policy_refused", "shadow policy stricter"),
+    ]
 
 
 def test_a_store_whose_client_fails_in_an_unknown_way_does_not_end_the_watch(file: Path) -> None:
