@@ -1,5 +1,6 @@
 """A stream of image events on the real servers, and what came of them: for tests of whole workers."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -20,7 +21,7 @@ SLUICE = Path(sys.executable).parent / "sluice"
 
 
 class Stream:
-    """Four topics of one test on the real broker, a settings file for them, and 2,000 images on disk."""
+    """Four topics of one test on the real broker, a settings file for them, and the images that are announced."""
 
     def __init__(self, servers: Servers, new_topic: NewTopic, group: str, folder: Path) -> None:
         self.bootstrap = servers.kafka
@@ -54,21 +55,38 @@ class Stream:
 
     def publish(self, count: int, *, hurry: threading.Event | None = None) -> None:
         """Makes images and announces them, at ten a second until there is a `hurry`."""
+        with self._producer() as producer:
+            for i in range(count):
+                if hurry:
+                    hurry.wait(0.1)
+                self._announce(producer, i)
+
+    def publish_until(self, stop: threading.Event) -> int:
+        """Makes images and announces them, ten a second until `stop`; returns how many."""
+        with self._producer() as producer:
+            for i in itertools.count():
+                if stop.wait(0.1):
+                    return i
+                self._announce(producer, i)
+        raise AssertionError("unreachable")
+
+    @contextmanager
+    def _producer(self) -> Iterator[KafkaProducer]:
         producer = KafkaProducer(bootstrap_servers=self.bootstrap, linger_ms=20)
-        for i in range(count):
-            if hurry:
-                hurry.wait(0.1)
-            path = self.images / f"{i}.png"
-            Image.new("RGB", (48, 48), (i % 256, i // 256 * 16, 90)).save(path)
-            event = {
-                "schema": "sluice.image-event/1",
-                "id": f"event-{i}",
-                "occurred_at": "2026-11-24T12:00:00Z",
-                "image": {"kind": "file", "path": str(path)},
-            }
-            producer.send(self.topics["images"], key=str(i).encode(), value=json.dumps(event).encode())
+        yield producer
         producer.flush()
         producer.close()
+
+    def _announce(self, producer: KafkaProducer, i: int) -> None:
+        path = self.images / f"{i}.png"
+        Image.new("RGB", (48, 48), (i % 256, i // 256 * 16, 90)).save(path)
+        event = {
+            "schema": "sluice.image-event/1",
+            "id": f"event-{i}",
+            "occurred_at": "2026-11-24T12:00:00Z",
+            "image": {"kind": "file", "path": str(path)},
+        }
+        producer.send(self.topics["images"], key=str(i).encode(), value=json.dumps(event).encode())
 
     @contextmanager
     def worker(self) -> Iterator[subprocess.Popen[bytes]]:

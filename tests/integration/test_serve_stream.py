@@ -3,12 +3,13 @@
 import json
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from kafka.admin import KafkaAdminClient
 from ray import serve
 
@@ -34,8 +35,13 @@ def nodes() -> Iterator[RayNodes]:
 
 
 @pytest.fixture
-def stream(servers: Servers, new_topic: NewTopic, unique_name: str, tmp_path: Path) -> Stream:
-    return Stream(servers, new_topic, unique_name, tmp_path)
+def stream(
+    nodes: RayNodes, servers: Servers, new_topic: NewTopic, unique_name: str, tmp_path: Path
+) -> Iterator[Stream]:
+    """A test's own stream, whose intake ends with it; the engine is shared."""
+    yield Stream(servers, new_topic, unique_name, tmp_path)
+    if "intake" in serve.status().applications:
+        serve.delete("intake")
 
 
 def engine_application(**options: Any) -> dict[str, Any]:
@@ -54,6 +60,28 @@ def other_model(folder: Path) -> Path:
     return copied
 
 
+@contextmanager
+def publishing(stream: Stream) -> Iterator[Callable[[], int]]:
+    """Events come all the time, until the function is called that is given; it returns how many there were."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as thread:
+        published = thread.submit(stream.publish_until, stop)
+
+        def finish() -> int:
+            stop.set()
+            return published.result()
+
+        try:
+            yield finish
+        finally:
+            stop.set()
+
+
+def models_of(verdicts: Reader) -> set[object]:
+    verdicts.read()
+    return {value["model"] for value in verdicts.values}
+
+
 def assert_none_failed(stream: Stream, verdicts: Reader) -> None:
     assert [value for value in verdicts.values if value.get("failure")] == []
     with stream.reader("dead") as dead:
@@ -65,31 +93,26 @@ def test_models_change_in_mid_stream_without_a_restart_and_each_event_has_one_ve
     nodes: RayNodes, stream: Stream, tmp_path: Path
 ) -> None:
     old, new = load_manifest(SHIPPED_MODELS / "mst-lite").digest, load_manifest(other_model(tmp_path)).digest
-    hurry = threading.Event()
-    publisher = threading.Thread(target=stream.publish, args=(300,), kwargs={"hurry": hurry})
     nodes.deploy(engine_application(), intake_application(stream))
     before = nodes.replicas("engine") | nodes.replicas("intake")
     assert set(nodes.replicas("engine").values()) == {nodes.id_of("engine-node")}
     assert set(nodes.replicas("intake").values()) == {nodes.id_of("intake-node")}
 
-    publisher.start()
-    with stream.reader("verdicts") as verdicts:
+    with stream.reader("verdicts") as verdicts, publishing(stream) as finish:
         verdicts.read_until(20, seconds=120)
         change = {"user_config": {"model": str(tmp_path / "other-model")}}
         # the intake first: it must wait for the engine, and work on meanwhile
         nodes.announce(engine_application(), intake_application(stream, **change))
         verdicts.read_until(verdicts.read() + 20, seconds=120)
-        nodes.deploy(engine_application(**change), intake_application(stream, **change))
-        wait_for(lambda: any(value["model"] == new for value in verdicts.values[verdicts.read() - 1 :]), nodes.tell)
-        assert publisher.is_alive(), "the change should come in mid-stream"
+        nodes.announce(engine_application(**change), intake_application(stream, **change))
+        wait_for(lambda: new in models_of(verdicts), nodes.tell)
         assert nodes.replicas("engine") | nodes.replicas("intake") == before
-        hurry.set()
-        verdicts.read_until(300, seconds=180)
-        publisher.join()
+        count = finish()
+        verdicts.read_until(count, seconds=240)
 
-        assert_each_event_has_one_verdict(stream, verdicts, 300)
+        assert_each_event_has_one_verdict(stream, verdicts, count)
         assert_none_failed(stream, verdicts)
-        assert {value["model"] for value in verdicts.values} == {old, new}
+        assert models_of(verdicts) == {old, new}
 
 
 def test_a_backlog_brings_replicas_up_to_the_partitions_and_stopping_them_leaves_nothing_half_done(
@@ -131,29 +154,19 @@ def test_a_backlog_brings_replicas_up_to_the_partitions_and_stopping_them_leaves
 
 def test_nodes_killed_in_mid_stream_lose_no_verdict_and_repeat_none(nodes: RayNodes, stream: Stream) -> None:
     """First the engine's node, then the intake's; a third node takes over from both."""
-    count = 600
-    settings = yaml.safe_load(stream.config.read_text())
-    settings["kafka"]["transaction_timeout_seconds"] = 5
-    stream.config.write_text(yaml.safe_dump(settings))
+    stream.change_kafka(transaction_timeout_seconds=5)
     nodes.deploy(engine_application(), intake_application(stream))
     nodes.add("spare-node", "engine", "intake")
-    hurry = threading.Event()
-    publisher = threading.Thread(target=stream.publish, args=(count,), kwargs={"hurry": hurry})
-    publisher.start()
 
-    with stream.reader("verdicts") as verdicts:
+    with stream.reader("verdicts") as verdicts, publishing(stream) as finish:
         verdicts.read_until(20, seconds=120)
-        for application_name in ("engine", "intake"):
-            nodes.kill(f"{application_name}-node")
-            wait_for(
-                lambda name=application_name: set(nodes.replicas(name).values()) == {nodes.id_of("spare-node")},
-                nodes.tell,
-            )
+        for name in ("engine", "intake"):
+            nodes.kill(f"{name}-node")
+            moved = {nodes.id_of("spare-node")}
+            wait_for(lambda name=name, moved=moved: set(nodes.replicas(name).values()) == moved, nodes.tell)
             verdicts.read_until(verdicts.read() + 20, seconds=120)
-        assert publisher.is_alive(), "the nodes should die in mid-stream"
-        hurry.set()
+        count = finish()
         verdicts.read_until(count, seconds=240)
-        publisher.join()
 
         assert_each_event_has_one_verdict(stream, verdicts, count)
         assert_none_failed(stream, verdicts)
