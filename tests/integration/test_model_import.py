@@ -20,7 +20,7 @@ def sluice(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The paper's network with random weights, of the real shapes."""
+    """The paper's network with random weights, of the real shapes, with both heads."""
     import torch
     from torch import nn
     from transformers import CLIPConfig, CLIPModel
@@ -29,6 +29,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     linears = {"W_h": (1024, 128), "W_g": (128, 512), "W_c": (512, 512), "W_f": (512, 512)}
     state = {f"gff.{n}.{k}": v for n, s in linears.items() for k, v in nn.Linear(*s).state_dict().items()}
     state["head.temperature"] = torch.tensor(100.0)
+    state |= {f"head.cross_attn.{k}": v for k, v in nn.MultiheadAttention(512, 8).state_dict().items()}
+    linears = {"W_1": (512, 512), "W_2": (512, 512), "w_o": (512, 1)}
+    state |= {f"head.{n}.{k}": v for n, s in linears.items() for k, v in nn.Linear(*s).state_dict().items()}
+    state["head.alpha"] = torch.tensor(0.5)
     for stream, patch in (("coarse", 32), ("fine", 16)):
         clip = CLIPModel(CLIPConfig(vision_config={"patch_size": patch}))
         state |= {f"mstfe.encoder_{stream}.{key}": value for key, value in clip.state_dict().items()}
@@ -45,6 +49,7 @@ def test_an_imported_checkpoint_is_a_model_that_scores_images(checkpoint: Path, 
     shown = sluice("model", "show", tmp_path / "model")
     assert "512 features of view image" in shown.stdout
     assert "AGIQA-1K" in shown.stdout
+    assert "correspondence, of 77 tokens" in shown.stdout
 
     sample = next(Path("worker/demo/samples/images").glob("*.jpg"))
     scored = sluice("score", sample, "--model", tmp_path / "model", "--output", tmp_path / "scores.jsonl")

@@ -190,6 +190,20 @@ def test_a_tower_of_clips_size_compiles_for_gpus_of_all_kinds(
     assert {layer.precision for layer in built.layers if layer.kind == "normalization"} == {"float"}
 
 
+def test_a_text_tower_of_clips_size_compiles_in_half_precision(compiler: Compiler) -> None:
+    pytest.importorskip("open_clip")
+    from worker.model.clip.export_prompt import export_text
+    from worker.model.clip.towers import Encoder, build_clip, text_tower
+
+    name = "ViT-B-32-quickgelu"
+    graph = prepare_graph(export_text(text_tower(build_clip(Encoder(name, None)), name), 77), "fp16")
+    built = compiler.compile(graph, Options(PROFILE, "8.9"))
+    check_header(built)
+    assert 170e6 < len(graph) < 190e6  # the words' embeddings stay as they are, 101 MB
+    assert 0.95 * len(graph) < len(built.engine) < 1.5 * len(graph)
+    assert {layer.precision for layer in built.layers if layer.kind == "matrix_multiply"} == {"half"}
+
+
 def test_a_fleets_engines_are_built_kept_refused_and_rebuilt_from_the_command_line(tmp_path: Path) -> None:
     place = tmp_path / "models"
     base = ("build", "mst-lite", "--repository", place, "--precision", "fp16")

@@ -1,6 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -10,10 +10,14 @@ pytest.importorskip("open_clip")
 pytest.importorskip("transformers")
 pytest.importorskip("onnxscript")
 
+from trt_build.compile import Compiler, Options  # noqa: E402
+from trt_build.graph import Precision, prepare_graph  # noqa: E402
+from trt_build.torch_engine import TorchEngine  # noqa: E402
 from worker.model.clip.checkpoint import CheckpointError, check_same_towers, load_checkpoint  # noqa: E402
 from worker.model.clip.export import ExportError, export_model  # noqa: E402
 from worker.model.clip.towers import Encoder  # noqa: E402
 from worker.scoring.engine import PROMPT  # noqa: E402
+from worker.scoring.engine_record import BatchProfile  # noqa: E402
 from worker.scoring.model import load_model  # noqa: E402
 from worker.scoring.openvino_engine import OpenVinoEngine  # noqa: E402
 
@@ -90,6 +94,35 @@ def test_serving_judges_prompts_as_the_network_does(served: tuple[Any, Any, Path
     np.testing.assert_allclose(found[[0, 2]], expected[[0, 2]], atol=1e-4)
     assert np.isnan(found[1])
     assert abs(expected[0] - expected[2]) > 1e-3
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_the_text_tower_compiles_for_a_gpu_in_low_precision(
+    served: tuple[Any, Any, Path], precision: Precision
+) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings")
+    prompt = load_model(str(served[2])).prompt
+    assert prompt is not None
+    graph = prepare_graph(prompt.text, precision)
+    built = Compiler("tensorrt-rtx").compile(graph, Options(BatchProfile(best=4, largest=8), "8.9"))
+
+    assert len(built.engine) > 0.9 * len(graph)
+    products = {layer.precision for layer in built.layers if layer.kind == "matrix_multiply"}
+    assert products == {"half" if precision == "fp16" else "bf16"}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@torch.no_grad()
+def test_prompts_are_judged_by_torch_on_the_models_own_graphs_too(
+    served: tuple[Any, Any, Path], pixels: Any, precision: Literal["fp32", "bf16"]
+) -> None:
+    _, network, folder = served
+    prompts = ["a cat", "a very long prompt", "x"]
+    tensor = torch.from_numpy(pixels)
+    expected = network.prompted(network.coarse(tensor), network.fine(tensor), prompts)
+    found = TorchEngine(load_model(str(folder)), precision=precision).infer({"image": pixels}, prompts)[PROMPT][:, 0]
+
+    np.testing.assert_allclose(found, expected, atol=1e-4 if precision == "fp32" else 0.05)
 
 
 def test_the_manifest_names_what_prompts_are_judged_with(served: tuple[Any, Any, Path]) -> None:

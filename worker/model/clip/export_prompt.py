@@ -1,6 +1,7 @@
 """What serving judges prompts with: the text tower as an ONNX graph, its tokenizer, the prompt heads."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from worker.model.clip.onnx_export import OPSET, ExportError, to_onnx, write_fil
 from worker.scoring.manifest import GraphSpec, PromptScore, PromptSpec
 
 HEADS = "prompt.safetensors"
+HIDDEN = -1e4
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,19 @@ def prompt_files(text: TextTower, prompts: Mapping[PromptScore, MstClip]) -> Pro
 def export_text(text: TextTower, context: int) -> bytes:
     """The text tower as ONNX: int32 `tokens` [batch, context] → float32 `text` [batch, context, features]. A token's
     features depend on those before it only, so what stands behind a text's end does not matter."""
-    return to_onnx(_Text(text), {"tokens": torch.zeros(2, context, dtype=torch.int32)}, ["text"])
+    with _finite_mask(text.text):
+        return to_onnx(_Text(text), {"tokens": torch.zeros(2, context, dtype=torch.int32)}, ["text"])
+
+
+@contextmanager
+def _finite_mask(tower: Any) -> Iterator[None]:
+    """Hides the tokens to come by a number that half precision has, and not by infinity. Its exponential is 0 too."""
+    mask = tower.attn_mask
+    tower.attn_mask = mask.clamp(min=HIDDEN)
+    try:
+        yield
+    finally:
+        tower.attn_mask = mask
 
 
 def tokenizer_file(tokenizer: Any) -> bytes:
