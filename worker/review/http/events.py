@@ -5,6 +5,7 @@ import json
 import threading
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
@@ -36,6 +37,14 @@ TOGETHER_SECONDS: Final = 0.1
 """What happens within so long is sent at once: where fifty people decide, each page would else be woken for each."""
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An event as it is sent, written once for all who listen: `some` for those who vote, `all` for the others."""
+
+    some: str
+    all: str
+
+
 class Broadcast:
     """Reads the desk's events on a thread of its own and hands them to every listener."""
 
@@ -43,12 +52,12 @@ class Broadcast:
         self._desk = desk
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._listeners: dict[asyncio.Queue[DeskEvent | None], asyncio.AbstractEventLoop] = {}
+        self._listeners: dict[asyncio.Queue[Told | None], asyncio.AbstractEventLoop] = {}
         self._of_user: Counter[str] = Counter()
         self._thread = threading.Thread(target=self._read, name="desk-events", daemon=True)
         self._thread.start()
 
-    def listen(self, user: str) -> asyncio.Queue[DeskEvent | None]:
+    def listen(self, user: str) -> asyncio.Queue[Told | None]:
         """A queue that gets what happens from now on; None in it ends the stream."""
         with self._lock:
             if self._of_user[user] >= STREAMS_A_USER:
@@ -56,11 +65,11 @@ class Broadcast:
                     HTTPStatus.TOO_MANY_REQUESTS, "too-many-streams", f"at most {STREAMS_A_USER} pages may be open"
                 )
             self._of_user[user] += 1
-            queue: asyncio.Queue[DeskEvent | None] = asyncio.Queue(WAITING)
+            queue: asyncio.Queue[Told | None] = asyncio.Queue(WAITING)
             self._listeners[queue] = asyncio.get_running_loop()
             return queue
 
-    def leave(self, user: str, queue: asyncio.Queue[DeskEvent | None]) -> None:
+    def leave(self, user: str, queue: asyncio.Queue[Told | None]) -> None:
         with self._lock:
             self._listeners.pop(queue, None)
             self._of_user[user] -= 1
@@ -82,20 +91,21 @@ class Broadcast:
                 self._stop.wait(AGAIN_SECONDS)
 
     def _tell(self, event: DeskEvent | None) -> None:
-        by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Queue[DeskEvent | None]]] = defaultdict(list)
+        told = None if event is None else _written(event)
+        by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Queue[Told | None]]] = defaultdict(list)
         with self._lock:
             for queue, loop in self._listeners.items():
                 by_loop[loop].append(queue)
         for loop, queues in by_loop.items():
             if not loop.is_closed():
-                loop.call_soon_threadsafe(_put, queues, event)
+                loop.call_soon_threadsafe(_put, queues, told)
 
 
-def _put(queues: list[asyncio.Queue[DeskEvent | None]], event: DeskEvent | None) -> None:
+def _put(queues: list[asyncio.Queue[Told | None]], told: Told | None) -> None:
     for queue in queues:
         if queue.full():  # too slow: what it missed it sees when it next looks at the queues
             queue.get_nowait()
-        queue.put_nowait(event)
+        queue.put_nowait(told)
 
 
 @router.get("/v1/events", response_class=StreamingResponse)
@@ -109,7 +119,7 @@ async def events(request: Request, session: SignedIn, door: TheDoor) -> Streamin
 
 
 async def _stream(
-    door: Door, session: Session, broadcast: Broadcast, queue: asyncio.Queue[DeskEvent | None]
+    door: Door, session: Session, broadcast: Broadcast, queue: asyncio.Queue[Told | None]
 ) -> AsyncIterator[str]:
     try:
         yield "retry: 1000\n: listening\n\n"
@@ -126,18 +136,18 @@ async def _stream(
                 await asyncio.sleep(TOGETHER_SECONDS)
                 while not queue.empty():
                     together.append(queue.get_nowait())
-            told = dict.fromkeys(_shown(each, session.role) for each in together if each is not None)
-            if told:
-                yield "".join(f"event: desk\ndata: {text}\n\n" for text in told)
+            blind = session.role is Role.REVIEWER
+            texts = dict.fromkeys(told.some if blind else told.all for told in together if told is not None)
+            if texts:
+                yield "".join(texts)
             if None in together:
                 return
     finally:
         broadcast.leave(session.user, queue)
 
 
-def _shown(event: DeskEvent, role: Role) -> str:
-    data = {"kind": event.kind, "queue": event.queue, "at": event.at.isoformat(timespec="seconds")}
-    if role is not Role.REVIEWER:
-        status = event.status.value if event.status is not None else None
-        data |= {"item_id": event.item_id, "actor": event.actor or "", "status": status or ""}
-    return json.dumps(data)
+def _written(event: DeskEvent) -> Told:
+    some = {"kind": event.kind, "queue": event.queue, "at": event.at.isoformat(timespec="seconds")}
+    status = event.status.value if event.status is not None else ""
+    more = {"item_id": event.item_id, "actor": event.actor or "", "status": status}
+    return Told(*(f"event: desk\ndata: {json.dumps(data)}\n\n" for data in (some, some | more)))
