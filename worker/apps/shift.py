@@ -17,7 +17,7 @@ from worker.wiring import Worker
 
 log = structlog.get_logger(__name__)
 
-CLOSE_SECONDS = 20.0
+CLOSE_SECONDS = 30.0
 """What leaving the group and closing clients may take after the drain."""
 
 
