@@ -51,6 +51,10 @@ def score(
     policy: PolicyOption = None,
     model: ModelOption = None,
     tenant: Annotated[str, typer.Option("--tenant", help="Whose rules of the policy apply.")] = "default",
+    prompt: Annotated[
+        str | None,
+        typer.Option("--prompt", help="What the images were made from, for models and policies that read it."),
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Score images and say where the policy would send them.
@@ -81,6 +85,7 @@ def score(
             max_pixels=settings.images.max_pixels,
             threads=settings.intake.prepare_threads,
             tenant=tenant,
+            prompt=prompt,
             thumbnails=report is not None,
         )
         for result in scorer.score(sources):

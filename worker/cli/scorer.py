@@ -56,8 +56,8 @@ class Scorer:
     """Scores images with one model and one policy.
 
     `score` holds a few batches of prepared images, whatever the number of sources. An image that cannot be judged
-    becomes a Result with a failure; a batch that the engine fails on is tried image by image. The caller closes fetcher
-    and engine.
+    becomes a Result with a failure; a batch that the engine fails on is tried image by image. `prompt`: what all images
+    were made from, where that is known. The caller closes fetcher and engine.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Scorer:
         max_pixels: int,
         threads: int | None = None,
         tenant: str = "default",
+        prompt: str | None = None,
         thumbnails: bool = False,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -82,6 +83,7 @@ class Scorer:
         self._max_pixels = max_pixels
         self._threads = threads or 2 * (os.cpu_count() or 1)
         self._tenant = tenant
+        self._prompt = prompt
         self._thumbnails = thumbnails
         self._wait = wait
 
@@ -142,7 +144,8 @@ class Scorer:
     def _run(self, batch: Sequence[_Prepared]) -> Sequence[Result]:
         views = {name: np.stack([image.views[name] for image in batch]) for name in self._model.manifest.views}
         try:
-            all_scores = self._model.heads.score(self._engine.infer(views))
+            prompts = None if self._prompt is None else [self._prompt] * len(batch)
+            all_scores = self._model.heads.score(self._engine.infer(views, prompts))
         except EngineError as error:
             if len(batch) == 1:
                 return [self._failed(batch[0].name, FailureReason.ENGINE_FAILED, str(error))]
@@ -151,7 +154,9 @@ class Scorer:
 
     def _route(self, image: _Prepared, scores: Scores) -> Result:
         now = datetime.now(UTC)
-        event = ImageEvent(id=image.content_hash, occurred_at=now, tenant=self._tenant, image=image.reference)
+        event = ImageEvent(
+            id=image.content_hash, occurred_at=now, tenant=self._tenant, image=image.reference, prompt=self._prompt
+        )
         try:
             route = self._policy.route(event, scores)
         except PolicyError as error:

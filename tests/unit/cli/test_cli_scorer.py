@@ -51,6 +51,7 @@ class FakeEngine:
     def __init__(self, poison: frozenset[int] = frozenset()) -> None:
         self.poison = poison
         self.batches: list[int] = []
+        self.prompts: list[str | None] = []
 
     def infer(
         self, views: Mapping[str, NDArray[np.uint8]], prompts: Prompts | None = None
@@ -59,6 +60,7 @@ class FakeEngine:
         if self.poison & {int(number) for number in numbers}:
             raise EngineError("out of memory")
         self.batches.append(len(numbers))
+        self.prompts.extend(prompts or [])
         return {"coarse": numbers[:, None]}
 
     def close(self) -> None: ...
@@ -104,6 +106,15 @@ def test_results_come_in_the_order_of_the_sources() -> None:
 
     assert [result.name for result in results] == [f"name {n}" for n in range(30)]
     assert [result.scores.quality for result in results if result.scores] == [1 + n / 10 for n in range(30)]
+
+
+def test_the_engine_gets_the_prompt_with_every_image_and_none_where_there_is_none() -> None:
+    with_one, without = FakeEngine(), FakeEngine()
+    list(make(engine=with_one, prompt="a cat").score(sources(1, 2, "broken", 3)))
+    list(make(engine=without).score(sources(1)))
+
+    assert with_one.prompts == ["a cat"] * 3
+    assert without.prompts == []
 
 
 def test_the_engine_gets_full_batches() -> None:
