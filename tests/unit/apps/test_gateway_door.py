@@ -18,6 +18,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from prometheus_client import CollectorRegistry, generate_latest
 
+from ops.dev.ports import free_ports
 from worker.apps.http.app import build_app
 from worker.apps.http.callers import digest_of
 from worker.apps.http.meter import Meter
@@ -199,7 +200,7 @@ def test_a_file_is_read_below_the_roots_and_nowhere_else(open_bench: Open, tmp_p
 
 
 def test_requests_that_come_together_are_one_batch(open_bench: Open) -> None:
-    bench = open_bench(intake={"batch_wait_seconds": 3.0, "batch_size": 4})
+    bench = open_bench(intake={"batch_wait_seconds": 60.0, "batch_size": 4})
     with ThreadPoolExecutor(4) as threads:
         answers = list(threads.map(lambda shade: bench.score(picture(shade)).status_code, range(4)))
     assert answers == [200] * 4
@@ -243,7 +244,7 @@ def test_an_image_that_the_engine_fails_on_does_not_take_the_others_with_it(open
         if any(image[..., 0].max() == 13 for image in next(iter(views.values()))):
             raise EngineError("cannot digest it")
 
-    bench = open_bench(before=choke, intake={"batch_wait_seconds": 3.0, "batch_size": 3})
+    bench = open_bench(before=choke, intake={"batch_wait_seconds": 60.0, "batch_size": 3})
     with ThreadPoolExecutor(3) as threads:
         good, bad, fine = threads.map(lambda shade: bench.score(picture(shade)), (200, 13, 100))
     assert (good.status_code, fine.status_code) == (200, 200)
@@ -261,11 +262,27 @@ def test_an_engine_that_is_away_is_told_with_when_to_try_again(open_bench: Open)
     assert answer.json()["route"]["action"] == "review"
 
 
+def test_a_store_that_is_away_is_told_with_when_to_try_again(open_bench: Open) -> None:
+    (port,) = free_ports(1)
+    bench = open_bench(http={"allowed_hosts": ["127.0.0.1"]})
+    answer = bench.client.post(SCORE, json=event({"kind": "http", "url": f"http://127.0.0.1:{port}/a.png"}))
+    assert is_problem(answer, 503, "fetch-failed")
+    assert "retry-after" in answer.headers
+    assert answer.json()["route"]["action"] == "review"
+
+
 def test_a_rule_without_an_answer_fails_closed(open_bench: Open, tmp_path: Path) -> None:
     policy = tmp_path / "policy.yaml"
     policy.write_text(
-        "schema: sluice.policy/1\nversion: '1'\nrules:\n  - {name: strange, when: 'has(event.attributes.level) && event.attributes.level > 3', route: {action: pass}}\n"
-        "  - {name: rest, route: {action: pass}}\n"
+        """
+schema: sluice.policy/1
+version: '1'
+rules:
+  - name: strange
+    when: has(event.attributes.level) && event.attributes.level > 3
+    route: {action: pass}
+  - {name: rest, route: {action: pass}}
+"""
     )
     answer = open_bench(policy=str(policy)).score(picture(), attributes='{"level": "high"}')
     assert is_problem(answer, 500, "policy-failed")
@@ -274,14 +291,14 @@ def test_a_rule_without_an_answer_fails_closed(open_bench: Open, tmp_path: Path)
 
 def test_an_answer_that_takes_too_long_is_given_up_and_the_seat_kept_until_it_is_over(open_bench: Open) -> None:
     go = threading.Event()
-    limits = {"timeout_seconds": 0.3, "max_requests": 1}
+    limits = {"timeout_seconds": 1.0, "max_requests": 1}
     bench = open_bench(before=lambda views: go.wait(30), gateway=limits)
     answer = bench.score(picture())
     assert is_problem(answer, 504, "timed-out")
     assert answer.json()["route"]["action"] == "review"
     assert is_problem(bench.score(picture(1)), 503, "busy")
     go.set()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while bench.score(picture()).status_code != 200:
         assert time.monotonic() < deadline
 

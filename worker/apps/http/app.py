@@ -110,9 +110,7 @@ async def _score(gateway: Gateway, caller: str, request: Request) -> ScoreAnswer
     event: ImageEvent | None = None
     try:
         async with asyncio.timeout(gateway.timeout_seconds):
-            body = await seat.read(request)
-            event = await read_event(request.headers, body, gateway.now())
-            del body
+            event = await read_event(request.headers, await seat.read(request), gateway.now())
             flight = gateway.scoring.begin(event, policy)
             # What has begun goes on, for others who wait for it, and keeps its seat, even if its caller has left.
             flight.add_done_callback(lambda _: seat.leave())

@@ -13,7 +13,7 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from schemas import ImageEvent, InlineReference
-from schemas.explain import one_line, problems
+from schemas.explain import dotted, one_line, problems
 from worker.review.http.problems import MANY, Problem
 
 IMAGE_FIELD: Final = "image"
@@ -91,7 +91,7 @@ def _json(name: str, text: str) -> Any:
 
 def _invalid(error: ValidationError) -> Problem:
     found = problems(error, known=_KNOWN)
-    faults = [{"where": list(problem.path), "what": problem.text} for problem in found[:MANY]]
+    faults = [{"where": dotted(problem.path), "what": problem.text} for problem in found[:MANY]]
     return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", f"image event: {one_line(found)}", faults=faults)
 
 
