@@ -40,6 +40,7 @@ bench: server-prerequisites $(BIN)/.all ## Measure stages, engines, latency and 
 	$(BIN)/python -m ops.benchmarks.sweep_benchmark --out ops/benchmarks
 	$(BIN)/python -m ops.benchmarks.latency_benchmark --out ops/benchmarks
 	$(BIN)/python -m ops.benchmarks.pipeline_benchmark --out ops/benchmarks/pipeline.json
+	$(BIN)/python -m ops.benchmarks.desk_benchmark --out ops/benchmarks/desk.json
 	$(BIN)/python -m ops.benchmarks.serve_benchmark --out ops/benchmarks
 
 .PHONY: gpu-test
