@@ -15,12 +15,13 @@ from typer.testing import CliRunner
 
 from ops.benchmarks.engines_benchmark import OnnxRuntimeEngine
 from ops.benchmarks.inputs import clip_sized_model
+from tests.unit.trt_build.towers import write_model
 from trt_build.compile import Compiler
 from trt_build.torch_engine import TorchEngine
 from worker.cli.main import app
 from worker.scoring.compiled import open_compiled
 from worker.scoring.cuda_device import CudaDevice, NoDevice
-from worker.scoring.engine import Engine, EngineError
+from worker.scoring.engine import PROMPT, Engine, EngineError
 from worker.scoring.engine_record import Target, TensorRtBackend
 from worker.scoring.model import Model, load_model
 from worker.scoring.opening import open_engine
@@ -105,6 +106,23 @@ def test_a_batch_of_any_size_gives_the_features_of_its_own_images(engine: Engine
         alone = engine.infer({name: rows[row : row + 1] for name, rows in views.items()})
         for tower, rows in found.items():
             np.testing.assert_allclose(rows[row], alone[tower][0], rtol=0.02, atol=0.02 * np.abs(rows).max())
+
+
+def test_prompts_are_judged_as_on_the_cpu(backend: TensorRtBackend, capability: str, tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "tiny", prompts=True)
+    done = CliRunner().invoke(
+        app, ["build", str(folder), "--repository", str(tmp_path), "--backend", backend, "--precision", "fp32"]
+    )
+    assert done.exit_code == 0, done.output
+    model = load_model(str(folder))
+    target = Target(backend=backend, compute_capability=capability, precision="fp32")
+    repository, version = Repository(FolderStore(tmp_path)), Version(model.manifest.name, model.manifest.version)
+    views, prompts = pixels(model, 3), ["a cat", None, "a dog"]
+    with closing(open_compiled(repository, version, target, model, verified=False)) as gpu:
+        found = gpu.infer(views, prompts)[PROMPT]
+    with closing(OpenVinoEngine(model, precision="f32")) as cpu:
+        expected = cpu.infer(views, prompts)[PROMPT]
+    np.testing.assert_allclose(found, expected, atol=0.01)
 
 
 def rate(run: Callable[[Mapping[str, np.ndarray]], object], views: Mapping[str, np.ndarray]) -> float:
