@@ -22,7 +22,7 @@ from ops.dev.ports import free_ports
 from worker.apps.http.app import build_app
 from worker.apps.http.callers import digest_of
 from worker.apps.http.meter import Meter
-from worker.apps.http.opening import open_gateway
+from worker.apps.http.opening import OpenGateway, open_gateway
 from worker.cache.client import connect_embedded
 from worker.scoring.engine import EngineError, Features, Prompts, Views
 from worker.scoring.model import Model, load_model
@@ -62,6 +62,7 @@ class Bench:
     client: TestClient
     engine: FakeEngine
     registry: CollectorRegistry
+    gate: OpenGateway
 
     def score(self, image: bytes, **fields: str) -> Any:
         return self.client.post(SCORE, files={"image": ("a.jpg", image)}, data=fields)
@@ -129,7 +130,7 @@ def open_bench(model: Model, tmp_path: Path) -> Iterator[Open]:
             )
             app.state.gateway = gate.gateway
             with TestClient(app, base_url="http://127.0.0.1", client=peer, raise_server_exceptions=False) as client:
-                yield Bench(client, engine, registry)
+                yield Bench(client, engine, registry, gate)
                 assert client.portal is not None
                 client.portal.call(gate.close)
             assert engine.closed
@@ -301,6 +302,25 @@ def test_an_answer_that_takes_too_long_is_given_up_and_the_seat_kept_until_it_is
     deadline = time.monotonic() + 60
     while bench.score(picture()).status_code != 200:
         assert time.monotonic() < deadline
+
+
+def test_a_gateway_that_is_replaced_finishes_what_has_begun(open_bench: Open) -> None:
+    go = threading.Event()
+    bench = open_bench(before=lambda views: go.wait(30))
+    portal = bench.client.portal
+    assert portal is not None
+    yet_to_come = portal.call(bench.gate.gateway.limits.enter, "somebody whose body is under way")
+    with ThreadPoolExecutor(2) as threads:
+        scored = threads.submit(bench.score, picture())
+        while bench.gate.gateway.limits.requests < 2:
+            time.sleep(0.01)
+        closed = threads.submit(portal.call, bench.gate.close)
+        go.set()
+        assert scored.result().status_code == 200
+        assert not bench.engine.closed
+        portal.call(yet_to_come.leave)
+        closed.result()
+    assert bench.engine.closed
 
 
 def test_a_caller_has_its_share_of_seats_and_no_more(open_bench: Open) -> None:

@@ -1,10 +1,12 @@
 """Puts the gateway's parts together from the settings."""
 
+import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 import redis
 
@@ -26,6 +28,8 @@ from worker.scoring.model import Model
 from worker.settings import Settings
 from worker.telemetry.metrics import Metrics
 
+CLOSE_POLL_SECONDS: Final = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class OpenGateway:
@@ -35,7 +39,9 @@ class OpenGateway:
     _resources: ExitStack
 
     async def close(self) -> None:
-        """Finishes what is under way, then frees everything."""
+        """Finishes what is under way, a request whose body is yet to come included, then frees everything."""
+        while self.gateway.limits.requests:
+            await asyncio.sleep(CLOSE_POLL_SECONDS)
         await self.gateway.scoring.close()
         self._resources.close()
 
