@@ -80,6 +80,20 @@ def test_the_prompt_head_that_serving_runs_and_the_one_that_trains_judge_alike(s
     np.testing.assert_array_equal(served[:, :1], judge_prompts(old.prompt, features, PROMPTS, text))
 
 
+def test_a_model_whose_prompt_head_was_never_trained_gets_one(start: Start, tmp_path: Path) -> None:
+    manifest = json.loads((start.folder / "manifest.json").read_text())
+    del manifest["prompt"]["heads"], manifest["prompt"]["scores"]
+    (start.folder / "manifest.json").write_text(json.dumps(manifest))
+    new = Start(load_model(str(start.folder)).manifest, start.folder, keep_fusion=True)
+    made = write_model(
+        new, new.heads(1), tmp_path / "new", version="2", training_data=(), prompts={"quality": new.prompt_head(1)}
+    )
+
+    assert made.prompt is not None
+    assert made.prompt.scores == ("quality",)
+    assert load_model(str(tmp_path / "new")).judging_prompts is not None
+
+
 def test_a_model_refreshed_without_prompts_keeps_its_prompt_head(start: Start, tmp_path: Path) -> None:
     made = write_model(start, start.heads(1), tmp_path / "new", version="2", training_data=())
 

@@ -75,6 +75,19 @@ def test_a_model_without_a_prompt_head_ignores_prompts(tmp_path: Path) -> None:
         engine.close()
 
 
+def test_a_prompt_head_that_was_never_trained_judges_nothing(tmp_path: Path) -> None:
+    folder = write_model(tmp_path, prompts=True)
+    change(folder, lambda manifest: (manifest["prompt"].pop("heads"), manifest["prompt"].pop("scores")))
+    model = load_model(str(folder))
+    engine = OpenVinoEngine(model, threads=1)
+    try:
+        assert set(engine.infer(pixels(1), ["a cat"])) == {"coarse", "fine"}
+    finally:
+        engine.close()
+    assert model.prompt is not None
+    assert not model.manifest.judges_prompts
+
+
 def test_another_number_of_prompts_than_images_is_refused(engine: OpenVinoEngine) -> None:
     with pytest.raises(EngineError, match="1 prompts for 2 images"):
         engine.infer(pixels(2), ["a cat"])
