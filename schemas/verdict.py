@@ -23,8 +23,8 @@ class Scores(Contract):
 
     `quality` runs from 1 (bad) to 5 (perfect), the expectation over `anchors`, the probabilities of
     bad, poor, fair, good and perfect. `coarse_share` is the mean of the fusion gate: how much the score listened to the
-    coarse stream rather than the fine one. `correspondence` (1 to 5) tells how well the image fits its prompt, where a
-    model judges that.
+    coarse stream rather than the fine one; both are absent where a model judged the quality beside the prompt.
+    `correspondence` (1 to 5) tells how well the image fits its prompt, where a model judges that.
     """
 
     quality: Annotated[float, Field(ge=1, le=5)]
