@@ -16,6 +16,7 @@ from ray.serve.schema import ReplicaRank
 
 from worker.apps.arguments import Arguments, LiveChanges, changed
 from worker.apps.http.app import build_app
+from worker.apps.http.limits import RETRY_SECONDS
 from worker.apps.http.meter import Meter
 from worker.apps.http.opening import OpenGateway, open_gateway
 from worker.apps.ray_metrics import RayMetrics
@@ -112,6 +113,8 @@ def build(arguments: GatewayArguments) -> Application:
         GatewayReplica,
         name=GATEWAY,
         max_ongoing_requests=settings.gateway.max_requests + ROOM_FOR_PROBES,
+        max_queued_requests=settings.gateway.max_requests,
+        backpressure_config={"retry_after_s": float(RETRY_SECONDS)},
         graceful_shutdown_timeout_s=settings.gateway.timeout_seconds + 5,
         graceful_shutdown_wait_loop_s=0.5,
     )
