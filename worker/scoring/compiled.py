@@ -58,7 +58,7 @@ def open_compiled(
             _check_verified(repository, version, record)
         if device is None:
             graph, weights = repository.engine_files(version, record)
-            precision = "bf16" if target.precision == "bf16" else "f32"
+            precision = "f32" if target.precision == "fp32" else "bf16"  # in int8, of what is not quantised
             return OpenVinoEngine(model, threads=threads, precision=precision, prebuilt=(graph, weights))
         from worker.scoring.tensorrt_engine import CompiledText, TensorRtEngine
 
