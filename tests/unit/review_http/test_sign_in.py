@@ -122,6 +122,12 @@ def test_guessing_names_is_stopped_by_address(app: FastAPI) -> None:
     assert statuses[-1] == 429
 
 
+def test_a_whole_office_signs_in_from_one_address(ana: Accounts, app: FastAPI) -> None:
+    client = at_the_door(browser(app))
+    for _ in range(BY_ADDRESS.most + 5):
+        assert client.post("/v1/sign-in", json={"name": "ana", "password": PASSWORD}).status_code == 200
+
+
 def test_signing_in_without_the_visitor_s_token_is_refused(ana: Accounts, client: TestClient) -> None:
     answer = client.post("/v1/sign-in", json={"name": "ana", "password": PASSWORD})
     assert (answer.status_code, answer.json()["type"]) == (403, "urn:sluice:problem:csrf")

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from worker.cache.client import connect, connect_embedded
 from worker.images.fetch import build_fetcher
+from worker.intake.interpreter import tune_interpreter
 from worker.policy.place import open_place, place_of
 from worker.review import intake_numbers
 from worker.review.desk import open_desk
@@ -125,6 +126,7 @@ def open_app(
 ) -> OpenApp:
     """The desk for whoever serves it at `origin`; the rest as for `open_door`."""
     web = settings.web
+    tune_interpreter()
     if not web.local_users and web.oidc is None:
         raise DeskServerError("nobody could sign in: web.local_users is off and web.oidc is not set")
     _check_origin(origin)

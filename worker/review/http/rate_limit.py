@@ -27,6 +27,16 @@ class RateLimit:
         _, attempts, wait = cast("tuple[object, int, int]", tuple(pipeline.execute()))
         return max(wait, 1) if attempts > self.most else 0
 
+    def give_back(self, client: redis.Redis, subject: str) -> None:
+        """Takes back an attempt that turned out to be none that should be limited."""
+        key = self._key(subject)
+        pipeline = client.pipeline()
+        pipeline.set(
+            key, 1, ex=self.seconds, nx=True
+        )  # it may have run out meanwhile, and must not stay without an end
+        pipeline.decr(key)
+        pipeline.execute()
+
     def forget(self, client: redis.Redis, subject: str) -> None:
         client.delete(self._key(subject))
 

@@ -103,6 +103,7 @@ def sign_in(credentials: Credentials, request: Request, response: Response, door
         door.audit("nobody", "sign-in-refused", address=_address(request))
         raise Problem(HTTPStatus.UNAUTHORIZED, "wrong-credentials", "no user has this name and password")
     BY_NAME.forget(door.redis, credentials.name.strip().casefold())
+    BY_ADDRESS.give_back(door.redis, _address(request))  # a whole office may share one
     return _open(door, response, user.name, user.role, "local")
 
 
@@ -129,6 +130,7 @@ def accept(body: Acceptance, request: Request, response: Response, door: TheDoor
         raise Problem(HTTPStatus.CONFLICT, "user-refused", str(error)) from None
     if user is None:
         raise _stale()
+    BY_ADDRESS.give_back(door.redis, _address(request))
     door.audit(user.name, "user-made", role=user.role.value)
     return _open(door, response, user.name, user.role, "local")
 
@@ -178,6 +180,7 @@ def from_provider(
         identity = provider.finish(flow, code, door.origin + CALLBACK)
     except OidcError as failure:
         return _failed(door, failure)
+    BY_ADDRESS.give_back(door.redis, _address(request))
     response = RedirectResponse("/", status_code=HTTPStatus.SEE_OTHER)
     door.drop_cookie(response, door.flow_cookie)
     _open(door, response, identity.user, identity.role, "oidc")
