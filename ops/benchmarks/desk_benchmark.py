@@ -3,9 +3,10 @@
     python -m ops.benchmarks.desk_benchmark --out ops/benchmarks/desk.json
 
 The desk is a process of its own, as `sluice up --desk` serves it. Each reviewer does what the page does: holds four
-leases, looks at each image, listens to live events, beats for its leases. Reviewers share the machine with the desk,
-its broker and its Redis, so that what they wait includes their own part. A run in which an item was given to two
-people, or a decision was not in the topic, is no result: it ends with an error.
+leases, looks at each image, listens to live events, asks for the queues, beats for its leases. Reviewers share the
+machine with the desk, its broker and its Redis, so that what they wait includes their own part; the load average tells
+what else ran. A run in which an item was given to two people, or a decision was not in the topic, is no result: it ends
+with an error.
 """
 
 import argparse
@@ -46,6 +47,8 @@ QUEUE = "quality"
 AHEAD = 4
 """Leases that a page holds."""
 BEAT_SECONDS = 20.0
+QUEUES_SECONDS = 3.0
+"""How often a page asks for the queues while things happen."""
 READY_SECONDS = 120.0
 GOAL_MS = 200.0
 console = Console()
@@ -89,6 +92,7 @@ class Reviewer:
         """Decides so many items, one each `pace_seconds`, or fewer when there are no more."""
         listening = asyncio.create_task(self._listen())
         beating = asyncio.create_task(self._beat())
+        watching = asyncio.create_task(self._watch())
         try:
             begun = time.monotonic()
             for number in range(decisions):
@@ -100,9 +104,9 @@ class Reviewer:
                     return
                 await self._decide(self._leases.pop(0))
         finally:
-            for task in (listening, beating):
+            for task in (listening, beating, watching):
                 task.cancel()
-            await asyncio.gather(listening, beating, return_exceptions=True)
+            await asyncio.gather(listening, beating, watching, return_exceptions=True)
             await self._web.aclose()
 
     async def _fill(self) -> None:
@@ -140,6 +144,11 @@ class Reviewer:
         async with self._web.stream("GET", "/v1/events", timeout=None) as stream:
             async for _ in stream.aiter_lines():
                 pass
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(QUEUES_SECONDS)
+            await self._timed("queues", "GET", "/v1/queues")
 
     async def _beat(self) -> None:
         while True:

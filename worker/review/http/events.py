@@ -33,7 +33,7 @@ WAITING: Final = 200
 """Events that may wait for a slow listener; it is then told to look for itself."""
 STREAMS_A_USER: Final = 12
 AGAIN_SECONDS: Final = 1.0
-TOGETHER_SECONDS: Final = 0.1
+TOGETHER_SECONDS: Final = 0.25
 """What happens within so long is sent at once: where fifty people decide, each page would else be woken for each."""
 
 

@@ -1,7 +1,7 @@
 """Finds near duplicates among the items that wait.
 
 Features are compared by cosine. Random hyperplanes (Charikar 2002) put each vector into TABLES buckets of BITS bits,
-and only those that share a bucket are compared: vectors at a cosine of 0.98 share one with a probability of 0.97, those
+and only those that share a bucket are compared: vectors at a cosine of 0.99 share one with a probability of 0.99, those
 of unrelated images hardly ever. Equal files share a bucket of their own.
 """
 

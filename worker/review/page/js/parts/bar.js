@@ -18,6 +18,9 @@ const PLACES = [
   ["people", "People", "admin"],
 ];
 
+/** Milliseconds; where fifty people decide something happens all the time, and each page would ask for each of it. */
+const QUEUES_EVERY = 3000;
+
 export class Bar {
   #element = document.getElementById("bar");
   #links = new Map();
@@ -46,7 +49,7 @@ export class Bar {
       h("button.button.plain.icon", { type: "button", "aria-label": "Sign out", title: "Sign out", onclick: () => this.#signOut() }, icon("out")));
     this.#element.hidden = false;
     this.live(isReachable());
-    this.#forget = onQuietDesk(() => this.refresh().catch(() => {}), 1000);
+    this.#forget = onQuietDesk(() => this.refresh().catch(() => {}), QUEUES_EVERY);
   }
 
   mark(view) {
