@@ -1,43 +1,46 @@
-"""MobileNetV2 (Sandler et al., 2018, table 2, width 1.0) up to block 15, in Keras's padding."""
+"""EfficientNet-Lite0 (Tan and Le, 2019; without squeeze-and-excitation, with ReLU6) up to block 14, padded as by
+TensorFlow."""
 
 from collections.abc import Mapping
 from typing import cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 BATCH_NORM_EPSILON = 1e-3
 
-BLOCKS: tuple[tuple[int, int, int], ...] = (
-    # expansion, channels out, stride; block 0 is Keras's `expanded_conv`.
-    # Its block 16 and last convolution serve classification and did not help here (the lab notebook).
-    (1, 16, 1),
-    (6, 24, 2),
-    (6, 24, 1),
-    (6, 32, 2),
-    (6, 32, 1),
-    (6, 32, 1),
-    (6, 64, 2),
-    (6, 64, 1),
-    (6, 64, 1),
-    (6, 64, 1),
-    (6, 96, 1),
-    (6, 96, 1),
-    (6, 96, 1),
-    (6, 160, 2),
-    (6, 160, 1),
-    (6, 160, 1),
+PIXEL_MEAN, PIXEL_SCALE = 127.0, 128.0
+"""Pixels go in as (value - PIXEL_MEAN) / PIXEL_SCALE, as the weights' authors trained them."""
+
+STEM_CHANNELS = 32
+BLOCKS: tuple[tuple[int, int, int, int], ...] = (
+    # expansion, kernel, channels out, stride.
+    # Block 15 and the last convolution serve classification and are left out.
+    (1, 3, 16, 1),
+    (6, 3, 24, 2),
+    (6, 3, 24, 1),
+    (6, 5, 40, 2),
+    (6, 5, 40, 1),
+    (6, 3, 80, 2),
+    (6, 3, 80, 1),
+    (6, 3, 80, 1),
+    (6, 5, 112, 1),
+    (6, 5, 112, 1),
+    (6, 5, 112, 1),
+    (6, 5, 192, 2),
+    (6, 5, 192, 1),
+    (6, 5, 192, 1),
+    (6, 5, 192, 1),
 )
 
 
 class Convolution(nn.Module):
-    """Convolution with batch norm. At stride 2 Keras pads below and right only, where PyTorch would pad all around."""
+    """Convolution with batch norm. At stride 2 TensorFlow pads an even map more below and right than above and left."""
 
     def __init__(self, channels_in: int, channels_out: int, *, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
-        self.pads = (0, 1, 0, 1) if stride == 2 else (kernel // 2,) * 4
+        padding = kernel - stride
+        self.pads = (padding // 2, padding - padding // 2) * 2
         self.convolution = nn.Conv2d(channels_in, channels_out, kernel, stride, groups=groups, bias=False)
         self.norm = nn.BatchNorm2d(channels_out, eps=BATCH_NORM_EPSILON)
 
@@ -59,13 +62,13 @@ def statistics(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 class Bottleneck(nn.Module):
-    """Inverted residual: expand 1x1, depthwise 3x3, project 1x1, with a shortcut where shapes allow."""
+    """Inverted residual: expand 1x1, depthwise, project 1x1, with a shortcut where shapes allow."""
 
-    def __init__(self, channels_in: int, expansion: int, channels_out: int, stride: int) -> None:
+    def __init__(self, channels_in: int, expansion: int, kernel: int, channels_out: int, stride: int) -> None:
         super().__init__()
         hidden = channels_in * expansion
         self.expand = Convolution(channels_in, hidden, kernel=1) if expansion > 1 else None
-        self.depthwise = Convolution(hidden, hidden, kernel=3, stride=stride, groups=hidden)
+        self.depthwise = Convolution(hidden, hidden, kernel=kernel, stride=stride, groups=hidden)
         self.project = Convolution(hidden, channels_out, kernel=1)
         self.shortcut = stride == 1 and channels_in == channels_out
 
@@ -75,21 +78,21 @@ class Bottleneck(nn.Module):
         return x + out if self.shortcut else out
 
 
-class MobileNetV2(nn.Module):
-    """[N, 3, H, W] of 0..1 RGB → the outputs of its blocks, in order (block i: `BLOCKS[i]`)."""
+class EfficientNetLite0(nn.Module):
+    """[N, 3, H, W] of RGB, 0..255, → the outputs of its blocks, in order (`BLOCKS`). Sides are multiples of 32."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = Convolution(3, 32, kernel=3, stride=2)
-        channels = 32
+        self.stem = Convolution(3, STEM_CHANNELS, kernel=3, stride=2)
+        channels = STEM_CHANNELS
         self.blocks: list[Bottleneck] = []
-        for expansion, channels_out, stride in BLOCKS:
-            self.blocks.append(Bottleneck(channels, expansion, channels_out, stride))
+        for expansion, kernel, channels_out, stride in BLOCKS:
+            self.blocks.append(Bottleneck(channels, expansion, kernel, channels_out, stride))
             channels = channels_out
         self.layers = nn.ModuleList(self.blocks)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = nn.functional.relu6(self.stem(x))
+        x = nn.functional.relu6(self.stem((x - PIXEL_MEAN) / PIXEL_SCALE))
         outputs = []
         for block in self.blocks:
             x = block(x)
@@ -97,31 +100,23 @@ class MobileNetV2(nn.Module):
         return outputs
 
 
-@torch.no_grad()
-def load_keras_weights(network: MobileNetV2, weights: Mapping[str, NDArray[np.float32]]) -> None:
-    """Copies Keras's MobileNetV2 weights, by name, into the network. Raises KeyError for a name that is missing."""
-    _load(network.stem, weights, "Conv1/kernel", "bn_Conv1")
+def load_weights(network: EfficientNetLite0, weights: Mapping[str, Tensor]) -> None:
+    """Copies the weights of `worker.model.package` into the network.
+
+    Raises KeyError for a name that is missing, RuntimeError for another shape.
+    """
+    _load(network.stem, weights, "_conv_stem", "_bn0")
     for index, block in enumerate(network.blocks):
-        name = f"block_{index}" if index else "expanded_conv"
+        name = f"_blocks.{index}"
         if block.expand is not None:
-            _load(block.expand, weights, f"{name}_expand/kernel", f"{name}_expand_BN")
-        _load(block.depthwise, weights, f"{name}_depthwise/depthwise_kernel", f"{name}_depthwise_BN")
-        _load(block.project, weights, f"{name}_project/kernel", f"{name}_project_BN")
+            _load(block.expand, weights, f"{name}._expand_conv", f"{name}._bn0")
+        _load(block.depthwise, weights, f"{name}._depthwise_conv", f"{name}._bn1")
+        _load(block.project, weights, f"{name}._project_conv", f"{name}._bn2")
 
 
-def _load(layer: Convolution, weights: Mapping[str, NDArray[np.float32]], kernel: str, norm: str) -> None:
-    # Keras: [height, width, in, out], for a depthwise kernel [height, width, channels, 1]; PyTorch: [out, in, h, w].
-    order = (2, 3, 0, 1) if layer.convolution.groups > 1 else (3, 2, 0, 1)
-    layer.convolution.weight.copy_(torch.from_numpy(weights[kernel].transpose(order).copy()))
+def _load(layer: Convolution, weights: Mapping[str, Tensor], convolution: str, norm: str) -> None:
+    layer.convolution.load_state_dict({"weight": weights[f"{convolution}.weight"]})
+    names = ("weight", "bias", "running_mean", "running_var")
     layer.norm.load_state_dict(
-        {
-            ours: torch.from_numpy(weights[f"{norm}/{theirs}"])
-            for ours, theirs in (
-                ("weight", "gamma"),
-                ("bias", "beta"),
-                ("running_mean", "moving_mean"),
-                ("running_var", "moving_variance"),
-            )
-        }
-        | {"num_batches_tracked": torch.tensor(0)}
+        {name: weights[f"{norm}.{name}"] for name in names} | {"num_batches_tracked": torch.tensor(0)}
     )

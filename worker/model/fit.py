@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from worker.model.data import DataError
-from worker.model.losses import quality_loss
+from worker.model.losses import damage_loss, quality_loss
 from worker.model.maps import Maps
 from worker.model.network import MstLite
 
@@ -22,11 +22,14 @@ class Schedule:
     batch: int = 64
     rate: float = 1e-3
     weight_decay: float = 1e-2
+    damaged: int = 16
+    """Images of each batch that are also shown damaged."""
 
 
 def fit(
     network: MstLite,
     variants: Sequence[Maps],
+    damaged: tuple[Maps, Maps],
     scores: NDArray[np.float32],
     rows: NDArray[np.intp],
     schedule: Schedule,
@@ -36,6 +39,8 @@ def fit(
     title: str,
 ) -> None:
     """Trains towers and heads in place on these rows of maps and scores, drawing a variant anew for every image.
+
+    `damaged` holds the maps of the same images under mild and under worse damage.
 
     Raises DataError for fewer than two batches of images.
     """
@@ -51,8 +56,15 @@ def fit(
     network.train()
     for _ in range(schedule.epochs):
         for batch in random.permutation(rows)[: batches * schedule.batch].reshape(batches, -1):
-            drawn = np.stack([variants[int(random.integers(len(variants)))][row] for row in batch])
-            loss = quality_loss(network(torch.from_numpy(drawn).float()), torch.from_numpy(scores[batch]))
+            harmed = batch[: schedule.damaged]
+            shown = [variants[int(random.integers(len(variants)))][row] for row in batch]
+            shown += [maps[row] for maps in damaged for row in harmed]
+            with torch.autocast("cpu", torch.bfloat16):
+                quality = network(torch.from_numpy(np.stack(shown))).float()
+            judged, mild, worse = quality.split((len(batch), len(harmed), len(harmed)))
+            target = torch.from_numpy(scores[batch])
+            loss = quality_loss(judged, target)
+            loss = loss + damage_loss(judged[: len(harmed)], mild, worse, target[: len(harmed)])
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -65,7 +77,7 @@ def fit(
 def predict(network: MstLite, maps: Maps, rows: NDArray[np.intp], batch: int = 128) -> NDArray[np.float64]:
     """Quality of these rows of maps."""
     parts = [
-        network(torch.from_numpy(maps[rows[first : first + batch]]).float()).double().numpy()
+        network(torch.from_numpy(maps[rows[first : first + batch]])).double().numpy()
         for first in range(0, len(rows), batch)
     ]
     return np.concatenate(parts)

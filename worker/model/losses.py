@@ -18,3 +18,12 @@ def quality_loss(predicted: Tensor, target: Tensor, ranking_weight: float = 1.0)
     """Smooth L1 (which forgives the odd outlier among human means) plus the ranking loss."""
     close = torch.nn.functional.smooth_l1_loss(predicted, target, beta=0.5)
     return close + ranking_weight * ranking_loss(predicted, target)
+
+
+def damage_loss(intact: Tensor, mild: Tensor, worse: Tensor, target: Tensor) -> Tensor:
+    """Mean shortfall of what damage should cost: if mild, a tenth of what the target has above 1, if worse, two tenths
+    more. Shapes: [batch], row for row the same image under damage of one kind.
+    """
+    worth = target - 1
+    shortfall = torch.relu(0.1 * worth - (intact - mild)) + torch.relu(0.2 * worth - (mild - worse))
+    return shortfall.mean()

@@ -1,12 +1,12 @@
 """The frozen backbone's maps of every image, computed once: training needs nothing else.
 
-Each image is kept in several variants: as it is, and changed in ways that do not change its quality but hide what tells
-one generator from another (framing, scale, tone, JPEG tables).
+Each image is kept in several variants: as it is, changed in ways that do not change its quality but hide what tells one
+generator from another (framing, scale, tone, JPEG tables), and damaged, milder and worse.
 """
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,59 +19,88 @@ from rich.progress import Progress
 
 from worker.images.decode import decode
 from worker.images.views import make_views
+from worker.model.damage import Pixels, damage
 from worker.model.data import Example
 from worker.model.network import GRID, MAP_CHANNELS, VIEWS, WINDOW, MstLite
 from worker.model.onnx_graph import maps_graph
 
 MAX_PIXELS = 64_000_000
+DAMAGE_SEED = 1000
 WINDOWS = sum(view.crops for view in VIEWS.values())
 
 Maps = NDArray[np.float16]
 """[images, WINDOWS, MAP_CHANNELS, GRID, GRID]"""
 
 
-def compute_maps(
-    network: MstLite, examples: Sequence[Example], variant: int, folder: Path, progress: Progress, workers: int
-) -> Maps:
-    """The maps of one variant of all examples, through OpenVINO in the precision of serving.
+class MapStore:
+    """Computes maps through OpenVINO in the precision of serving, and keeps them in `folder`.
 
-    They are kept in `folder` under a digest of weights and images, so that a run that was cut off goes on where it was.
-    Variant 0 is the image as it is.
+    Files are named by a digest of weights and images, so that a run that was cut off goes on where it was.
     """
-    contents = [example.image.read_bytes() for example in examples]
-    graph = maps_graph(network)
-    digests = [hashlib.sha256(content).digest() for content in contents]
-    key = hashlib.sha256(graph + b"".join(digests)).hexdigest()[:16]
-    file = folder / f"maps-{key}-{variant}.npy"
-    if not file.is_file():
-        partial = file.with_suffix(".partial")
-        shape = (len(examples), WINDOWS, MAP_CHANNELS, GRID, GRID)
-        maps = open_memmap(partial, "w+", np.float16, shape)
-        task = progress.add_task(f"maps of variant {variant}", total=len(examples))
-        core = ov.Core()
+
+    def __init__(
+        self, network: MstLite, examples: Sequence[Example], folder: Path, progress: Progress, workers: int
+    ) -> None:
+        graph = maps_graph(network)
+        self._contents = [example.image.read_bytes() for example in examples]
+        self._digests = [hashlib.sha256(content).digest() for content in self._contents]
+        self._key = hashlib.sha256(graph + b"".join(self._digests)).hexdigest()[:16]
+        self._folder, self._progress, self._workers = folder, progress, workers
         options = {"NUM_STREAMS": workers, "INFERENCE_NUM_THREADS": workers}
-        compiled = core.compile_model(core.read_model(graph), "CPU", options)
+        core = ov.Core()
+        self._engine = core.compile_model(core.read_model(graph), "CPU", options)
 
-        def run(row: int) -> None:
-            pixels = decode(contents[row], max_pixels=MAX_PIXELS)
-            if variant:
-                pixels = vary(pixels, np.random.default_rng([variant, *digests[row][:8]]))
-            views = make_views(pixels, VIEWS)
-            windows = np.concatenate([views[name].reshape(-1, WINDOW, WINDOW, 3) for name in VIEWS])
-            request = compiled.create_infer_request()
-            request.infer([windows])
-            maps[row] = request.get_output_tensor().data
-            progress.advance(task)
+    def varied(self, variant: int) -> Maps:
+        """Maps of all examples in one variant; variant 0 is the image as it is."""
 
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(run, range(len(examples))))
-        maps.flush()
-        partial.rename(file)
-    computed: Maps = np.load(file)
-    return computed
+        def change(pixels: Pixels, random: np.random.Generator) -> tuple[Pixels, ...]:
+            return (vary(pixels, random) if variant else pixels,)
+
+        [maps] = self._maps((f"{variant}",), change, variant)
+        return maps
+
+    def damaged(self) -> tuple[Maps, Maps]:
+        """Maps of all examples under damage of a kind drawn for each: milder, and worse."""
+        mild, worse = self._maps(("mild", "worse"), damage, DAMAGE_SEED)
+        return mild, worse
+
+    def _maps(
+        self,
+        names: tuple[str, ...],
+        change: Callable[[Pixels, np.random.Generator], tuple[Pixels, ...]],
+        seed: int,
+    ) -> list[Maps]:
+        files = [self._folder / f"maps-{self._key}-{name}.npy" for name in names]
+        if not all(file.is_file() for file in files):
+            partial = [file.with_suffix(".partial") for file in files]
+            shape = (len(self._contents), WINDOWS, MAP_CHANNELS, GRID, GRID)
+            written = [open_memmap(file, "w+", np.float16, shape) for file in partial]
+            task = self._progress.add_task(f"maps: {', '.join(names)}", total=len(self._contents))
+
+            def run(row: int) -> None:
+                pixels = decode(self._contents[row], max_pixels=MAX_PIXELS)
+                random = np.random.default_rng([seed, *self._digests[row][:8]])
+                for maps, changed in zip(written, change(pixels, random), strict=True):
+                    maps[row] = self._infer(changed)
+                self._progress.advance(task)
+
+            with ThreadPoolExecutor(self._workers) as pool:
+                list(pool.map(run, range(len(self._contents))))
+            for maps, file, target in zip(written, partial, files, strict=True):
+                maps.flush()
+                file.rename(target)
+        return [np.load(file, mmap_mode="r") for file in files]
+
+    def _infer(self, pixels: Pixels) -> NDArray[np.float32]:
+        views = make_views(pixels, VIEWS)
+        windows = np.concatenate([views[name].reshape(-1, WINDOW, WINDOW, 3) for name in VIEWS])
+        request = self._engine.create_infer_request()
+        request.infer([windows])
+        maps: NDArray[np.float32] = request.get_output_tensor().data
+        return maps
 
 
-def vary(pixels: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
+def vary(pixels: Pixels, random: np.random.Generator) -> Pixels:
     """The image with, each by chance: mirrored, trimmed by up to an eighth, rescaled by up to 8 %, its tone moved by up
     to 8 %, saved as JPEG of quality 75 to 95."""
     image = Image.fromarray(pixels)

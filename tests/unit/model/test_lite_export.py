@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 pytest.importorskip("onnx", reason="exporting needs the extra `train`")
 
-from worker.model.backbone import MobileNetV2  # noqa: E402
+from worker.model.backbone import EfficientNetLite0  # noqa: E402
 from worker.model.evaluate import Report  # noqa: E402
 from worker.model.export import export_model  # noqa: E402
 from worker.model.network import STREAMS, VIEWS, WINDOW, MstLite  # noqa: E402
@@ -23,7 +23,7 @@ from worker.scoring.openvino_engine import OpenVinoEngine  # noqa: E402
 def network() -> MstLite:
     """A network of random weights whose norms have seen some data, so that folding them matters."""
     torch.manual_seed(3)
-    network = MstLite(MobileNetV2())
+    network = MstLite(EfficientNetLite0())
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(std=0.1)

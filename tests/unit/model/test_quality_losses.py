@@ -4,7 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 
-from worker.model.losses import quality_loss, ranking_loss  # noqa: E402
+from worker.model.losses import damage_loss, quality_loss, ranking_loss  # noqa: E402
 
 
 def test_pairs_in_order_and_apart_cost_nothing() -> None:
@@ -28,3 +28,19 @@ def test_closeness_and_order_add_up() -> None:
     predicted, target = torch.tensor([2.0, 1.5]), torch.tensor([1.0, 4.0])
     # smooth L1 with beta 0.5: |d| - 0.25 for both
     assert quality_loss(predicted, target).item() == pytest.approx((0.75 + 2.25) / 2 + 0.6)
+
+
+def test_damage_that_costs_enough_costs_no_loss() -> None:
+    intact, mild, worse, target = (torch.tensor([value]) for value in (4.0, 3.7, 3.1, 4.0))
+    assert damage_loss(intact, mild, worse, target).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_damage_that_costs_too_little_costs_what_is_missing() -> None:
+    # A target of 4 is worth 3: mild damage should cost 0.3, worse 0.6 more. Here 0.1 and nothing.
+    intact, mild, worse, target = (torch.tensor([value]) for value in (4.0, 3.9, 3.9, 4.0))
+    assert damage_loss(intact, mild, worse, target).item() == pytest.approx(0.2 + 0.6)
+
+
+def test_an_image_at_the_bottom_need_not_fall_further() -> None:
+    bottom = torch.tensor([1.0])
+    assert damage_loss(bottom, bottom, bottom, bottom).item() == 0
