@@ -40,6 +40,7 @@ Leave one generator out (SRCC on its images, prompts also unseen; one fold of pr
   carries them, Apache-2.0, Copyright (c) 2020, ML Illustrated; its notice is in LICENSE.efficientnet-lite0.
 - Damage made for training (`worker/model/damage.py`): JPEG, WebP, blocks, scaling down and up, blur, noise,
   oversharpening, bands, misplaced pieces; each image must score above its damaged self, and that above a worse one.
+- Targets: half what people said, half what a kernel regression foresees from other prompts (`worker/model/smooth.py`).
 
 The {samples} demo images and every image that shares a prompt with one were left out of all training.
 
