@@ -15,7 +15,7 @@ MAX_BATCH = 64
 
 PRECISION = "bf16"
 """What convolutions compute in, on processors that have it; elsewhere OpenVINO keeps float32. For mst-lite it is
-twice as fast, and ranks images alike to 0.994 (ops/benchmarks/lab_notebook.md)."""
+twice as fast, and ranks images alike to 0.999 (ops/benchmarks/lab_notebook.md)."""
 
 
 class OpenVinoEngine:
