@@ -28,7 +28,7 @@ const VIEWS = {
 /** What every view is given. */
 const context = { me: null, about: null, outbox: null, bar: null, queue: preference("queue", null), setQueue };
 /** Milliseconds that a view may take to give back what it held, so that the next one can have it. */
-const LEAVING = 1000;
+const LEAVING = 3000;
 let leave = () => {};
 /** The present view could not be shown; it is tried again when the desk answers. */
 let broken = false;
@@ -94,7 +94,7 @@ async function route() {
     prefer("queue", rest[0]);
   }
   const gone = leave();
-  leave = () => {};
+  leave = () => gone;  // who comes before that has happened waits for it too
   setKeys(main, []);
   document.querySelectorAll(".toast").forEach((toast) => toast.remove());
   await Promise.race([gone, new Promise((done) => setTimeout(done, LEAVING))]);
@@ -107,9 +107,11 @@ async function route() {
     const place = h("div.view");
     replace(main, place);
     main.scrollTop = 0;
-    const left = (await show(place, context, ...rest)) ?? (() => {});
-    if (mine !== turn) return void left();
-    leave = left;
+    const shown = show(place, context, ...rest);
+    // Also what is still being shown is left: it gives back what it took, so that the next one can have it.
+    leave = async () => (await shown.catch(() => null))?.();
+    await shown;
+    if (mine !== turn) return;
     broken = false;
   } catch (error) {
     if (mine !== turn) return;
