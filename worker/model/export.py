@@ -13,7 +13,7 @@ from worker.model.onnx_graph import OPSET, to_numpy, towers_graph
 from worker.scoring.manifest import MANIFEST_NAME, GraphSpec, HeadsSpec, Measurement, ModelManifest, TowerSpec
 from worker.scoring.openvino_graph import computes_bf16
 
-VERSION = "0.3.0"
+VERSION = "0.3.1"
 
 
 def export_model(network: MstLite, reports: Sequence[Report], folder: Path) -> ModelManifest:

@@ -21,9 +21,9 @@ def quality_loss(predicted: Tensor, target: Tensor, ranking_weight: float = 1.0)
 
 
 def damage_loss(intact: Tensor, mild: Tensor, worse: Tensor, target: Tensor) -> Tensor:
-    """Mean shortfall of what damage should cost: if mild, a tenth of what the target has above 1, if worse, two tenths
-    more. Shapes: [batch], row for row the same image under damage of one kind.
+    """Mean shortfall of what damage should cost: if mild, a twentieth of what the target has above 1, if worse, a
+    tenth more. Shapes: [batch], row for row the same image under damage of one kind.
     """
     worth = target - 1
-    shortfall = torch.relu(0.1 * worth - (intact - mild)) + torch.relu(0.2 * worth - (mild - worse))
+    shortfall = torch.relu(0.05 * worth - (intact - mild)) + torch.relu(0.1 * worth - (mild - worse))
     return shortfall.mean()

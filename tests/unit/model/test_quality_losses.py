@@ -31,14 +31,14 @@ def test_closeness_and_order_add_up() -> None:
 
 
 def test_damage_that_costs_enough_costs_no_loss() -> None:
-    intact, mild, worse, target = (torch.tensor([value]) for value in (4.0, 3.7, 3.1, 4.0))
+    intact, mild, worse, target = (torch.tensor([value]) for value in (4.0, 3.85, 3.55, 4.0))
     assert damage_loss(intact, mild, worse, target).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_damage_that_costs_too_little_costs_what_is_missing() -> None:
-    # A target of 4 is worth 3: mild damage should cost 0.3, worse 0.6 more. Here 0.1 and nothing.
-    intact, mild, worse, target = (torch.tensor([value]) for value in (4.0, 3.9, 3.9, 4.0))
-    assert damage_loss(intact, mild, worse, target).item() == pytest.approx(0.2 + 0.6)
+    # A target of 4 is worth 3: mild damage should cost 0.15, worse 0.3 more. Here 0.05 and nothing.
+    intact, mild, worse, target = (torch.tensor([value]) for value in (4.0, 3.95, 3.95, 4.0))
+    assert damage_loss(intact, mild, worse, target).item() == pytest.approx(0.1 + 0.3)
 
 
 def test_an_image_at_the_bottom_need_not_fall_further() -> None:
