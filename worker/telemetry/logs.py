@@ -44,6 +44,9 @@ _BEARER = re.compile(r"\b(?P<scheme>bearer|basic)\s+[A-Za-z0-9+/=._~-]{8,}", re.
 _BYTES_LITERAL = re.compile(r"\bb(?P<quote>['\"])(?:\\.|(?!(?P=quote))[^\\])*(?P=quote)", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
+_processors: list[Processor] = []
+"""One list for good: a logger keeps the one of its first use, and must follow when logging is configured again."""
+
 
 def configure_logging(settings: TelemetrySettings, stream: TextIO | None = None) -> None:
     """Sends all logs to `stream` (stderr by default, so that a command's output stays clean). May be called again."""
@@ -78,8 +81,9 @@ def configure_logging(settings: TelemetrySettings, stream: TextIO | None = None)
     for package in _OUR_PACKAGES:
         logging.getLogger(package).setLevel(level)
     logging.captureWarnings(True)
+    _processors[:] = [structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter]
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=_processors,
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,

@@ -202,3 +202,16 @@ def test_the_death_of_a_thread_is_an_event(stream: io.StringIO) -> None:
     (event,) = events(stream)
     assert (event["event"], event["thread"], event["level"]) == ("thread_died", "prepare-1", "error")
     assert "RuntimeError: no more" in str(event["exception"])
+
+
+def test_a_logger_in_use_follows_when_logging_is_configured_again(stream: io.StringIO) -> None:
+    logger = structlog.get_logger("worker.intake.loop")
+    logger.info("before")
+    second = io.StringIO()
+    configure_logging(TelemetrySettings(), second)
+    with structlog.testing.capture_logs() as captured:
+        logger.info("after")
+    assert [entry["event"] for entry in captured] == ["after"]
+    logger.info("at last")
+    assert [event["event"] for event in events(second)] == ["at last"]
+    assert [event["event"] for event in events(stream)] == ["before"]
