@@ -14,7 +14,7 @@ from torch import Tensor
 from trt_build.graph import prepare_graph
 from trt_build.torch_graph import TorchGraph, read_graph
 from worker.scoring.cuda_device import DeviceLost, NoDevice, OutOfDeviceMemory
-from worker.scoring.engine import PROMPT, EngineError, Features, Prompts, Views
+from worker.scoring.engine import PROMPT, EngineError, Features, Prompts, Views, check_batch
 from worker.scoring.model import Model
 from worker.scoring.prompts import PromptScorer
 from worker.scoring.tensors import Array
@@ -95,7 +95,7 @@ class TorchEngine:
         """The features of a batch. Raises EngineError: DeviceLost when only a new process can go on."""
         if self._lost is not None:
             raise DeviceLost(str(self._lost))
-        batch = self._check(views)
+        batch = check_batch(views, self._manifest.views, self.max_batch)
         rows = self._guarded(lambda: self._run(views, batch))
         features = dict(zip(self._graph.outputs, rows, strict=True))
         for name, values in features.items():
@@ -204,23 +204,6 @@ class TorchEngine:
                 self._lost = DeviceLost(f"the GPU is lost to this process ({error}); start it again")
                 raise self._lost from error
             raise EngineError(f"torch failed on a batch: {error}") from error
-
-    def _check(self, views: Views) -> int:
-        specs = self._manifest.views
-        if set(views) != set(specs):
-            raise EngineError(f"got the views {sorted(views)}, the model needs {sorted(specs)}")
-        for name, pixels in views.items():
-            if pixels.dtype != np.uint8 or pixels.shape[1:] != specs[name].shape:
-                raise EngineError(
-                    f"view {name!r} is {pixels.dtype}{list(pixels.shape)}, "
-                    f"the model needs uint8{['batch', *specs[name].shape]}"
-                )
-        batches = {len(pixels) for pixels in views.values()}
-        if len(batches) != 1 or not 0 < max(batches) <= self.max_batch:
-            raise EngineError(
-                f"views of {sorted(batches)} images; one batch has 1 to {self.max_batch}, in all views alike"
-            )
-        return batches.pop()
 
 
 def _cuda(kind: Literal["Event", "Stream"], *arguments: Any) -> Any:

@@ -6,6 +6,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.view import ViewSpec
+
 Views = Mapping[str, NDArray[np.uint8]]
 """View name → one contiguous array, [batch, *view.shape], uint8 RGB."""
 
@@ -41,3 +43,19 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Frees what the engine holds. It must not be used afterwards."""
+
+
+def check_batch(views: Views, specs: Mapping[str, ViewSpec], max_batch: int) -> int:
+    """The number of images in a batch that fits a model's views. Raises EngineError for one that does not."""
+    if set(views) != set(specs):
+        raise EngineError(f"got the views {sorted(views)}, the model needs {sorted(specs)}")
+    for name, pixels in views.items():
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != specs[name].shape:
+            raise EngineError(
+                f"view {name!r} is {pixels.dtype}{list(pixels.shape)}, "
+                f"the model needs uint8{['batch', *specs[name].shape]}"
+            )
+    batches = {len(pixels) for pixels in views.values()}
+    if len(batches) != 1 or not 0 < max(batches) <= max_batch:
+        raise EngineError(f"views of {sorted(batches)} images; one batch has 1 to {max_batch}, in all views alike")
+    return batches.pop()

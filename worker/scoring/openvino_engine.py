@@ -1,9 +1,8 @@
 """The CPU engine: OpenVINO running the towers' ONNX graph, and the text tower's where the model has one."""
 
-import numpy as np
 import structlog
 
-from worker.scoring.engine import PROMPT, EngineError, Features, Prompts, Views
+from worker.scoring.engine import PROMPT, EngineError, Features, Prompts, Views, check_batch
 from worker.scoring.model import Model, PromptParts
 from worker.scoring.openvino_graph import OpenVinoGraph
 from worker.scoring.tensors import Array
@@ -67,7 +66,10 @@ class OpenVinoEngine:
     def infer(self, views: Views, prompts: Prompts | None = None) -> Features:
         """The features of a batch. Raises EngineError when a view is missing, of a wrong shape or dtype, for another
         number of prompts than images, or when OpenVINO fails."""
-        self._check(views)
+        check_batch(views, self._manifest.views, MAX_BATCH)
+        for name, pixels in views.items():
+            if not pixels.flags.c_contiguous:
+                raise EngineError(f"view {name!r} is not contiguous")
         features = self._towers.run(views)
         if prompts is not None and self._prompts is not None:
             features[PROMPT] = self._prompts.score(features, prompts)
@@ -77,24 +79,6 @@ class OpenVinoEngine:
         self._towers.close()
         if self._text is not None:
             self._text.close()
-
-    def _check(self, views: Views) -> None:
-        specs = self._manifest.views
-        if set(views) != set(specs):
-            raise EngineError(f"got the views {sorted(views)}, the model needs {sorted(specs)}")
-        batches = {len(pixels) for pixels in views.values()}
-        for name, pixels in views.items():
-            if pixels.dtype != np.uint8 or pixels.shape[1:] != specs[name].shape:
-                raise EngineError(
-                    f"view {name!r} is {pixels.dtype}{list(pixels.shape)}, "
-                    f"the model needs uint8{['batch', *specs[name].shape]}"
-                )
-            if not pixels.flags.c_contiguous:
-                raise EngineError(f"view {name!r} is not contiguous")
-        if len(batches) != 1 or not 0 < max(batches) <= MAX_BATCH:
-            raise EngineError(
-                f"views of {sorted(batches)} images; one batch has 1 to {MAX_BATCH}, the same in all views"
-            )
 
 
 class OpenVinoText:

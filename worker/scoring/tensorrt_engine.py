@@ -9,7 +9,7 @@ import numpy as np
 import structlog
 
 from worker.scoring.cuda_device import CudaDevice
-from worker.scoring.engine import PROMPT, EngineError, Features, Prompts, Views
+from worker.scoring.engine import PROMPT, Features, Prompts, Views, check_batch
 from worker.scoring.engine_record import EngineRecord, TensorRtBackend
 from worker.scoring.manifest import ModelManifest
 from worker.scoring.model import PromptParts
@@ -97,7 +97,7 @@ class TensorRtEngine:
 
     def infer(self, views: Views, prompts: Prompts | None = None) -> Features:
         """The features of a batch. Raises EngineError: DeviceLost when only a new process can go on."""
-        self._check(views)
+        check_batch(views, self._manifest.views, self._largest)
         features = self._towers.run(views)
         if prompts is not None and self._prompts is not None:
             features[PROMPT] = self._prompts.score(features, prompts)
@@ -105,19 +105,3 @@ class TensorRtEngine:
 
     def close(self) -> None:
         self._made.close()
-
-    def _check(self, views: Views) -> None:
-        specs = self._manifest.views
-        if set(views) != set(specs):
-            raise EngineError(f"got the views {sorted(views)}, the model needs {sorted(specs)}")
-        for name, pixels in views.items():
-            if pixels.dtype != np.uint8 or pixels.shape[1:] != specs[name].shape:
-                raise EngineError(
-                    f"view {name!r} is {pixels.dtype}{list(pixels.shape)}, "
-                    f"the model needs uint8{['batch', *specs[name].shape]}"
-                )
-        batches = {len(pixels) for pixels in views.values()}
-        if len(batches) != 1 or not 0 < max(batches) <= self._largest:
-            raise EngineError(
-                f"views of {sorted(batches)} images; one batch has 1 to {self._largest}, in all views alike"
-            )
