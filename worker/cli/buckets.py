@@ -3,14 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from schemas import S3Reference
 from worker.cli.errors import CommandFailed
 from worker.cli.sources import ListObjects
-from worker.settings import S3Settings, Settings
+from worker.s3_client import make_s3_client
+from worker.settings import Settings
 
 
 def object_lister(settings: Settings, *, versions: bool = False) -> ListObjects:
@@ -21,7 +20,7 @@ def object_lister(settings: Settings, *, versions: bool = False) -> ListObjects:
 
     def list_objects(bucket: str, prefix: str) -> Iterator[S3Reference]:
         try:
-            client = _client(settings.s3)
+            client = make_s3_client(settings.s3, connect_seconds=5, read_seconds=60, attempts=4)
             yield from (_present_versions if versions else _objects)(client, bucket, prefix)
         except ClientError as error:
             said = error.response.get("Error", {})
@@ -30,15 +29,6 @@ def object_lister(settings: Settings, *, versions: bool = False) -> ListObjects:
             raise CommandFailed(f"s3://{bucket}/{prefix}: {error}") from error
 
     return list_objects
-
-
-def _client(settings: S3Settings) -> Any:
-    return boto3.session.Session().client(
-        "s3",
-        endpoint_url=settings.endpoint_url,
-        region_name=settings.region,
-        config=Config(signature_version="s3v4", s3={"addressing_style": settings.addressing_style}),
-    )
 
 
 def _objects(client: Any, bucket: str, prefix: str) -> Iterator[S3Reference]:

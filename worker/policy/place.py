@@ -8,15 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-import boto3
 import botocore.exceptions
-from botocore.config import Config
 
 from worker.policy.errors import PolicyConflict, PolicyError, PolicyReadOnly
 from worker.policy.loading import DEFAULT, parse_policy
 from worker.policy.policy import Policy
+from worker.s3_client import make_s3_client
 from worker.settings import PolicyAddress, S3Settings, Settings
 
 SAVED_NAME: Final = "policy.yaml"
@@ -128,18 +127,7 @@ class S3Place:
     def __init__(self, address: str, settings: S3Settings) -> None:
         self.address = address
         self._bucket, _, self._key = address.removeprefix("s3://").partition("/")
-        self._client: Any = boto3.session.Session().client(
-            "s3",
-            endpoint_url=settings.endpoint_url,
-            region_name=settings.region,
-            config=Config(
-                signature_version="s3v4",
-                s3={"addressing_style": settings.addressing_style},
-                connect_timeout=3,
-                read_timeout=5,
-                retries={"mode": "standard", "total_max_attempts": 2},
-            ),
-        )
+        self._client = make_s3_client(settings, connect_seconds=3, read_seconds=5, attempts=2)
 
     def read(self, known: PolicyText | None = None) -> PolicyText:
         condition = {"IfNoneMatch": known.etag} if known is not None and known.etag is not None else {}

@@ -4,12 +4,11 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import boto3
 import botocore.exceptions
-from botocore.config import Config
 
+from worker.s3_client import make_s3_client
 from worker.settings import S3Settings
 
 _S3_ADDRESS = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]+)(?:/(?P<prefix>.*))?")
@@ -94,18 +93,7 @@ class S3Store:
     def __init__(self, bucket: str, prefix: str, settings: S3Settings) -> None:
         self._bucket = bucket
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        self._client: Any = boto3.session.Session().client(
-            "s3",
-            endpoint_url=settings.endpoint_url,
-            region_name=settings.region,
-            config=Config(
-                signature_version="s3v4",
-                s3={"addressing_style": settings.addressing_style},
-                connect_timeout=5,
-                read_timeout=60,
-                retries={"mode": "standard", "total_max_attempts": 4},
-            ),
-        )
+        self._client = make_s3_client(settings, connect_seconds=5, read_seconds=60, attempts=4)
 
     def where(self, name: str) -> str:
         return f"s3://{self._bucket}/{self._prefix}{name}"

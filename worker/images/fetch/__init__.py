@@ -17,7 +17,7 @@ __all__ = ["FetchedImage", "Fetcher", "build_fetcher"]
 def build_fetcher(settings: Settings) -> Fetcher:
     """A fetcher for every kind of reference, within the limits of the settings.
 
-    Raises ValueError where the settings of S3 make no sense.
+    Raises SettingsError where those of S3 make no client.
     """
     max_bytes = settings.images.max_bytes
     timeout_seconds = settings.images.fetch_timeout_seconds

@@ -3,14 +3,13 @@
 import time
 from typing import Any
 
-import boto3
 import botocore.exceptions
 import urllib3.exceptions
-from botocore.config import Config
 
 from schemas import FailureReason, S3Reference
 from worker.images.errors import ImageError, TransientFetchError
 from worker.images.fetch.base import FetchedImage, too_large
+from worker.s3_client import make_s3_client
 from worker.settings import S3Settings
 
 _CHUNK_BYTES = 256 * 1024
@@ -40,20 +39,9 @@ class S3Fetcher:
     def __init__(self, settings: S3Settings, *, max_bytes: int, timeout_seconds: float, max_connections: int) -> None:
         self._max_bytes = max_bytes
         self._timeout_seconds = timeout_seconds
-        self._client: Any = boto3.session.Session().client(
-            "s3",
-            endpoint_url=settings.endpoint_url,
-            region_name=settings.region,
-            config=Config(
-                signature_version="s3v4",
-                s3={"addressing_style": settings.addressing_style},
-                connect_timeout=timeout_seconds / 2,
-                read_timeout=timeout_seconds / 2,
-                retries={"total_max_attempts": 1},
-                max_pool_connections=max_connections,
-                tcp_keepalive=True,
-                response_checksum_validation="when_required",  # decoding and the event's sha256 tell broken bytes
-            ),
+        half = timeout_seconds / 2
+        self._client = make_s3_client(
+            settings, connect_seconds=half, read_seconds=half, attempts=1, max_connections=max_connections
         )
 
     def fetch(self, reference: S3Reference) -> FetchedImage:
