@@ -43,7 +43,6 @@ class _Lane(Generic[T]):
     epoch: int
     entries: deque[_Entry[T]] = field(default_factory=deque)
     by_offset: dict[int, _Entry[T]] = field(default_factory=dict)
-    unfinished: int = 0
 
 
 class OffsetLedger(Generic[T]):
@@ -78,10 +77,6 @@ class OffsetLedger(Generic[T]):
         lane = self._lanes.get(partition)
         return len(lane.entries) if lane else 0
 
-    def unfinished_in(self, partition: Partition) -> int:
-        lane = self._lanes.get(partition)
-        return lane.unfinished if lane else 0
-
     def assign(self, partitions: Iterable[Partition]) -> None:
         """Starts each partition afresh, under a new epoch."""
         for partition in partitions:
@@ -111,7 +106,6 @@ class OffsetLedger(Generic[T]):
         entry: _Entry[T] = _Entry(offset, size)
         lane.entries.append(entry)
         lane.by_offset[offset] = entry
-        lane.unfinished += 1
         self._held += 1
         self._held_bytes += size
         return Ticket(partition, lane.epoch, offset)
@@ -135,7 +129,6 @@ class OffsetLedger(Generic[T]):
         entry.outputs = outputs
         self._held_bytes += size - entry.size
         entry.size = size
-        lane.unfinished -= 1
         return True
 
     def take(self, max_records: int | None = None) -> Batch[T] | None:

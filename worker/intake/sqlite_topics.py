@@ -20,7 +20,6 @@ from worker.intake.log import LogError, Output, Partition, Record
 
 _FORMAT = 1
 _BUSY_SECONDS = 10.0
-_FOLLOW_SECONDS = 0.05
 
 _SCHEMA = """
 CREATE TABLE partitions (
@@ -229,24 +228,6 @@ class SqliteTopics:
                     self._db, partition, ids[partition.topic][partition], position, max_records, max_bytes
                 )
             ]
-
-    def follow(self, topic: str, *, from_end: bool = False, idle_seconds: float | None = None) -> Iterator[Record]:
-        """The topic's records as they come, for ever, or until none has come for `idle_seconds`. Raises LogError."""
-        positions = self.ends(topic)
-        if not from_end:
-            positions = dict.fromkeys(positions, 0)
-        idle_since = time.monotonic()
-        while True:
-            records = self.read(positions)
-            for record in records:
-                positions[record.partition] = record.offset + 1
-                yield record
-            if records:
-                idle_since = time.monotonic()
-            elif idle_seconds is not None and time.monotonic() - idle_since >= idle_seconds:
-                return
-            else:
-                time.sleep(_FOLLOW_SECONDS)
 
     def close(self) -> None:
         self._db.close()

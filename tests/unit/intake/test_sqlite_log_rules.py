@@ -161,7 +161,7 @@ def test_a_revoked_partition_can_be_committed_until_it_is_released(
     first.release(revoked)
     with pytest.raises(Fenced):
         first.commit([Output("out", b"too late")], dict.fromkeys(revoked, 0))
-    assert [r.value for r in topics.follow("out", idle_seconds=0)] == [b"last words"]
+    assert [r.value for r in topics.read({Partition("out", 0): 0})] == [b"last words"]
 
 
 def test_a_member_that_stops_polling_is_put_out_and_fenced(
@@ -269,15 +269,6 @@ def test_a_disk_that_fails_in_a_commit_leaves_nothing_behind(
     other.close()
     log.commit([Output("out", b"1")], {Partition("in", 0): 1})
     assert topics.ends("out") == {Partition("out", 0): 1}
-
-
-def test_follow_yields_old_and_new_records_and_ends_when_idle(topics: SqliteTopics) -> None:
-    topics.append([Output("out", b"old")])
-    stream = topics.follow("out", idle_seconds=0.1)
-    assert next(stream).value == b"old"
-    topics.append([Output("out", b"new")])
-    assert [r.value for r in stream] == [b"new"]
-    assert list(topics.follow("out", from_end=True, idle_seconds=0)) == []
 
 
 @given(st.dictionaries(st.text(min_size=1), st.integers(0, 100), min_size=1), st.integers(0, 300))
