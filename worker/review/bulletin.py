@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -15,10 +15,22 @@ from worker.review.index import keys
 log = structlog.get_logger(__name__)
 
 WAIT_SECONDS: Final = 1.0
+TOGETHER_SECONDS: Final = 0.25
+"""What happens within so long is told at once: where fifty people decide, each page would else be woken for each."""
+MOST: Final = 1000
+"""Events that are told at once at most."""
 
 
-def tell(client: redis.Redis, event: DeskEvent) -> None:
-    """Publishes an event that no change of the index tells."""
+def tell(client: redis.Redis, *events: DeskEvent) -> None:
+    """Publishes events that no change of the index tells."""
+    with client.pipeline(transaction=False) as pipeline:
+        for event in events:
+            publish(pipeline, event)
+        pipeline.execute()
+
+
+def publish(pipeline: Any, event: DeskEvent) -> None:
+    """Queues the command."""
     text = {
         "kind": event.kind,
         "at": event.at.isoformat(),
@@ -27,16 +39,24 @@ def tell(client: redis.Redis, event: DeskEvent) -> None:
         "actor": event.actor,
         "status": event.status,
     }
-    client.publish(keys.EVENTS, json.dumps(text))
+    pipeline.publish(keys.EVENTS, json.dumps(text))
 
 
-def follow(client: redis.Redis, stop: threading.Event) -> Iterator[DeskEvent | None]:
-    """Events from now on; None each second without one. Raises redis.RedisError when Redis is away."""
-    with client.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
+def follow(client: redis.Redis, stop: threading.Event) -> Iterator[Sequence[DeskEvent]]:
+    """Events from now on, those of TOGETHER_SECONDS at a time; nothing each second without one. Raises redis.RedisError
+    when Redis is away."""
+    with client.pubsub() as channel:  # type: ignore[no-untyped-call]
         channel.subscribe(keys.EVENTS)
         while not stop.is_set():
             message: Any = channel.get_message(timeout=WAIT_SECONDS)
-            yield _parsed(message["data"]) if message is not None else None
+            if message is not None:
+                stop.wait(TOGETHER_SECONDS)
+            told = []
+            while message is not None:
+                if message["type"] == "message" and (event := _parsed(message["data"])) is not None:
+                    told.append(event)
+                message = channel.get_message() if len(told) < MOST else None
+            yield told
 
 
 def _parsed(text: bytes) -> DeskEvent | None:

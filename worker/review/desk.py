@@ -123,9 +123,10 @@ class Desk:
     def bulk_decide(self, choices: Sequence[Choice], reviewer: str) -> list[Decided | DeskError]:
         outcomes: list[Decided | DeskError | None] = [None] * len(choices)
         ballots: dict[int, list[_Step]] = {}
+        covered = self._covered([choice.decision_id for choice in choices])
         for place, choice in enumerate(choices):
             try:
-                outcomes[place] = self._repeated(choice, reviewer)
+                outcomes[place] = self._repeated(choice, reviewer, covered[place])
                 if outcomes[place] is None:
                     ballots[place] = self._ballot(choice, reviewer)
             except DeskError as error:
@@ -141,7 +142,7 @@ class Desk:
         return [outcome for outcome in outcomes if outcome is not None]
 
     def undo(self, decision_id: str, reviewer: str) -> Lease:
-        covered = self._covered(decision_id)
+        (covered,) = self._covered([decision_id])
         entries = self._index.entries(list(covered))
         steps, token = [], self._leases.token()
         for item_id, entry in entries.items():
@@ -167,7 +168,7 @@ class Desk:
         except NotRecorded:
             self._leases.end(grant.token, reviewer)
             raise
-        return self._lease(grant, blind=first.entry.state.status is not Status.ESCALATED)
+        return self._shown([grant], reviewer, blind=first.entry.state.status is not Status.ESCALATED)[0]
 
     def skip(self, item_id: str, token: int, reviewer: str) -> None:
         self._act(item_id, reviewer, "skip", token)
@@ -203,12 +204,13 @@ class Desk:
     def mark_gold(self, item_id: str, answer: Vote, actor: str) -> None:
         self._act(item_id, actor, "gold", None, resolution=answer)
 
-    def image(self, item_id: str) -> ImageReference | None:
+    def image(self, item_id: str) -> tuple[ImageReference, str | None] | None:
         entry, item = self._entry(item_id)
-        if not isinstance(item.image, InlineReference):
-            return item.image
-        record = self._topics.record(*entry.at)
-        return ReviewItem.model_validate_json(record.value or b"").image if record is not None else None
+        reference = item.image
+        if isinstance(reference, InlineReference):
+            record = self._topics.record(*entry.at)
+            reference = ReviewItem.model_validate_json(record.value or b"").image if record is not None else None
+        return (reference, item.content_hash) if reference is not None else None
 
     def search(self, query: Query, *, limit: int = 50, cursor: str | None = None, blind_to: str | None = None) -> Found:
         return search(self._redis, self._index, self._views, query, limit=limit, cursor=cursor, blind_to=blind_to)
@@ -219,7 +221,7 @@ class Desk:
     def statistics(self, *, hours: int = 24) -> Statistics:
         return statistics(self._redis, self._now(), hours)
 
-    def events(self, stop: threading.Event) -> Iterator[DeskEvent | None]:
+    def events(self, stop: threading.Event) -> Iterator[Sequence[DeskEvent]]:
         return bulletin.follow(self._redis, stop)
 
     def record(self, actor: str, action: str, *subjects: str, detail: Mapping[str, str] | None = None) -> None:
@@ -246,21 +248,25 @@ class Desk:
             for grant in grants:
                 self._leases.end(grant.token, reviewer)
             raise
-        leases = [self._lease(grant, blind=blind) for grant in grants]
-        for grant in grants:
-            event = DeskEvent("lease", self._now(), grant.queue, grant.items[0], reviewer)
-            bulletin.tell(self._redis, event)
+        leases = self._shown(grants, reviewer, blind=blind)
+        now = self._now()
+        bulletin.tell(self._redis, *(DeskEvent("lease", now, each.queue, each.items[0], reviewer) for each in grants))
         return leases
 
-    def _lease(self, grant: Grant, *, blind: bool) -> Lease:
-        items = self._views.of(grant.items, blind_to=grant.reviewer if blind else None)
-        return Lease(grant.queue, grant.reviewer, grant.token, grant.expires_at, tuple(items))
+    def _shown(self, grants: Sequence[Grant], reviewer: str, *, blind: bool) -> list[Lease]:
+        items = [item_id for grant in grants for item_id in grant.items]
+        views = {view.item.item_id: view for view in self._views.of(items, blind_to=reviewer if blind else None)}
+        return [
+            Lease(
+                grant.queue, reviewer, grant.token, grant.expires_at, tuple(views[i] for i in grant.items if i in views)
+            )
+            for grant in grants
+        ]
 
-    def _repeated(self, choice: Choice, reviewer: str) -> Decided | None:
+    def _repeated(self, choice: Choice, reviewer: str, covered: Mapping[str, str]) -> Decided | None:
         """What became of the decision, if it has been made already."""
         if len(choice.decision_id) > MAX_DECISION_ID:
             raise NotPossible(f"a decision id has at most {MAX_DECISION_ID} characters")
-        covered = self._covered(choice.decision_id)
         if choice.item_id not in covered:
             return None
         entry, _ = self._entry(choice.item_id)
@@ -394,9 +400,14 @@ class Desk:
                 pipeline.expire(keys.decided(decision_id), REPEATABLE_SECONDS)
             pipeline.execute()
 
-    def _covered(self, decision_id: str) -> dict[str, str]:
-        found: Any = self._redis.hgetall(keys.decided(decision_id))
-        return {item_id.decode(): own_id.decode() for item_id, own_id in found.items()}
+    def _covered(self, decision_ids: Sequence[str]) -> list[dict[str, str]]:
+        """The items that each decision covered, and by which id of its own."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for decision_id in decision_ids:
+                pipeline.hgetall(keys.decided(decision_id))
+            return [
+                {item_id.decode(): own_id.decode() for item_id, own_id in found.items()} for found in pipeline.execute()
+            ]
 
     def _entry(self, item_id: str) -> tuple[Entry, ReviewItem]:
         entry = self._index.entries([item_id]).get(item_id)

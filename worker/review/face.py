@@ -94,8 +94,9 @@ class DeskFace(Protocol):
         """The item tests reviewers from now on. Raises UnknownItem, NotRecorded."""
         ...
 
-    def image(self, item_id: str) -> ImageReference | None:
-        """Where the item's image is. An inline image's bytes are read from the log: items carry none. UnknownItem."""
+    def image(self, item_id: str) -> tuple[ImageReference, str | None] | None:
+        """Where the item's image is, and its content hash; None when the event named no image, or the log keeps an
+        inline one no more (items carry no bytes). Raises UnknownItem."""
         ...
 
     def search(self, query: Query, *, limit: int = 50, cursor: str | None = None, blind_to: str | None = None) -> Found:
@@ -109,8 +110,9 @@ class DeskFace(Protocol):
 
     def statistics(self, *, hours: int = 24) -> Statistics: ...
 
-    def events(self, stop: threading.Event) -> Iterator[DeskEvent | None]:
-        """What happens from now on, at all desks; None each second in which nothing does. Ends when `stop` is set."""
+    def events(self, stop: threading.Event) -> Iterator[Sequence[DeskEvent]]:
+        """What happens from now on, at all desks, as much at a time as happened within a quarter of a second; nothing
+        each second in which nothing does. Ends when `stop` is set."""
         ...
 
     def record(self, actor: str, action: str, *subjects: str, detail: Mapping[str, str] | None = None) -> None:

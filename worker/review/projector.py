@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 LEASE_SECONDS: Final = 5.0
 """After so long without a sign of life another desk's projector takes over."""
 WAIT_SECONDS: Final = 0.1
+GATHER_SECONDS: Final = 0.2
+"""So long records may gather once all has been read. What a desk has decided it has put into the index itself."""
 PAUSE_SECONDS: Final = 1.0
 SEIZED_SECONDS: Final = 60.0
 REFRESH: Final = timedelta(seconds=60)
@@ -86,6 +88,8 @@ class Projector:
             try:
                 if not self.step():
                     stop.wait(PAUSE_SECONDS)
+                elif self._is_ready:
+                    stop.wait(GATHER_SECONDS)
                 if down:
                     log.info("projector_up")
                 down = False
@@ -125,7 +129,7 @@ class Projector:
         """
         while True:
             if self.step():
-                if self._course is not None and not self._course.goals:
+                if self._is_ready:
                     return
             elif self._redis.exists(keys.READY):  # somebody else's work
                 return
@@ -140,6 +144,11 @@ class Projector:
         """Lets another projector begin at once."""
         with suppress(redis.RedisError):  # it ends by itself
             self._job.leave()
+
+    @property
+    def _is_ready(self) -> bool:
+        """Whether all has been read that stood in the topics when it began."""
+        return self._course is not None and not self._course.goals
 
     def _find_course(self) -> _Course:
         """Where the index stands; a new one is begun where there is none."""

@@ -30,11 +30,14 @@ class Views:
         """The items that exist, in this order."""
         entries = [entry for entry in self._index.entries(item_ids).values() if entry.item is not None]
         clusters = [entry.cluster for entry in entries]
-        holders = self._leases.holders(clusters)
         with self._redis.pipeline(transaction=False) as pipeline:
             for cluster in clusters:
                 pipeline.smembers(keys.cluster(cluster))
-            members = [sorted(member.decode() for member in found) for found in pipeline.execute()]
+            for cluster in clusters:
+                pipeline.get(keys.job(cluster))
+            found = pipeline.execute()
+        members = [sorted(member.decode() for member in names) for names in found[: len(clusters)]]
+        holders = self._leases.holders(found[len(clusters) :])
         return [
             self._view(entry, tuple(together), holder, blind_to)
             for entry, together, holder in zip(entries, members, holders, strict=True)

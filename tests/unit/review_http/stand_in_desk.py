@@ -143,8 +143,9 @@ class StandInDesk:
     def split(self, item_ids: Sequence[str], actor: str, *, token: int | None = None) -> None:
         self.calls.append(("split", tuple(item_ids), actor, token))
 
-    def image(self, item_id: str) -> ImageReference | None:
-        return self._known(item_id).image
+    def image(self, item_id: str) -> tuple[ImageReference, str | None] | None:
+        item = self._known(item_id)
+        return None if item.image is None else (item.image, item.content_hash)
 
     def mark_gold(self, item_id: str, answer: Vote, actor: str) -> None:
         self._note("gold", item_id, actor, answer)
@@ -168,9 +169,9 @@ class StandInDesk:
             resolved_after_seconds=31.0,
         )
 
-    def events(self, stop: threading.Event) -> Iterator[DeskEvent | None]:
+    def events(self, stop: threading.Event) -> Iterator[Sequence[DeskEvent]]:
         while not stop.wait(0.02):
-            yield self.happened.pop(0) if self.happened else None
+            yield [self.happened.pop(0) for _ in range(len(self.happened))]
 
     def record(self, actor: str, action: str, *subjects: str, detail: Mapping[str, str] | None = None) -> None:
         self.recorded.append((actor, action, dict(detail or {})))

@@ -13,8 +13,9 @@ from worker.review.http.door import Reviewer, TheDoor
 from worker.review.http.queues import MAX_LEASES, FencingToken, ItemId
 from worker.review.http.refusals import kind_of
 from worker.review.http.sign_in import Body
+from worker.review.http.written import WrittenRoute
 
-router = APIRouter(tags=["decisions"])
+router = APIRouter(tags=["decisions"], route_class=WrittenRoute)
 
 DecisionId = Annotated[str, Field(min_length=8, max_length=128, pattern=r"^[A-Za-z0-9._-]+$")]
 

@@ -3,7 +3,7 @@
 import hmac
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Annotated, Final
@@ -125,7 +125,9 @@ class Door:
         response.delete_cookie(name, path="/", secure=self.secure, httponly=True, samesite="strict")
 
 
-def the_door(request: Request) -> Door:
+async def the_door(request: Request) -> Door:
+    """Like all that waits for nothing not a plain function: FastAPI calls each of those on a thread, in a turn of its
+    own."""
     door: Door = request.app.state.door
     return door
 
@@ -157,10 +159,10 @@ def signed_in(request: Request, door: TheDoor) -> Session:
 SignedIn = Annotated[Session, Depends(signed_in)]
 
 
-def at_least(role: Role) -> Callable[[Session], Session]:
+def at_least(role: Role) -> Callable[[Session], Awaitable[Session]]:
     """A dependency that lets in who has this role or a higher one."""
 
-    def check(session: SignedIn) -> Session:
+    async def check(session: SignedIn) -> Session:
         if not session.role.includes(role):
             detail = f"this needs the role {role.value}; you are a {session.role.value}"
             raise Problem(HTTPStatus.FORBIDDEN, "role", detail)

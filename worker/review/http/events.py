@@ -4,7 +4,7 @@ import asyncio
 import json
 import threading
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
@@ -27,19 +27,17 @@ from worker.review.http.sessions import Session
 log = structlog.get_logger(__name__)
 router = APIRouter(tags=["events"])
 
-QUIET_SECONDS: Final = 10.0
-"""After so long without an event a comment keeps proxies from closing the stream, and the session is looked at."""
-WAITING: Final = 200
-"""Events that may wait for a slow listener; it is then told to look for itself."""
+LOOK_SECONDS: Final = 10.0
+"""So often the session is looked at, and a comment keeps proxies from closing the stream."""
+WAITING: Final = 40
+"""What may wait for a slow listener; more than that it misses."""
 STREAMS_A_USER: Final = 12
 AGAIN_SECONDS: Final = 1.0
-TOGETHER_SECONDS: Final = 0.25
-"""What happens within so long is sent at once: where fifty people decide, each page would else be woken for each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """An event as it is sent, written once for all who listen: `some` for those who vote, `all` for the others."""
+    """Events as they are sent, written once for all who listen: `some` for those who vote, `all` for the others."""
 
     some: str
     all: str
@@ -83,15 +81,14 @@ class Broadcast:
     def _read(self) -> None:
         while not self._stop.is_set():
             try:
-                for event in self._desk.events(self._stop):
-                    if event is not None:
-                        self._tell(event)
+                for events in self._desk.events(self._stop):
+                    if events:
+                        self._tell(_written(events))
             except (redis.RedisError, LogError, DeskError) as error:
                 log.warning("desk_events_interrupted", error=f"{type(error).__name__}: {error}")
                 self._stop.wait(AGAIN_SECONDS)
 
-    def _tell(self, event: DeskEvent | None) -> None:
-        told = None if event is None else _written(event)
+    def _tell(self, told: Told | None) -> None:
         by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Queue[Told | None]]] = defaultdict(list)
         with self._lock:
             for queue, loop in self._listeners.items():
@@ -121,33 +118,38 @@ async def events(request: Request, session: SignedIn, door: TheDoor) -> Streamin
 async def _stream(
     door: Door, session: Session, broadcast: Broadcast, queue: asyncio.Queue[Told | None]
 ) -> AsyncIterator[str]:
+    loop = asyncio.get_running_loop()
+    look_at = loop.time() + LOOK_SECONDS
     try:
         yield "retry: 1000\n: listening\n\n"
         while True:
             try:
-                event = await asyncio.wait_for(queue.get(), QUIET_SECONDS)
+                async with asyncio.timeout_at(look_at):
+                    told = await queue.get()
             except TimeoutError:
                 if not await to_thread.run_sync(door.sessions.is_open, session):
                     return
-                yield ": quiet\n\n"
+                look_at = loop.time() + LOOK_SECONDS
+                yield ": still here\n\n"
                 continue
-            together = [event]
-            if event is not None:
-                await asyncio.sleep(TOGETHER_SECONDS)
-                while not queue.empty():
-                    together.append(queue.get_nowait())
-            blind = session.role is Role.REVIEWER
-            texts = dict.fromkeys(told.some if blind else told.all for told in together if told is not None)
-            if texts:
-                yield "".join(texts)
-            if None in together:
+            if told is None:
                 return
+            yield told.some if session.role is Role.REVIEWER else told.all
     finally:
         broadcast.leave(session.user, queue)
 
 
-def _written(event: DeskEvent) -> Told:
-    some = {"kind": event.kind, "queue": event.queue, "at": event.at.isoformat(timespec="seconds")}
-    status = event.status.value if event.status is not None else ""
-    more = {"item_id": event.item_id, "actor": event.actor or "", "status": status}
-    return Told(*(f"event: desk\ndata: {json.dumps(data)}\n\n" for data in (some, some | more)))
+def _written(events: Sequence[DeskEvent]) -> Told:
+    some: dict[str, None] = {}  # to those who hear no more than that something happened, once is enough
+    every = []
+    for event in events:
+        less = {"kind": event.kind, "queue": event.queue, "at": event.at.isoformat(timespec="seconds")}
+        status = event.status.value if event.status is not None else ""
+        more = {"item_id": event.item_id, "actor": event.actor or "", "status": status}
+        some[_message(less)] = None
+        every.append(_message(less | more))
+    return Told("".join(some), "".join(every))
+
+
+def _message(data: Mapping[str, str]) -> str:
+    return f"event: desk\ndata: {json.dumps(data)}\n\n"

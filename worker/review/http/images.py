@@ -124,7 +124,7 @@ def _reference(door: Door, name: str) -> tuple[ImageReference, str | None]:
     """What a link names: a past verdict that a replay has shown, or an item."""
     if (shown := door.shown_verdicts.get(name)) is not None:
         return shown
-    image = door.desk.image(name)
-    if image is None:
+    found = door.desk.image(name)
+    if found is None:
         raise Problem(HTTPStatus.NOT_FOUND, "no-image", "the event of this item was malformed and names no image")
-    return image, door.desk.item(name).item.content_hash
+    return found

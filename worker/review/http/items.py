@@ -17,8 +17,9 @@ from worker.review.http.queues import FencingToken, ItemId
 from worker.review.http.roles import Role
 from worker.review.http.sessions import Session
 from worker.review.http.sign_in import Body
+from worker.review.http.written import WrittenRoute
 
-router = APIRouter(tags=["items"])
+router = APIRouter(tags=["items"], route_class=WrittenRoute)
 
 ItemPath = Annotated[str, Path(min_length=1, max_length=512)]
 Note = Annotated[str, Field(max_length=4000)] | None

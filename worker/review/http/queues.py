@@ -14,8 +14,9 @@ from worker.review.http.door import Reviewer, SignedIn, TheDoor
 from worker.review.http.problems import Problem
 from worker.review.http.roles import Role
 from worker.review.http.sign_in import Body
+from worker.review.http.written import WrittenRoute
 
-router = APIRouter(tags=["queues"])
+router = APIRouter(tags=["queues"], route_class=WrittenRoute)
 
 MAX_LEASES = 60
 

@@ -68,13 +68,12 @@ class Sessions:
     def find(self, token: str) -> Session | None:
         """The session of a cookie, if it is still good; being used keeps it from idling out."""
         key = _digest(token)
-        stored = self._redis.get(_PREFIX + key)
+        stored: Any = self._redis.getex(_PREFIX + key, px=int(1000 * self._idle))
         if stored is None:
             return None
         data: dict[str, Any] = json.loads(stored)
-        if data["expires_at"] <= self._clock():
+        if data["expires_at"] <= self._clock():  # Redis may keep it a little longer
             return None
-        self._redis.pexpire(_PREFIX + key, self._patience(data["expires_at"]))
         return Session(data["user"], Role(data["role"]), data["by"], data["expires_at"], self.csrf(token), key)
 
     def is_open(self, session: Session) -> bool:

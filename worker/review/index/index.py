@@ -4,13 +4,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Final, Generic, TypeVar
 
 import redis
 
 from schemas import Decision, ReviewItem
 from worker.intake.log import Partition
-from worker.review.answers import Status
+from worker.review import bulletin
+from worker.review.answers import DeskEvent, Status
 from worker.review.index import keys
 from worker.review.index.duplicates import Duplicates, fingerprint
 from worker.review.index.entry import AT, CLUSTER, DUE, ITEM, Entry, at_field, decision_field, slim
@@ -77,7 +79,7 @@ class Index:
             added.setdefault(decision.message.item_id, {})[field] = decision.message.model_dump_json().encode()
         for item in items:
             added.setdefault(item.message.item_id, {}).update(self._fields(item))
-        known = self.entries(list(added))
+        known = self.entries([item.message.item_id for item in items])
         for item in items:
             item_id = item.message.item_id
             before = known.get(item_id, Entry({}))
@@ -121,49 +123,60 @@ class Index:
             while True:
                 try:
                     pipeline.watch(*map(keys.item, added))  # type: ignore[no-untyped-call]
-                    known = self.entries(list(added))
-                    buckets = self._buckets(list(added))
-                    pipeline.multi()
-                    result = {}
-                    for item_id, fields in added.items():
-                        before = known.get(item_id, Entry({}))
-                        new = {name: value for name, value in fields.items() if name not in before.fields}
-                        change = _Change(item_id, before, Entry({**before.fields, **new}), new)
-                        result[item_id] = change.write(pipeline, buckets[item_id], quiet)
-                    pipeline.execute()
+                    changes = self._changes(added)
+                    if any(change.is_new for change, _ in changes):
+                        pipeline.multi()
+                        for change, buckets in changes:
+                            change.write(pipeline, buckets, quiet)
+                        pipeline.execute()
                 except redis.WatchError:
                     continue
-                return result
+                return {change.item_id: change.after for change, _ in changes}
 
-    def _buckets(self, item_ids: Sequence[str]) -> dict[str, list[str]]:
+    def _changes(self, added: Mapping[str, Mapping[bytes, bytes]]) -> list[tuple["_Change", list[str]]]:
+        """What the fields change, as the index is now, and the buckets in which each item lies."""
         with self._redis.pipeline(transaction=False) as pipeline:
-            for item_id in item_ids:
+            for item_id in added:
+                pipeline.hgetall(keys.item(item_id))
+            for item_id in added:
                 pipeline.hget(keys.near(item_id), "buckets")
             found = pipeline.execute()
-        return {
-            item_id: names.decode().split("\n") if names else [] for item_id, names in zip(item_ids, found, strict=True)
-        }
+        return [
+            (_Change(item_id, Entry(before), fields), buckets.decode().split("\n") if buckets else [])
+            for (item_id, fields), before, buckets in zip(
+                added.items(), found[: len(added)], found[len(added) :], strict=True
+            )
+        ]
 
 
 class _Change:
-    """What new fields of one entry mean for everything else in the index."""
+    """What fields of one entry, those that are new, mean for everything else in the index. `after` is the entry as it
+    will be."""
 
-    def __init__(self, item_id: str, before: Entry, after: Entry, new: Mapping[bytes, bytes]) -> None:
-        self._id = item_id
+    def __init__(self, item_id: str, before: Entry, fields: Mapping[bytes, bytes]) -> None:
+        self.item_id = item_id
         self._before = before
-        self._after = after
-        self._new = new
-        earlier = {decision.decision_id for decision in before.state.counted}
-        self._counted = [decision for decision in after.state.counted if decision.decision_id not in earlier]
+        self._new = {name: value for name, value in fields.items() if name not in before.fields}
+        after = Entry({**before.fields, **self._new})
+        if self._new and after.item is not None and after.state.alone and after.cluster != item_id:
+            after = Entry({**after.fields, CLUSTER: item_id.encode()})
+        self.after = after
 
-    def write(self, pipeline: Any, buckets: Sequence[str], quiet: bool) -> Entry:
-        """Queues the commands; the entry as it will be."""
+    @property
+    def is_new(self) -> bool:
+        return bool(self._new)
+
+    @cached_property
+    def _counted(self) -> list[Decision]:
+        earlier = {decision.decision_id for decision in self._before.state.counted}
+        return [decision for decision in self.after.state.counted if decision.decision_id not in earlier]
+
+    def write(self, pipeline: Any, buckets: Sequence[str], quiet: bool) -> None:
+        """Queues the commands."""
         if not self._new:
-            return self._after
-        after = self._after
-        if after.state.alone and after.item is not None and after.cluster != self._id:
-            after = Entry({**after.fields, CLUSTER: self._id.encode()})
-        pipeline.hset(keys.item(self._id), mapping={**self._new, **_only(after.fields, CLUSTER)})
+            return
+        after = self.after
+        pipeline.hset(keys.item(self.item_id), mapping={**self._new, **_only(after.fields, CLUSTER)})
         for decision in self._counted:
             self._count(pipeline, decision)
         if after.item is not None:
@@ -173,31 +186,32 @@ class _Change:
                 _introduce(pipeline, after.item)
         if not quiet:
             self._tell(pipeline)
-        return after
 
     def _place(self, pipeline: Any, after: Entry, item: ReviewItem, buckets: Sequence[str]) -> None:
         queue, state, was, now = item.queue, after.state, self._before.lane, after.lane
         for decision in self._counted:
-            pipeline.eval(DROP, 1, keys.PREFIX, self._cluster_before(after), decision.fencing_token, self._id)
+            pipeline.eval(DROP, 1, keys.PREFIX, self._cluster_before(after), decision.fencing_token, self.item_id)
         if was is not None and was != now:
-            pipeline.zrem(keys.lane(was[0], queue, was[1]), self._id)
+            pipeline.zrem(keys.lane(was[0], queue, was[1]), self.item_id)
         if now is not None and was != now:
-            pipeline.zadd(keys.lane(now[0], queue, now[1]), {self._id: after.due})
+            pipeline.zadd(keys.lane(now[0], queue, now[1]), {self.item_id: after.due})
         if state.status is Status.OPEN:
-            pipeline.zadd(keys.waiting(queue), {self._id: item.created_at.timestamp()})
+            pipeline.zadd(keys.waiting(queue), {self.item_id: item.created_at.timestamp()})
         else:
-            pipeline.zrem(keys.waiting(queue), self._id)
-        (pipeline.sadd if now is not None and now[0] == "assigned" else pipeline.srem)(keys.assigned(queue), self._id)
+            pipeline.zrem(keys.waiting(queue), self.item_id)
+        (pipeline.sadd if now is not None and now[0] == "assigned" else pipeline.srem)(
+            keys.assigned(queue), self.item_id
+        )
         if self._cluster_before(after) != after.cluster:
-            pipeline.srem(keys.cluster(self._cluster_before(after)), self._id)
-        (pipeline.sadd if now is not None else pipeline.srem)(keys.cluster(after.cluster), self._id)
-        pipeline.delete(keys.excluded(self._id))
+            pipeline.srem(keys.cluster(self._cluster_before(after)), self.item_id)
+        (pipeline.sadd if now is not None else pipeline.srem)(keys.cluster(after.cluster), self.item_id)
+        pipeline.delete(keys.excluded(self.item_id))
         if now is not None and state.excluded:
-            pipeline.sadd(keys.excluded(self._id), *state.excluded)
+            pipeline.sadd(keys.excluded(self.item_id), *state.excluded)
         if now is None or state.alone:
-            pipeline.delete(keys.near(self._id))
+            pipeline.delete(keys.near(self.item_id))
             for bucket in buckets:
-                pipeline.srem(keys.bucket(bucket), self._id)
+                pipeline.srem(keys.bucket(bucket), self.item_id)
 
     def _cluster_before(self, after: Entry) -> str:
         return self._before.cluster if self._before.item is not None else after.cluster
@@ -208,27 +222,27 @@ class _Change:
             pipeline.hincrby(hour, f"{decision.outcome}|{decision.reviewer}", 1)
         else:
             pipeline.hincrby(hour, f"undo|{decision.reviewer}", 1)
-            undone = next(earlier for earlier in self._after.state.counted if earlier.decision_id == decision.undoes)
+            undone = next(earlier for earlier in self.after.state.counted if earlier.decision_id == decision.undoes)
             pipeline.hincrby(_hour_of(undone.decided_at), f"{undone.outcome}|{undone.reviewer}", -1)
         if decision.seconds_spent is not None and decision.decided_with is None and decision.outcome in VOTES:
             pipeline.hincrbyfloat(hour, f"seconds|{decision.reviewer}", decision.seconds_spent)
             pipeline.hincrby(hour, f"timed|{decision.reviewer}", 1)
         pipeline.expire(hour, HOURS_KEPT_SECONDS)
-        answer = self._after.state.answer
-        if self._after.state.status is Status.GOLD and decision.outcome in VOTES:
-            pipeline.hset(keys.gold(decision.reviewer), self._id, int(decision.outcome == answer))
+        answer = self.after.state.answer
+        if self.after.state.status is Status.GOLD and decision.outcome in VOTES:
+            pipeline.hset(keys.gold(decision.reviewer), self.item_id, int(decision.outcome == answer))
 
     def _settle(self, pipeline: Any, item: ReviewItem) -> None:
         """What counts when an item is settled, and no longer when it is reopened."""
-        state = self._after.state
+        state = self.after.state
         closed, was_closed = state.status in _CLOSED, self._before.state.status in _CLOSED
         if item.queue == AUDIT_QUEUE:
-            (pipeline.sadd if closed else pipeline.srem)(keys.AUDITED, self._id)
-            (pipeline.sadd if state.status is Status.REJECTED else pipeline.srem)(keys.MISSED, self._id)
+            (pipeline.sadd if closed else pipeline.srem)(keys.AUDITED, self.item_id)
+            (pipeline.sadd if state.status is Status.REJECTED else pipeline.srem)(keys.MISSED, self.item_id)
         if not closed or state.closed_at is None:
-            pipeline.zrem(keys.CLOSED, self._id)
+            pipeline.zrem(keys.CLOSED, self.item_id)
             return
-        pipeline.zadd(keys.CLOSED, {self._id: state.closed_at.timestamp()})
+        pipeline.zadd(keys.CLOSED, {self.item_id: state.closed_at.timestamp()})
         if was_closed and self._before.item is not None:
             return
         pipeline.lpush(keys.RESOLVED, max(0.0, (state.closed_at - item.created_at).total_seconds()))
@@ -239,7 +253,7 @@ class _Change:
             pipeline.ltrim(keys.PANELS, 0, KEPT_PANELS - 1)
 
     def _tell(self, pipeline: Any) -> None:
-        item, state = self._after.item, self._after.state
+        item, state = self.after.item, self.after.state
         if item is None:
             return
         told: list[tuple[str, datetime, str | None]] = []
@@ -249,8 +263,7 @@ class _Change:
         if state.closed_at is not None and self._before.state.closed_at is None:
             told.append(("settle", state.closed_at, None))
         for kind, at, actor in told:
-            event = {"kind": kind, "at": at.isoformat(), "queue": item.queue, "item_id": self._id, "actor": actor}
-            pipeline.publish(keys.EVENTS, json.dumps({**event, "status": state.status}))
+            bulletin.publish(pipeline, DeskEvent(kind, at, item.queue, self.item_id, actor, state.status))
 
 
 def _introduce(pipeline: Any, item: ReviewItem) -> None:

@@ -211,15 +211,15 @@ class Leases:
         """Takes items out of a lease."""
         self._shrink(keys=[keys.PREFIX], args=[token, *items])
 
-    def holders(self, clusters: Sequence[str]) -> list[str | None]:
-        """Who has each cluster at the moment."""
+    def holders(self, tokens: Sequence[bytes | None]) -> list[str | None]:
+        """Whose each lease is; None for one that is over."""
         with self._redis.pipeline(transaction=False) as pipeline:
-            for cluster in clusters:
-                pipeline.get(keys.job(cluster))
-            tokens = pipeline.execute()
             for token in tokens:
-                pipeline.hget(keys.lease(int(token or 0)), "reviewer")
-            return [None if reviewer is None else reviewer.decode() for reviewer in pipeline.execute()]
+                if token is not None:
+                    pipeline.hget(keys.lease(int(token)), "reviewer")
+            found = iter(pipeline.execute())
+        reviewers = [None if token is None else next(found) for token in tokens]
+        return [None if reviewer is None else reviewer.decode() for reviewer in reviewers]
 
     def _from_lane(self, lane: str, queue: str, reviewer: str, count: int, wanted: str) -> list[Grant]:
         reply = self._lease(

@@ -1,13 +1,13 @@
 /** Begins: who is it, what may they do, which view. */
 
 import { get, isReachable, useToken, watchConnection } from "./parts/api.js";
-import { announce, complain } from "./parts/messages.js";
+import { complain, explained } from "./parts/messages.js";
 import { Bar } from "./parts/bar.js";
-import { h, replace } from "./parts/dom.js";
-import { alwaysKeys, setKeys } from "./parts/keys.js";
+import { empty, h, replace } from "./parts/dom.js";
+import { setKeys } from "./parts/keys.js";
 import { connect, disconnect, probe } from "./parts/live.js";
 import { Outbox } from "./parts/outbox.js";
-import { applyTheme, preference, prefer, switchTheme } from "./parts/preferences.js";
+import { applyGrey, applyTheme, preference, prefer } from "./parts/preferences.js";
 import { roleIncludes } from "./parts/roles.js";
 import { signIn } from "./views/sign-in.js";
 
@@ -36,6 +36,7 @@ let turn = 0;
 
 async function begin() {
   applyTheme();
+  applyGrey();
   if (!(await known())) await enter();
   await work();
 }
@@ -48,16 +49,16 @@ async function known() {
     return true;
   } catch (error) {
     if (error.status === 401) return false;
-    replace(main, h("div.empty", null, h("div.spinner"), h("p", null, "The desk does not answer yet. Trying again …")));
+    replace(main, h("div.empty", { role: "status" }, h("div.spinner"), h("p", null, "The desk does not answer yet. Trying again …")));
     await new Promise((done) => setTimeout(done, 1500));
     return known();
   }
 }
 
-async function enter() {
+async function enter(message) {
   for (;;) {
     try {
-      context.me = await signIn(main);
+      context.me = await signIn(main, message);
       return;
     } catch {
       await new Promise((done) => setTimeout(done, 1500));
@@ -67,7 +68,7 @@ async function enter() {
 
 async function work() {
   context.about = await get("/v1/desk");
-  context.outbox ??= new Outbox();
+  context.outbox = new Outbox(context.me.user);
   context.bar = new Bar(context);
   connect();
   await route();
@@ -117,7 +118,7 @@ async function route() {
     if (mine !== turn) return;
     complain(error);
     broken = true;
-    replace(main, h("div.empty", null, h("h2", null, "This could not be shown"), h("p.soft", null, error.message), h("button.button", { onclick: route, type: "button" }, "Try again")));
+    replace(main, empty("broken", "This could not be shown", explained(error), h("button.button", { onclick: route, type: "button" }, "Try again")));
   }
 }
 
@@ -136,29 +137,23 @@ watchConnection((reachable) => {
   }
 });
 
-document.addEventListener("signed-out", async () => {
+document.addEventListener("signed-out", async ({ detail }) => {
   if (!context.me) return;
   context.me = null;
+  const message = detail?.wanted ? null : `Your session is over. Sign in to go on${context.outbox?.size ? ": what you decided is kept" : ""}.`;
+  context.outbox?.close();
   turn += 1;
   leave();
   leave = () => {};
   setKeys(main, []);
   disconnect();
-  context.bar.hide();
-  await enter();
+  context.bar?.hide();
+  document.querySelectorAll(".toast, dialog").forEach((each) => each.remove());
+  await enter(message);
   await work();
 });
 
 addEventListener("hashchange", route);
 addEventListener("pagehide", () => leave());
-
-const go = (view) => () => { location.hash = `#/${view}`; };
-alwaysKeys([
-  { key: "Shift+r", label: "Review one by one", run: go("review") },
-  { key: "Shift+g", label: "Grid", run: go("grid") },
-  { key: "Shift+q", label: "Queues", run: go("queues") },
-  { key: "Shift+d", label: "Dashboard (leads)", run: go("dashboard") },
-  { key: "Shift+t", label: "Light or dark", run: () => announce(`${switchTheme()} theme`) },
-]);
 
 begin();

@@ -2,20 +2,21 @@
 
 import { call, get, isReachable } from "./api.js";
 import { h, icon, replace } from "./dom.js";
-import { showSheet } from "./keys.js";
+import { setKeysEverywhere, showSheet } from "./keys.js";
 import { onQuietDesk } from "./live.js";
-import { complain } from "./messages.js";
+import { announce, complain } from "./messages.js";
 import { switchTheme } from "./preferences.js";
 import { roleIncludes } from "./roles.js";
 
+/** Name, words, the role that is needed, the key that leads there. */
 const PLACES = [
-  ["review", "Review", "reviewer"],
-  ["grid", "Grid", "reviewer"],
-  ["queues", "Queues", "viewer"],
-  ["search", "Search", "viewer"],
-  ["dashboard", "Dashboard", "lead"],
-  ["policy", "Policy", "lead"],
-  ["people", "People", "admin"],
+  ["review", "Review", "reviewer", "Shift+r"],
+  ["grid", "Grid", "reviewer", "Shift+g"],
+  ["queues", "Queues", "viewer", "Shift+q"],
+  ["search", "Search", "viewer", "/"],
+  ["dashboard", "Dashboard", "lead", "Shift+d"],
+  ["policy", "Policy", "lead", "Shift+p"],
+  ["people", "People", "admin", "Shift+l"],
 ];
 
 /** Milliseconds; where fifty people decide something happens all the time, and each page would ask for each of it. */
@@ -26,7 +27,7 @@ export class Bar {
   #links = new Map();
   #select = h("select", { "aria-label": "Queue" });
   #picker = h("div.picker", null, this.#select);
-  #live = h("span.live", { role: "status" });
+  #live = h("span.live");
   #context;
   #forget = () => {};
   queues = [];
@@ -34,18 +35,21 @@ export class Bar {
   constructor(context) {
     this.#context = context;
     const { me } = context;
-    for (const [name, label, role] of PLACES) {
-      if (roleIncludes(me.role, role)) this.#links.set(name, h("a", { href: `#/${name}` }, label));
-    }
+    const places = PLACES.filter(([, , role]) => roleIncludes(me.role, role));
+    for (const [name, label] of places) this.#links.set(name, h("a", { href: `#/${name}` }, label));
+    setKeysEverywhere([
+      ...places.map(([name, label, , key]) => ({ key, label, run: () => { location.hash = `#/${name}`; } })),
+      { key: "Shift+t", label: "Light or dark", run: () => announce(`${switchTheme()} theme`) },
+    ]);
     this.#select.addEventListener("change", () => context.setQueue(this.#select.value));
     const shown = me.user.replace(/^oidc:/, "");
     replace(this.#element,
-      h("a.brand", { href: "#/", "aria-label": "Sluice" }, h("img", { src: "icon.svg", alt: "" }), "sluice"),
+      h("a.brand", { href: "#/", "aria-label": "Sluice" }, h("img", { src: "icon.svg", alt: "" }), h("span", null, "sluice")),
       h("nav", { "aria-label": "Places" }, ...this.#links.values()),
       h("span.space"), this.#picker, this.#live,
       h("button.button.plain.icon", { type: "button", "aria-label": "Light or dark", title: "Light or dark (Shift T)", onclick: () => switchTheme() }, icon("moon")),
       h("button.button.plain.icon", { type: "button", "aria-label": "Keyboard", title: "Keyboard (?)", onclick: showSheet }, icon("help")),
-      h("span.who", null, h("span.avatar", { "aria-hidden": "true" }, shown.slice(0, 2)), h("span", null, h("b", null, shown), h("small", null, me.role))),
+      h("span.who", { title: `${shown}, ${me.role}` }, h("span.avatar", { "aria-hidden": "true" }, shown.slice(0, 2)), h("span", null, h("b", null, shown), h("small", null, me.role))),
       h("button.button.plain.icon", { type: "button", "aria-label": "Sign out", title: "Sign out", onclick: () => this.#signOut() }, icon("out")));
     this.#element.hidden = false;
     this.live(isReachable());
@@ -54,7 +58,11 @@ export class Bar {
 
   mark(view) {
     for (const [name, link] of this.#links) {
-      if (name === view) link.setAttribute("aria-current", "page");
+      if (name === view) {
+        link.setAttribute("aria-current", "page");
+        // Where the bar is too narrow for all places, the row scrolls.
+        link.scrollIntoView({ block: "nearest", inline: "center" });
+      }
       else link.removeAttribute("aria-current");
     }
     this.#picker.hidden = view !== "review" && view !== "grid";
@@ -92,6 +100,6 @@ export class Bar {
     } catch (error) {
       if (error.status !== 401) return complain(error);
     }
-    document.dispatchEvent(new Event("signed-out"));
+    document.dispatchEvent(new CustomEvent("signed-out", { detail: { wanted: true } }));
   }
 }

@@ -1,7 +1,7 @@
 /** Charts by uPlot, in the page's colours; drawn again when theme or width change. */
 
 import uPlot from "../../vendor/uplot/uPlot.esm.js";
-import { h } from "./dom.js";
+import { h, replace } from "./dom.js";
 
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const FONT = "12px Inter, system-ui, sans-serif";
@@ -10,15 +10,19 @@ const HEIGHT = 230;
 const WHOLE = [1, 2, 5].flatMap((step) => [1, 10, 100, 1000, 10_000, 100_000].map((power) => step * power)).sort((a, b) => a - b);
 
 /**
- * A chart in time. `series` are `{ label, tone, values, bars, fill }` with `tone` the name of a colour property; `times`
- * in seconds. Returns the element; it looks after itself until it leaves the page.
+ * A chart in time. `series` are `{ label, tone, values, told, bars, fill }` with `tone` the name of a colour property and
+ * `told` the numbers to tell where those drawn stand upon others; `times` in seconds. `sums`: adding values up makes sense. Returns the element; it looks after itself until it leaves the page.
  */
-export function timeChart(label, times, series, { format = (value) => value.toLocaleString("en") } = {}) {
-  const box = h("div.chart", { role: "img", "aria-label": summary(label, series, format) });
+export function timeChart(label, times, series, { format = (value) => value.toLocaleString("en"), sums = true } = {}) {
+  if (!series.some((each) => each.values.some(Boolean))) return h("p.chart-none", null, "Nothing in this time.");
+  const box = h("div.chart", { role: "img", "aria-label": summary(label, series, format, sums) });
+  const legend = h("div.legend", { "aria-hidden": "true" });
+  const tell = (at) => replace(legend, series.map((each) => h("span", null, h("i", { style: { "--tone": `var(${each.tone})` } }), each.label, at !== null && [" ", h("b", null, told(each, at, format))])), at !== null && h("time", null, span(times[at])));
+  tell(null);
   let chart = null;
   const draw = () => {
     chart?.destroy();
-    chart = new uPlot(options(box.clientWidth || 480, times, series, format), [times, ...series.map((each) => each.values)], box);
+    chart = new uPlot(options(box.clientWidth || 480, times, series, format, tell), [times, ...series.map((each) => each.values)], box);
   };
   const watcher = new ResizeObserver(() => {
     if (!box.isConnected) return;
@@ -33,17 +37,23 @@ export function timeChart(label, times, series, { format = (value) => value.toLo
     return chart?.destroy();
   };
   document.addEventListener("theme", themed);
-  return h("div", null, box, h("div.legend", { "aria-hidden": "true" }, series.map((each) => h("span", null, h("i", { style: { "--tone": `var(${each.tone})` } }), each.label))));
+  return h("div", null, box, legend);
 }
 
-function options(width, times, series, format) {
+/** The value of a series at a place; what stands behind another series is told without it. */
+function told({ values, told: own = values }, at, format) {
+  return own[at] === null ? "–" : format(own[at]);
+}
+
+function options(width, times, series, format, tell) {
   const bars = series.some((each) => each.bars);
   const half = times.length > 1 ? (times[1] - times[0]) / 2 : 1800;
   const axis = { stroke: color("--soft"), font: FONT, grid: { stroke: color("--line"), width: 1 }, ticks: { show: false } };
   return {
-    width, height: HEIGHT, cursor: { y: false, points: { size: 7 } }, legend: { show: false }, padding: [12, 8, 0, 0],
+    width, height: HEIGHT, cursor: { y: false, points: { size: 7 } }, legend: { show: false }, padding: [12, 20, 0, 0],
+    hooks: { setCursor: [(chart) => tell(chart.cursor.idx ?? null)] },
     scales: { x: { time: true, range: (_, low, high) => (bars ? [low - half, high + half] : [low, high]) }, y: { range: (_, low, high) => [Math.min(0, low), Math.max(2, high * 1.1)] } },
-    axes: [{ ...axis, grid: { show: false }, space: 64, values: (_, ticks) => ticks.map(moment) }, { ...axis, size: 48, incrs: WHOLE, values: (_, ticks) => ticks.map(format) }],
+    axes: [{ ...axis, grid: { show: false }, space: 64, size: 30, values: (_, ticks) => ticks.map(moment) }, { ...axis, size: 48, incrs: WHOLE, values: (_, ticks) => ticks.map(format) }],
     series: [{}, ...series.map((each) => ({
       label: each.label, stroke: color(each.tone), width: each.bars ? 0 : 2.5, points: { show: false },
       fill: each.bars ? color(each.tone) : each.fill ? `${color(each.tone)}26` : undefined,
@@ -54,6 +64,7 @@ function options(width, times, series, format) {
 }
 
 const DAY = new Intl.DateTimeFormat("en", { day: "numeric", month: "short" });
+const CLOCK = new Intl.DateTimeFormat("en", { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 
 /** A tick of the time axis: the day where one begins, else the hour. */
 function moment(seconds) {
@@ -62,7 +73,12 @@ function moment(seconds) {
   return `${String(time.getHours()).padStart(2, "0")}:${String(time.getMinutes()).padStart(2, "0")}`;
 }
 
-function summary(label, series, format) {
-  const last = series.map((each) => `${each.label} ${format(each.values.at(-1) ?? 0)} last, ${format(each.values.reduce((sum, value) => sum + (value ?? 0), 0))} in all`);
-  return `${label}: ${last.join("; ")}`;
+/** The hour that begins then. */
+function span(seconds) {
+  return `${DAY.format(new Date(seconds * 1000))}, ${CLOCK.format(new Date(seconds * 1000))} – ${CLOCK.format(new Date((seconds + 3600) * 1000))}`;
+}
+
+function summary(label, series, format, sums) {
+  const all = (own) => format(own.reduce((sum, value) => sum + (value ?? 0), 0));
+  return `${label}: ${series.map(({ label: name, values, told: own = values }) => `${name} ${format(own.at(-1) ?? 0)} last${sums ? `, ${all(own)} in all` : ""}`).join("; ")}`;
 }

@@ -53,6 +53,8 @@ const ICONS = {
   out: "M14 5H6v14h8M11 12h9M16.5 8.5L20 12l-3.5 3.5",
   image: "M4 5.5h16v13H4zM4 15.5l4.5-4.5 4 4 2.5-2.5 5 5M15.5 9.5v.1",
   broken: "M4 5.5h16v13H4zM4 15l4-4 3 3M13 5.5l-2 4 3 3-2 3 1 3",
+  offline: "M5 5l14 14M8.500 16.500a5 5 0 016.500-.4M4 11.500a11 11 0 014-2.600M12 8.500a11 11 0 018 3.500M12 20v.1",
+  copy: "M9 9h10v10H9zM5 15V5h10",
   grid: "M5 5h6v6H5zM13 5h6v6h-6zM5 13h6v6H5zM13 13h6v6h-6z",
   clock: "M12 4.5a7.5 7.5 0 100 15 7.5 7.5 0 000-15zM12 8v4.2l2.800 1.600",
   person: "M12 5a3.5 3.5 0 100 7 3.5 3.5 0 000-7zM5 19.5c.6-3.300 3.400-5 7-5s6.400 1.700 7 5",
@@ -67,6 +69,11 @@ export function icon(name) {
   path.setAttribute("d", ICONS[name]);
   svg.append(path);
   return svg;
+}
+
+/** A message in place of what is not there. */
+export function empty(iconName, title, text, ...more) {
+  return h("div.empty", null, h("div.mark", { class: iconName }, icon(iconName)), h("h1", null, title), h("p.soft", null, text), ...more);
 }
 
 export function button(label, { key, iconName, kind = "", ...properties } = {}) {

@@ -1,7 +1,7 @@
 /** What another policy does differently: where images go, before and after, and examples of those that go elsewhere. */
 
 import { h, icon } from "./dom.js";
-import { picture } from "./pictures.js";
+import { picture, small } from "./pictures.js";
 import { count } from "./words.js";
 
 /** Rows and examples of `{ before, after, flips }`, as a replay and a shadow have them. */
@@ -28,12 +28,13 @@ function flow(name, before, after, most) {
 }
 
 function destination(name) {
-  return h("span.badge", { class: name.split(":")[0] }, name.replace(":", " · "));
+  const shown = name.replace(":", " · ");
+  return h("span.badge", { class: name.split(":")[0], title: shown }, shown);
 }
 
 function example(each) {
   const none = () => h("span.none", null, icon("image"));
   const figure = h("figure", null, none(), h("figcaption", null, h("b", null, each.quality.toFixed(2)), ` ${each.rule_before} → ${each.rule_after}`));
-  if (each.image) figure.firstChild.replaceWith(picture(each.image.thumbnail, `example of quality ${each.quality.toFixed(2)}`, { onmissing: () => figure.querySelector("img")?.replaceWith(none()) }));
+  if (each.image) figure.firstChild.replaceWith(picture(small(each.image), `example of quality ${each.quality.toFixed(2)}`, { onmissing: () => figure.querySelector("img")?.replaceWith(none()) }));
   return figure;
 }

@@ -1,6 +1,7 @@
 /** What is known of an item beside its image. */
 
 import { h, icon } from "./dom.js";
+import { picture, small } from "./pictures.js";
 import { ago, count, duration, GRADES, grade, percent, short } from "./words.js";
 
 const OUTCOMES = { approve: "approved", reject: "rejected", escalate: "escalated", hold: "set aside", reopen: "reopened", skip: "skipped", assign: "assigned", split: "parted from its duplicates", gold: "made a test item" };
@@ -10,7 +11,7 @@ export function itemPanel(item, ...extra) {
   return [
     item.scores ? scores(item.scores) : unjudged(item.failure),
     why(item),
-    item.prompt && h("section.block", null, h("h3", null, "Prompt"), h("p.prompt", { lang: "" }, item.prompt)),
+    item.prompt && h("section.block", null, h("h3", null, "Prompt"), h("p.prompt", { lang: "", dir: "auto", tabindex: "0" }, item.prompt)),
     ...extra,
     item.scores && streams(item.scores),
     facts(item),
@@ -67,13 +68,20 @@ function facts(item) {
 
 function history(acts) {
   return h("section.block", null, h("h3", null, "History"), h("ul.history", null, [...acts].reverse().map((act) =>
-    h("li", null, h("span.badge", { class: act.outcome }, OUTCOMES[act.outcome] ?? act.outcome), h("span", null, act.by), h("time", { datetime: act.at }, ago(act.at)), (act.note || act.labels.length > 0) && h("p", null, [act.labels.join(", "), act.note].filter(Boolean).join(" · "))))));
+    h("li", null, h("span.badge", { class: act.outcome }, OUTCOMES[act.outcome] ?? act.outcome), h("span", null, act.by), h("time", { datetime: act.at }, ago(act.at)), (act.note || act.labels.length > 0) && h("p", { dir: "auto" }, [act.labels.join(", "), act.note].filter(Boolean).join(" · "))))));
 }
 
-export function duplicates(lease, onsplit) {
+/** The images that one decision covers; `onlook(index)` shows one of them. */
+export function duplicates(lease, shown, onlook, onsplit) {
   if (lease.items.length < 2) return null;
   const others = lease.items.length - 1;
+  const twin = (item, index) => {
+    const none = () => h("span.none", null, icon("broken"));
+    const look = h("button", { type: "button", "aria-pressed": String(index === shown), "aria-label": `Look at image ${index + 1} of ${lease.items.length}`, onclick: () => onlook(index) });
+    look.append(item.image ? picture(small(item.image), "", { onmissing: () => look.replaceChildren(none()) }) : none());
+    return look;
+  };
   return h("section.block", null, h("h3", null, `Near duplicates: your decision covers ${count(lease.items.length, "image")}`),
-    h("div.twins", null, lease.items.map((item) => item.image && h("img", { src: item.image.thumbnail, alt: `near duplicate from ${item.tenant}`, loading: "lazy" }))),
-    h("button.button", { type: "button", onclick: onsplit }, icon("grid"), `Judge ${others === 1 ? "them" : "each"} alone`));
+    h("div.twins", null, lease.items.map(twin)),
+    h("button.button", { type: "button", onclick: onsplit }, icon("grid"), `Judge ${others === 1 ? "them" : "each"} alone`, h("kbd", { "aria-hidden": "true" }, "P")));
 }

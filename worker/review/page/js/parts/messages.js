@@ -10,7 +10,9 @@ const SECONDS = 6;
 /** Shows a message; `action` is `{ label, key, run }`; `seconds` how long. Returns a function that takes it away. */
 export function toast(text, { bad = false, action, seconds = SECONDS, timer = false } = {}) {
   const remove = () => { clearTimeout(timeout); element.remove(); };
-  const element = h("div.toast", { role: bad ? "alert" : "status", class: bad ? "bad" : "" }, h("span", null, text),
+  // Said again it is said once: a row of the same words hides more than it tells.
+  for (const other of [...region.children]) if (other.firstChild.textContent === text) other.remove();
+  const element = h("div.toast", { role: bad ? "alert" : null, class: bad ? "bad" : "" }, h("span", null, text),
     action && button(action.label, { key: action.key, onclick: () => { remove(); action.run(); } }),
     timer && h("i.timer", { style: { "animation-duration": `${seconds}s` } }));
   region.append(element);
@@ -23,13 +25,15 @@ export function announce(text) {
   announcer.textContent = text;
 }
 
-/** A message for what an API call raised. A lost connection has its own, at the top of the page. */
+/** A message for what an API call raised. A lost connection has its own, at the top of the page, and an ended session the door. */
 export function complain(error) {
-  if (error instanceof Unreachable) return;
-  toast(sentence(error.message), { bad: true });
+  if (error instanceof Unreachable || error.kind === "not-signed-in") return;
+  toast(explained(error), { bad: true });
   if (!(error instanceof Refused)) console.error(error);
 }
 
-function sentence(text) {
-  return text ? text[0].toUpperCase() + text.slice(1) : "Something went wrong";
+/** A sentence for what an API call raised. */
+export function explained(error) {
+  if (error instanceof Unreachable) return "The desk does not answer. It is tried again by itself.";
+  return error.message ? error.message[0].toUpperCase() + error.message.slice(1) : "Something went wrong";
 }

@@ -5,7 +5,6 @@
 
 import { isReachable, post, Refused, Unreachable } from "./api.js";
 
-const STORED = "sluice.outbox";
 const AGAIN = 1500;
 
 export class Outbox extends EventTarget {
@@ -13,11 +12,15 @@ export class Outbox extends EventTarget {
   #waiting = [];
   #sending = null;
   #timer = 0;
+  #stored;
+  #closed = false;
 
-  constructor() {
+  /** Each person has their own: nobody sends what somebody else decided at the same tab. */
+  constructor(user) {
     super();
+    this.#stored = `sluice.outbox.${user}`;
     try {
-      this.#waiting = JSON.parse(sessionStorage.getItem(STORED)) ?? [];
+      this.#waiting = JSON.parse(sessionStorage.getItem(this.#stored)) ?? [];
     } catch {
       this.#waiting = [];
     }
@@ -48,6 +51,12 @@ export class Outbox extends EventTarget {
     while (this.#waiting.length && isReachable()) await new Promise((done) => setTimeout(done, 20));
   }
 
+  /** Sends no more; what waits is kept for the same person. */
+  close() {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+  }
+
   retry() {
     clearTimeout(this.#timer);
     this.#timer = 0;
@@ -55,7 +64,7 @@ export class Outbox extends EventTarget {
   }
 
   async #pump() {
-    if (this.#sending || this.#timer || !this.#waiting.length) return;
+    if (this.#closed || this.#sending || this.#timer || !this.#waiting.length) return;
     const decision = (this.#sending = this.#waiting[0]);
     try {
       const answer = await post("/v1/decisions", decision);
@@ -63,7 +72,7 @@ export class Outbox extends EventTarget {
     } catch (error) {
       this.#sending = null;
       if (error instanceof Unreachable || (error instanceof Refused && error.status === 401)) {
-        this.#timer = setTimeout(() => this.retry(), AGAIN);
+        if (!this.#closed) this.#timer = setTimeout(() => this.retry(), AGAIN);
         return;
       }
       this.#done(decision, "refused", { decision, error });
@@ -80,7 +89,7 @@ export class Outbox extends EventTarget {
 
   #changed() {
     try {
-      sessionStorage.setItem(STORED, JSON.stringify(this.#waiting));
+      sessionStorage.setItem(this.#stored, JSON.stringify(this.#waiting));
     } catch {
       // Without storage they last as long as the page.
     }

@@ -1,6 +1,7 @@
 /** Renditions of images: loaded ahead, shown at once, and told apart when they cannot be had. */
 
 import { h, icon } from "./dom.js";
+import { preference } from "./preferences.js";
 
 const WORDS = {
   "image-not-found": "The image is no longer where it was",
@@ -12,6 +13,10 @@ const WORDS = {
   "reference-refused": "The image lies where the desk may not read",
   "no-image": "The event named no image",
 };
+
+/** The rendition to show large or small: while images are to be blurred no page asks for another one. */
+export const large = (image) => (preference("blur", false) ? image.blurred : image.screen);
+export const small = (image) => (preference("blur", false) ? image.blurred : image.thumbnail);
 
 const ahead = new Map();
 const KEPT = 24;

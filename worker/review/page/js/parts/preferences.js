@@ -1,4 +1,4 @@
-/** What a person likes, kept in this browser: theme, blur, grey. */
+/** What a person likes, kept in this browser: theme, blur, grey, keys. */
 
 const PREFIX = "sluice.";
 
@@ -30,6 +30,11 @@ export function applyTheme() {
 export function switchTheme() {
   prefer("theme", document.documentElement.dataset.theme === "dark" ? "light" : "dark");
   return applyTheme();
+}
+
+/** All images in grey, or not. */
+export function applyGrey() {
+  document.documentElement.toggleAttribute("data-grey", preference("grey", false));
 }
 
 dark.addEventListener("change", applyTheme);

@@ -63,8 +63,8 @@ function charts({ hours }, intake) {
       ? timeChart("Events that came each hour", intake.hours.map((hour) => Date.parse(hour.hour) / 1000), [{ label: "events", tone: "--accent", bars: true, values: intake.hours.map((hour) => hour.events) }])
       : h("p.soft", null, "The log does not answer.")),
     panel("Sent to review", "Images that came to the desk, each hour.", timeChart("Images that came to the desk each hour", times, [{ label: "came", tone: "--a2", bars: true, values: values((hour) => hour.arrived) }])),
-    panel("Decisions", "What reviewers decided each hour, one upon the other.", timeChart("Decisions each hour", times, [{ label: "rejected", tone: "--a1", bars: true, values: values((hour) => hour.approved + hour.rejected) }, { label: "approved", tone: "--a5", bars: true, values: values((hour) => hour.approved) }])),
-    panel("Flips", "Share of decisions that overruled the policy’s doubt.", timeChart("Share of flips", times, [{ label: "flips", tone: "--a3", bars: true, values: share }], { format: (value) => `${Math.round(value)} %` })));
+    panel("Decisions", "What reviewers decided each hour, one upon the other.", timeChart("Decisions each hour", times, [{ label: "rejected", tone: "--a1", bars: true, values: values((hour) => hour.approved + hour.rejected), told: values((hour) => hour.rejected) }, { label: "approved", tone: "--a5", bars: true, values: values((hour) => hour.approved) }])),
+    panel("Flips", "Share of decisions that overruled the policy’s doubt.", timeChart("Share of flips", times, [{ label: "flips", tone: "--a3", bars: true, values: share }], { format: (value) => `${Math.round(value)} %`, sums: false })));
 }
 
 function lag(queues) {
@@ -79,7 +79,7 @@ function quality({ agreement, fleiss_kappa: kappa, audit_misses: misses }) {
   return h("div.pair", null,
     h("section.panel", null, h("div", null, h("h2", null, "Audit"), h("p.soft", null, "A sample of images that had passed is looked at too. This share should have been held back.")), misses.total ? interval(misses) : h("p.soft", null, "No audited image was settled yet.")),
     h("section.panel", null, h("div", null, h("h2", null, "Agreement"), h("p.soft", null, `Cohen’s kappa of each two; 1 is perfect, 0 is chance.${kappa === null ? "" : ` All together (Fleiss): ${kappa.toFixed(2)}.`}`)),
-      agreement.length ? h("div.scroll", null, matrix(agreement)) : h("p.soft", null, "No two reviewers judged enough of the same images yet.")));
+      agreement.length ? h("div.scroll", { tabindex: "0", role: "region", "aria-label": "Agreement of each two" }, matrix(agreement)) : h("p.soft", null, "No two reviewers judged enough of the same images yet.")));
 }
 
 function interval({ share, low, high, count, total }) {
@@ -102,7 +102,7 @@ function reviewers(people) {
   const heads = ["Reviewer", "Approved", "Rejected", "Skipped", "Escalated", "Undone", "Each", "Test items right", "With the majority"];
   return h("section.panel", null, h("h2", null, "Reviewers"),
     people.length === 0 ? h("p.soft", null, "Nobody has decided in this time.") :
-      h("div.scroll", null, h("table", null, h("thead", null, h("tr", null, heads.map((title, index) => h("th", { scope: "col", class: index ? "number" : "" }, title)))),
+      h("div.scroll", { tabindex: "0", role: "region", "aria-label": "Table of reviewers" }, h("table", null, h("thead", null, h("tr", null, heads.map((title, index) => h("th", { scope: "col", class: index ? "number" : "" }, title)))),
         h("tbody", null, people.map((person) => h("tr", null, h("th", { scope: "row" }, person.reviewer),
           [person.approved, person.rejected, person.skipped, person.escalated, person.undone, person.seconds_per_item === null ? "–" : `${person.seconds_per_item.toFixed(1)} s`, share(person.gold), share(person.majority)].map((value) => h("td.number", null, String(value)))))))));
 }
@@ -110,6 +110,6 @@ function reviewers(people) {
 function waiting(queues) {
   const heads = ["Queue", "Waiting", "With reviewers", "Escalated", "On hold", "Overdue", "Oldest"];
   return h("section.panel.column", null, h("div", null, h("h2", null, "Queues"), h("p.soft", null, "What waits for people now, and since when.")), lag(queues), queues.length > 0 &&
-    h("div.scroll", null, h("table", null, h("thead", null, h("tr", null, heads.map((title, index) => h("th", { scope: "col", class: index ? "number" : "" }, title)))),
+    h("div.scroll", { tabindex: "0", role: "region", "aria-label": "Table of queues" }, h("table", null, h("thead", null, h("tr", null, heads.map((title, index) => h("th", { scope: "col", class: index ? "number" : "" }, title)))),
       h("tbody", null, queues.map((queue) => h("tr", null, h("th", { scope: "row" }, queue.name), [queue.open, queue.leased, queue.escalated, queue.held, queue.overdue, queue.oldest_at ? ago(queue.oldest_at) : "–"].map((value) => h("td.number", null, String(value)))))))));
 }

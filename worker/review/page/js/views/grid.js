@@ -1,11 +1,14 @@
 /** Many images at once: choose, then decide for all of them. */
 
-import { post } from "../parts/api.js";
-import { button, h, icon, replace } from "../parts/dom.js";
+import { post, Unreachable, watchConnection } from "../parts/api.js";
+import { showItem } from "../parts/dialogs.js";
+import { button, empty, h, icon, replace } from "../parts/dom.js";
+import { waitForQueue } from "../parts/first-queue.js";
 import { setKeys } from "../parts/keys.js";
-import { announce, complain, toast } from "../parts/messages.js";
-import { described, picture } from "../parts/pictures.js";
-import { prefer, preference } from "../parts/preferences.js";
+import { onQuietDesk } from "../parts/live.js";
+import { announce, complain, explained, toast } from "../parts/messages.js";
+import { picture, small } from "../parts/pictures.js";
+import { applyGrey, prefer, preference } from "../parts/preferences.js";
 import { held, Shelf } from "../parts/shelf.js";
 import { count, grade } from "../parts/words.js";
 
@@ -15,10 +18,7 @@ const DONE = { approve: "approved", reject: "rejected" };
 export async function show(main, context, queue) {
   await context.bar.refresh();
   const name = queue ?? context.queue;
-  if (!name) {
-    replace(main, h("div.empty", null, h("h1", null, "Nothing has come yet"), h("p.soft", null, "Queues appear here when the gate holds images back.")));
-    return () => {};
-  }
+  if (!name) return waitForQueue(main, context, "grid");
   const grid = new Grid(main, context, name);
   await grid.fill();
   return () => grid.leave();
@@ -26,10 +26,10 @@ export async function show(main, context, queue) {
 
 class Grid {
   #main; #context; #shelf; #busy = false; #last = null; #dismissUndo = () => {};
-  #chosen = new Set(); #tiles = new Map(); #anchor = null;
+  #chosen = new Set(); #tiles = new Map(); #anchor = null; #labels = new Set(); #ids = new Map(); #listeners = [];
   #blur = preference("blur", false); #grey = preference("grey", false);
   #list = h("div.tiles", { role: "listbox", "aria-multiselectable": "true", "aria-label": "Images to review" });
-  #status = h("p", { role: "status" }); #buttons; #blurButton;
+  #nothing = h("div.column", { hidden: true }); #status = h("p", { role: "status" }); #buttons; #reasons; #blurButton;
 
   constructor(main, context, queue) {
     this.#main = main;
@@ -39,18 +39,23 @@ class Grid {
       this.#drop(detail.lease.item_id);
       toast("An image is no longer yours: its lease ran out", { bad: true });
     });
+    // Where nothing waits new images appear by themselves; a grid that is being worked through stays as it is.
+    const again = () => { if (!this.#tiles.size) this.fill(); };
+    this.#listeners.push(onQuietDesk(again), watchConnection((reachable) => { if (reachable) this.#shelf.check().then(again); }));
     this.#buttons = [
       button("Approve", { key: "A", iconName: "check", kind: "approve", onclick: () => this.#decide("approve") }),
       button("Reject", { key: "R", iconName: "cross", kind: "reject", onclick: () => this.#decide("reject") }),
     ];
     this.#blurButton = button("Blur", { key: "B", iconName: "blur", "aria-pressed": String(this.#blur), onclick: () => this.#toggleBlur() });
-    replace(main, h("div.grid-page", null,
+    this.#reasons = context.about.labels.map((label, index) => h("button.button", { type: "button", "aria-pressed": "false", onclick: () => this.#toggleLabel(label) }, h("kbd", { "aria-hidden": "true" }, String(index + 1)), label));
+    replace(main, h("h1.unseen", null, `Grid: ${queue}`), h("div.grid-page", null,
       h("div.grid-head", null, this.#status, h("span.space"), button("Choose all", { key: "C", onclick: () => this.#chooseAll() }), this.#blurButton),
-      this.#list,
-      h("div.actions", { role: "toolbar", "aria-label": "Decide" }, this.#buttons, h("span.space"), button("Fetch more", { key: "F", onclick: () => this.fill() }))));
+      this.#list, this.#nothing,
+      h("div.actions", { role: "group", "aria-label": "Decide" }, this.#buttons, h("div.reasons", { role: "group", "aria-label": "Reasons for the next decision" }, this.#reasons), h("span.space"), button("Fetch more", { key: "F", onclick: () => this.fill() }))));
     setKeys(this.#main, [
       { title: "Choose", keys: [
-        { key: "ArrowRight", label: "Move", also: ["ArrowLeft", "ArrowUp", "ArrowDown"], repeats: true, run: (event) => this.#move(event.key) },
+        { key: "ArrowRight", label: "Move", also: ["ArrowLeft", "ArrowUp", "ArrowDown", "Home", "End"], repeats: true, run: (event) => this.#move(event.key) },
+        { key: "Shift+ArrowRight", label: "Move and choose", shown: "Shift+arrow", also: ["Shift+ArrowLeft", "Shift+ArrowUp", "Shift+ArrowDown"], repeats: true, run: (event) => this.#extend(event.key) },
         { key: " ", label: "Choose, or not", also: ["x"], run: () => this.#toggle(this.#focused()) },
         { key: "c", label: "Choose all or none", run: () => this.#chooseAll() },
         { key: "Escape", label: "Choose none", run: () => this.#choose([]) },
@@ -61,7 +66,9 @@ class Grid {
         { key: "u", label: "Undo", run: () => this.#undo() },
         { key: "f", label: "Fetch more", run: () => this.fill() },
       ] },
+      { title: "Say why, for the next decision", keys: context.about.labels.map((label, index) => ({ key: String(index + 1), label, run: () => this.#toggleLabel(label) })) },
       { title: "Look", keys: [
+        { key: "Enter", label: "Look closely", run: () => this.#look(this.#focused()) },
         { key: "b", label: "Blur on and off", run: () => this.#toggleBlur() },
         { key: "g", label: "Grey on and off", run: () => this.#toggleGrey() },
       ] },
@@ -69,29 +76,36 @@ class Grid {
   }
 
   async fill() {
+    let failed = null;
     try {
       await this.#shelf.fill();
     } catch (error) {
-      complain(error);
+      failed = error;
+      if (this.#tiles.size) complain(error);
     }
-    this.#draw();
+    this.#draw(failed);
   }
 
   leave() {
+    this.#listeners.forEach((forget) => forget());
     this.#dismissUndo();
     return this.#shelf.close();
   }
 
-  #draw() {
+  #draw(failed = null) {
     const leases = this.#shelf.leases;
     const order = leases.map((lease) => lease.item_id);
     for (const id of this.#tiles.keys()) if (!order.includes(id)) this.#drop(id);
     for (const lease of leases) if (!this.#tiles.has(lease.item_id)) this.#tiles.set(lease.item_id, this.#tile(lease));
+    this.#list.hidden = !order.length;
+    this.#nothing.hidden = order.length > 0;
+    replace(this.#list, order.map((id) => this.#tiles.get(id)));
     if (!order.length) {
-      replace(this.#list, h("div.empty", { style: { "grid-column": "1 / -1" } }, h("div.mark", null, icon("check")), h("h1", null, "All clear"), h("p.soft", null, `Nothing waits for you in “${this.#shelf.queue}”.`)));
-    } else {
-      replace(this.#list, order.map((id) => this.#tiles.get(id)));
-      if (!this.#list.contains(document.activeElement)) this.#focus(this.#list.firstElementChild);
+      replace(this.#nothing, failed ? empty("offline", "Nothing could be fetched", explained(failed), button("Try again", { onclick: () => this.fill() }))
+        : empty("check", "All clear", `Nothing waits for you in “${this.#shelf.queue}”. New images appear here by themselves.`, h("a.button", { href: "#/queues" }, "See the other queues")));
+    } else if (!this.#begun || document.activeElement === document.body) {
+      this.#begun = true;
+      this.#focus(this.#tiles.get(order[Math.min(this.#at, order.length - 1)]));
     }
     this.#tell();
   }
@@ -100,13 +114,13 @@ class Grid {
     const item = lease.items[0];
     const quality = item.scores?.quality;
     const view = h("span.picture");
-    const tile = h("button.tile", { type: "button", role: "option", "aria-selected": "false", tabindex: "-1", "data-item": lease.item_id, "aria-label": described(item), class: this.#grey ? "grey" : "",
+    const tile = h("button.tile", { type: "button", role: "option", "aria-selected": "false", tabindex: "-1", "data-item": lease.item_id,
       onclick: (event) => { event.shiftKey ? this.#range(tile) : this.#toggle(tile); }, onfocus: () => this.#rove(tile) },
       view,
       h("span.check", { "aria-hidden": "true" }, icon("check")),
       h("span.text", null,
-        h("span.top", null, h("b", null, quality ? quality.toFixed(2) : "–"), h("span.badge.review", null, quality ? grade(quality) : item.failure?.reason.replaceAll("_", " ") ?? item.rule)),
-        h("span.line", null, item.prompt ?? item.generator ?? item.place ?? ""),
+        h("span.top", null, h("b", null, h("span.unseen", null, "quality "), quality ? quality.toFixed(2) : "–"), h("span.badge.review", null, quality ? grade(quality) : item.failure?.reason.replaceAll("_", " ") ?? item.rule)),
+        h("span.line", { dir: "auto" }, item.prompt ?? item.generator ?? item.place ?? ""),
         lease.items.length > 1 && h("span.line", null, `${count(lease.items.length - 1, "near duplicate")} with it`)));
     this.#fillPicture(view, item);
     return tile;
@@ -115,7 +129,7 @@ class Grid {
   #fillPicture(view, item) {
     const none = () => replace(view, icon("broken"));
     if (!item.image) return none();
-    return replace(view, picture(this.#blur ? item.image.blurred : item.image.thumbnail, "", { onmissing: none }));
+    return replace(view, picture(small(item.image), "", { onmissing: none }));
   }
 
   #drop(id) {
@@ -128,14 +142,19 @@ class Grid {
   // -- choosing ------------------------------------------------------------------------------------------------------
 
   #focused() {
-    return document.activeElement?.closest?.(".tile") ?? this.#list.querySelector(".tile");
+    return document.activeElement?.closest?.(".tile") ?? this.#list.children[Math.min(this.#at, this.#list.children.length - 1)];
   }
 
   #focus(tile) {
     if (tile?.classList.contains("tile")) tile.focus({ preventScroll: false });
   }
 
+  /** Where in the row of tiles one was, so that deciding does not send one back to its beginning. */
+  #at = 0;
+  #begun = false;
+
   #rove(tile) {
+    this.#at = [...this.#list.children].indexOf(tile);
     for (const each of this.#tiles.values()) each.tabIndex = each === tile ? 0 : -1;
   }
 
@@ -144,8 +163,31 @@ class Grid {
     const at = tiles.indexOf(this.#focused());
     const top = tiles[0]?.offsetTop;
     const columns = tiles.filter((tile) => tile.offsetTop === top).length || 1;
-    const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[key];
+    const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns, Home: -tiles.length, End: tiles.length }[key];
     this.#focus(tiles[Math.min(tiles.length - 1, Math.max(0, at + step))]);
+  }
+
+  #extend(key) {
+    const from = this.#focused();
+    if (!from) return;
+    if (!this.#chosen.has(from.dataset.item)) this.#anchor = from;
+    this.#move(key);
+    this.#range(this.#focused());
+  }
+
+  #look(tile) {
+    const lease = this.#shelf.leases.find((each) => each.item_id === tile?.dataset.item);
+    if (lease) showItem(lease.items[0]).addEventListener("close", () => this.#focus(tile));
+  }
+
+  #toggleLabel(label) {
+    if (!this.#labels.delete(label)) this.#labels.add(label);
+    this.#drawReasons();
+    announce(`${label} ${this.#labels.has(label) ? "on" : "off"}`);
+  }
+
+  #drawReasons() {
+    this.#context.about.labels.forEach((label, index) => this.#reasons[index].setAttribute("aria-pressed", String(this.#labels.has(label))));
   }
 
   #toggle(tile) {
@@ -188,15 +230,17 @@ class Grid {
     if (!leases.length || this.#busy) return;
     this.#busy = true;
     this.#tell();
-    const decisions = leases.map((lease) => ({ decision_id: crypto.randomUUID(), ...held(lease), outcome }));
+    const decisions = leases.map((lease) => ({ decision_id: this.#idOf(lease, outcome), ...held(lease), outcome, labels: [...this.#labels] }));
     try {
-      // Sent again under the same ids when the answer was lost, which changes nothing.
       const answers = await post("/v1/decisions/bulk", { decisions });
       const refused = answers.filter((answer) => answer.refused);
       for (const { item_id: id } of answers) {
         this.#shelf.remove(id);
         this.#drop(id);
       }
+      this.#labels.clear();
+      this.#ids.clear();
+      this.#drawReasons();
       const good = answers.filter((answer) => answer.decided);
       const images = good.reduce((sum, answer) => sum + answer.decided.item_ids.length, 0);
       this.#last = { at: performance.now(), ids: good.map((answer) => answer.decided.decision_id) };
@@ -204,12 +248,20 @@ class Grid {
       if (refused.length) toast(`${count(refused.length, "image")} did not count: ${refused[0].refused.detail}`, { bad: true, seconds: 12 });
       announce(`${good.length} ${DONE[outcome]}`);
     } catch (error) {
-      complain(error);
+      if (error instanceof Unreachable) toast("The desk does not answer: nothing is decided yet. Decide again when it is back", { bad: true, seconds: 12 });
+      else complain(error);
     } finally {
       this.#busy = false;
     }
     if (this.#tiles.size < TILES / 2) await this.fill();
     else this.#draw();
+  }
+
+  /** Decided again because the answer was lost, a decision has the id that it had, so that it counts once. */
+  #idOf(lease, outcome) {
+    const what = JSON.stringify([lease.item_id, lease.token, outcome, ...this.#labels]);
+    if (!this.#ids.has(what)) this.#ids.set(what, crypto.randomUUID());
+    return this.#ids.get(what);
   }
 
   #offerUndo(text) {
@@ -235,12 +287,14 @@ class Grid {
     this.#blur = !this.#blur;
     prefer("blur", this.#blur);
     this.#blurButton.setAttribute("aria-pressed", String(this.#blur));
+    announce(`Blur ${this.#blur ? "on" : "off"}`);
     for (const lease of this.#shelf.leases) this.#fillPicture(this.#tiles.get(lease.item_id).querySelector(".picture"), lease.items[0]);
   }
 
   #toggleGrey() {
     this.#grey = !this.#grey;
     prefer("grey", this.#grey);
-    for (const tile of this.#tiles.values()) tile.classList.toggle("grey", this.#grey);
+    applyGrey();
+    announce(`Grey ${this.#grey ? "on" : "off"}`);
   }
 }

@@ -1,6 +1,7 @@
 /** Local users: inviting, roles, removing. */
 
 import { call, get, post } from "../parts/api.js";
+import { ask } from "../parts/dialogs.js";
 import { button, h, replace } from "../parts/dom.js";
 import { complain, toast } from "../parts/messages.js";
 
@@ -16,15 +17,19 @@ export async function show(main, context) {
     try {
       const { link } = await post("/v1/invitations", { role: role.value });
       const field = h("input", { value: link, readonly: true, "aria-label": "Invitation link", onfocus: () => field.select() });
-      replace(made, h("div.notice.good", null, h("p", null, "Send this link to one person. It works once, for three days."), field));
+      const copy = button("Copy", { iconName: "copy", onclick: async () => {
+        await navigator.clipboard?.writeText(link).then(() => toast("Copied"), () => field.focus());
+      } });
+      replace(made, h("div.notice.good", null, h("p", null, "Send this link to one person. It works once, for three days."), h("div.link", null, field, copy)));
       field.focus();
     } catch (error) {
       complain(error);
     }
   };
   replace(main, h("div.page", null, h("header", null, h("div", null, h("h1", null, "People"), h("p", null, "Users of this desk with a name and a password here."))),
-    h("div.panel", null, h("div.grid-head", null, h("div.picker", null, role), button("Make an invitation", { kind: "primary", onclick: invite })), made),
-    h("div.panel.scroll", null, h("table", null, h("thead", null, h("tr", null, ["Name", "Role", "Since", ""].map((title) => h("th", { scope: "col" }, title)))), rows))));
+    h("section.panel.invite", null, h("div", null, h("h2", null, "Invite somebody"), h("p.soft", null, "They choose their own name and password.")),
+      h("div.picker", null, role, button("Make an invitation", { kind: "primary", onclick: invite })), made),
+    h("div.panel.scroll", { tabindex: "0", role: "region", "aria-label": "Users" }, h("table", null, h("thead", null, h("tr", null, ["Name", "Role", "Since", "Remove"].map((title) => h("th", { scope: "col" }, title === "Remove" ? h("span.unseen", null, title) : title)))), rows))));
   await draw();
 }
 
@@ -39,8 +44,10 @@ function row(user, me, draw) {
     }
     await draw().catch(complain);
   };
-  const role = h("select", { "aria-label": `Role of ${user.name}`, onchange: () => attempt(() => call("PATCH", path, { role: role.value }), `${user.name} is a ${role.value} now`) }, ROLES.map((each) => h("option", { value: each }, each)));
+  const role = h("select.person-role", { "aria-label": `Role of ${user.name}`, onchange: () => attempt(() => call("PATCH", path, { role: role.value }), `${user.name} is a ${role.value} now`) }, ROLES.map((each) => h("option", { value: each }, each)));
   role.value = user.role;
-  const remove = button("Remove", { kind: "danger", disabled: user.name === me.user, onclick: () => confirm(`Remove ${user.name}? What they decided stays.`) && attempt(() => call("DELETE", path), `${user.name} was removed`) });
-  return h("tr", null, h("th", { scope: "row" }, user.name), h("td", null, role), h("td", null, new Date(user.created_at * 1000).toLocaleDateString()), h("td.number", null, remove));
+  const remove = button("Remove", { kind: "danger", "aria-label": `Remove ${user.name}`, onclick: async () => {
+    if (await ask(`Remove ${user.name}?`, ["They cannot sign in any more. What they decided stays."], { action: "Remove", danger: true })) await attempt(() => call("DELETE", path), `${user.name} was removed`);
+  } });
+  return h("tr", null, h("th", { scope: "row" }, user.name), h("td", null, role), h("td", null, new Date(user.created_at * 1000).toLocaleDateString()), h("td.number", null, user.name === me.user ? h("span.soft", null, "you") : remove));
 }

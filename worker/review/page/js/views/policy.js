@@ -1,6 +1,7 @@
 /** What the policy says, what another one would have done with past verdicts, and saving that one. */
 
 import { call, get, post } from "../parts/api.js";
+import { ask } from "../parts/dialogs.js";
 import { button, h, replace } from "../parts/dom.js";
 import { flips, moved } from "../parts/flips.js";
 import { complain, toast } from "../parts/messages.js";
@@ -110,17 +111,14 @@ class PolicyPage {
 
   // -- saving --------------------------------------------------------------------------------------------------------
 
-  #ask() {
+  async #ask() {
     const text = this.#editor.value;
     const elsewhere = moved(this.#replayed);
-    const dialog = h("dialog", { "aria-labelledby": "save-title", onclose: () => dialog.remove() },
-      h("header", null, h("h2", { id: "save-title" }, "Save this policy?")),
-      h("div.body.column", null,
-        h("p", null, `Workers judge by it within seconds. Of the newest ${count(this.#replayed.total, "verdict")}, ${elsewhere ? `${count(elsewhere, "image")} would have gone elsewhere` : "none would have gone elsewhere"}.`),
-        h("p.soft", null, "It is written to the audit topic, with your name and the whole text."),
-        h("div.picker", null, button("Save", { kind: "primary", iconName: "check", onclick: () => { dialog.close(); this.#store(text); } }), button("Cancel", { onclick: () => dialog.close() }))));
-    document.body.append(dialog);
-    dialog.showModal();
+    const sure = await ask("Save this policy?", [
+      `Workers judge by it within seconds. Of the newest ${count(this.#replayed.total, "verdict")}, ${elsewhere ? `${count(elsewhere, "image")} would have gone elsewhere` : "none would have gone elsewhere"}.`,
+      "It is written to the audit topic, with your name and the whole text.",
+    ], { action: "Save", iconName: "check" });
+    if (sure) await this.#store(text);
   }
 
   async #store(text) {

@@ -1,6 +1,7 @@
 /** All queues at a glance. */
 
-import { h, icon, replace } from "../parts/dom.js";
+import { empty, h, replace } from "../parts/dom.js";
+import { setKeys } from "../parts/keys.js";
 import { onQuietDesk } from "../parts/live.js";
 import { roleIncludes } from "../parts/roles.js";
 import { ago, count } from "../parts/words.js";
@@ -10,13 +11,23 @@ export async function show(main, context) {
   replace(main, h("div.page", null, h("header", null, h("div", null, h("h1", null, "Queues"), h("p", null, "What the gate held back, and who is at it."))), cards));
   const draw = async () => {
     const queues = await context.bar.refresh();
-    replace(cards, queues.length ? queues.map((queue) => card(queue, context)) : h("div.empty", null, h("div.mark", null, icon("check")), h("h2", null, "No queue yet"), h("p.soft", null, "Queues appear when the policy sends the first image to one.")));
+    replace(cards, queues.length ? queues.map((queue) => card(queue, context)) : nothing());
   };
   await draw();
+  if (roleIncludes(context.me.role, "reviewer")) {
+    const review = (event) => { cards.querySelectorAll("a.primary")[Number(event.key) - 1]?.click(); };
+    setKeys(main, [{ title: "Queues", keys: [{ key: "1", label: "Review the first, second, … queue", shown: "1 … 9", also: [..."23456789"], run: review }] }]);
+  }
   const again = () => draw().catch(() => {});
   const forget = onQuietDesk(again);
   const timer = setInterval(again, 15_000);
   return () => { forget(); clearInterval(timer); };
+}
+
+function nothing() {
+  const place = empty("check", "No queue yet", "Queues appear when the policy sends the first image to one.");
+  place.style.setProperty("grid-column", "1 / -1");
+  return place;
 }
 
 function card(queue, context) {

@@ -1,20 +1,23 @@
 /** One image at a time, by keyboard. */
 
 import { get, isReachable, post, Unreachable, watchConnection } from "../parts/api.js";
-import { button, h, icon, replace } from "../parts/dom.js";
+import { button, empty, h, replace } from "../parts/dom.js";
 import { duplicates, itemPanel } from "../parts/item-panel.js";
 import { setKeys } from "../parts/keys.js";
 import { onDeskEvent } from "../parts/live.js";
-import { announce, complain, toast } from "../parts/messages.js";
-import { described, missing, picture, preload } from "../parts/pictures.js";
-import { prefer, preference } from "../parts/preferences.js";
+import { announce, complain, explained, toast } from "../parts/messages.js";
+import { described, large, missing, picture, preload } from "../parts/pictures.js";
+import { applyGrey, prefer, preference } from "../parts/preferences.js";
+import { waitForQueue } from "../parts/first-queue.js";
 import { Shelf } from "../parts/shelf.js";
 import { count } from "../parts/words.js";
 
 const AHEAD = 4;
-const AWAY_MINUTES = 10;
 /** Without a key or a click for so long, the items are given back for others. */
+const AWAY_MINUTES = 10;
+/** Milliseconds after which a queue that had nothing is asked again. */
 const LOOK_AGAIN = 10_000;
+/** Pixels that an arrow key moves an image in native pixels. */
 const PAN = 120;
 /** Milliseconds: a heat map takes seconds of all the desk's processors. */
 const HEAT_PATIENCE = 120_000;
@@ -23,19 +26,10 @@ const DONE = { approve: "Approved", reject: "Rejected" };
 export async function show(main, context, queue, special) {
   await context.bar.refresh();
   const name = queue ?? context.queue;
-  if (!name) return nothingYet(main, context);
+  if (!name) return waitForQueue(main, context, "review");
   const view = new Review(main, context, name, special === "escalated");
   await view.begin();
   return () => view.leave();
-}
-
-function nothingYet(main, context) {
-  replace(main, h("div.empty", null, h("div.mark", null, icon("image")), h("h1", null, "Nothing has come yet"), h("p.soft", null, "When the gate holds an image back, its queue appears here by itself.")));
-  const timer = setInterval(async () => {
-    await context.bar.refresh().catch(() => {});
-    if (context.queue) location.hash = `#/review/${encodeURIComponent(context.queue)}`;
-  }, 2000);
-  return () => clearInterval(timer);
 }
 
 /** What a heat map is, so that nobody takes it for more. */
@@ -46,7 +40,7 @@ function heatWords({ largest, flat, same_model: same }) {
 
 class Review {
   #main; #context; #shelf; #listeners = []; #timers = [];
-  #lease = null; #shownAt = 0; #labels = new Set(); #native = false; #heat = null; #away = false;
+  #lease = null; #twin = 0; #seen = false; #shownAt = 0; #labels = new Set(); #native = false; #heat = null; #away = false;
   #blur = preference("blur", false); #grey = preference("grey", false);
   #decided = 0; #seconds = []; #last = null; #dismissUndo = () => {};
   #frame = h("div.frame", { tabindex: "-1" }); #side = h("aside.side", { "aria-label": "About this image" });
@@ -68,7 +62,7 @@ class Review {
     for (const kind of ["keydown", "pointerdown"]) this.#listen(document, kind, () => this.#awake());
     this.#listeners.push(onDeskEvent((event) => { if (!this.#lease && event.queue === this.#shelf.queue) this.#next(); }));
     this.#timers.push(setInterval(() => { if (!this.#lease && !this.#away) this.#next(); }, LOOK_AGAIN));
-    this.#listeners.push(watchConnection((reachable) => { if (reachable && !this.#away) this.#shelf.check().then(() => this.#next()); }));
+    this.#listeners.push(watchConnection((reachable) => { if (reachable && !this.#away) this.#comeBack(); }));
     this.#awake();
     await this.#next();
   }
@@ -109,10 +103,10 @@ class Review {
     this.#note = h("textarea", { rows: "2", maxlength: "4000", "aria-label": "Note for others", placeholder: "A note for others (N)" });
     this.#reasons = this.#context.about.labels.map((label, index) => h("button.button", { type: "button", "aria-pressed": "false", onclick: () => this.#toggleLabel(label) }, h("kbd", { "aria-hidden": "true" }, String(index + 1)), label));
     this.#pan();
-    replace(this.#main, h("div.desk", null,
-      h("section.stage", { "aria-label": "Image" }, this.#frame, h("div.tools", { role: "toolbar", "aria-label": "View" }, ...Object.values(this.#tools))),
+    replace(this.#main, h("h1.unseen", null, `Review: ${this.#shelf.queue}`), h("div.desk", null,
+      h("section.stage", { "aria-label": "Image" }, this.#frame, h("div.tools", { role: "group", "aria-label": "View" }, ...Object.values(this.#tools))),
       this.#side,
-      h("div.actions", { role: "toolbar", "aria-label": "Decide" }, ...this.#actions, h("span.space"), this.#pace)));
+      h("div.actions", { role: "group", "aria-label": "Decide" }, ...this.#actions, h("span.space"), this.#pace)));
   }
 
   #keys() {
@@ -136,6 +130,7 @@ class Review {
         { key: "z", label: "Native pixels", run: () => this.#toggleNative() },
         { key: "h", label: "Heat map: where the model sees damage", run: () => this.#toggleHeat() },
         { key: "ArrowLeft", label: "Move about in native pixels", also: ["ArrowUp", "ArrowDown", "ArrowRight"], repeats: true, run: (event) => pan(...{ ArrowLeft: [-PAN, 0], ArrowRight: [PAN, 0], ArrowUp: [0, -PAN], ArrowDown: [0, PAN] }[event.key])() },
+        { key: "d", label: "Next of the near duplicates", run: () => this.#lookAt((this.#twin + 1) % (this.#lease?.items.length ?? 1)) },
         { key: "p", label: "Part near duplicates", run: () => this.#split() },
       ] },
     ]);
@@ -144,20 +139,23 @@ class Review {
   /** Shows the item in front, at once; more are fetched behind it. */
   async #next() {
     if (this.#away) return;
+    let failed = null;
     if (this.#shelf.current !== this.#lease || !this.#lease) this.#draw(this.#shelf.current);
     try {
       await this.#shelf.fill();
     } catch (error) {
-      complain(error);
+      failed = error;
+      if (this.#lease) complain(error);
     }
     if (this.#away) return;
-    if (!this.#lease) this.#draw(this.#shelf.current, true);
+    if (!this.#lease) this.#draw(this.#shelf.current, { asked: true, failed });
     for (const { items } of this.#shelf.leases) preload(this.#address(items[0]));
   }
 
-  #draw(lease, asked = false) {
+  #draw(lease, { asked = false, failed = null } = {}) {
     const before = this.#lease;
     this.#lease = lease;
+    this.#twin = 0;
     this.#heat = null;
     this.#labels.clear();
     this.#note.value = "";
@@ -166,48 +164,68 @@ class Review {
     for (const each of this.#actions) each.disabled = !lease;
     this.#drawPace();
     if (!lease) {
-      if (before || asked) this.#drawEmpty(asked);
+      if (before || asked) this.#drawEmpty(asked, failed);
       return;
     }
     this.#shownAt = performance.now();
     const item = lease.items[0];
     this.#drawImage();
-    replace(this.#side, itemPanel(item, duplicates(lease, () => this.#split()), this.#drawWhy()));
+    this.#drawSide();
     this.#side.scrollTop = 0;
     announce(described(item));
+  }
+
+  #drawSide() {
+    const lease = this.#lease;
+    replace(this.#side, itemPanel(this.#item, duplicates(lease, this.#twin, (index) => this.#lookAt(index), () => this.#split()), this.#drawWhy()));
+  }
+
+  /** The one of the near duplicates that is looked at. */
+  get #item() {
+    return this.#lease.items[this.#twin];
   }
 
   #drawWhy() {
     return h("section.block", null, h("h3", null, "Your reasons"), h("div.reasons", null, this.#reasons), this.#note);
   }
 
-  #drawEmpty(asked) {
+  /** Only what the desk has said is told: that it could not be asked is no empty queue. */
+  #drawEmpty(asked, failed) {
     replace(this.#side);
     this.#frame.className = "frame";
     if (!asked) return replace(this.#frame, h("div.spinner"));
+    if (failed) {
+      announce(explained(failed));
+      return replace(this.#frame, empty("offline", "Nothing could be fetched", explained(failed)));
+    }
     announce("Nothing is waiting");
-    replace(this.#frame, h("div.empty", null, h("div.mark", null, icon("check")), h("h1", null, "All clear"),
-      h("p.soft", null, `Nothing waits for you in “${this.#shelf.queue}”. New images appear here by themselves.`), h("a.button", { href: "#/queues" }, "See the other queues")));
+    return replace(this.#frame, empty("check", "All clear", `Nothing waits for you in “${this.#shelf.queue}”. New images appear here by themselves.`, h("a.button", { href: "#/queues" }, "See the other queues")));
   }
 
   #address(item) {
-    return item.image && (this.#blur ? item.image.blurred : item.image.screen);
+    return item.image && large(item.image);
   }
 
   #drawImage() {
-    const item = this.#lease.items[0];
+    const item = this.#item;
     const heat = !this.#blur && this.#heat?.map;
     const native = this.#native && !this.#blur && !heat && item.image;
-    this.#frame.className = `frame${native ? " native" : ""}${this.#grey && !heat ? " grey" : ""}`;
+    this.#frame.className = `frame${native ? " native" : ""}${heat ? " heat" : ""}`;
+    this.#seen = true;
     this.#tools.blur.setAttribute("aria-pressed", String(this.#blur));
-    this.#tools.grey.setAttribute("aria-pressed", String(this.#grey));
     this.#tools.native.setAttribute("aria-pressed", String(Boolean(native)));
     this.#tools.heat.setAttribute("aria-pressed", String(Boolean(heat)));
     this.#tools.heat.setAttribute("aria-busy", String(Boolean(this.#heat && !this.#heat.map)));
     if (!item.image) return replace(this.#frame, missing("There is no image", item.failure?.message ?? ""));
-    const onmissing = (title, detail) => { if (this.#lease?.items[0] === item) replace(this.#frame, missing(title, detail)); };
+    const onmissing = (title, detail) => {
+      if (this.#lease && this.#item === item) {
+        this.#frame.classList.remove("loading");
+        replace(this.#frame, missing(title, detail));
+      }
+    };
     if (heat) return replace(this.#frame, picture(heat.picture, `heat map: ${heatWords(heat)}`, { onmissing, className: "fit" }), h("p.veil.notice", null, heatWords(heat)));
     const image = picture(native ? item.image.native : this.#address(item), described(item), { onmissing, className: native ? "" : "fit" });
+    if (!image.complete) this.#load(image);
     if (native) {
       // One pixel of the image is one pixel of the screen, whatever the browser's zoom.
       const size = () => {
@@ -218,6 +236,30 @@ class Review {
       else image.addEventListener("load", size, { once: true });
     }
     return replace(this.#frame, image);
+  }
+
+  /** Until the image is there it is not decided about. */
+  #load(image) {
+    this.#seen = false;
+    this.#frame.classList.add("loading");
+    const there = () => {
+      if (image.parentElement !== this.#frame) return;
+      this.#seen = true;
+      this.#shownAt = performance.now();
+      this.#frame.classList.remove("loading");
+    };
+    for (const kind of ["load", "error"]) image.addEventListener(kind, there, { once: true });
+  }
+
+  #lookAt(index) {
+    if (!this.#lease || index === this.#twin) return;
+    this.#twin = index;
+    this.#heat = null;
+    const within = this.#side.contains(document.activeElement) && document.activeElement.closest(".twins");
+    this.#drawImage();
+    this.#drawSide();
+    if (within) this.#side.querySelector(".twins [aria-pressed=true]")?.focus();
+    announce(`Image ${index + 1} of ${this.#lease.items.length}. ${described(this.#item)}`);
   }
 
   #drawReasons() {
@@ -233,11 +275,19 @@ class Review {
       middle !== undefined && h("span", null, h("b", null, `${middle.toFixed(1)} s`), "each"));
   }
 
+  /** The connection is back: what ran out meanwhile is told, and an image that could not be had is asked for again. */
+  async #comeBack() {
+    if (this.#lease && this.#frame.querySelector(".missing")) this.#drawImage();
+    await this.#shelf.check();
+    await this.#next();
+  }
+
   // -- what the keys do ----------------------------------------------------------------------------------------------
 
   #decide(outcome) {
     const lease = this.#lease;
     if (!lease) return;
+    if (!this.#seen) return void toast("The image is still on its way");
     const seconds = Math.min(3600, (performance.now() - this.#shownAt) / 1000);
     const decision = { decision_id: crypto.randomUUID(), item_id: lease.item_id, token: lease.token, outcome, labels: [...this.#labels], note: this.#note.value.trim() || null, seconds_spent: Math.round(seconds * 100) / 100 };
     this.#shelf.remove(lease.item_id);
@@ -327,12 +377,15 @@ class Review {
     this.#blur = !this.#blur;
     prefer("blur", this.#blur);
     this.#redraw("Blur", this.#blur);
+    if (this.#lease) this.#drawSide();
   }
 
   #toggleGrey() {
     this.#grey = !this.#grey;
     prefer("grey", this.#grey);
-    this.#redraw("Grey", this.#grey);
+    applyGrey();
+    this.#tools.grey.setAttribute("aria-pressed", String(this.#grey));
+    announce(`Grey ${this.#grey ? "on" : "off"}`);
   }
 
   #toggleNative() {
@@ -344,7 +397,7 @@ class Review {
   /** The heat map of this image; it is made while one looks at the image, and gone with the next. */
   async #toggleHeat() {
     const lease = this.#lease;
-    const item = lease?.items[0];
+    const item = lease && this.#item;
     if (!item?.image) return;
     if (this.#blur) return void toast("The image is blurred: its heat map would show it");
     if (this.#heat) {
@@ -363,14 +416,14 @@ class Review {
       this.#heat = null;
       complain(error);
     }
-    if (this.#lease !== lease || (heat.map && this.#heat !== heat)) return;
+    if (this.#lease !== lease || this.#item !== item || (heat.map && this.#heat !== heat)) return;
     if (heat.map) announce(heatWords(heat.map));
     this.#drawImage();
   }
 
   #redraw(what, on) {
     announce(`${what} ${on ? "on" : "off"}`);
-    for (const [name, set] of [["blur", this.#blur], ["grey", this.#grey], ["native", this.#native]]) this.#tools[name].setAttribute("aria-pressed", String(set));
+    for (const [name, set] of [["blur", this.#blur], ["native", this.#native]]) this.#tools[name].setAttribute("aria-pressed", String(set));
     if (this.#lease) this.#drawImage();
   }
 
@@ -418,8 +471,10 @@ class Review {
 
   #goAway() {
     this.leave();
-    replace(this.#main, h("div.empty", null, h("div.mark", null, icon("clock")), h("h1", null, "You were away"),
-      h("p.soft", null, "Your images went back to the queue, so that others can go on."), button("Go on", { kind: "primary", onclick: () => dispatchEvent(new HashChangeEvent("hashchange")) })));
+    setKeys(this.#main, []);
+    const on = button("Go on", { kind: "primary", onclick: () => dispatchEvent(new HashChangeEvent("hashchange")) });
+    replace(this.#main, empty("clock", "You were away", "Your images went back to the queue, so that others can go on.", on));
+    on.focus();
   }
 }
 

@@ -1,10 +1,10 @@
 /** Finding items: by words, queue and state; leads act on what they find. */
 
 import { get, post } from "../parts/api.js";
-import { button, h, icon, replace } from "../parts/dom.js";
-import { itemPanel } from "../parts/item-panel.js";
+import { ask, showItem } from "../parts/dialogs.js";
+import { button, empty, h, icon, replace } from "../parts/dom.js";
 import { complain, toast } from "../parts/messages.js";
-import { described, picture } from "../parts/pictures.js";
+import { picture, small } from "../parts/pictures.js";
 import { roleIncludes } from "../parts/roles.js";
 import { ago } from "../parts/words.js";
 
@@ -33,7 +33,7 @@ export async function show(main, context) {
       more.hidden = !cursor;
       const tiles = page.items.map((item) => tile(item, () => open(item.item_id, context, () => run())));
       if (further) results.append(...tiles);
-      else replace(results, tiles.length ? tiles : h("div.empty", { style: { "grid-column": "1 / -1" } }, h("h2", null, "Nothing found"), h("p.soft", null, "Try fewer words, or another queue.")));
+      else replace(results, tiles.length ? tiles : nothing());
     } catch (error) {
       complain(error);
     }
@@ -46,14 +46,20 @@ export async function show(main, context) {
   text.focus();
 }
 
+function nothing() {
+  const place = empty("image", "Nothing found", "Try fewer words, or another queue.");
+  place.style.setProperty("grid-column", "1 / -1");
+  return place;
+}
+
 function tile(item, onclick) {
   const view = h("span.picture");
   const none = () => replace(view, icon("broken"));
-  if (item.image) replace(view, picture(item.image.thumbnail, "", { onmissing: none }));
+  if (item.image) replace(view, picture(small(item.image), "", { onmissing: none }));
   else none();
-  return h("button.tile", { type: "button", onclick, "aria-label": described(item) }, view,
-    h("span.text", null, h("span.top", null, h("b", null, item.scores?.quality.toFixed(2) ?? "–"), h("span.badge", { class: LOOKS[item.status] ?? "" }, item.status)),
-      h("span.line", null, item.prompt ?? item.place ?? item.event_id), h("span.line", null, `${item.queue} · ${ago(item.created_at)}`)));
+  return h("button.tile", { type: "button", onclick }, view,
+    h("span.text", null, h("span.top", null, h("b", null, h("span.unseen", null, "quality "), item.scores?.quality.toFixed(2) ?? "–"), h("span.badge", { class: LOOKS[item.status] ?? "" }, item.status)),
+      h("span.line", { dir: "auto" }, item.prompt ?? item.place ?? item.event_id), h("span.line", null, `${item.queue} · ${ago(item.created_at)}`)));
 }
 
 async function open(id, context, changed) {
@@ -62,7 +68,7 @@ async function open(id, context, changed) {
   const path = `/v1/items/${encodeURIComponent(id)}`;
   const act = (label, run) => button(label, { onclick: async () => {
     try {
-      await run();
+      if ((await run()) === false) return;
       dialog.close();
       toast("Done");
       changed();
@@ -71,8 +77,9 @@ async function open(id, context, changed) {
     }
   } });
   const assignTo = async () => {
-    const name = prompt("Whose shall it be? Leave empty for everybody.", item.assignee ?? "");
-    if (name !== null) await post(`${path}/assign`, { assignee: name.trim() || null });
+    const name = await ask("Assign this item", ["Only this person gets it. Without a name everybody does."], { field: "Name", value: item.assignee ?? "", action: "Assign" });
+    if (name === null) return false;
+    return post(`${path}/assign`, { assignee: name.trim() || null });
   };
   const settled = item.status === "approved" || item.status === "rejected";
   const lead = roleIncludes(context.me.role, "lead") && h("div.why", null,
@@ -82,11 +89,5 @@ async function open(id, context, changed) {
     !settled && act("Assign …", assignTo),
     item.status !== "gold" && act("Test item: approve", () => post(`${path}/gold`, { answer: "approve" })),
     item.status !== "gold" && act("Test item: reject", () => post(`${path}/gold`, { answer: "reject" })));
-  const close = () => dialog.close();
-  const image = item.image && picture(item.image.screen, described(item), { onmissing: () => image.remove() });
-  const dialog = h("dialog", { onclose: () => dialog.remove(), "aria-label": "Item", onclick: (event) => event.target === dialog && close() },
-    h("header", null, h("h2", null, item.event_id), h("button.button.plain.icon", { type: "button", "aria-label": "Close", onclick: close }, icon("cross"))),
-    h("div.body.opened", null, image && h("div.shot", null, image), h("div.about", null, lead, itemPanel(item))));
-  document.body.append(dialog);
-  dialog.showModal();
+  const dialog = showItem(item, lead);
 }

@@ -3,8 +3,8 @@
 import { call, get, useToken } from "../parts/api.js";
 import { button, h, replace } from "../parts/dom.js";
 
-/** Draws into `main` and resolves with who has signed in. */
-export async function signIn(main) {
+/** Draws into `main`, with a `message` for who was here before, and resolves with who has signed in. */
+export async function signIn(main, message) {
   const ways = await get("/v1/sign-in");
   useToken(ways.csrf);
   const token = new URLSearchParams(location.hash.slice(1)).get("invitation");
@@ -13,16 +13,16 @@ export async function signIn(main) {
     history.replaceState(null, "", "/");
     return accept(main, token, ways);
   }
-  return ask(main, ways);
+  return ask(main, ways, { message });
 }
 
 function frame(main, ...content) {
   replace(main, h("div.door", null, h("div.panel", null, h("div.brand", null, h("img", { src: "icon.svg", alt: "" }), "sluice"), content)));
 }
 
-function ask(main, ways, message) {
+function ask(main, ways, { message = null, failed = ways.failure } = {}) {
   return new Promise((resolve) => {
-    const failure = h("p.notice.bad", { role: "alert", hidden: !(message ?? ways.failure) }, message ?? ways.failure);
+    const failure = h("p.notice.bad", { role: "alert", hidden: !failed }, failed);
     const submit = button("Sign in", { kind: "primary", type: "submit" });
     const name = h("input", { name: "name", autocomplete: "username", required: true, maxlength: "256", autocapitalize: "none", spellcheck: "false" });
     const password = h("input", { name: "password", type: "password", autocomplete: "current-password", required: true, maxlength: "256" });
@@ -32,7 +32,7 @@ function ask(main, ways, message) {
         run(submit, failure, () => call("POST", "/v1/sign-in", { name: name.value, password: password.value }), resolve, () => password.select());
       },
     }, h("label.field", null, h("span", null, "Name"), name), h("label.field", null, h("span", null, "Password"), password), submit);
-    frame(main, h("div", null, h("h1", null, "Review desk"), h("p.soft", null, "Sign in to look at what the gate held back.")), failure,
+    frame(main, h("div", null, h("h1", null, "Review desk"), h("p.soft", null, "Sign in to look at what the gate held back.")), message && h("p.notice", { role: "status" }, message), failure,
       ways.local && form,
       ways.local && ways.oidc && h("div.or", null, "or"),
       ways.oidc && h("a.button", { href: "/v1/sign-in/oidc", class: ways.local ? "" : "primary" }, `Continue with ${ways.oidc}`));
@@ -45,7 +45,7 @@ async function accept(main, token, ways) {
   try {
     ({ role } = await call("POST", "/v1/invitations/check", { token }));
   } catch (error) {
-    return ask(main, ways, error.message);
+    return ask(main, ways, { failed: error.message });
   }
   return new Promise((resolve) => {
     const failure = h("p.notice.bad", { role: "alert", hidden: true });
