@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("open_clip")
 pytest.importorskip("transformers")
 
-from worker.model.clip.checkpoint import CheckpointError, load_checkpoint  # noqa: E402
+from worker.model.clip.checkpoint import CheckpointError, check_same_towers, load_checkpoint  # noqa: E402
 from worker.model.clip.network import MstClip  # noqa: E402
 from worker.model.clip.towers import Encoder, WeightsError  # noqa: E402
 
@@ -60,6 +60,64 @@ def test_a_prompt_checkpoint_scores_each_image_by_its_own_prompt(
     torch.testing.assert_close(other[1:], found[1:])
 
 
+def as_published(state: dict[str, Any], *, transformers: int = 5) -> dict[str, Any]:
+    """The keys of github.com/YMlinfeng/MST-CLIPIQA, which keeps the text tower in the head: a CLIPTextModel beside a
+    prompt head, one with projection beside a template head."""
+    coarse, text = "mstfe.encoder_coarse.", "head.text_encoder."
+    prompted = "head.temperature" not in state
+    found = {}
+    for key, value in state.items():
+        if key.endswith("logit_scale") or key.startswith("mstfe.encoder_fine.text_"):
+            continue
+        if prompted and key == f"{coarse}text_projection.weight":
+            continue
+        below = f"{coarse}text_model." if prompted and transformers >= 5 else coarse
+        found[key.replace(below, text) if key.startswith(f"{coarse}text_") else key] = value
+    if not prompted:
+        found["head.quality_scores"] = torch.arange(1.0, 6.0)
+    return found
+
+
+@torch.no_grad()
+def test_the_authors_template_checkpoint_brings_its_text_tower_and_anchors(
+    make_reference: Callable[..., Any], save_checkpoint: Callable[..., Path]
+) -> None:
+    reference = make_reference()
+    state = as_published(reference.state_dict())
+    pixels = pictures(64)
+    expected = reference.template_quality(normalised(pixels))
+    by_text = load_checkpoint(save_checkpoint(state), *PAIR)
+    assert by_text.head is not None
+    torch.testing.assert_close(quality(by_text, pixels), expected, atol=1e-4, rtol=0)
+
+    state["head.text_features"] = torch.nn.functional.normalize(by_text.head.anchors, dim=1)
+    by_anchors = load_checkpoint(save_checkpoint(state), *PAIR)
+    torch.testing.assert_close(quality(by_anchors, pixels), expected, atol=1e-4, rtol=0)
+    state["head.text_features"] = state["head.text_features"].flip(0)
+    turned = load_checkpoint(save_checkpoint(state), *PAIR)
+    torch.testing.assert_close(quality(turned, pixels), 6 - expected, atol=1e-4, rtol=0)
+    with pytest.raises(CheckpointError, match=r"head.quality_scores are \[0.0, 1.0.*expected 1, 2, 3, 4, 5"):
+        load_checkpoint(save_checkpoint(state | {"head.quality_scores": torch.arange(5.0)}), *PAIR)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("transformers", [4, 5])
+def test_the_authors_prompt_checkpoint_needs_no_projection_of_its_text_tower(
+    transformers: int, make_reference: Callable[..., Any], save_checkpoint: Callable[..., Path]
+) -> None:
+    reference = make_reference("prompt")
+    state = as_published(reference.state_dict(), transformers=transformers)
+    assert any(key.startswith("head.text_encoder.embeddings.") for key in state) == (transformers == 5)
+    network = load_checkpoint(save_checkpoint(state), *PAIR)
+    pixels = pictures(64, 2)
+    prompts = ["a cat", "a lighthouse in a storm, oil on canvas"]
+    found = network.prompted(network.coarse(pixels), network.fine(pixels), prompts)
+    torch.testing.assert_close(found, reference.prompt_score(normalised(pixels), prompts), atol=1e-4, rtol=0)
+
+    # Beside a model whose text tower has its projection, the towers count as the same.
+    check_same_towers(Path("b.pt"), network, load_checkpoint(save_checkpoint(reference.state_dict()), *PAIR))
+
+
 @torch.no_grad()
 def test_the_real_shapes_convert_exactly(
     make_reference: Callable[..., Any], save_checkpoint: Callable[..., Path]
@@ -92,7 +150,7 @@ def test_a_checkpoint_without_text_tower_asks_whose_to_use(
 ) -> None:
     state = {key: value for key, value in make_reference().state_dict().items() if "text_" not in key}
 
-    with pytest.raises(CheckpointError, match=r"holds no text tower \(mstfe.encoder_coarse.text_model"):
+    with pytest.raises(CheckpointError, match=r"holds no text tower \(head.text_encoder.*mstfe.encoder_coarse"):
         load_checkpoint(save_checkpoint(state), *PAIR)
 
 
@@ -161,13 +219,14 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_runs_none(
     assert not (tmp_path / "harmed").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04broken"])
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04broken", b"\x80\x02broken"])
 @pytest.mark.parametrize("name", ["c.pt", "c.safetensors"])
 def test_other_files_are_refused_by_name(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
 
-    with pytest.raises(CheckpointError, match=name):
+    with pytest.raises(CheckpointError, match=name) as caught:
         load_checkpoint(tmp_path / name, *PAIR)
+    assert name.endswith("safetensors") or content[:1] == b"\x80" or "run code" not in str(caught.value)
 
 
 def test_weights_that_cannot_be_fetched_can_be_brought_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:

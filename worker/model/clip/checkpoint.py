@@ -1,13 +1,15 @@
 """Reads a checkpoint of the paper's PyTorch code into our network, exactly or not at all.
 
-Its towers are CLIPs of Hugging Face's transformers below `mstfe.encoder_coarse` and `mstfe.encoder_fine`; `gff` is the
-fusion; `head` is a template head (`temperature`), a prompt head (`cross_attn`, `alpha`, `W_1`, `W_2`, `w_o`), or both.
+Its towers are those of Hugging Face's transformers: image towers below `mstfe.encoder_coarse` and `mstfe.encoder_fine`,
+the text tower below `head.text_encoder` (github.com/YMlinfeng/MST-CLIPIQA) or in a coarse encoder that is a whole CLIP;
+`gff` is the fusion; `head` is a template head (`temperature`, its anchors as `text_features`), a prompt head
+(`cross_attn`, `alpha`, `W_1`, `W_2`, `w_o`), or both.
 """
 
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from open_clip.transformer import TextTransformer, VisionTransformer
@@ -16,12 +18,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from worker.model.clip.huggingface import Origin, Shape, image_origins, text_origins
-from worker.model.clip.network import GATE_HIDDEN, GatedFusion, MstClip, PromptHead, TemplateHead
+from worker.model.clip.network import ANCHORS, GATE_HIDDEN, GatedFusion, MstClip, PromptHead, TemplateHead
 from worker.model.clip.towers import COARSE, FINE, Encoder, build_clip, image_tower, text_tower
 
-COARSE_PREFIX, FINE_PREFIX = "mstfe.encoder_coarse.", "mstfe.encoder_fine."
+COARSE_PREFIX, FINE_PREFIX, TEXT_PREFIX = "mstfe.encoder_coarse.", "mstfe.encoder_fine.", "head.text_encoder."
+ANCHORS_KEY, GRADES_KEY = "head.text_features", "head.quality_scores"
 CONTAINERS = ("state_dict", "model_state_dict", "model")
 """What training code calls the weights where it keeps other things beside them."""
+
+SAVED = (b"PK", b"\x80")
+"""How files of torch.save begin: an archive, or, of old versions, a pickle."""
 
 UNUSED = ("logit_scale", "vision_model.embeddings.position_ids", "text_model.embeddings.position_ids")
 
@@ -44,24 +50,31 @@ def load_checkpoint(
     fine_clip: Any = build_clip(Encoder(fine.name, None))
     source.fill(coarse_clip.visual, COARSE_PREFIX, coarse.name)
     source.fill(fine_clip.visual, FINE_PREFIX, fine.name)
-    if source.has(f"{COARSE_PREFIX}text_model."):
-        source.fill(coarse_clip.text, COARSE_PREFIX, coarse.name)
+    has_template = source.has("head.temperature")
+    anchored = has_template and not source.has(ANCHORS_KEY)  # by the text tower
+    text_prefix = next((prefix for prefix in (TEXT_PREFIX, COARSE_PREFIX) if source.has(f"{prefix}text_model.")), None)
+    if text_prefix is not None:
+        # A tower that reads prompts only may come without its projection, which nothing looks at then.
+        spare = () if anchored or source.has(f"{text_prefix}text_projection.") else ("text_projection",)
+        source.fill(coarse_clip.text, text_prefix, coarse.name, leave=spare)
     elif text_weights is not None:
         coarse_clip.text = _text_of(Encoder(coarse.name, text_weights))
     else:
         raise CheckpointError(
-            f"{file}: holds no text tower ({COARSE_PREFIX}text_model.*), which places the anchors; say whose to use, "
-            f"such as the {coarse.weights!r} weights of {coarse.name}"
+            f"{file}: holds no text tower ({TEXT_PREFIX}text_model.* or {COARSE_PREFIX}text_model.*), which prompts "
+            f"and anchors need; say whose to use, such as the {coarse.weights!r} weights of {coarse.name}"
         )
-    source.drop(*(f"{COARSE_PREFIX}{key}" for key in UNUSED), *(f"{FINE_PREFIX}{key}" for key in UNUSED))
-    source.drop_below(f"{FINE_PREFIX}text_model.", f"{FINE_PREFIX}text_projection.")
+    source.drop(*(f"{prefix}{key}" for prefix in (COARSE_PREFIX, FINE_PREFIX, TEXT_PREFIX) for key in UNUSED))
+    for prefix in {COARSE_PREFIX, FINE_PREFIX} - {text_prefix}:
+        source.drop_below(f"{prefix}text_model.", f"{prefix}text_projection.")
     text = text_tower(coarse_clip, coarse.name)
     coarse_tower, fine_tower = image_tower(coarse_clip, coarse.name), image_tower(fine_clip, fine.name)
     fusion = GatedFusion(coarse_tower.features, fine_tower.features, text.features, source.rows("gff.W_h", GATE_HIDDEN))
     source.fill_own(fusion, "gff.")
     head = prompt_head = None
-    if source.has("head.temperature"):
-        head = TemplateHead(text.anchors())
+    if has_template:
+        source.check_grades()
+        head = TemplateHead(text.anchors() if anchored else source.take(ANCHORS_KEY, (len(ANCHORS), text.features)))
         source.fill_own(head, "head.", leave=("anchors",))
     if source.has("head.cross_attn."):
         prompt_head = PromptHead(text.features, text.width, source.rows("head.W_1", text.features))
@@ -76,10 +89,15 @@ def load_checkpoint(
 
 
 def check_same_towers(file: Path, network: MstClip, other: MstClip) -> None:
-    """Raises CheckpointError unless the network of `file` has the towers of the other: a model has one set of them."""
+    """Raises CheckpointError unless the network of `file` has the towers of the other: a model has one set of them.
+
+    The text tower's projection counts for nothing: prompt heads read the tokens before it.
+    """
     for part in ("coarse", "fine", "text"):
         ours, theirs = (getattr(each, part).state_dict() for each in (network, other))
         for name, value in theirs.items():
+            if (part, name) == ("text", "text.text_projection"):
+                continue
             if ours[name].shape != value.shape or not torch.equal(ours[name], value):
                 raise CheckpointError(
                     f"{file}: {name} of its {part} tower is another than in the model; heads belong to the frozen "
@@ -92,18 +110,14 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
+        with file.open("rb") as opened:
+            loaded = _load_saved(file, opened)
     except FileNotFoundError as error:
         raise CheckpointError(f"{file}: no such file") from error
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{file}: holds more than tensors, and loading it would run code of its author's; save only the weights: "
-            f"torch.save(model.state_dict(), FILE), or as safetensors"
-        ) from error
-    except (SafetensorError, RuntimeError, ValueError, EOFError, OSError) as error:
-        raise CheckpointError(
-            f"{file}: no checkpoint: {str(error).splitlines()[0] if str(error) else error!r}"
-        ) from error
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise CheckpointError(f"{file}: no safetensors file, or a damaged one: {error}") from error
     for name in CONTAINERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(name), dict):
             loaded = loaded[name]
@@ -112,12 +126,28 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     return {str(key): value for key, value in loaded.items()}
 
 
+def _load_saved(file: Path, opened: BinaryIO) -> Any:
+    if not opened.read(2).startswith(SAVED):
+        raise CheckpointError(f"{file}: no checkpoint: neither what torch.save writes nor *.safetensors")
+    opened.seek(0)
+    try:
+        return torch.load(opened, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{file}: holds more than tensors, and loading it would run code of its author's; save only the weights: "
+            f"torch.save(model.state_dict(), FILE), or as safetensors"
+        ) from error
+    except Exception as error:  # damaged bytes make torch stumble in any way
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{file}: a damaged checkpoint: {reason}") from error
+
+
 class _Source:
     """Takes tensors out of a checkpoint, checking each."""
 
     def __init__(self, file: Path, tensors: dict[str, Tensor]) -> None:
         self._file = file
-        self._tensors = tensors
+        self._tensors = {_with_text_model(key): value for key, value in tensors.items()}
 
     def has(self, prefix: str) -> bool:
         return any(key.startswith(prefix) for key in self._tensors)
@@ -134,7 +164,7 @@ class _Source:
         weight = self._tensors.get(f"{layer}.weight")
         return weight.shape[0] if weight is not None and weight.ndim == 2 else usual
 
-    def fill(self, module: nn.Module, prefix: str, architecture: str) -> None:
+    def fill(self, module: nn.Module, prefix: str, architecture: str, *, leave: tuple[str, ...] = ()) -> None:
         """Fills an open_clip tower from a CLIP of transformers below `prefix`."""
         if isinstance(module, VisionTransformer):
             origins = image_origins(len(module.transformer.resblocks))
@@ -142,24 +172,33 @@ class _Source:
             origins = text_origins(len(module.transformer.resblocks))
         else:
             raise CheckpointError(f"{self._file}: {architecture} is no transformer, and a checkpoint's towers are")
-        self._fill(module, {ours: _below(prefix, origin) for ours, origin in origins.items()}, f" of {architecture}")
+        below = {ours: _below(prefix, origin) for ours, origin in origins.items() if ours not in leave}
+        self._fill(module, below, f" of {architecture}", leave)
 
     def fill_own(self, module: nn.Module, prefix: str, *, leave: tuple[str, ...] = ()) -> None:
         """Fills a module of ours, whose parameters have the same names in a checkpoint."""
         origins = {name: Origin((f"{prefix}{name}",)) for name in module.state_dict() if name not in leave}
-        self._fill(module, origins, "")
+        self._fill(module, origins, "", leave)
 
-    def _fill(self, module: nn.Module, origins: Mapping[str, Origin], what: str) -> None:
+    def check_grades(self) -> None:
+        """The scores that the anchors stand for, where the checkpoint tells them, must be ours."""
+        if self.has(GRADES_KEY):
+            grades = self.take(GRADES_KEY, (len(ANCHORS),)).tolist()
+            if grades != [1, 2, 3, 4, 5]:
+                raise CheckpointError(f"{self._file}: {GRADES_KEY} are {grades}, expected 1, 2, 3, 4, 5")
+
+    def _fill(self, module: nn.Module, origins: Mapping[str, Origin], what: str, leave: tuple[str, ...]) -> None:
         targets = module.state_dict()
         with torch.no_grad():
             for name, origin in origins.items():
                 shape = tuple(targets[name].shape)
-                taken = {key: self._take(key, origin.shape(shape), what) for key in origin.keys}
+                taken = {key: self.take(key, origin.shape(shape), what) for key in origin.keys}
                 targets[name].copy_(origin.convert(taken).reshape(shape))
-        if missing := targets.keys() - origins.keys() - {"anchors"}:
+        if missing := targets.keys() - origins.keys() - set(leave):
             raise CheckpointError(f"{self._file}: nothing in a CLIP of transformers fills {sorted(missing)}{what}")
 
-    def _take(self, key: str, shape: Shape, what: str) -> Tensor:
+    def take(self, key: str, shape: Shape, what: str = "") -> Tensor:
+        """The tensor, which may be taken once. `what`: of which architecture it is, for messages."""
         if key not in self._tensors:
             raise CheckpointError(f"{self._file}: no {key}; expected shape {list(shape)}{what}")
         tensor = self._tensors.pop(key)
@@ -178,6 +217,14 @@ class _Source:
                 f"{self._file}: unknown keys {', '.join(left[:5])}{more}; does the checkpoint belong to these "
                 "architectures (number of layers), and to this network?"
             )
+
+
+def _with_text_model(key: str) -> str:
+    """A CLIPTextModel's parameter as transformers called it before version 5."""
+    inside = key.removeprefix(TEXT_PREFIX)
+    if inside == key or inside.startswith(("text_model.", "text_projection.")):
+        return key
+    return f"{TEXT_PREFIX}text_model.{inside}"
 
 
 def _below(prefix: str, origin: Origin) -> Origin:
