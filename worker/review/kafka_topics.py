@@ -16,6 +16,8 @@ ACK_SECONDS: Final = 10.0
 """A decision that is not confirmed within this time is reported as not recorded."""
 RECORD_SECONDS: Final = 5.0
 READ_AT_ONCE: Final = 2000
+GATHER_MS: Final = 2
+"""So long a record waits for others: a decision and its entry in the audit are one request then, not two."""
 
 
 class KafkaTopics:
@@ -31,7 +33,7 @@ class KafkaTopics:
                 **connection_options(settings),
                 acks="all",
                 enable_idempotence=True,
-                linger_ms=0,
+                linger_ms=GATHER_MS,
                 request_timeout_ms=int(ACK_SECONDS * 500),
                 delivery_timeout_ms=int(ACK_SECONDS * 1000),
                 max_block_ms=int(ACK_SECONDS * 1000),

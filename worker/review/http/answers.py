@@ -1,6 +1,7 @@
 """What the API says: items, leases, queues, statistics as JSON."""
 
 from datetime import datetime
+from typing import Final
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel
@@ -28,6 +29,9 @@ class ImageOut(BaseModel):
     screen: str
     native: str
     blurred: str
+
+
+_RENDITIONS: Final = tuple(Rendition(name) for name in ImageOut.model_fields)
 
 
 class ActOut(BaseModel):
@@ -212,11 +216,12 @@ class Showing:
 
     def image(self, name: str) -> ImageOut:
         """Links to the renditions of what `name` names: an item's id, or a past verdict's."""
-        return ImageOut(**{each: self._links.make(name, Rendition(each), self._user) for each in ImageOut.model_fields})
+        links = self._links.make(name, self._user, _RENDITIONS)
+        return ImageOut(**{rendition.value: link for rendition, link in links.items()})
 
     def heat_map(self, item_id: str) -> str:
         """The link to an item's heat map."""
-        return self._links.make(item_id, Rendition.HEAT_MAP, self._user)
+        return self._links.make(item_id, self._user, [Rendition.HEAT_MAP])[Rendition.HEAT_MAP]
 
 
 def decided(answer: Decided) -> DecidedOut:

@@ -6,6 +6,8 @@ from http import HTTPStatus
 from typing import Annotated, Final
 
 import structlog
+from anyio import CapacityLimiter, to_thread
+from anyio.lowlevel import RunVar
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel
 
@@ -27,6 +29,9 @@ router = APIRouter(tags=["images"])
 
 LOOKS: Final = RateLimit("heat-map", most=30, seconds=60)
 WAIT_SECONDS: Final = "5"
+IMAGES_AT_ONCE: Final = 32
+"""Images have threads of their own, at most so many: however slow a store is, decisions find a free one."""
+_LOOKING: Final = RunVar[CapacityLimiter]("looking")
 
 
 class HeatMapOut(BaseModel):
@@ -60,13 +65,23 @@ def heat_map(
     )
 
 
-@router.get("/v1/images/{token}", response_class=Response)
-def image(token: Annotated[str, Path(max_length=2048)], request: Request, session: SignedIn, door: TheDoor) -> Response:
+@router.get("/v1/images/{token}/{rendition}", response_class=Response)
+async def image(
+    token: Annotated[str, Path(max_length=2048)],
+    rendition: Rendition,
+    request: Request,
+    session: SignedIn,
+    door: TheDoor,
+) -> Response:
     """Pixels encoded anew: what came from outside never reaches the browser as it is."""
-    link = door.links.read(token, session.user)
-    if link is None:
+    known = request.headers.get("if-none-match")
+    return await to_thread.run_sync(_image, door, session, token, rendition, known, limiter=_looking())
+
+
+def _image(door: Door, session: Session, token: str, rendition: Rendition, known: str | None) -> Response:
+    name = door.links.read(token, session.user)
+    if name is None:
         raise Problem(HTTPStatus.FORBIDDEN, "stale-link", "the link is not yours or too old; ask for the item again")
-    name, rendition = link
     reference, content_hash = _reference(door, name)
     if rendition is Rendition.HEAT_MAP:
         rendered = _heat_map(door, session, reference, content_hash).picture
@@ -80,9 +95,19 @@ def image(token: Annotated[str, Path(max_length=2048)], request: Request, sessio
         "X-Image-Width": str(rendered.width),
         "X-Image-Height": str(rendered.height),
     }
-    if request.headers.get("if-none-match") == rendered.etag:
+    if known == rendered.etag:
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     return Response(rendered.data, media_type=rendered.media_type, headers=headers)
+
+
+def _looking() -> CapacityLimiter:
+    """The event loop's limit on threads for images."""
+    try:
+        return _LOOKING.get()
+    except LookupError:
+        limiter = CapacityLimiter(IMAGES_AT_ONCE)
+        _LOOKING.set(limiter)
+        return limiter
 
 
 def _heat_map(door: Door, session: Session, reference: ImageReference, content_hash: str | None) -> HeatMap:

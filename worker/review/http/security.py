@@ -3,7 +3,6 @@
 from http import HTTPStatus
 from typing import Final
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from worker.review.http.problems import Problem, response
@@ -24,25 +23,24 @@ _HEADERS: Final = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
+    "cache-control": "no-store",
 }
 
 
 class SecurityHeaders:
-    """Adds the headers; what is not said to be cacheable is not stored."""
+    """Adds the headers that a response does not have itself; what is not said to be cacheable is not stored."""
 
     def __init__(self, app: ASGIApp, *, https: bool) -> None:
         self._app = app
-        self._headers = dict(_HEADERS)
-        if https:
-            self._headers["strict-transport-security"] = "max-age=31536000"
+        headers = _HEADERS | ({"strict-transport-security": "max-age=31536000"} if https else {})
+        self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in self._headers.items():
-                    headers.setdefault(name, value)
-                headers.setdefault("cache-control", "no-store")
+                own = {name for name, _ in message["headers"]}
+                added = [(name, value) for name, value in self._headers if name not in own]
+                message = {**message, "headers": [*message["headers"], *added]}
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
