@@ -1,39 +1,26 @@
 """How cached values are written: compact, exact, and recognised when broken.
 
-A value is a version byte, the CRC-32 of the rest, and the rest. A score's rest is the length of a JSON header, the
-header (the scores and the sizes of the features, in order) and the features' bytes. JSON numbers are written so that
-they read back as the same double.
+A value is a version byte, the CRC-32 of the rest, and the rest. Of scores the rest is JSON, whose numbers are written
+so that they read back as the same double. Of features it is the length of a JSON header, the header (the sizes of the
+features by tower, in order) and the features' bytes.
 """
 
 import struct
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from pydantic import BaseModel, NonNegativeInt, ValidationError
+from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 
 from schemas import Scores
 
-_VERSION = 1
+_VERSION = 2
 _SEAL = struct.Struct("<BI")
 _LENGTH = struct.Struct("<I")
+_SIZES = TypeAdapter(dict[str, NonNegativeInt])
 
 
 class CorruptValue(ValueError):
     """These bytes are not what the cache wrote."""
-
-
-@dataclass(frozen=True, slots=True)
-class CachedScore:
-    """What is known of an image: its scores, and the features they came from (float16 little-endian, by tower)."""
-
-    scores: Scores
-    features: Mapping[str, bytes]
-
-
-class _Header(BaseModel):
-    scores: Scores
-    sizes: dict[str, NonNegativeInt]
 
 
 def seal(content: bytes) -> bytes:
@@ -52,26 +39,37 @@ def unseal(value: bytes) -> bytes:
     return content
 
 
-def encode_score(score: CachedScore) -> bytes:
-    sizes = {tower: len(features) for tower, features in score.features.items()}
-    header = _Header(scores=score.scores, sizes=sizes).model_dump_json().encode()
-    return seal(b"".join([_LENGTH.pack(len(header)), header, *score.features.values()]))
+def encode_scores(scores: Scores) -> bytes:
+    return seal(scores.model_dump_json().encode())
 
 
-def decode_score(value: bytes) -> CachedScore:
+def decode_scores(value: bytes) -> Scores:
+    """Raises CorruptValue."""
+    try:
+        return Scores.model_validate_json(unseal(value))
+    except ValidationError as error:
+        raise CorruptValue("no scores") from error
+
+
+def encode_features(features: Mapping[str, bytes]) -> bytes:
+    header = _SIZES.dump_json({tower: len(values) for tower, values in features.items()})
+    return seal(b"".join([_LENGTH.pack(len(header)), header, *features.values()]))
+
+
+def decode_features(value: bytes) -> Mapping[str, bytes]:
     """Raises CorruptValue."""
     content = unseal(value)
     if len(content) < _LENGTH.size:
         raise CorruptValue("too short")
     position = _LENGTH.size + _LENGTH.unpack_from(content)[0]
     try:
-        header = _Header.model_validate_json(content[_LENGTH.size : position])
+        sizes = _SIZES.validate_json(content[_LENGTH.size : position])
     except ValidationError as error:
-        raise CorruptValue("its header is no score") from error
+        raise CorruptValue("its header holds no sizes") from error
     features = {}
-    for tower, size in header.sizes.items():
+    for tower, size in sizes.items():
         features[tower] = content[position : position + size]
         position += size
     if position != len(content):
         raise CorruptValue("its features are cut, or followed by something")
-    return CachedScore(header.scores, features)
+    return features

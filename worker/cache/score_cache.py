@@ -1,4 +1,8 @@
-"""What has been scored before. Redis away means slower; never wrong, never stuck."""
+"""What has been scored before. Redis away means slower; never wrong, never stuck.
+
+Scores and features have keys of their own: most images pass, and of those the features, a hundred times as large, are
+never asked for.
+"""
 
 import hashlib
 import re
@@ -6,13 +10,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import redis
 
-from schemas import S3Reference
+from schemas import S3Reference, Scores
 from worker.cache.client import connect, connect_embedded
-from worker.cache.codec import CachedScore, CorruptValue, decode_score, encode_score, seal, unseal
+from worker.cache.codec import (
+    CorruptValue,
+    decode_features,
+    decode_scores,
+    encode_features,
+    encode_scores,
+    seal,
+    unseal,
+)
 from worker.cache.outage import Outage
 from worker.telemetry.metrics import CacheKind, Metrics
 
@@ -20,6 +33,14 @@ __all__ = ["CachedScore", "ScoreCache", "ScoreKey", "connect", "connect_embedded
 
 _T = TypeVar("_T")
 _CONTENT_HASH = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class CachedScore:
+    """What is known of an image: its scores, and the features they came from (float16 little-endian, by tower)."""
+
+    scores: Scores
+    features: Mapping[str, bytes]
 
 
 class ScoreKey(NamedTuple):
@@ -73,13 +94,27 @@ class ScoreCache:
         """
         return self._look_up("alias", [_alias_key(reference) for reference in references], _decode_hash)
 
+    def scores(self, keys: Sequence[ScoreKey]) -> list[Scores | None]:
+        """The scores of each key, where this model has some."""
+        return self._look_up("score", [self._key("score", key) for key in keys], decode_scores)
+
+    def features(self, keys: Sequence[ScoreKey]) -> list[Mapping[str, bytes] | None]:
+        """The features behind the scores of each key; Redis may have evicted them and kept the scores."""
+        return self._look_up("features", [self._key("features", key) for key in keys], decode_features)
+
     def get(self, keys: Sequence[ScoreKey]) -> list[CachedScore | None]:
-        """The score of each key, where this model has one."""
-        return self._look_up("score", [self._score_key(key) for key in keys], decode_score)
+        """The scores of each key with their features, where both are known."""
+        scores = dict(zip(keys, self.scores(keys), strict=True))
+        known = [key for key, found in scores.items() if found is not None]
+        features = dict(zip(known, self.features(known), strict=True))
+        return [_whole(scores[key], features.get(key)) for key in keys]
 
     def put(self, scores: Mapping[ScoreKey, CachedScore], aliases: Mapping[S3Reference, str]) -> None:
         """Remembers scores and aliases (reference → content hash); aliases that cannot be trusted are left out."""
-        values = {self._score_key(key): encode_score(score) for key, score in scores.items()}
+        values: dict[str, bytes] = {}
+        for key, score in scores.items():
+            values[self._key("features", key)] = encode_features(score.features)
+            values[self._key("score", key)] = encode_scores(score.scores)
         for reference, content_hash in aliases.items():
             if (alias := _alias_key(reference)) is not None:
                 values[alias] = seal(content_hash.encode())
@@ -128,9 +163,13 @@ class ScoreCache:
             self._entries.extend(added)
             return [self._entries.popleft() for _ in range(len(self._entries) - self._max_entries)]
 
-    def _score_key(self, key: ScoreKey) -> str:
+    def _key(self, kind: CacheKind, key: ScoreKey) -> str:
         # The parts are digests, of one length each.
-        return f"sluice:score:{self._model_digest}:{key.content_hash}:{key.prompt_hash or ''}"
+        return f"sluice:{kind}:{self._model_digest}:{key.content_hash}:{key.prompt_hash or ''}"
+
+
+def _whole(scores: Scores | None, features: Mapping[str, bytes] | None) -> CachedScore | None:
+    return None if scores is None or features is None else CachedScore(scores, features)
 
 
 def _alias_key(reference: S3Reference) -> str | None:
@@ -138,13 +177,10 @@ def _alias_key(reference: S3Reference) -> str | None:
     version = "" if reference.version_id in (None, "null") else reference.version_id
     if not version and reference.etag is None:
         return None
-    return f"sluice:alias:{_digest(reference.bucket, reference.key, version or '', reference.etag or '')}"
-
-
-def _digest(*parts: str) -> str:
-    # with the length of each, so that no two lists of parts read the same
-    whole = f"{','.join([str(len(part)) for part in parts])};{''.join(parts)}"
-    return hashlib.sha256(whole.encode(errors="surrogatepass")).hexdigest()
+    bucket, key = reference.bucket, reference.key
+    # With the lengths, so that no two references read the same.
+    named = f"{len(bucket)},{len(key)},{len(version or '')};{bucket}{key}{version or ''}{reference.etag or ''}"
+    return f"sluice:alias:{hashlib.sha256(named.encode(errors='surrogatepass')).hexdigest()}"
 
 
 def _decode_hash(value: bytes) -> str:

@@ -1,9 +1,11 @@
 """From a record to jobs, and from jobs to those whose scores are known already."""
 
+from collections.abc import Mapping
+
 import structlog
 
-from schemas import Failure, FailureReason, S3Reference
-from worker.cache.score_cache import CachedScore, ScoreCache
+from schemas import Failure, FailureReason, S3Reference, Scores
+from worker.cache.score_cache import ScoreCache, ScoreKey
 from worker.intake.ledger import Ticket
 from worker.intake.log import Record
 from worker.intake.parse import MalformedRecord, parse
@@ -36,8 +38,8 @@ class Admission:
         work = RecordWork(record, ticket, [()] * len(parsed.events), len(parsed.events))
         return [Job(work, index, event, polled_at=now) for index, event in enumerate(parsed.events)]
 
-    def look_up(self, jobs: list[Job]) -> tuple[list[tuple[Job, CachedScore]], list[Job]]:
-        """Splits the jobs: those whose object was scored before, with its score and without fetching it; the others."""
+    def look_up(self, jobs: list[Job]) -> tuple[list[tuple[Job, Scores]], list[Job]]:
+        """Splits the jobs: those whose object was scored before, with its scores and unfetched; the others."""
         objects = [(job, job.event.image) for job in jobs if isinstance(job.event.image, S3Reference)]
         if not objects:
             return [], jobs
@@ -47,7 +49,14 @@ class Admission:
             if content_hash is not None and job.event.sha256 in (None, content_hash.removeprefix("sha256:")):
                 job.content_hash = content_hash
                 hashed.append(job)
-        scores = self._cache.get([self._cache.key(job.content_hash or "", job.event.prompt) for job in hashed])
-        known = [(job, score) for job, score in zip(hashed, scores, strict=True) if score is not None]
+        scores = self._cache.scores([self._key(job) for job in hashed])
+        known = [(job, found) for job, found in zip(hashed, scores, strict=True) if found is not None]
         served = {job for job, _ in known}
         return known, [job for job in jobs if job not in served]
+
+    def features(self, jobs: list[Job]) -> list[Mapping[str, bytes] | None]:
+        """The features of jobs that were scored before, where they are still known."""
+        return self._cache.features([self._key(job) for job in jobs])
+
+    def _key(self, job: Job) -> ScoreKey:
+        return self._cache.key(job.content_hash or "", job.event.prompt)

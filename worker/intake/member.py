@@ -10,7 +10,7 @@ from queue import Empty, SimpleQueue
 
 import structlog
 
-from schemas import Failure, FailureReason, S3Reference
+from schemas import Failure, FailureReason, S3Reference, Scores
 from worker.cache.score_cache import CachedScore, ScoreCache
 from worker.images.errors import ImageError, TransientFetchError
 from worker.intake.admission import Admission
@@ -19,7 +19,7 @@ from worker.intake.breaker import Breaker
 from worker.intake.commit_cycle import CommitCycle
 from worker.intake.committer import CommitOutcome, Committer
 from worker.intake.engine_room import BatchFailed, BatchScored, EngineRoom
-from worker.intake.judge import Judge
+from worker.intake.judge import Judge, Ruling
 from worker.intake.ledger import OffsetLedger, Ticket
 from worker.intake.log import Fenced, Log, LogError, Output, Partition, Poll, Record
 from worker.intake.prepare import Known, Parked, Prepared, Preparer, SingleFlight
@@ -118,6 +118,7 @@ class Member:
             while not self._is_over(stopping()):
                 self._turn()
         finally:
+            self._parts.judge.turn()
             self._commits.close()
             self._log.close()
 
@@ -144,6 +145,7 @@ class Member:
     def _turn(self) -> None:
         now = self._turned_at = self._clock()
         self._metrics.loop_turned()
+        self._parts.judge.turn()
         self._ready.extend(self._retries.pop_due(now))
         self._dispatch(now)
         self._start_batches(now)
@@ -218,9 +220,25 @@ class Member:
             else:
                 jobs.extend(opened)
         known, unknown = self._admission.look_up(jobs)
-        for job, score in known:
-            self._finish_scored(job, score, cached=True)
         self._ready.extend(unknown)
+        self._finish_known(known)
+
+    def _finish_known(self, known: Sequence[tuple[Job, Scores]]) -> None:
+        """Finishes jobs that were scored before; only what goes to review is asked for its features."""
+        judge = self._parts.judge
+        for_review: list[tuple[Job, Ruling]] = []
+        for job, scores in known:
+            ruling = judge.rule(job, scores)
+            if ruling.needs_features:
+                for_review.append((job, ruling))
+            else:
+                self._finish(job, judge.write(job, ruling, {}, cached=True))
+        features = self._admission.features([job for job, _ in for_review])
+        for (job, ruling), found in zip(for_review, features, strict=True):
+            if found is None:
+                self._ready.append(job)
+            else:
+                self._finish(job, judge.write(job, ruling, found, cached=True))
 
     # -- preparation -----------------------------------------------------------------------------------------------
 
@@ -316,7 +334,7 @@ class Member:
         if isinstance(result, BatchScored):
             self._engine_breaker.record(True, now)
             for prepared, score in zip(result.batch, result.scores, strict=True):
-                prepared.job.engine_ms = result.milliseconds
+                prepared.job.engine_ms = round(result.milliseconds, 3)
                 self._land(prepared.job, score, cached=False)
             return
         logger.warning(

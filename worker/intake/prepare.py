@@ -93,7 +93,7 @@ class Preparer:
         fetched = self._fetcher.fetch(job.event.image)
         content_hash = verified_hash(job.event, fetched)
         job.content_hash = content_hash
-        job.fetch_ms = (self._clock() - started) * 1000
+        job.fetch_ms = round((self._clock() - started) * 1000, 3)
         self._remember_alias(job.event, fetched, content_hash)
         key = self._cache.key(content_hash, job.event.prompt)
         if not flights.lead(key, job):
@@ -103,7 +103,7 @@ class Preparer:
             return Known(job, cached)
         started = self._clock()
         views = make_views(decode(fetched.data, max_pixels=self._max_pixels), self._views)
-        job.decode_ms = (self._clock() - started) * 1000
+        job.decode_ms = round((self._clock() - started) * 1000, 3)
         return Prepared(job, key, views)
 
     def _remember_alias(self, event: ImageEvent, fetched: FetchedImage, content_hash: str) -> None:

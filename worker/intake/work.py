@@ -42,9 +42,9 @@ class Job:
 
     def timings(self, now: float) -> TimingFields:
         return {
-            "fetch_ms": round(self.fetch_ms, 3),
-            "decode_ms": round(self.decode_ms, 3),
-            "engine_ms": round(self.engine_ms, 3),
+            "fetch_ms": self.fetch_ms,
+            "decode_ms": self.decode_ms,
+            "engine_ms": self.engine_ms,
             "total_ms": round((now - self.polled_at) * 1000, 3),
         }
 

@@ -16,7 +16,7 @@ from schemas import FailureReason
 
 Outcome = Literal["scored", "cached", "failed", "ignored"]
 Stage = Literal["fetch", "decode", "cache", "engine", "commit", "total"]
-CacheKind = Literal["alias", "score"]
+CacheKind = Literal["alias", "score", "features"]
 
 _NAMESPACE = "sluice"
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)

@@ -5,61 +5,73 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import Scores
-from worker.cache.codec import CachedScore, CorruptValue, decode_score, encode_score, seal
+from worker.cache.codec import (
+    CorruptValue,
+    decode_features,
+    decode_scores,
+    encode_features,
+    encode_scores,
+    seal,
+)
+
+DECODERS = [decode_scores, decode_features]
 
 quality = st.floats(1, 5)
-scores = st.builds(
+some_scores = st.builds(
     Scores,
     quality=quality,
     anchors=st.none() | st.tuples(*[st.floats(allow_nan=False, allow_infinity=False)] * 5),
     coarse_share=st.none() | st.floats(0, 1),
     correspondence=st.none() | quality,
 )
-cached = st.builds(CachedScore, scores, st.dictionaries(st.text(max_size=9), st.binary(max_size=99), max_size=3))
+some_features = st.dictionaries(st.text(max_size=9), st.binary(max_size=99), max_size=3)
 
 
-@given(cached)
-def test_a_score_reads_back_exactly(score: CachedScore) -> None:
-    assert decode_score(encode_score(score)) == score
+@given(some_scores)
+def test_scores_read_back_exactly(scores: Scores) -> None:
+    assert decode_scores(encode_scores(scores)) == scores
 
 
-@given(cached, st.data())
-def test_any_changed_bit_or_cut_makes_it_unreadable(score: CachedScore, data: st.DataObject) -> None:
-    value = bytearray(encode_score(score))
-    position = data.draw(st.integers(0, len(value) - 1))
+@given(some_features)
+def test_features_read_back_exactly(features: dict[str, bytes]) -> None:
+    assert decode_features(encode_features(features)) == features
+
+
+@given(some_scores.map(encode_scores) | some_features.map(encode_features), st.data())
+def test_any_changed_bit_or_cut_makes_a_value_unreadable(value: bytes, data: st.DataObject) -> None:
+    broken = bytearray(value)
+    position = data.draw(st.integers(0, len(broken) - 1))
     if data.draw(st.booleans()):
-        del value[position:]
+        del broken[position:]
     else:
-        value[position] ^= 1 << data.draw(st.integers(0, 7))
-    with pytest.raises(CorruptValue):
-        decode_score(bytes(value))
+        broken[position] ^= 1 << data.draw(st.integers(0, 7))
+    for decode in DECODERS:
+        with pytest.raises(CorruptValue):
+            decode(bytes(broken))
 
 
 @given(st.binary(max_size=200))
 def test_foreign_bytes_are_unreadable_even_when_sealed(content: bytes) -> None:
+    for decode in DECODERS:
+        with pytest.raises(CorruptValue):
+            decode(content)
+        with pytest.raises(CorruptValue):
+            decode(seal(content))
+
+
+@pytest.mark.parametrize("scores", [b'{"quality":7.0}', b'{"quality":"good"}', b"{}", b"[]", b""])
+def test_scores_that_cannot_be_are_unreadable(scores: bytes) -> None:
     with pytest.raises(CorruptValue):
-        decode_score(content)
+        decode_scores(seal(scores))
+
+
+@pytest.mark.parametrize("header", [b'{"coarse":-1}', b'{"coarse":5}', b"[]", b""])
+def test_features_that_cannot_be_are_unreadable(header: bytes) -> None:
     with pytest.raises(CorruptValue):
-        decode_score(seal(content))
+        decode_features(seal(struct.pack("<I", len(header)) + header))
 
 
-@pytest.mark.parametrize(
-    "header",
-    [
-        b'{"scores":{"quality":7.0},"sizes":{}}',
-        b'{"scores":{"quality":3.0},"sizes":{"coarse":-1}}',
-        b'{"scores":{"quality":3.0},"sizes":{"coarse":5}}',
-        b'{"scores":{"quality":3.0}}',
-        b"[]",
-        b"",
-    ],
-)
-def test_scores_that_cannot_be_are_unreadable(header: bytes) -> None:
-    with pytest.raises(CorruptValue):
-        decode_score(seal(struct.pack("<I", len(header)) + header))
-
-
-def test_a_score_with_features_is_compact() -> None:
-    features = {"coarse": b"\0" * 1024, "fine": b"\0" * 1024}
-    score = CachedScore(Scores(quality=1 / 3 + 3, anchors=(0.1, 0.2, 0.3, 0.3, 0.1), coarse_share=0.51), features)
-    assert len(encode_score(score)) < 2048 + 250
+def test_values_are_compact() -> None:
+    scores = Scores(quality=1 / 3 + 3, anchors=(0.1, 0.2, 0.3, 0.3, 0.1), coarse_share=0.51)
+    assert len(encode_scores(scores)) < 200
+    assert len(encode_features({"coarse": bytes(1024), "fine": bytes(1024)})) < 2048 + 50

@@ -50,10 +50,12 @@ class Bench:
         self.judge = Judge(lambda: self.in_force, outbox, Metrics(self.registry), lambda: 0.0)
 
     def scored(self, quality: float) -> Verdict:
+        self.judge.turn()
         score = CachedScore(Scores(quality=quality), {})
         return verdict(self.judge.scored(job(), score, cached=False))
 
     def count(self, name: str, **labels: str) -> float:
+        self.judge.turn()
         return self.registry.get_sample_value(f"sluice_{name}_total", labels) or 0.0
 
 

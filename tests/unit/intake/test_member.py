@@ -169,8 +169,9 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(CollectorRegistry())
+        self.redis = connect_embedded()
         cache = ScoreCache(
-            connect_embedded(),
+            self.redis,
             model_digest="sha256:" + "a" * 64,
             reads_prompts=self.reads_prompts,
             ttl_seconds=60,
@@ -388,23 +389,54 @@ def test_events_that_waited_for_a_broken_image_each_get_their_own_failure() -> N
     assert [v["status"] for v in bench.log.verdicts] == ["failed"] * 4
 
 
-def test_an_object_scored_before_is_not_fetched_again() -> None:
-    first = [event(str(i), s3("same", etag="e1")) for i in range(1)]
+def one_object_again(red: int, between: Callable[[Bench], object] = lambda bench: None) -> Bench:
+    """Four events of one object, three of them once the first is judged; `between` happens before they come."""
     later = [event(str(i), s3("same", etag="e1")) for i in range(1, 4)]
-    log = FakeLog(records(*first))
-    bench = Bench(log, FakeStore({"same": png(50)}))
+    log = FakeLog(records(event("0", s3("same", etag="e1"))))
+    bench = Bench(log, FakeStore({"same": png(red)}))
 
     def feed() -> bool:
         if len(log.verdicts) == 1 and not log.waiting and later:
             time.sleep(0.05)
+            between(bench)
             log.waiting.extend(Record(IN, i + 1, value) for i, value in enumerate(later))
             later.clear()
         return log.offsets.get(IN) == 4
 
     bench.run_until(feed)
-    assert bench.store.fetched["same"] == 1
-    assert [v["cached"] for v in log.verdicts] == [False, True, True, True]
+    assert [v["event_id"] for v in log.verdicts] == ["0", "1", "2", "3"]
     assert len({json.dumps(v["scores"]) for v in log.verdicts}) == 1
+    return bench
+
+
+BAD, GOOD = 20, 230
+
+
+@pytest.mark.parametrize("red", [BAD, GOOD])
+def test_an_object_scored_before_is_not_fetched_again(red: int) -> None:
+    bench = one_object_again(red)
+    assert bench.store.fetched["same"] == 1
+    assert [v["cached"] for v in bench.log.verdicts] == [False, True, True, True]
+
+
+def test_review_items_of_an_object_scored_before_carry_its_features() -> None:
+    items = one_object_again(BAD).log.written("images.review")
+    assert [item["event_id"] for item in items] == ["0", "1", "2", "3"]
+    assert len({json.dumps(item["features"]) for item in items}) == 1
+    assert items[0]["features"]["coarse"]
+
+
+def forget_features(bench: Bench) -> None:
+    assert bench.redis.delete(*bench.redis.keys("sluice:features:*")) == 1
+
+
+def test_an_object_whose_features_were_evicted_is_scored_again_where_people_will_see_it() -> None:
+    bench = one_object_again(BAD, forget_features)
+    assert bench.store.fetched["same"] >= 2
+    assert all(item["features"]["coarse"] for item in bench.log.written("images.review"))
+
+    bench = one_object_again(GOOD, forget_features)
+    assert bench.store.fetched["same"] == 1
 
 
 def test_a_promised_hash_that_is_wrong_is_refused_although_the_object_is_known() -> None:

@@ -81,7 +81,7 @@ class Scoring:
         self._clock = clock
         self._pool = ThreadPoolExecutor(settings.prepare_threads, thread_name_prefix="sluice-gateway")
         self._flights = SingleFlight()
-        self._parked: dict[Job, asyncio.Future[CachedScore]] = {}
+        self._parked: dict[Job, asyncio.Future[Scores]] = {}
         self._offsets = itertools.count()
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -118,13 +118,13 @@ class Scoring:
 
     async def _judge(self, event: ImageEvent, policy: Policy) -> Judged:
         job = self._job(event)
-        score, cached = await self._score(job)
-        route = policy.route(event, score.scores)
+        scores, cached = await self._score(job)
+        route = policy.route(event, scores)
         content_hash = job.content_hash or ""
         timings = Timings.model_validate(job.timings(self._clock()))
-        return Judged(event, content_hash, score.scores, route, cached, timings)
+        return Judged(event, content_hash, scores, route, cached, timings)
 
-    async def _score(self, job: Job) -> tuple[CachedScore, bool]:
+    async def _score(self, job: Job) -> tuple[Scores, bool]:
         """The scores, and whether they were there already."""
         known, _ = await on_thread(self._pool, self._stages.admission.look_up, [job])
         if known:
@@ -143,8 +143,8 @@ class Scoring:
         finally:
             del self._parked[job]
         for follower in self._end_flight(job):
-            follower.set_result(score)
-        return score, isinstance(outcome, Known)
+            follower.set_result(score.scores)
+        return score.scores, isinstance(outcome, Known)
 
     async def _infer(self, prepared: Prepared) -> CachedScore:
         outcome = await self._batched(prepared)
@@ -156,7 +156,7 @@ class Scoring:
         """A batch through the engine; where it fails though the engine is well, its images one by one."""
         started = time.perf_counter()
         result = await self._in_engine_room(batch)
-        milliseconds = (time.perf_counter() - started) * 1000
+        milliseconds = round((time.perf_counter() - started) * 1000, 3)
         for prepared in batch:
             prepared.job.engine_ms = milliseconds
         if isinstance(result, BatchScored):
@@ -183,7 +183,7 @@ class Scoring:
         self._stages.engine_room.start(batch, report)
         return await done
 
-    def _end_flight(self, job: Job) -> "Sequence[asyncio.Future[CachedScore]]":
+    def _end_flight(self, job: Job) -> "Sequence[asyncio.Future[Scores]]":
         if job.content_hash is None:
             return []
         key = self._stages.cache.key(job.content_hash, job.event.prompt)
