@@ -30,6 +30,7 @@ _OUT_OF_MEMORY = {"cudaErrorMemoryAllocation"}
 _NO_DEVICE = {
     "cudaErrorInsufficientDriver",
     "cudaErrorNoDevice",
+    "cudaErrorStubLibrary",
     "cudaErrorInitializationError",
     "cudaErrorInvalidDevice",
     "cudaErrorSystemDriverMismatch",
@@ -39,8 +40,10 @@ _NO_DEVICE = {
 _LOST = {
     "cudaErrorAssert",
     "cudaErrorContained",
+    "cudaErrorContextIsDestroyed",
     "cudaErrorDevicesUnavailable",
     "cudaErrorECCUncorrectable",
+    "cudaErrorExternalDevice",
     "cudaErrorHardwareStackError",
     "cudaErrorIllegalAddress",
     "cudaErrorIllegalInstruction",
@@ -49,6 +52,8 @@ _LOST = {
     "cudaErrorLaunchFailure",
     "cudaErrorLaunchTimeout",
     "cudaErrorMisalignedAddress",
+    "cudaErrorMpsClientTerminated",
+    "cudaErrorMpsRpcFailure",
     "cudaErrorNvlinkUncorrectable",
     "cudaErrorTensorMemoryLeak",
 }

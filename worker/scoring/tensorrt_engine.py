@@ -1,6 +1,5 @@
 """The GPU engine: TensorRT or TensorRT for RTX running the towers, and the text tower where the model has one."""
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, cast
@@ -45,10 +44,8 @@ class TensorRtEngine:
         device: CudaDevice | None = None,
         binding: Any = None,
         lanes: int = LANES,
-        fixed_batches: Sequence[int] | None = None,
     ) -> None:
-        """`text`: for a model that judges prompts. `fixed_batches`: sizes to make graphs of; absent: the powers of two
-        in the engine's profile, and its largest.
+        """`text`: for a model that judges prompts.
 
         Raises EngineMismatch for an engine of another model, TensorRT or GPU, BadEngine for one that does not load,
         BindingMissing without the backend, and NoDevice, OutOfDeviceMemory or DeviceLost as they occur.
@@ -71,7 +68,6 @@ class TensorRtEngine:
                 device=device,
                 binding=trt,
                 lanes=lanes,
-                fixed_batches=fixed_batches,
             )
             made.callback(self._towers.close)
             if text is not None:
@@ -84,7 +80,6 @@ class TensorRtEngine:
                     device=device,
                     binding=trt,
                     lanes=lanes,
-                    fixed_batches=fixed_batches,
                 )
                 made.callback(graph.close)
                 self._prompts = text.parts.scorer(lambda ids: graph.run({"tokens": ids})["text"], self._largest)

@@ -1,7 +1,8 @@
 """One compiled graph on a GPU, by TensorRT or TensorRT for RTX."""
 
+import re
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from worker.scoring.cuda_device import CapturedGraph, CudaDevice, DeviceLost
+from worker.scoring.cuda_device import CapturedGraph, CudaDevice, DeviceLost, OutOfDeviceMemory
 from worker.scoring.engine import EngineError
 from worker.scoring.engine_record import EngineRecord
 
@@ -22,6 +23,8 @@ LANES = 2
 Tensors = Mapping[str, tuple[tuple[int, ...], type[np.generic]]]
 """Name → shape of one row and type."""
 
+_NO_MEMORY = re.compile(r"out ?of ?memory", re.IGNORECASE)
+
 
 class BadEngine(EngineError):
     """The engine's file is not one that this TensorRT and this GPU can run, or not of this model."""
@@ -29,25 +32,28 @@ class BadEngine(EngineError):
 
 @dataclass(slots=True)
 class _Lane:
-    """What one batch needs on its way: a stream, an execution context, and buffers for the largest batch."""
+    """What one batch needs on its way: a stream, and buffers for the largest batch.
 
-    context: Any
+    Each batch size has an execution context of its own, whose shapes never change: a context may keep what follows from
+    its shapes in memory that its CUDA graph reads again. They take turns, and so share one scratch memory, as NVIDIA
+    advises for graphs of several shapes.
+    """
+
     stream: int
+    scratch: int = 0
     host: dict[str, NDArray[Any]] = field(default_factory=dict)
     device: dict[str, int] = field(default_factory=dict)
+    contexts: dict[int, Any] = field(default_factory=dict)
     graphs: dict[int, CapturedGraph] = field(default_factory=dict)
-    batch: int = 0
-    """The batch size that the context is set to."""
 
 
 class TensorRtGraph:
     """Runs batches through a graph whose every tensor has the batch as first axis.
 
-    Everything is allocated when it is made: pinned host memory and device memory for the largest batch, per lane. Under
-    `tensorrt`, upload, graph and download of each size in `fixed_batches` are one CUDA graph, and a batch of another
-    size is filled up to the next of them; TensorRT for RTX, which compiles kernels for a shape while it is first used,
-    captures graphs by itself. Safe to call from several threads: each batch takes a lane and waits for one that is
-    free.
+    Everything is allocated when it is made: per lane, pinned host memory and device memory for the largest batch. A
+    batch is filled up to the next of a few sizes, the powers of two in the engine's profile and its largest. Under
+    `tensorrt`, upload, graph and download of each size are one CUDA graph; TensorRT for RTX captures graphs by itself.
+    Safe to call from several threads: each batch takes a lane and waits for one that is free.
     """
 
     def __init__(
@@ -60,10 +66,8 @@ class TensorRtGraph:
         device: CudaDevice,
         binding: Any,
         lanes: int = LANES,
-        fixed_batches: Sequence[int] | None = None,
     ) -> None:
-        """`record`: of the engine that this graph is of; it has been checked. `fixed_batches`: sizes to make graphs of;
-        absent: the powers of two in the engine's profile, and its largest.
+        """`record`: of the engine that this graph is of; it has been checked.
 
         Raises BadEngine for one that does not load, or has other tensors, and OutOfDeviceMemory or DeviceLost as they
         occur.
@@ -74,26 +78,30 @@ class TensorRtGraph:
         self._outputs = outputs
         self._rtx = record.target.backend == "tensorrt-rtx"
         self._largest = record.profile.largest
-        self._smallest = record.profile.smallest
-        self._fixed = sorted(fixed_batches) if fixed_batches is not None else _powers(self._smallest, self._largest)
+        self._sizes = _powers(record.profile.smallest, record.profile.largest)
         self._said: deque[str] = deque(maxlen=3)
-        self._runtime = self._trt.Runtime(_logger(self._trt, self._said.append))
+        self._logger = _logger(self._trt, self._said.append)
+        self._runtime = self._trt.Runtime(self._logger)
+        if record.version_compatible:
+            # It carries the lean runtime that built it, code that TensorRT loads only if told so. The file is the one
+            # that the repository's record names by its digest.
+            self._runtime.engine_host_code_allowed = True
         self._engine = self._runtime.deserialize_cuda_engine(engine)
         if self._engine is None:
-            raise BadEngine(f"{record.target.name} does not load: {'; '.join(self._said) or 'no reason given'}")
+            raise self._failure(f"{record.target.name} does not load", BadEngine)
         self._check_tensors()
-        self._config = self._runtime_config()
-        self._all: list[_Lane] = []
-        self._free: SimpleQueue[_Lane] = SimpleQueue()
+        self._strategy = self._allocation()
+        self._lanes: list[_Lane] = []
+        self._free: SimpleQueue[_Lane | None] = SimpleQueue()
         self._lost: DeviceLost | None = None
         try:
             for _ in range(lanes):
                 self._warm_up(self._make_lane())
-            for lane in self._all:
-                self._free.put(lane)
         except BaseException:
-            self.close()
+            self._release()
             raise
+        for lane in self._lanes:
+            self._free.put(lane)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         """The outputs of a batch, whose tensors are as they should be. Raises EngineError: DeviceLost when only a new
@@ -101,8 +109,8 @@ class TensorRtGraph:
         if self._lost is not None:
             raise DeviceLost(str(self._lost))
         batch = len(next(iter(inputs.values())))
-        size = self._size_for(batch)
-        lane = self._free.get()
+        size = next(size for size in self._sizes if size >= batch)
+        lane = self._take()
         try:
             self._device.activate()
             for name, rows in inputs.items():
@@ -110,11 +118,10 @@ class TensorRtGraph:
                 lane.host[name][batch:size] = 0
             self._run(lane, size)
             outputs = {name: lane.host[name][:batch].copy() for name in self._outputs}
-        except DeviceLost as error:
-            self._lost = error
-            raise
-        except EngineError:
-            lane.batch = 0  # whatever state the context is in, its shapes are set anew
+        except EngineError as error:
+            self._lost = error if isinstance(error, DeviceLost) else self._settle(lane)
+            if self._lost is not None and self._lost is not error:
+                raise self._lost from error
             raise
         finally:
             self._free.put(lane)
@@ -124,46 +131,98 @@ class TensorRtGraph:
         return outputs
 
     def close(self) -> None:
-        for lane in self._all:
+        """Waits for the batches under way, then frees everything, the engine's weights too."""
+        for _ in range(len(self._lanes)):
+            self._take()
+        self._free.put(None)
+        self._release()
+
+    def _take(self) -> _Lane:
+        lane = self._free.get()
+        if lane is None:
+            self._free.put(None)  # for whoever waits too
+            raise EngineError("the engine is closed")
+        return lane
+
+    def _settle(self, lane: _Lane) -> DeviceLost | None:
+        """Waits for what a failed batch has started, which still uses the lane's buffers. TensorRT only says that it
+        failed: whether the GPU was lost shows here."""
+        try:
+            self._device.synchronize(lane.stream)
+        except DeviceLost as lost:
+            return lost
+        except EngineError as error:
+            log.debug("not_settled", error=str(error))
+        return None
+
+    def _release(self) -> None:
+        lanes, self._lanes = self._lanes, []
+        for lane in lanes:
             frees: list[tuple[Callable[[Any], None], Any]] = [
                 *((self._device.destroy_graph, graph) for graph in lane.graphs.values()),
-                *((self._device.free, pointer) for pointer in lane.device.values()),
+                *((self._device.free, pointer) for pointer in (*lane.device.values(), lane.scratch) if pointer),
                 *((self._device.unpin, array) for array in lane.host.values()),
                 (self._device.destroy_stream, lane.stream),
             ]
+            lane.contexts = {}  # first, since they use what is freed
             lane.host = {}
             for free, resource in frees:
                 try:
+                    self._device.activate()
                     free(resource)
                 except EngineError as error:  # a lost device has taken it along
                     log.debug("not_freed", error=str(error))
-        self._all = []
+        self._strategy = self._engine = self._runtime = None
 
     def _make_lane(self) -> _Lane:
-        context = self._engine.create_execution_context(*(() if self._config is None else (self._config,)))
-        if context is None:
-            raise EngineError(f"no execution context: {'; '.join(self._said)}")
-        lane = _Lane(context, self._device.stream())
-        self._all.append(lane)
+        lane = _Lane(self._device.stream())
+        self._lanes.append(lane)
         for name, (shape, dtype) in {**self._inputs, **self._outputs}.items():
             lane.host[name] = self._device.pinned((self._largest, *shape), dtype)
             lane.device[name] = self._device.allocate(lane.host[name].nbytes)
-            if not context.set_tensor_address(name, lane.device[name]):
-                raise BadEngine(f"the engine has no tensor {name}")
+        memory = int(self._engine.device_memory_size_v2)
+        if memory:
+            lane.scratch = self._device.allocate(memory)
+        for size in self._sizes:
+            lane.contexts[size] = self._make_context(lane, size, memory)
         return lane
 
+    def _make_context(self, lane: _Lane, size: int, memory: int) -> Any:
+        context = self._engine.create_execution_context(self._strategy)
+        if context is None:
+            raise self._failure("no execution context")
+        if memory:
+            context.set_device_memory(lane.scratch, memory)
+        for name, pointer in lane.device.items():
+            if not context.set_tensor_address(name, pointer):
+                raise self._failure(f"the engine has no tensor {name}", BadEngine)
+        for name, (shape, _) in self._inputs.items():
+            if not context.set_input_shape(name, (size, *shape)):
+                raise self._failure(f"the engine does not take {size} of {name!r}", BadEngine)
+        return context
+
     def _warm_up(self, lane: _Lane) -> None:
-        """Runs every fixed size once, which makes kernels and lazily loaded modules ready, and records its graph."""
-        for size in self._fixed:
+        """Runs every size once, which makes kernels and lazily loaded modules ready, and records its graph."""
+        for size in self._sizes:
             for name in self._inputs:
                 lane.host[name][:size] = 0
             self._enqueue(lane, size)
             self._device.synchronize(lane.stream)
             if not self._rtx:
-                # A first run must have taken the new shapes in before they are captured (TensorRT, CUDA graphs).
-                with self._device.capture(lane.stream) as graph:
-                    self._enqueue(lane, size)
-                lane.graphs[size] = graph
+                self._capture(lane, size)
+
+    def _capture(self, lane: _Lane, size: int) -> None:
+        """Records the graph of a size that has run once, as capturing demands (TensorRT, CUDA graphs). An engine that
+        cannot be captured runs without."""
+        try:
+            with self._device.capture(lane.stream) as graph:
+                self._enqueue(lane, size)
+        except (DeviceLost, OutOfDeviceMemory):
+            raise
+        except EngineError as error:
+            log.warning("graph_not_captured", batch=size, reason=str(error))
+        else:
+            lane.graphs[size] = graph
 
     def _run(self, lane: _Lane, size: int) -> None:
         graph = lane.graphs.get(size)
@@ -175,28 +234,33 @@ class TensorRtGraph:
 
     def _enqueue(self, lane: _Lane, size: int) -> None:
         """Starts upload, graph and download of the first `size` rows."""
-        if lane.batch != size:
-            for name, (shape, _) in self._inputs.items():
-                if not lane.context.set_input_shape(name, (size, *shape)):
-                    raise EngineError(f"the engine does not take {size} of {name!r}: {'; '.join(self._said)}")
-            lane.batch = size
         for name in self._inputs:
             self._device.upload(lane.device[name], lane.host[name][:size], lane.stream)
-        if not lane.context.execute_async_v3(lane.stream):
-            raise EngineError(f"TensorRT failed on a batch of {size}: {'; '.join(self._said)}")
+        if not lane.contexts[size].execute_async_v3(lane.stream):
+            raise self._failure(f"TensorRT failed on a batch of {size}")
         for name in self._outputs:
             self._device.download(lane.host[name][:size], lane.device[name], lane.stream)
 
-    def _size_for(self, batch: int) -> int:
-        return next((size for size in self._fixed if size >= batch), max(batch, self._smallest))
-
-    def _runtime_config(self) -> Any:
-        """RTX captures graphs by itself, after it has compiled kernels for a shape."""
+    def _allocation(self) -> Any:
+        """What contexts are made with: scratch memory is ours to give. RTX also compiles kernels for a shape when it
+        first meets it, before it goes on, shares them between contexts, and captures graphs by itself."""
+        given = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
         if not self._rtx:
-            return None
+            return given
         config = self._engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(given)
+        config.dynamic_shapes_kernel_specialization_strategy = self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
+        config.set_runtime_cache(config.create_runtime_cache())
         config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         return config
+
+    def _failure(self, what: str, kind: type[EngineError] = EngineError) -> EngineError:
+        """The error for what TensorRT refused, with its own words. It reports a want of memory in words only."""
+        said = "; ".join(self._said) or "TensorRT gave no reason"
+        self._said.clear()
+        if _NO_MEMORY.search(said):
+            return OutOfDeviceMemory(f"{what}: {said}; use a smaller batch, or fewer engines on this GPU")
+        return kind(f"{what}: {said}")
 
     def _check_tensors(self) -> None:
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]

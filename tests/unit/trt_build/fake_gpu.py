@@ -1,8 +1,9 @@
 # ruff: noqa: N802, N815  # the names are CUDA's
 """A CUDA runtime and a TensorRT in host memory: streams do at once what they are told, captures keep it for later.
 
-They hold callers to the real ones' rules: no capture without a run of the same shape before, no work on freed memory,
-nothing left allocated, and an error stays once the device is lost.
+They hold callers to the real ones' rules: no capture without a run of the same shape before, one context for each
+graph, contexts only with the scratch memory they need, no work on freed memory, nothing left allocated, and an error
+stays once the device is lost.
 """
 
 import ctypes
@@ -20,6 +21,7 @@ class Error(enum.Enum):
     cudaErrorInsufficientDriver = 35
     cudaErrorIllegalAddress = 700
     cudaErrorInvalidValue = 1
+    cudaErrorStreamCaptureInvalidated = 901
 
 
 class FakeCuda:
@@ -38,12 +40,21 @@ class FakeCuda:
         self._blocks: dict[int, Any] = {}
         self._streams: dict[int, list[Callable[[], None]] | None] = {}
         self.failure = Error.cudaSuccess
+        self.capturable = True
+        self.out_of_memory = False
+        self.refused: Callable[[FakeCuda], None] | None = None
+        """Called by a context that then says that it failed."""
         self.launches = 0
+        self.contexts = 0
         self.configs: list[Any] = []
 
     @property
     def leaked(self) -> int:
-        return len(self._blocks) + len(self._streams)
+        return len(self._blocks) + len(self._streams) + self.contexts
+
+    def allocated(self, address: int, size: int) -> bool:
+        block = self._blocks.get(address)
+        return block is not None and len(block) >= size
 
     def enqueue(self, stream: int, work: Callable[[], None]) -> None:
         recording = self._streams[stream]
@@ -109,25 +120,59 @@ class FakeCuda:
         self._streams[stream] = []
         return (Error.cudaSuccess,)
 
-    def cudaStreamEndCapture(self, stream: int) -> tuple[Error, list[Callable[[], None]] | None]:
+    def cudaStreamEndCapture(self, stream: int) -> tuple[Error, int | None]:
         recorded, self._streams[stream] = self._streams[stream], None
-        return Error.cudaSuccess, recorded
+        if not self.capturable:
+            return Error.cudaErrorStreamCaptureInvalidated, None
+        return Error.cudaSuccess, self._keep(recorded)
 
-    def cudaGraphInstantiate(self, graph: list[Callable[[], None]], _flags: int) -> tuple[Error, Any]:
-        self._blocks[id(graph)] = graph
-        return Error.cudaSuccess, graph
+    def cudaGraphInstantiate(self, graph: int, _flags: int) -> tuple[Error, int]:
+        return Error.cudaSuccess, self._keep(list(self._blocks[graph]))
 
-    def cudaGraphDestroy(self, _graph: Any) -> tuple[Error]:
-        return (Error.cudaSuccess,)
+    def cudaGraphDestroy(self, graph: int) -> tuple[Error]:
+        return self._give_back(graph)
 
-    def cudaGraphExecDestroy(self, graph: Any) -> tuple[Error]:
-        return self._give_back(id(graph))
+    def cudaGraphExecDestroy(self, graph: int) -> tuple[Error]:
+        return self._give_back(graph)
 
-    def cudaGraphLaunch(self, graph: list[Callable[[], None]], _stream: int) -> tuple[Error]:
+    def cudaGraphLaunch(self, graph: int, _stream: int) -> tuple[Error]:
         self.launches += 1
-        for work in graph:
+        for work in self._blocks[graph]:
             work()
         return (self.failure,)
+
+    def _keep(self, thing: Any) -> int:
+        self._blocks[id(thing)] = thing
+        return id(thing)
+
+
+class StrictCuda:
+    """The fake, and before each call the real bindings' function with the very same arguments: without a driver that
+    does nothing, but refuses what does not fit its signature."""
+
+    cudaError_t = Error
+
+    def __init__(self, fake: FakeCuda, real: Any) -> None:
+        self._fake = fake
+        self._real = real
+        self.called: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(self._real, name)
+        if not callable(real) or isinstance(real, type):
+            return real
+
+        def call(*arguments: Any) -> Any:
+            self.called.add(name)
+            if name != "cudaGetErrorString":
+                real(*arguments)
+            return getattr(self._fake, name)(*arguments)
+
+        return call
+
+
+SCRATCH = 4096
+"""Bytes that a context of the fake wants."""
 
 
 class FakeContext:
@@ -137,18 +182,32 @@ class FakeContext:
         self._cuda = cuda
         self._tensors = tensors
         self._addresses: dict[str, int] = {}
+        self._scratch = 0
         self._batch = 0
         self._ran: set[int] = set()
+        cuda.contexts += 1
+
+    def __del__(self) -> None:
+        self._cuda.contexts -= 1
+
+    def set_device_memory(self, memory: int, size: int) -> None:
+        assert size >= SCRATCH
+        self._scratch = memory
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self._addresses[name] = address
         return name in self._tensors
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        assert not self._ran, "a graph was made of this context: its shapes must stay"
         self._batch = shape[0]
         return self._tensors[name][0][1:] == shape[1:]
 
     def execute_async_v3(self, stream: int) -> bool:
+        assert self._cuda.allocated(self._scratch, SCRATCH), "a context without device memory"
+        if self._cuda.refused:
+            self._cuda.refused(self._cuda)
+            return False
         batch = self._batch
         assert not self._cuda.capturing(stream) or batch in self._ran, "run a shape once before it is captured"
         self._ran.add(batch)
@@ -181,6 +240,8 @@ class FakeTensorRt:
     __version__ = "11.4.0"
     DataType = SimpleNamespace(UINT8="uint8", INT32="int32", FLOAT="float32")
     CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
+    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
+    ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="ours")
 
     class ILogger:
         INTERNAL_ERROR, ERROR, WARNING = range(3)
@@ -192,7 +253,7 @@ class FakeTensorRt:
         text: dict[str, tuple[tuple[int, ...], str]] | None = None,
     ) -> None:
         self._cuda = cuda
-        self._known = {b"engine": tensors, b"text": text}
+        self._known = {b"engine": tensors, b"text": text, b"lean": tensors}
 
     def Runtime(self, logger: Any) -> Any:
         def deserialize(data: bytes) -> Any:
@@ -200,15 +261,24 @@ class FakeTensorRt:
             if tensors is None:
                 logger.log(self.ILogger.ERROR, "Magic tag does not match")
                 return None
+            if self._cuda.out_of_memory:
+                logger.log(self.ILogger.ERROR, "Error Code 2: OutOfMemory (Requested size was 703 bytes.)")
+                return None
+            if data == b"lean" and not runtime.engine_host_code_allowed:
+                logger.log(self.ILogger.ERROR, "host code is not allowed")
+                return None
             return self._engine(tensors)
 
-        return SimpleNamespace(deserialize_cuda_engine=deserialize)
+        runtime = SimpleNamespace(deserialize_cuda_engine=deserialize, engine_host_code_allowed=False)
+        return runtime
 
     def _engine(self, tensors: dict[str, tuple[tuple[int, ...], str]]) -> Any:
         names = list(tensors)
 
-        def context(*config: Any) -> FakeContext:
-            self._cuda.configs += config
+        def context(given: Any) -> FakeContext:
+            strategy = given if isinstance(given, str) else given.strategy
+            assert strategy == "ours", "a context would allocate by itself"
+            self._cuda.configs.append(given)
             return FakeContext(self._cuda, tensors)
 
         return SimpleNamespace(
@@ -217,5 +287,20 @@ class FakeTensorRt:
             get_tensor_shape=lambda name: tensors[name][0],
             get_tensor_dtype=lambda name: tensors[name][1],
             create_execution_context=context,
-            create_runtime_config=SimpleNamespace,
+            create_runtime_config=FakeConfig,
+            device_memory_size_v2=SCRATCH,
         )
+
+
+class FakeConfig(SimpleNamespace):
+    """Stands in for IRuntimeConfig."""
+
+    def set_execution_context_allocation_strategy(self, strategy: str) -> None:
+        self.strategy = strategy
+
+    def create_runtime_cache(self) -> object:
+        return object()
+
+    def set_runtime_cache(self, cache: object) -> bool:
+        self.cache = cache
+        return True

@@ -59,7 +59,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
         "get_tensor_shape",
         "num_io_tensors",
     ),
-    "IExecutionContext": ("execute_async_v3", "set_input_shape", "set_tensor_address"),
+    "IExecutionContext": ("execute_async_v3", "set_device_memory", "set_input_shape", "set_tensor_address"),
     "ILayer": ("get_output", "name", "num_outputs", "type"),
     "INetworkDefinition": ("get_input", "get_layer", "num_inputs", "num_layers"),
     "IOptimizationProfile": ("set_shape",),
@@ -68,31 +68,69 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "ITimingCache": ("serialize",),
     "OnnxParser": ("get_error", "num_errors", "parse"),
     "ParserError": ("desc",),
-    "Runtime": ("deserialize_cuda_engine",),
+    "Runtime": ("deserialize_cuda_engine", "engine_host_code_allowed"),
 }
 """What is called on TensorRT's objects, by their class."""
 
 RTX_METHODS: Mapping[str, tuple[str, ...]] = {
     "IBuilderConfig": ("num_compute_capabilities", "set_compute_capability"),
     "ICudaEngine": ("create_runtime_config",),
-    "IRuntimeConfig": ("cuda_graph_strategy",),
+    "IRuntimeConfig": (
+        "create_runtime_cache",
+        "cuda_graph_strategy",
+        "dynamic_shapes_kernel_specialization_strategy",
+        "set_execution_context_allocation_strategy",
+        "set_runtime_cache",
+    ),
 }
 
-RTX_ONLY = {"ComputeCapability", "CudaGraphStrategy", "CudaGraphStrategy.WHOLE_GRAPH_CAPTURE"}
+RTX_ONLY = {
+    "ComputeCapability",
+    "CudaGraphStrategy",
+    "CudaGraphStrategy.WHOLE_GRAPH_CAPTURE",
+    "DynamicShapesKernelSpecializationStrategy",
+    "DynamicShapesKernelSpecializationStrategy.EAGER",
+}
 """Names that stand behind `backend == "tensorrt-rtx"` in the code."""
+
+SIGNATURES: Mapping[str, str] = {
+    "Builder.build_serialized_network": "network, config",
+    "Builder.create_network": "flags",
+    "ICudaEngine.create_execution_context": "strategy",
+    "IBuilderConfig.set_memory_pool_limit": "pool, pool_size",
+    "IBuilderConfig.set_timing_cache": "cache, ignore_mismatch",
+    "IExecutionContext.execute_async_v3": "stream_handle",
+    "IExecutionContext.set_device_memory": "memory, size",
+    "IExecutionContext.set_input_shape": "name, shape",
+    "IExecutionContext.set_tensor_address": "name, memory",
+    "IOptimizationProfile.set_shape": "input, min, opt, max",
+    "Runtime.deserialize_cuda_engine": "serialized_engine",
+}
+"""What those take whose arguments a newer TensorRT could move: an overload of each, without `self`."""
+
+RTX_SIGNATURES: Mapping[str, str] = {
+    "IBuilderConfig.set_compute_capability": "compute_capability, index",
+    "ICudaEngine.create_execution_context": "runtime_config",
+    "IRuntimeConfig.set_execution_context_allocation_strategy": "strategy",
+    "IRuntimeConfig.set_runtime_cache": "cache",
+}
 
 BY_CHOICE = {"HardwareCompatibilityLevel.AMPERE_PLUS", "HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY"}
 """Names that are looked up by what a user chose."""
 
-LIST_NAMES = """
-import importlib, json, sys
+LIST_NAMES = r"""
+import importlib, json, re, sys
 trt = importlib.import_module(sys.argv[1])
 names = set()
 for name in dir(trt):
     value = getattr(trt, name)
     names.add(name)
-    if isinstance(value, type):
-        names.update(f"{name}.{member}" for member in dir(value))
+    for member in dir(value) if isinstance(value, type) else ():
+        names.add(f"{name}.{member}")
+        overloads = rf"^\s*(?:\d+\. )?{member}\(self: [^,)]+(.*)\) ->"
+        for arguments in re.findall(overloads, getattr(value, member).__doc__ or "", re.MULTILINE):
+            taken = ", ".join(re.findall(r", (\w+): ", arguments))
+            names.add(f"{name}.{member}({taken})")
 print(json.dumps({"version": trt.__version__, "names": sorted(names)}))
 """
 
@@ -158,6 +196,7 @@ def test_the_code_is_read_right() -> None:
 
 def test_tensorrt_has_every_name_that_its_path_uses(classic: set[str]) -> None:
     methods = {f"{kind}.{method}" for kind, names in METHODS.items() for method in names}
+    assert {f"{name}({arguments})" for name, arguments in SIGNATURES.items()} <= classic
     assert (names_used() - RTX_ONLY) | BY_CHOICE | methods <= classic
 
 
@@ -168,6 +207,8 @@ def test_rtx_has_every_name_that_either_path_uses() -> None:
         f"{kind}.{method}" for table in (METHODS, RTX_METHODS) for kind, names in table.items() for method in names
     }
     assert names_used() | BY_CHOICE | methods <= there
+    signatures = [*SIGNATURES.items(), *RTX_SIGNATURES.items()]
+    assert {f"{name}({arguments})" for name, arguments in signatures} <= there
 
 
 def test_a_name_that_is_gone_would_be_noticed(classic: set[str]) -> None:

@@ -1,14 +1,15 @@
 """The GPU engine's own logic, on a GPU that is none: batches, graphs, buffers, errors."""
 
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from tests.unit.trt_build.fake_gpu import Error, FakeCuda, FakeTensorRt
+from tests.unit.trt_build.fake_gpu import Error, FakeCuda, FakeTensorRt, StrictCuda
 from tests.unit.trt_build.towers import CONTEXT, FEATURES, SIZE, TOKEN_FEATURES, write_model
 from worker.scoring.cuda_device import CudaDevice, DeviceLost, NoDevice, OutOfDeviceMemory
 from worker.scoring.engine import PROMPT, EngineError
@@ -57,6 +58,7 @@ def start(manifest: ModelManifest, cuda: FakeCuda) -> Start:
         backend: TensorRtBackend = "tensorrt",
         tensors: dict[str, tuple[tuple[int, ...], str]] = TENSORS,
         on: FakeCuda = cuda,
+        trt: FakeCuda | None = None,
         prompts: Model | None = None,
         **changes: Any,
     ) -> TensorRtEngine:
@@ -75,8 +77,8 @@ def start(manifest: ModelManifest, cuda: FakeCuda) -> Start:
         record = EngineRecord(**cast(dict[str, Any], fields | changes))
         parts = None if prompts is None else prompts.judging_prompts
         text = None if parts is None else CompiledText(b"text", parts)
-        trt = FakeTensorRt(on, tensors, TEXT)
-        return TensorRtEngine(judged, record, data, text=text, device=CudaDevice(runtime=on), binding=trt)
+        binding = FakeTensorRt(trt or on, tensors, TEXT)
+        return TensorRtEngine(judged, record, data, text=text, device=CudaDevice(runtime=on), binding=binding)
 
     return start
 
@@ -140,7 +142,22 @@ def test_rtx_is_left_to_capture_graphs_itself(start: Start, cuda: FakeCuda) -> N
     engine = start(backend="tensorrt-rtx")
     engine.infer(pixels(3))
     assert cuda.launches == 0
-    assert [config.cuda_graph_strategy for config in cuda.configs] == ["whole", "whole"]
+    assert {config.cuda_graph_strategy for config in cuda.configs} == {"whole"}
+    assert {config.dynamic_shapes_kernel_specialization_strategy for config in cuda.configs} == {"eager"}
+    assert len({id(config.cache) for config in cuda.configs}) == 1  # kernels are compiled once for both lanes
+
+
+def test_every_call_to_cuda_fits_the_real_bindings(start: Start, cuda: FakeCuda) -> None:
+    real = pytest.importorskip("cuda.bindings.runtime", reason="the CUDA bindings are not installed")
+    if real.cudaGetDeviceCount()[0] == real.cudaError_t.cudaSuccess:
+        pytest.skip("there is a GPU here, which make gpu-test drives for real")
+    strict = StrictCuda(cuda, real)
+    engine = start(on=cast(FakeCuda, strict), trt=cuda)
+    views = pixels(3)
+    check(views, engine.infer(views))
+    engine.close()
+    assert cuda.leaked == 0
+    assert strict.called >= {"cudaMemcpyAsync", "cudaGraphLaunch", "cudaGraphExecDestroy", "cudaFreeHost", "cudaMalloc"}
 
 
 def test_features_stay_when_the_next_batch_comes(start: Start) -> None:
@@ -169,6 +186,51 @@ def test_closing_gives_everything_back(start: Start, cuda: FakeCuda, backend: Te
     assert cuda.leaked > 0
     engine.close()
     assert cuda.leaked == 0
+
+
+def test_a_closed_engine_says_so_and_waits_for_nothing(start: Start) -> None:
+    engine = start()
+    engine.close()
+    for _ in range(2):
+        with pytest.raises(EngineError, match="closed"):
+            engine.infer(pixels(1))
+
+
+def test_closing_waits_for_the_batch_under_way(start: Start, cuda: FakeCuda) -> None:
+    engine = start(backend="tensorrt-rtx")
+    entered, go_on = threading.Event(), threading.Event()
+
+    def hold(_cuda: FakeCuda) -> None:
+        entered.set()
+        assert go_on.wait(60)
+
+    cuda.refused = hold
+    with ThreadPoolExecutor(2) as pool:
+        batch = pool.submit(engine.infer, pixels(1))
+        assert entered.wait(60)
+        closing = pool.submit(engine.close)
+        assert not wait([closing], timeout=0.2).done
+        assert cuda.leaked > 0
+        go_on.set()
+        closing.result(60)
+        with pytest.raises(EngineError, match="TensorRT failed"):
+            batch.result(60)
+    assert cuda.leaked == 0
+
+
+def test_an_engine_that_cannot_be_captured_runs_without_graphs(start: Start, cuda: FakeCuda) -> None:
+    cuda.capturable = False
+    engine = start()
+    views = pixels(5)
+    check(views, engine.infer(views))
+    assert cuda.launches == 0
+
+
+def test_a_version_compatible_engine_may_bring_its_runtime_along_and_no_other(start: Start) -> None:
+    views = pixels(2)
+    check(views, start(b"lean", version_compatible=True).infer(views))
+    with pytest.raises(BadEngine, match="host code is not allowed"):
+        start(b"lean")
 
 
 @pytest.mark.parametrize(
@@ -227,6 +289,23 @@ def test_a_gpu_without_room_is_told_and_nothing_stays_allocated(start: Start) ->
     with pytest.raises(OutOfDeviceMemory, match="use a smaller batch"):
         start(on=small)
     assert small.leaked == 0
+
+
+def test_weights_without_room_are_told_as_a_want_of_memory(start: Start, cuda: FakeCuda) -> None:
+    cuda.out_of_memory = True
+    with pytest.raises(OutOfDeviceMemory, match=r"OutOfMemory.*use a smaller batch"):
+        start()
+
+
+def test_a_device_that_tensorrt_only_says_it_failed_on_is_known_to_be_lost(start: Start, cuda: FakeCuda) -> None:
+    engine = start(backend="tensorrt-rtx")
+
+    def lose(cuda: FakeCuda) -> None:
+        cuda.failure = Error.cudaErrorIllegalAddress
+
+    cuda.refused = lose
+    with pytest.raises(DeviceLost, match="start it again"):
+        engine.infer(pixels(1))
 
 
 def test_a_lost_device_stays_lost_and_says_what_helps(start: Start, cuda: FakeCuda) -> None:
