@@ -4,9 +4,9 @@
 
 The desk is a process of its own, as `sluice up --desk` serves it. Each reviewer does what the page does: holds four
 leases, looks at each image, listens to live events, asks for the queues, beats for its leases. Reviewers share the
-machine with the desk, its broker and its Redis, so that what they wait includes their own part; the load average tells
-what else ran. A run in which an item was given to two people, or a decision was not in the topic, is no result: it ends
-with an error.
+machine with the desk, its broker and its Redis, so that what they wait includes their own part, which aiohttp keeps
+small; the load average tells what else ran. A run in which an item was given to two people, or a decision was not in
+the topic, is no result: it ends with an error.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import httpx
+import aiohttp
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from pydantic import SecretStr
 from rich.console import Console
@@ -76,17 +76,26 @@ class Reviewer:
     """Somebody at the desk."""
 
     def __init__(self, name: str, address: str, outcome: Outcome) -> None:
+        """To be made where an event loop runs."""
         self.name = name
         self._outcome = outcome
-        self._web = httpx.AsyncClient(base_url=address, timeout=30, limits=httpx.Limits(max_connections=6))
+        self._web = aiohttp.ClientSession(
+            address,
+            timeout=aiohttp.ClientTimeout(total=30),
+            connector=aiohttp.TCPConnector(limit=6),
+            cookie_jar=aiohttp.CookieJar(unsafe=True),  # the desk's address is a number
+        )
+        self._csrf = ""
         self._leases: list[dict[str, Any]] = []
 
     async def sign_up(self, token: str) -> None:
-        csrf = (await self._web.get("/v1/sign-in")).json()["csrf"]
+        async with self._web.get("/v1/sign-in") as answer:
+            csrf = (await answer.json())["csrf"]
         body = {"token": token, "name": self.name, "password": uuid.uuid4().hex}
-        answer = await self._web.post("/v1/invitations/accept", json=body, headers={"x-csrf-token": csrf})
-        answer.raise_for_status()
-        self._web.headers["x-csrf-token"] = answer.json()["csrf"]
+        headers = {"x-csrf-token": csrf}
+        async with self._web.post("/v1/invitations/accept", json=body, headers=headers) as answer:
+            answer.raise_for_status()
+            self._csrf = (await answer.json())["csrf"]
 
     async def work(self, decisions: int, pace_seconds: float) -> None:
         """Decides so many items, one each `pace_seconds`, or fewer when there are no more."""
@@ -107,18 +116,18 @@ class Reviewer:
             for task in (listening, beating, watching):
                 task.cancel()
             await asyncio.gather(listening, beating, watching, return_exceptions=True)
-            await self._web.aclose()
+            await self._web.close()
 
     async def _fill(self) -> None:
         if len(self._leases) > AHEAD // 2:
             return
         answer = await self._timed("lease", "POST", f"/v1/queues/{QUEUE}/leases", {"count": AHEAD - len(self._leases)})
-        for lease in answer.json():
+        for lease in await answer.json():
             self._outcome.holders[lease["item_id"]][self.name] += 1
             self._leases.append(lease)
             seen = await self._timed("image", "GET", lease["items"][0]["image"]["screen"])
-            if seen.headers["content-type"] != "image/jpeg":
-                self._outcome.refused.append(f"image: {seen.text[:200]}")
+            if seen.content_type != "image/jpeg":
+                self._outcome.refused.append(f"image: {(await seen.text())[:200]}")
 
     async def _decide(self, lease: dict[str, Any]) -> None:
         body = {
@@ -129,20 +138,23 @@ class Reviewer:
             "seconds_spent": 1.0,
         }
         answer = await self._timed("decision", "POST", "/v1/decisions", body)
-        if answer.status_code == httpx.codes.OK:
+        if answer.ok:
             self._outcome.decided[lease["item_id"]] = self.name
         else:
-            self._outcome.refused.append(f"decision: {answer.text[:200]}")
+            self._outcome.refused.append(f"decision: {(await answer.text())[:200]}")
 
-    async def _timed(self, what: str, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
+    async def _timed(
+        self, what: str, method: str, path: str, body: dict[str, Any] | None = None
+    ) -> aiohttp.ClientResponse:
         begun = time.perf_counter()
-        answer = await self._web.request(method, path, json=body)
+        async with self._web.request(method, path, json=body, headers={"x-csrf-token": self._csrf}) as answer:
+            await answer.read()
         self._outcome.latencies[what].append((time.perf_counter() - begun) * 1000)
         return answer
 
     async def _listen(self) -> None:
-        async with self._web.stream("GET", "/v1/events", timeout=None) as stream:
-            async for _ in stream.aiter_lines():
+        async with self._web.get("/v1/events", timeout=aiohttp.ClientTimeout(total=None)) as stream:
+            async for _ in stream.content.iter_any():
                 pass
 
     async def _watch(self) -> None:
