@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
-from worker.apps.serve_engine import EngineAway, ModelNotServed, ServeEngine, find_engine
+from worker.apps.serve_engine import RETRY_SECONDS, EngineAway, ModelNotServed, ServeEngine, find_engine
 from worker.intake.engine_room import blank_views
 from worker.scoring.model import Model, load_model
 from worker.settings import Settings
@@ -44,5 +44,6 @@ def wait_for_engine(
             if time.monotonic() >= deadline or stopping():
                 raise
             log.warning("waiting_for_the_engine", error=str(error))
+            time.sleep(RETRY_SECONDS)  # a deployment that Serve has given up on refuses calls at once
         else:
             return engine

@@ -485,3 +485,8 @@ def test_openapi_describes_both_kinds_of_request(open_bench: Open) -> None:
 
 def test_an_address_that_is_not_there_is_a_problem_too(open_bench: Open) -> None:
     assert is_problem(open_bench().client.get("/v1/nothing"), 404, "not-found")
+
+
+def test_a_slash_too_many_sends_no_key_elsewhere(open_bench: Open) -> None:
+    answer = open_bench().client.post(f"{SCORE}/", headers={"host": "localhost"}, follow_redirects=False)
+    assert is_problem(answer, 404, "not-found")

@@ -73,6 +73,7 @@ def build_app() -> FastAPI:
         openapi_url="/v1/openapi.json",
         docs_url=None,  # they load scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # behind a proxy it would send callers, and their keys, to an http:// address
     )
     problems.install(app)
     app.add_exception_handler(Exception, _unexpected)
