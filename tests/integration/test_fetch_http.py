@@ -384,6 +384,37 @@ def test_a_body_that_was_packed_unasked_is_refused(server: WebServer, build: Bui
     assert "gzip" in str(error)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\ninternal\x01 " + b"secret" * 10_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\ninternal secret\r\n",
+    ],
+    ids=["header", "chunk"],
+)
+def test_no_message_repeats_what_a_server_that_is_none_of_images_says(
+    answer: bytes, server: WebServer, build: Build
+) -> None:
+    server.answers["/a.png"] = answer
+    with pytest.raises(TransientFetchError) as caught:
+        build("127.0.0.1").fetch(HttpReference(url=server.url()))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"/a.png": response(Content_Encoding="gzip, " * 5000)},
+        {"/a.png": response("302 Found", Location="/" + "b" * 50_000), "/" + "b" * 50_000: response("404 Not Found")},
+        {"/a.png": response("302 Found", Location="ftp://example.com/" + "b" * 50_000)},
+    ],
+    ids=["encoding", "address", "scheme"],
+)
+def test_no_server_makes_a_message_long(answers: dict[str, bytes], server: WebServer, build: Build) -> None:
+    server.answers.update(answers)
+    assert len(str(refusal(build("127.0.0.1"), server.url()))) < 1000
+
+
 def dripping(text: bytes) -> Answer:
     def drip(connection: socket.socket) -> None:
         for byte in text:

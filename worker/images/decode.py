@@ -1,7 +1,5 @@
 """From encoded bytes to pixels."""
 
-import io
-
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
@@ -14,12 +12,22 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from schemas import FailureReason
+from worker.images.bombs import CountedReads, check_boxes, check_repeats, check_scans
 from worker.images.errors import ImageError
+from worker.images.room import Room
 
 Pixels = NDArray[np.uint8]
 
-_JPEG_SCANS = 500
-"""A progressive JPEG may ask for the whole picture to be gone over again and again; honest ones have some ten scans."""
+MAX_SIDE = 65_535
+"""What JPEG and GIF can have. A longer one, a pixel wide, would take scaling minutes and gigabytes."""
+
+_BYTES_A_PIXEL = 12
+_BYTES_A_PIXEL_ANIMATED = 16
+"""Of memory, while an image is decoded, as measured: the most of all formats, and WebP's, read as an animation."""
+_ROOM = Room(1024**3)
+_AVIF_BYTES = 512 * 1024**2
+"""An AVIF may hide a larger picture than it says, of as much as the library takes: so at most two at a time. Each is
+decoded by several threads anyway."""
 
 _STRIP_PIXELS = 1_000_000
 
@@ -36,10 +44,17 @@ def decode(data: bytes, *, max_pixels: int) -> Pixels:
     """
     kind = _sniff(data)
     try:
-        image = kind(io.BytesIO(data))
+        if kind in (JpegImageFile, PngImageFile):
+            check_repeats(data)
+        elif kind is AvifImageFile:
+            check_boxes(data)
+        image = kind(CountedReads(data))
         _check_size(image.width, image.height, max_pixels)
-        pixels = _jpeg_pixels(data, image) if isinstance(image, JpegImageFile) else None
-        return _upright(_pixels(image) if pixels is None else pixels, _orientation(image))
+        if kind is JpegImageFile:
+            check_scans(data, image.width * image.height, max_pixels)
+        with _ROOM.taken(_memory(image)):
+            pixels = _jpeg_pixels(data, image) if isinstance(image, JpegImageFile) else None
+            return _upright(_pixels(image) if pixels is None else pixels, _orientation(image))
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -84,11 +99,23 @@ def _is_avif(data: bytes) -> bool:
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if max(width, height) > MAX_SIDE:
+        raise ImageError(
+            FailureReason.IMAGE_TOO_LARGE, f"{width} x {height} pixels, where no side may have more than {MAX_SIDE}"
+        )
     if width * height > max_pixels:
         raise ImageError(
             FailureReason.IMAGE_TOO_LARGE,
             f"{width} x {height} = {width * height} pixels, and images.max_pixels is {max_pixels}",
         )
+
+
+def _memory(image: ImageFile.ImageFile) -> int:
+    """Bytes that decoding takes, about."""
+    pixels = image.width * image.height
+    if isinstance(image, AvifImageFile):
+        return max(pixels * _BYTES_A_PIXEL, _AVIF_BYTES)
+    return pixels * (_BYTES_A_PIXEL_ANIMATED if isinstance(image, WebPImageFile) else _BYTES_A_PIXEL)
 
 
 def _jpeg_pixels(data: bytes, image: JpegImageFile) -> Pixels | None:
@@ -97,12 +124,6 @@ def _jpeg_pixels(data: bytes, image: JpegImageFile) -> Pixels | None:
     None where that takes Pillow: CMYK (it knows Adobe's inverted kind), and files with faults, some of which viewers
     forgive.
     """
-    scans = data.count(b"\xff\xda")
-    if scans > _JPEG_SCANS:
-        raise ImageError(
-            FailureReason.IMAGE_TOO_LARGE,
-            f"a JPEG of {scans} scans, where {_JPEG_SCANS} are allowed: a decompression bomb",
-        )
     if image.mode not in ("RGB", "L"):
         return None
     try:

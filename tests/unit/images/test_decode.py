@@ -234,7 +234,7 @@ def test_of_an_animation_the_first_frame_is_seen(kind: str) -> None:
     assert np.abs(pixels[16, 16].astype(int) - BLUE).max() <= 12
 
 
-@pytest.mark.parametrize("size", [(1100, 1300), (1, 1_200_000), (1_200_000, 1)])
+@pytest.mark.parametrize("size", [(1100, 1300), (20, 60_000), (60_000, 20)])
 def test_an_image_of_many_strips_is_seen_as_one(size: tuple[int, int]) -> None:
     noise = np.random.default_rng(5).integers(0, 256, (*size, 3), dtype=np.uint8)
     data = encoded(Image.fromarray(noise), "PNG", compress_level=1)

@@ -8,6 +8,7 @@ import httpcore
 import httpx
 
 from schemas import FailureReason, HttpReference
+from schemas.explain import excerpt
 from worker.images.errors import ImageError, TransientFetchError
 from worker.images.fetch.addresses import is_listed
 from worker.images.fetch.base import FetchedImage, too_large
@@ -17,6 +18,8 @@ from worker.settings import HttpSettings
 _REDIRECTS = {301, 302, 303, 307, 308}
 _TRANSIENT = {408, 425, 429}
 _DENIED = {401, 403, 407, 451}
+_SHOWN = 500
+"""Characters at most of what a server chooses, a redirect's address, that a message repeats."""
 _HEADERS = ((b"User-Agent", b"sluice"), (b"Accept", b"image/*"), (b"Accept-Encoding", b"identity"))
 
 
@@ -91,14 +94,18 @@ class HttpFetcher:
                 if encoding != "identity":
                     raise ImageError(
                         FailureReason.UNSUPPORTED_FORMAT,
-                        f"{place} was sent packed ({encoding!r}), which was not asked for",
+                        f"{place} was sent packed ({excerpt(encoding)}), which was not asked for",
                     )
                 return FetchedImage(self._read(response, headers, place), etag=headers.get("etag"))
         except httpcore.TimeoutException as error:
             raise TransientFetchError(f"{place} took more than {self._timeout_seconds:g} seconds") from error
         except (httpcore.LocalProtocolError, httpcore.UnsupportedProtocol) as error:
             raise ImageError(FailureReason.REFERENCE_REFUSED, f"{place} cannot be asked for: {error}") from error
-        except (httpcore.NetworkError, httpcore.ProtocolError) as error:
+        except httpcore.ProtocolError as error:
+            # What the parser could not read it repeats, and a server that is none of images may have said anything.
+            reason = str(error).partition(": bytearray(")[0][:_SHOWN]
+            raise TransientFetchError(f"{place}: {reason}") from error
+        except httpcore.NetworkError as error:
             raise TransientFetchError(f"{place}: {error or 'the connection broke'}") from error
 
     def _read(self, response: httpcore.Response, headers: dict[str, str], place: str) -> bytes:
@@ -123,8 +130,9 @@ def _parse(text: str, base: httpx.URL | None = None) -> httpx.URL:
 
 
 def _place(url: httpx.URL) -> str:
-    """The address for people: without user, password, query (signed links) and fragment."""
-    return str(url.copy_with(userinfo=b"", query=None, fragment=None))
+    """The address for people: without user, password, query (signed links) and fragment, and not without end."""
+    place = str(url.copy_with(userinfo=b"", query=None, fragment=None))
+    return place if len(place) <= _SHOWN else f"{place[:_SHOWN]}…"
 
 
 def _check_status(status: int, place: str) -> None:
