@@ -138,4 +138,6 @@ def enter_password(page: Page, name: str, password: str = PASSWORD) -> None:
 
 
 def shown_prompt(page: Page) -> str:
+    """The prompt of the image that is shown; before an image is there it cannot be decided about."""
+    page.wait_for_selector(".frame img, .frame .missing")
     return page.locator(".prompt").inner_text()

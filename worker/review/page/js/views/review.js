@@ -177,7 +177,7 @@ class Review {
 
   #drawSide() {
     const lease = this.#lease;
-    replace(this.#side, itemPanel(this.#item, duplicates(lease, this.#twin, (index) => this.#lookAt(index), () => this.#split()), this.#drawWhy()));
+    replace(this.#side, h("h2.unseen", null, "About this image"), itemPanel(this.#item, duplicates(lease, this.#twin, (index) => this.#lookAt(index), () => this.#split()), this.#drawWhy()));
   }
 
   /** The one of the near duplicates that is looked at. */
