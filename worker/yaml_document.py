@@ -27,6 +27,16 @@ class _Loader(yaml.SafeLoader):
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
+    def construct_whole_number(self, node: yaml.ScalarNode) -> int:
+        """Within what every reader of ours can hold: Python does not even print one of thousands of digits."""
+        number = self.construct_yaml_int(node)
+        if abs(number) >= 2**63:
+            raise yaml.constructor.ConstructorError(None, None, "a whole number of more than 64 bits", node.start_mark)
+        return int(number)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_whole_number)
+
 
 @dataclass(frozen=True, slots=True)
 class YamlDocument:

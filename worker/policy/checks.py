@@ -1,7 +1,7 @@
 """What can be known to be wrong with a condition before an event comes."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import chain, combinations, product
+from itertools import chain, combinations, pairwise, product
 from typing import Final
 
 import cel
@@ -16,7 +16,7 @@ from worker.policy.expression import (
     reason_of,
     type_of,
 )
-from worker.policy.references import VARIABLES, Reference, bound_names, references_of, tokens_of
+from worker.policy.references import VARIABLES, Reference, Token, bound_names, references_of, tokens_of
 from worker.policy.vocabulary import (
     EXAMPLE_IMAGES,
     EXAMPLE_QUALITIES,
@@ -29,6 +29,8 @@ from worker.policy.vocabulary import (
 )
 
 MAX_LENGTH: Final = 4096
+MAX_NESTED: Final = 2
+"""Macros within one another: each multiplies the time that an event takes by the length of its list."""
 
 _MAY_BE_ABSENT: Final = frozenset(
     [path for path, field in FIELDS.items() if field.optional]
@@ -45,6 +47,7 @@ def check_expression(source: str, constants: Mapping[str, Constant]) -> Expressi
         raise ExpressionError(f"has {len(source)} characters; at most {MAX_LENGTH} are taken")
     names = compile_cel(source).references()
     tokens = tokens_of(source)
+    _check_nesting(tokens)
     references = list(references_of(tokens))
     _check_names(names, bound_names(tokens))
     if not references:
@@ -55,6 +58,19 @@ def check_expression(source: str, constants: Mapping[str, Constant]) -> Expressi
     expression = compile_expression(source, constants)
     _try_out(expression)
     return expression
+
+
+def _check_nesting(tokens: Sequence[Token]) -> None:
+    brackets: list[bool] = []
+    for before, token in pairwise(tokens):
+        if token.text == "(":
+            brackets.append(before.text in MACROS)
+        elif token.text == ")" and brackets:
+            brackets.pop()
+        if sum(brackets) > MAX_NESTED:
+            raise ExpressionError(
+                f"{before.text}() is the third macro within another; {MAX_NESTED} are taken", before.line
+            )
 
 
 def _check_names(names: Mapping[str, list[str]], bound: set[str]) -> None:
@@ -99,15 +115,16 @@ def _check_guards(references: list[Reference]) -> None:
 
 
 def _try_out(expression: Expression) -> None:
-    """Evaluates the condition on made-up events, with and without each optional field it reads.
+    """Evaluates the condition on made-up events, without each of the optional fields it reads, each two and all.
 
     Finds conditions that are not true or false and comparisons between types. It does not reach every branch; the rest
     shows when it happens, and the event then goes to review.
     """
     optional = [field for field in expression.reads if field.optional]
     images = EXAMPLE_IMAGES if FIELDS["event", "image"] in expression.reads else EXAMPLE_IMAGES[:1]
-    for absent in _subsets(optional):
-        for image, quality in product(images, EXAMPLE_QUALITIES):
+    qualities = EXAMPLE_QUALITIES if FIELDS["scores", "quality"] in expression.reads else EXAMPLE_QUALITIES[:1]
+    for absent in _absences(optional):
+        for image, quality in product(images, qualities):
             context = cel.Context()
             varied = {FIELDS["event", "image"]: image, FIELDS["scores", "quality"]: quality}
             for field in expression.reads:
@@ -129,5 +146,7 @@ def _try_with(expression: Expression, context: cel.Context, absent: Collection[F
         raise ExpressionError(f"must be true or false, but is {type_of(result)}, such as {excerpt(result)}")
 
 
-def _subsets(fields: Sequence[Field]) -> Iterator[tuple[Field, ...]]:
-    return chain.from_iterable(combinations(fields, size) for size in range(len(fields) + 1))
+def _absences(fields: Sequence[Field]) -> Iterator[tuple[Field, ...]]:
+    """None, each, each two, and all of them: all subsets would be twice as many for each further field."""
+    sizes = sorted({0, 1, 2, len(fields)} & set(range(len(fields) + 1)))
+    return chain.from_iterable(combinations(fields, size) for size in sizes)

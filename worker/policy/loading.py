@@ -20,6 +20,10 @@ from worker.yaml_document import YamlDocument, YamlError, parse_yaml, read_yaml
 DEFAULT: Final = Path(__file__).with_name("default.yaml")
 """The policy that ships."""
 
+MAX_CONDITIONS: Final = 5000
+"""Checking so many takes half a minute, in each worker; those of all count again for a tenant with constants."""
+MAX_FAULTS: Final = 50
+
 _KEYS: Final = tuple(
     field.alias or name
     for model in (PolicyDocument, TenantEntry, RuleEntry, Destination)
@@ -57,7 +61,7 @@ def _made(source: YamlDocument) -> Policy:
         document = PolicyDocument.model_validate(source.data)
     except ValidationError as error:
         raise _refusal(source, [Fault(each.path, each.text) for each in problems(error, known=_KEYS)]) from None
-    if faults := [*_misplaced(document), *_unfit_constants(document)]:
+    if faults := [*_misplaced(document), *_unfit_constants(document), *_too_many(document)]:
         raise _refusal(source, faults)
     common = Chain.make(_compiled(document.rules, ("rules",), document.constants, faults), document.failures)
     tenants = {name: _chain(document, name, common, faults) for name in document.tenants}
@@ -129,6 +133,18 @@ def _unfit_constants(document: PolicyDocument) -> Iterator[Fault]:
                 yield Fault(path, f"expected {_kind(document.constants[constant])}, as the common constant is")
 
 
+def _too_many(document: PolicyDocument) -> Iterator[Fault]:
+    tenants = document.tenants.values()
+    copies = 1 + sum(bool(tenant.constants) for tenant in tenants)
+    conditions = copies * len(document.rules) + sum(len(tenant.rules) for tenant in tenants)
+    if conditions > MAX_CONDITIONS:
+        yield Fault(
+            ("rules",),
+            f"{conditions} conditions to check, counting common ones again for each tenant with constants; "
+            f"at most {MAX_CONDITIONS} are taken",
+        )
+
+
 def _kind(value: Constant) -> str:
     if isinstance(value, bool):
         return "true or false"
@@ -139,8 +155,11 @@ def _kind(value: Constant) -> str:
 
 def _refusal(source: YamlDocument, faults: Sequence[Fault]) -> PolicyError:
     """One line a fault, in the order of the file, each once: a common rule is compiled for several tenants."""
-    lines = {(source.text_line(fault.path) + fault.line - 1, _described(source.data, fault)) for fault in faults}
-    return PolicyError("\n".join(f"{source.name}:{line}: {text}" for line, text in sorted(lines)))
+    found = {(source.text_line(fault.path) + fault.line - 1, _described(source.data, fault)) for fault in faults}
+    lines = [f"{source.name}:{line}: {text}" for line, text in sorted(found)]
+    if len(lines) > MAX_FAULTS:
+        lines[MAX_FAULTS:] = [f"{source.name}: and {len(lines) - MAX_FAULTS} more problems"]
+    return PolicyError("\n".join(lines))
 
 
 def _described(data: Any, fault: Fault) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.policy import PolicyError, load_policy
+from worker.policy import PolicyError, load_policy, parse_policy
 
 GOOD = """\
 schema: sluice.policy/1
@@ -45,6 +45,8 @@ FILES = [
     (GOOD + "tenants: {acme: {rule: []}}\n", ":10: tenants.acme.rule: is not a known key; did you mean 'rules'?"),
     (GOOD + "tenants: {acme: {constants: {por: 3}}}\n", ":10: tenants.acme.constants.por: there is no common constant"),
     (GOOD + "tenants: {acme: {constants: {poor: high}}}\n", ":10: tenants.acme.constants.poor: expected a number"),
+    (GOOD.replace("2.0", "9" * 30), ":3: not YAML: a whole number of more than 64 bits"),
+    (GOOD.replace("2.0", "9:" * 3000 + "9"), ":3: not YAML: a whole number of more than 64 bits"),
 ]
 RULES = [
     (GOOD.replace("    when:", "    wen:"), ":6: rule 'smeared': wen: is not a known key; did you mean 'when'?"),
@@ -168,3 +170,36 @@ def test_the_good_policy_of_this_table_is_good(tmp_path: Path) -> None:
     path = tmp_path / "policy.yaml"
     path.write_text(GOOD)
     assert load_policy(path).version == "1"
+
+
+def test_macros_within_one_another_end_at_the_third_and_may_stand_side_by_side() -> None:
+    lists = ["[1.0, 2.0]"] * 3
+    nested = f"{lists[0]}.exists(x, {lists[1]}.all(y, {lists[2]}.exists(z, scores.quality < x + y + z)))"
+    with pytest.raises(PolicyError, match=r"p\.yaml:6: rule 'smeared': when: exists\(\) is the third macro"):
+        parse_policy(when(f"'{nested}'").encode(), "p.yaml")
+    beside = (
+        "[1.0].map(x, x).filter(x, x > 0.0).exists(x, [2.0].all(y, scores.quality < x + y)) && [1].exists(z, z == 1)"
+    )
+    parse_policy(when(f"'{beside}'").encode(), "p.yaml")
+
+
+def test_a_policy_of_more_conditions_than_a_worker_checks_in_time_is_refused_at_once() -> None:
+    tenants = "".join(f"  t{number}: {{constants: {{poor: 1.5}}}}\n" for number in range(2600))
+    with pytest.raises(PolicyError, match=r"p\.yaml:4: rules: 5202 conditions to check.*at most 5000"):
+        parse_policy((GOOD + "tenants:\n" + tenants).encode(), "p.yaml")
+
+
+def test_of_many_problems_the_first_are_told_and_the_others_counted() -> None:
+    rules = "".join(f"  - {{name: r{number}, when: x, route: {{action: pass}}}}\n" for number in range(70))
+    with pytest.raises(PolicyError) as caught:
+        parse_policy(GOOD.replace("  - name: rest", rules + "  - name: rest").encode(), "p.yaml")
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith("p.yaml:8: rule 'r0'")
+    assert lines[50:] == ["p.yaml: and 20 more problems"]
+
+
+def test_each_absence_of_what_a_rule_reads_is_tried_for_many_fields_too() -> None:
+    fields = ["event.generator", "event.content_type", "event.sha256", "scores.coarse_share", "scores.correspondence"]
+    all_there = " && ".join(f"has({field})" for field in fields)
+    with pytest.raises(PolicyError, match="must be true or false, but is text"):
+        parse_policy(when(f"'{all_there} || has(event.prompt) ? true : event.id'").encode(), "p.yaml")
