@@ -45,9 +45,9 @@ from worker.apps.intake import build as build_intake
 from worker.intake.kafka_connection import connection_options
 from worker.settings import FileSettings, Settings
 
-IMAGES = 400
+IMAGES = 1200
 WARM_UP = 64
-ROUNDS = 1
+ROUNDS = 3
 GOAL = 0.75
 STORE_BYTES = 512 * 1024 * 1024
 PATIENCE_SECONDS = 300.0
