@@ -15,7 +15,7 @@ from playwright.sync_api import Page, Route, expect
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from running_desk import PASSWORD, RunningDesk, enter_password
+from running_desk import PASSWORD, RunningDesk, enter_password, shown_prompt
 
 from worker.policy.loading import DEFAULT
 from worker.review.http.roles import Role
@@ -109,12 +109,16 @@ def test_many_are_decided_at_once_and_taken_back(desk: RunningDesk, sign_in: Sig
     page.keyboard.press(" ")
     expect(page.locator(".tile[aria-selected=true]")).to_have_count(2)
     chosen = page.locator(".tile[aria-selected=true]").evaluate_all("(tiles) => tiles.map((tile) => tile.dataset.item)")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog").locator(".shot img")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("1")
     page.keyboard.press("r")
     expect(page.get_by_text("2 images rejected").first).to_be_visible()
     expect(page.locator(".tile")).to_have_count(4)
     decisions = desk.wait_for_decisions(2)
     assert sorted(decision.item_id for decision in decisions) == sorted(chosen)
-    assert {decision.outcome for decision in decisions} == {"reject"}
+    assert {(decision.outcome, decision.labels) for decision in decisions} == {("reject", ("artefacts",))}
     page.keyboard.press("u")
     expect(page.get_by_text("2 decisions taken back")).to_be_visible()
     expect(page.locator(".tile")).to_have_count(6)
@@ -122,6 +126,36 @@ def test_many_are_decided_at_once_and_taken_back(desk: RunningDesk, sign_in: Sig
     page.keyboard.press("a")
     expect(page.get_by_role("heading", name="All clear")).to_be_visible()
     assert len(desk.wait_for_decisions(10)) == 10
+
+
+def test_many_decided_again_because_the_answer_was_lost_count_once(desk: RunningDesk, sign_in: SignIn) -> None:
+    desk.add_items(2)
+    page = sign_in()
+    page.goto(f"{desk.address}/#/grid/quality")
+    expect(page.locator(".tile")).to_have_count(2)
+
+    def lose_the_answer(route: Route) -> None:
+        route.fetch()
+        route.abort()
+
+    page.route("**/v1/decisions/bulk", lose_the_answer)
+    page.keyboard.press("c")
+    page.keyboard.press("r")
+    expect(page.get_by_text("nothing is decided yet")).to_be_visible()
+    page.unroute("**/v1/decisions/bulk")
+    page.keyboard.press("r")
+    expect(page.get_by_text("2 images rejected").first).to_be_visible()
+    assert len(desk.wait_for_decisions(2)) == 2
+
+
+def test_shift_and_an_arrow_choose_a_row_of_images(desk: RunningDesk, sign_in: SignIn) -> None:
+    desk.add_items(4)
+    page = sign_in()
+    page.goto(f"{desk.address}/#/grid/quality")
+    expect(page.locator(".tile")).to_have_count(4)
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("Shift+ArrowRight")
+    expect(page.locator(".tile[aria-selected=true]")).to_have_count(3)
 
 
 def test_a_lost_connection_is_told_and_what_was_decided_is_sent_when_it_is_back(
@@ -155,6 +189,37 @@ def test_what_could_not_be_sent_survives_a_reload(desk: RunningDesk, sign_in: Si
     page.unroute("**/v1/decisions")
     page.reload()
     assert desk.wait_for_decisions(1)[0].outcome == "reject"
+
+
+def test_a_queue_that_cannot_be_asked_is_not_called_clear(desk: RunningDesk, sign_in: SignIn) -> None:
+    desk.add_items(1)
+    page = sign_in()
+    page.wait_for_selector(".frame img")
+    page.context.set_offline(True)
+    page.keyboard.press("a")
+    expect(page.get_by_role("heading", name="Nothing could be fetched")).to_be_visible()
+    page.context.set_offline(False)
+    expect(page.get_by_role("heading", name="All clear")).to_be_visible()
+    desk.wait_for_decisions(1)
+
+
+def test_what_one_person_decided_is_not_sent_as_the_next_one_at_the_tab(desk: RunningDesk, sign_in: SignIn) -> None:
+    desk.add_items(2)
+    desk.add_person("ben")
+    page = sign_in("ana")
+    page.wait_for_selector(".frame img")
+    page.route("**/v1/decisions", lambda route: route.abort())
+    page.keyboard.press("r")
+    expect(page.get_by_text("The connection to the desk is lost")).to_be_visible()
+    page.context.clear_cookies()
+    page.unroute("**/v1/decisions")
+    expect(page.get_by_text("Your session is over. Sign in to go on: what you decided is kept.")).to_be_visible()
+    enter_password(page, "ben")
+    expect(page.get_by_role("heading", name="All clear")).to_be_visible()  # the other item is leased to ana still
+    assert desk.decisions() == []
+    page.get_by_role("button", name="Sign out").click()
+    enter_password(page, "ana")
+    assert desk.wait_for_decisions(1)[0].reviewer == "ana"
 
 
 def test_a_lead_sees_what_a_threshold_would_have_done(desk: RunningDesk, sign_in: SignIn) -> None:
@@ -249,6 +314,26 @@ def test_the_sheet_names_the_keys_of_the_page(desk: RunningDesk, sign_in: SignIn
     assert desk.decisions() == []
 
 
+def test_letters_can_be_switched_off_for_those_who_dictate(desk: RunningDesk, sign_in: SignIn) -> None:
+    desk.add_items(2)
+    page = sign_in()
+    page.wait_for_selector(".frame img")
+    page.keyboard.press("?")
+    page.get_by_label("Letters and digits act as keys").uncheck()
+    page.keyboard.press("Escape")
+    page.reload()
+    prompt = shown_prompt(page)
+    page.keyboard.press("a")
+    page.keyboard.press("b")
+    expect(page.get_by_role("button", name="Blur", exact=True)).to_have_attribute("aria-pressed", "false")
+    assert shown_prompt(page) == prompt
+    page.get_by_role("button", name="Keyboard").click()
+    page.get_by_label("Letters and digits act as keys").check()
+    page.keyboard.press("Escape")
+    page.keyboard.press("a")
+    desk.wait_for_decisions(1)
+
+
 UNNAMED = """
 () => [...document.querySelectorAll("button, a, input, select, textarea, img, [role=img], [role=option]")]
   .filter((e) => e.checkVisibility() && !e.closest("[aria-hidden=true]"))
@@ -258,7 +343,7 @@ UNNAMED = """
 """
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 420)])
+@pytest.mark.parametrize(("theme", "width"), [("light", 1024), ("dark", 390)])
 def test_every_page_loads_from_the_desk_alone_fits_and_names_what_it_shows(
     desk: RunningDesk, open_page: Callable[..., Page], theme: str, width: int
 ) -> None:
@@ -277,6 +362,7 @@ def test_every_page_loads_from_the_desk_alone_fits_and_names_what_it_shows(
         assert page.evaluate(UNNAMED) == [], place
         assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), place
         assert page.evaluate("() => document.querySelector('main').scrollWidth <= innerWidth"), place
+        expect(page.get_by_role("button", name="Sign out")).to_be_in_viewport(ratio=1)
     assert page.evaluate("() => document.documentElement.dataset.theme") == theme
     assert asked == {urlsplit(desk.address).netloc}
 
