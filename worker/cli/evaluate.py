@@ -1,6 +1,7 @@
 """`sluice evaluate`: how well a model judges, measured against people."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -21,8 +22,11 @@ from worker.cli.examples import (
     read_data,
     write,
 )
+from worker.cli.options import ConfigOption
 from worker.scoring.model import load_model
+from worker.scoring.opening import open_engine
 from worker.scoring.openvino_engine import OpenVinoEngine
+from worker.settings import EngineSettings, load_settings
 
 if TYPE_CHECKING:
     from worker.model.evaluation.evaluation import Evaluation
@@ -42,6 +46,7 @@ def evaluate(
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures.")] = None,
     report: Annotated[Path | None, typer.Option("--report", metavar="FILE", help="Write an HTML page.")] = None,
     cache: CacheOption = None,
+    config: ConfigOption = None,
 ) -> None:
     """Measure a model against people's scores: agreement, calibration, thresholds, generators.
 
@@ -49,26 +54,36 @@ def evaluate(
     generator). A model that judges prompts is measured beside them, and against align too. The folders of
     AGIQA-1K, AGIQA-3K, AIGCIQA2023, PKU-I2IQA and AIGIQA-20K are read as they are published.
 
+    Where the settings have an `engine` (--config, SLUICE_ENGINE__BACKEND), that engine judges every image, as in
+    serving; without, OpenVINO does, and features are kept between runs.
+
     Exit code: 0, or 2 when the data or the model cannot be used.
     """
     with extra("train"):
         from worker.model.evaluation.evaluation import evaluate as measure
         from worker.model.evaluation.evaluation import judge, judge_correspondence
-        from worker.model.evaluation.features import compute_features, default_cache
+        from worker.model.evaluation.features import compute_features, default_cache, run_engine
         from worker.model.evaluation.page import render
         from worker.model.evaluation.text_features import compute_text, with_prompts
-    loaded = load_model(model)
+    settings = load_settings(config, os.environ).model_copy(update={"model": model})
+    loaded = load_model(model, settings.s3)
     manifest = loaded.manifest
     examples = read_data(data, scale, single_prompts)
-    with closing(OpenVinoEngine(loaded)) as engine, progress("features", len(examples)) as advance:
-        features = compute_features(manifest, engine, examples, cache or default_cache(), advance)
+    own = settings.engine != EngineSettings()
+    opened = open_engine(settings, loaded) if own else OpenVinoEngine(loaded)
+    with closing(opened) as engine, progress("features", len(examples)) as advance:
+        if own:
+            features = run_engine(manifest, engine, examples, advance)
+        else:
+            features = compute_features(manifest, engine, examples, cache or default_cache(), advance)
     prompt = loaded.judging_prompts
     prompts = [example.prompt for example in examples]
-    if prompt is not None and any(prompts):
+    if not own and prompt is not None and any(prompts):
         texts = sorted({text for text in prompts if text})
         with progress("prompts", len(texts)) as advance:
             text = compute_text(prompt, texts, cache or default_cache(), advance)
         features = with_prompts(prompt, features, prompts, text)
+    asked = settings.engine.model_dump(mode="json", exclude_none=True) if own else {"backend": "openvino"}
     title = f"{manifest.name} {manifest.version}"
     predicted = judge(loaded.heads, features)
     found = measure(examples, predicted, model=title, digest=manifest.digest, seed=seed, low=low)
@@ -79,10 +94,11 @@ def evaluate(
         fits = measure(*aligned, model=name, digest=manifest.digest, seed=seed, low=low)
     for table in (*tables(found), *(tables(fits, thresholds=False) if fits is not None else ())):
         console.out.print(table)
+    console.out.print(f"engine: {', '.join(map(str, asked.values()))}", markup=False, soft_wrap=True)
     if manifest.training_data:
         console.out.print(f"trained on: {'; '.join(manifest.training_data)}", markup=False, soft_wrap=True)
     if json_file is not None:
-        whole = {**found.as_dict(), "correspondence": fits and fits.as_dict()}
+        whole = {**found.as_dict(), "engine": asked, "correspondence": fits and fits.as_dict()}
         write(json_file, json.dumps(whole, indent=2, allow_nan=False) + "\n")
     if report is not None:
         write(report, render(found, datetime.now(UTC), manifest.training_data, fits))

@@ -46,7 +46,7 @@ def explain(
     if file.suffix.lower() != ".png":
         raise UsageError(f"{file}: the picture is a PNG; give a name that ends in .png")
     settings = load_settings(None, os.environ)
-    loaded = load_model(model or settings.model)
+    loaded = load_model(model or settings.model, settings.s3)
     try:
         pixels = decode(image.read_bytes(), max_pixels=settings.images.max_pixels)
     except OSError as error:
@@ -64,5 +64,5 @@ def explain(
         raise UsageError(f"{file}: cannot be written: {error.strerror or error}") from error
     share = found.scores.coarse_share
     balance = "" if share is None else f", coarse {share:.0%} and fine {1 - share:.0%}"
-    console.out.print(f"{image}: {found.scores.quality:.2f}{balance}", markup=False, soft_wrap=True)
-    console.out.print(f"wrote {file}", markup=False, soft_wrap=True)
+    for line in (f"{image}: {found.scores.quality:.2f}{balance}", f"wrote {file}"):
+        console.out.print(console.printable(line), markup=False, soft_wrap=True)

@@ -1,36 +1,74 @@
 """`sluice model`: what models there are, what one is, and where more come from."""
 
-from typing import Annotated
+import os
+from typing import Annotated, Final
 
 import typer
 from rich.table import Column, Table
 
 from worker.cli import console, model_import
-from worker.scoring.manifest import MANIFEST_NAME, Measurement, load_manifest
+from worker.cli.errors import UsageError
+from worker.cli.options import ConfigOption
+from worker.scoring.manifest import MANIFEST_NAME, Measurement, ModelManifest, load_manifest
 from worker.scoring.model import SHIPPED_MODELS, load_model
+from worker.scoring.repository import Repository
+from worker.scoring.stores import open_store
+from worker.settings import load_settings
+
+COLUMNS: Final = ("name", "version", "digest", "SRCC", "licence")
 
 app = typer.Typer(name="model", help="Look at models, and make some.", no_args_is_help=True)
 model_import.register(app)
 
 
 @app.command("list")
-def list_models() -> None:
-    """List the models that ship."""
-    table = Table("name", "version", "digest", "SRCC", "licence")
+def list_models(
+    repository: Annotated[
+        str | None,
+        typer.Option("--repository", metavar="DIR|S3", help="A model repository: a folder or s3://bucket/prefix."),
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """List the models that ship or, with --repository, those that it holds, with their engines."""
+    if repository is not None:
+        _list_repository(Repository(open_store(repository, load_settings(config, os.environ).s3)))
+        return
+    table = Table(*COLUMNS)
     for path in sorted(SHIPPED_MODELS.glob(f"*/{MANIFEST_NAME}")):
-        manifest = load_manifest(path)
-        measured = f"{manifest.quality[0].srcc:.3f}" if manifest.quality else ""
-        table.add_row(path.parent.name, manifest.version, manifest.digest[:19], measured, manifest.license)
+        table.add_row(*_cells(path.parent.name, load_manifest(path)))
     console.out.print(table)
+
+
+def _list_repository(models: Repository) -> None:
+    table = Table(*COLUMNS, "engines")
+    for version in models.versions():
+        manifest = models.manifest(version)
+        if manifest is not None:
+            engines = "\n".join(record.target.name for record in models.engines(version))
+            table.add_row(*_cells(version.name, manifest), engines)
+    if not table.row_count:
+        raise UsageError("no model here; sluice build MODEL --repository … puts one into a repository")
+    console.out.print(table)
+
+
+def _cells(name: str, manifest: ModelManifest) -> tuple[str, ...]:
+    measured = f"{manifest.quality[0].srcc:.3f}" if manifest.quality else ""
+    return name, manifest.version, manifest.digest[:19], measured, console.printable(manifest.license)
 
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A shipped model's name, or a manifest's path.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|PLACE", help="A shipped model's name, a manifest's path, or a model's place in a repository."
+        ),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="The manifest itself, for programs.")] = False,
+    config: ConfigOption = None,
 ) -> None:
     """Show a model, after checking every file of it against its digest."""
-    manifest = load_model(name).manifest
+    manifest = load_model(name, load_settings(config, os.environ).s3).manifest
     if as_json:
         print(manifest.model_dump_json(by_alias=True, indent=2))
         return

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
@@ -97,35 +97,43 @@ def train(
         raise UsageError("--from-decisions and --items belong together")
     with extra("train"):
         from worker.model.head_training.fit import Recipe
-        from worker.model.head_training.run import Start
+        from worker.model.head_training.run import Start, check_folds, data_digest
     load_model(model)  # every file of it is checked against its digest
     path = find_model(model)
     manifest = load_manifest(path)
     if data is not None:
-        recipe = Recipe(epochs, batch, rate, weight_decay, margin, 1.0, patience, seed)
+        recipe = Recipe(
+            epochs=epochs,
+            batch=batch,
+            rate=rate,
+            weight_decay=weight_decay,
+            margin=margin,
+            patience=patience,
+            seed=seed,
+        )
         wanted = None if prompt_head is None else _known_scores(prompt_head)
-        config: dict[str, Any] = {"data": [str(file) for file in data], "scale": scale, "folds": folds}
-        config |= {"keep_fusion": keep_fusion, "prompt_heads": wanted}
+        examples = read_data(data, scale, single_prompts)
+        check_folds(examples, recipe, folds)
+        scores = _prompt_scores(manifest, examples, wanted)
+        config: dict[str, Any] = {"data": [str(file) for file in data], "content": data_digest(examples)}
+        config |= {"scale": scale, "folds": folds, "keep_fusion": keep_fusion, "prompt_heads": scores}
         _prepare(to, {**config, "recipe": asdict(recipe), "model": manifest.digest}, resume)
         start = Start(manifest, path.parent, keep_fusion)
-        reading = scale, single_prompts
-        _train(to, start, model, data, reading, recipe, folds, wanted, version, cache)
+        _train(to, start, model, examples, recipe, folds, scores, version, cache)
         return
     if from_decisions is not None and items is not None:
         known = [manifest.digest, *(also_model or ())]
-        _prepare(to, {"decisions": str(from_decisions), "items": str(items), "models": known, "seed": seed}, resume)
-        _refresh(to, Start(manifest, path.parent, True), from_decisions, items, known, seed, version)
+        _refresh(to, Start(manifest, path.parent, True), from_decisions, items, known, seed, version, resume)
 
 
 def _train(
     to: Path,
     start: "Start",
     model: str,
-    data: list[Path],
-    reading: tuple[str, bool],
+    examples: "Sequence[Example]",
     recipe: "Recipe",
     folds: int,
-    wanted: list[PromptScore] | None,
+    scores: list[PromptScore],
     version: str,
     cache: Path | None,
 ) -> None:
@@ -133,10 +141,8 @@ def _train(
     from worker.model.evaluation.text_features import compute_text
     from worker.model.head_training import report, run
 
-    examples = read_data(data, *reading)
     manifest = start.manifest
     loaded = load_model(model)
-    scores = _prompt_scores(manifest, examples, wanted)
     with closing(OpenVinoEngine(loaded)) as engine:
         with progress("features", len(examples)) as advance:
             features = compute_features(manifest, engine, examples, cache or default_cache(), advance)
@@ -174,6 +180,9 @@ def _train(
         ),
         prompts={score: each.final.heads for score, each in prompted.items()},
     )
+    # The figures are those of the folds' heads; the page and the metrics belong to the model that came of the run.
+    judged = replace(outcome.evaluation, model=f"{made.name} {made.version}", digest=made.digest)
+    outcome = replace(outcome, evaluation=judged)
     found = run.metrics(outcome, towers)
     found["prompt_heads"] = {score: run.metrics(each, towers) for score, each in prompted.items()}
     write(to / run.METRICS, json.dumps(found, indent=2, allow_nan=False) + "\n")
@@ -227,7 +236,14 @@ def _prompt_scores(
 
 
 def _refresh(
-    to: Path, start: "Start", decisions: Path, items: Path, models: list[str], seed: int, version: str
+    to: Path,
+    start: "Start",
+    decisions: Path,
+    items: Path,
+    models: list[str],
+    seed: int,
+    version: str,
+    resume: bool,
 ) -> None:
     from worker.model.head_training import run
     from worker.model.head_training.decisions import compare, gather, labels, refresh
@@ -235,6 +251,7 @@ def _refresh(
     started = time.perf_counter()
     standing = labels(_read(decisions, Decision))
     decided, left_out = gather(start.manifest, _read(items, ReviewItem), standing, models)
+    _prepare(to, {"decisions": str(decisions), "items": str(items), "models": models, "seed": seed}, resume)
     comparison = compare(start, decided, seed)
     heads = refresh(start, decided, seed)
     manifest = start.manifest

@@ -105,7 +105,7 @@ def _rated(where: str, data_set: DataSet, row: dict[str, str], column: str) -> f
     """What people gave, on 1..5."""
     try:
         score = float(row[column])
-    except ValueError:
+    except (TypeError, ValueError):
         raise DataError(f"{where}: {column} is {row[column]!r}, not a number") from None
     if not data_set.lowest <= score <= data_set.highest:
         raise DataError(f"{where}: {column} is {score}, outside {data_set.lowest:g} to {data_set.highest:g}")
@@ -128,10 +128,11 @@ def _content_hash(file: Path) -> str:
 
 
 def split_folds(examples: Sequence[Example], count: int, seed: int) -> list[int]:
-    """The fold of each example: whole groups, dealt out in an order drawn from the seed, data set by data set."""
-    folds: dict[tuple[str, str], int] = {}
+    """The fold of each example: whole groups, dealt out in an order drawn from the seed, data set by data set. A group
+    that several data sets know stays together, too."""
+    folds: dict[str, int] = {}
     for data_set in sorted({example.dataset for example in examples}):
-        groups = sorted({example.group for example in examples if example.dataset == data_set})
+        groups = sorted({example.group for example in examples if example.dataset == data_set} - folds.keys())
         random.Random(seed).shuffle(groups)  # noqa: S311 - a reproducible split, no secret
-        folds |= {(data_set, group): index % count for index, group in enumerate(groups)}
-    return [folds[example.dataset, example.group] for example in examples]
+        folds |= {group: index % count for index, group in enumerate(groups)}
+    return [folds[example.group] for example in examples]

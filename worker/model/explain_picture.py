@@ -45,10 +45,10 @@ def draw(pixels: NDArray[np.uint8], explanation: Explanation, words: Words) -> I
     for line, text in enumerate(
         (
             "by occlusion: red where hiding a spot from the fine stream raises the score",
-            f"more than elsewhere (it sees damage there), blue where less; at most {largest:.3f} points",
+            f"more than elsewhere (it sees damage there), blue where less; {largest:.3f} points at most",
         )
     ):
-        pen.text((SIDE + 2 * GAP, bottom - 14 + 17 * line), text, SOFT, _font(13))
+        pen.text((SIDE + 2 * GAP, bottom - 14 + 17 * line), text, SOFT, _font(12))
     y = bottom + 40
     if scores.anchors is not None:
         pen.text((GAP, y - 8), "how the score spreads over the five anchors", SOFT, _font(13))

@@ -7,7 +7,7 @@ from PIL import Image
 
 pytest.importorskip("scipy")
 
-from worker.model.data import DataError
+from worker.model.data import DataError, Example, split_folds
 from worker.model.evaluation.datasets import Scale, read_examples
 
 
@@ -47,6 +47,10 @@ def test_a_plain_table_gives_scores_on_the_models_scale(folder: Path) -> None:
         ("image,mos\na.png,7\n", r"line 2: mos is 7, outside 1 to 5; --scale"),
         ("image,mos\nz.png,3\n", r"line 2: no image .*z.png"),
         ("image,mos\n,3\n", r"line 2: image is empty"),
+        ("image;mos\na.png;3\n", r"line 1: no column image and mos.*commas in place of semicolons"),
+        ("image,mos\nb\\a.png,3\n", r"line 2: no image .*write its path with /"),
+        ("image,mos\na.png,3\nb.png,4\na.png,5\n", r"line 4: .*a.png stands in line 2 already"),
+        ("image,mos\na.png,inf\n", r"line 2: mos is 'inf'"),
         ("image,mos\na.png\n", r"line 2: another number of cells"),
         ("image,mos\na.png,3,4,5\n", r"line 2: another number of cells"),
         (
@@ -73,6 +77,43 @@ def test_what_is_no_text_or_not_there_is_refused(folder: Path) -> None:
         read_examples(folder / "nothing")
     with pytest.raises(DataError, match=r"no data set in a layout known here \(AGIQA-3K: data.csv"):
         read_examples(folder)
+
+
+def test_what_spreadsheets_put_before_a_table_does_no_harm(folder: Path) -> None:
+    (folder / "mine.csv").write_bytes(b"\xef\xbb\xbfimage,mos\r\na.png,3\r\n")
+    assert [example.score for example in read_examples(folder / "mine.csv")] == [3]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("data.csv", b"name,prompt,mos_quality,mos_align\na.png\n", r"data.csv, line 2: another number of cells"),
+        ("data.csv", b"name;prompt\n", r"data.csv, line 1: no column mos_align"),
+        ("AIGC_all.csv", b"\xff\xfe\x00", r"AIGC_all.csv: no CSV file in UTF-8"),
+        ("info_train.xlsx", b"PK\x03\x04 broken", r"info_train.xlsx: no spreadsheet"),
+        ("I2IQA_annotation.csv", b"a,b\n", r"I2IQA_annotation.csv, line 1: 2 cells, expected 6"),
+        ("DATA/MOS/mosz1.mat", b"broken", r"mosz1.mat: no MATLAB file, or a damaged one"),
+    ],
+)
+def test_a_damaged_table_of_a_published_data_set_is_named(
+    name: str, content: bytes, message: str, folder: Path
+) -> None:
+    pytest.importorskip("openpyxl")
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_examples(folder)
+
+
+def test_a_prompt_of_two_data_sets_stays_on_one_side_of_a_split(folder: Path) -> None:
+    examples = [
+        Example(folder / "a.png", 3, data_set, f"prompt {number}", "g")
+        for data_set, numbers in (("one", range(20)), ("two", range(10, 30)))
+        for number in numbers
+    ]
+    folds = split_folds(examples, 5, seed=1)
+    sides = {(example.group, fold) for example, fold in zip(examples, folds, strict=True)}
+    assert len(sides) == 30
 
 
 def test_agiqa_3k_is_read_as_published(folder: Path) -> None:

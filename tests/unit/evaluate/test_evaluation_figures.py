@@ -16,6 +16,7 @@ from worker.model.evaluation.statistics import (
     generator_baseline,
     logistic,
     thresholds,
+    within_generators,
 )
 
 RANDOM = np.random.default_rng(5)
@@ -91,6 +92,12 @@ def test_a_judge_that_knows_only_generators_matches_the_baseline_and_fails_withi
     assert found.srcc_within_generator is not None
     assert abs(found.srcc_within_generator) < 0.2
     assert [entry.name for entry in found.generators] == ["g0", "g1", "g2"]
+
+
+def test_generators_of_too_few_images_do_not_count_within_generators() -> None:
+    names = ["a"] * 150 + ["b"] * 148 + ["c", "d"]
+    assert within_generators(HUMAN, HUMAN, names) == pytest.approx(1)
+    assert within_generators(HUMAN, HUMAN, ["a"] * 299 + ["b"]) is None
 
 
 def test_calibration_bins_hold_all_images_in_order() -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ from PIL import Image
 pytest.importorskip("scipy")
 
 from worker.model.data import DataError, Example
-from worker.model.evaluation.features import compute_features, towers_digest
+from worker.model.evaluation.features import compute_features, run_engine, towers_digest
 from worker.scoring.engine import Features, Prompts, Views
 from worker.scoring.manifest import ModelManifest
 from worker.scoring.model import load_model
@@ -21,10 +22,12 @@ class Engine:
     def __init__(self, manifest: ModelManifest) -> None:
         self.manifest = manifest
         self.images = 0
+        self.prompts: list[str | None] = []
 
     def infer(self, views: Views, prompts: Prompts | None = None) -> Features:
         batch = len(next(iter(views.values())))
         self.images += batch
+        self.prompts += prompts or ()
         return {
             tower.name: np.repeat(
                 views[tower.view].reshape(batch, -1).mean(axis=1, dtype=np.float32)[:, None], tower.features, axis=1
@@ -101,3 +104,25 @@ def test_a_damaged_row_of_the_cache_is_computed_again(manifest: ModelManifest, t
 
     assert engine.images == 6
     np.testing.assert_array_equal(first["coarse"], again["coarse"])
+
+
+def test_an_engine_that_is_measured_sees_every_image_beside_its_prompt(manifest: ModelManifest, tmp_path: Path) -> None:
+    examples = [replace(example, prompt="a cat" * (n % 2)) for n, example in enumerate(pictures(tmp_path, 10))]
+    engine = Engine(manifest)
+    kept = compute_features(manifest, engine, examples, tmp_path / "cache")
+    anew = run_engine(manifest, engine, examples)
+
+    assert engine.images == 20
+    assert engine.prompts == [None, "a cat"] * 5
+    np.testing.assert_array_equal(anew["fine"], kept["fine"])
+
+
+def test_a_place_that_keeps_no_features_is_named(manifest: ModelManifest, tmp_path: Path) -> None:
+    examples = pictures(tmp_path, 1)
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(DataError, match=r"file: cannot keep features: .*--cache"):
+        compute_features(manifest, Engine(manifest), examples, tmp_path / "file")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / f"{towers_digest(manifest)[:32]}.sqlite").write_bytes(b"no database at all" * 100)
+    with pytest.raises(DataError, match=r"sqlite: cannot keep features: .*remove the file"):
+        compute_features(manifest, Engine(manifest), examples, tmp_path / "cache")

@@ -5,15 +5,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("scipy")
 
-from schemas import Decision, ReviewItem, Scores, Source
-from worker.model.data import DataError
-from worker.model.head_training.decisions import compare, gather, labels, refresh
-from worker.model.head_training.run import Start
-from worker.scoring.manifest import load_manifest
-from worker.scoring.model import find_model
+from schemas import Decision, ReviewItem, Scores, Source  # noqa: E402
+from worker.model.data import DataError  # noqa: E402
+from worker.model.head_training.decisions import compare, gather, labels, refresh  # noqa: E402
+from worker.model.head_training.run import Start  # noqa: E402
+from worker.model.head_training.separation import area, separation_loss  # noqa: E402
+from worker.model.losses import ranking_loss  # noqa: E402
+from worker.scoring.manifest import load_manifest  # noqa: E402
+from worker.scoring.model import find_model  # noqa: E402
 
 PATH = find_model("mst-lite")
 MANIFEST = load_manifest(PATH)
@@ -58,6 +60,20 @@ def test_a_resolution_stands_until_it_is_taken_back() -> None:
         ]
     )
     assert found == {"kept": True, "turned": False, "voted": False}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_all_pairs_are_told_without_making_them(seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    scores = (torch.randint(0, 9, (57,), generator=draw) / 3).requires_grad_()  # with ties
+    approved = torch.rand(57, generator=draw) > 0.5
+    (by_pairs, by_sums) = (ranking_loss(scores, approved.float(), 0.5), separation_loss(scores, approved, 0.5))
+    torch.testing.assert_close(by_sums, by_pairs)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, scores)[0] for loss in (by_sums, by_pairs)))
+
+    above, below = scores[approved].detach()[:, None], scores[~approved].detach()[None]
+    share = float((above > below).float().mean() + 0.5 * (above == below).float().mean())
+    assert area(scores.detach().numpy().astype(float), approved.numpy()) == pytest.approx(share, abs=1e-6)
 
 
 def traffic(number: int = 120, seed: int = 1) -> Iterator[tuple[ReviewItem, Decision]]:
@@ -121,9 +137,9 @@ def test_items_that_cannot_be_used_are_counted_by_reason() -> None:
 @pytest.mark.parametrize(
     ("features", "message"),
     [
-        ({"coarse": b"\x00" * 512}, "item i0: no features of tower 'fine'"),
-        ({"coarse": b"\x00" * 512, "fine": b"\x00" * 10}, "features of tower 'fine' are 10 bytes, expected 512"),
-        ({"coarse": b"\x00" * 512, "fine": b"\x00\x7e" * 256}, "hold values that are not finite"),
+        ({"coarse": b"\x00" * 1024}, "item i0: no features of tower 'fine'"),
+        ({"coarse": b"\x00" * 1024, "fine": b"\x00" * 10}, "features of tower 'fine' are 10 bytes, expected 1024"),
+        ({"coarse": b"\x00" * 1024, "fine": b"\x00\x7e" * 512}, "hold values that are not finite"),
     ],
 )
 def test_features_of_other_towers_are_refused_by_item(features: dict[str, bytes], message: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.model.data import DATA_SETS, DataError, Example, read_data_set
-from worker.model.evaluation.published import PUBLISHED, Row
+from worker.model.evaluation.published import PUBLISHED, Row, open_csv
 
 COLUMNS = "image, mos and, where known, prompt, align, group (or generator)"
 UNKNOWN = "unknown"
@@ -58,32 +58,31 @@ def _read_csv(file: Path, scale: Scale, single_prompts: bool) -> list[Example]:
     rows = list(_rows(file))
     if not rows:
         raise DataError(f"{file}: has no rows; expected {COLUMNS}")
+    _check_repeats(file, rows)
     if not single_prompts:
         _check_prompts(file, rows)
     return [_example(f"{file}, {row.where}", row, file.stem, scale) for row in rows]
 
 
 def _rows(file: Path) -> Iterator[Row]:
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as opened:
-            reader = csv.DictReader(opened)
-            columns = reader.fieldnames or []
-            if missing := {"image", "mos"} - set(columns):
-                raise DataError(
-                    f"{file}, line 1: no column {' and '.join(sorted(missing))}; the columns are {', '.join(columns)}, "
-                    f"expected {COLUMNS}"
-                )
-            for record in reader:
-                where = f"line {reader.line_num}"
-                if None in record or None in record.values():
-                    raise DataError(
-                        f"{file}, {where}: another number of cells than line 1 has; quote cells with commas"
-                    )
-                yield _row(file, where, record)
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file}: no CSV file in UTF-8: {error}") from error
+    with open_csv(file) as opened:
+        reader = csv.DictReader(opened)
+        columns = reader.fieldnames or []
+        if missing := {"image", "mos"} - set(columns):
+            raise DataError(
+                f"{file}, line 1: no column {' and '.join(sorted(missing))}; the columns are {', '.join(columns)}, "
+                f"expected {COLUMNS}{_other_separator(columns)}"
+            )
+        for record in reader:
+            where = f"line {reader.line_num}"
+            if None in record or None in record.values():
+                raise DataError(f"{file}, {where}: another number of cells than line 1 has; quote cells with commas")
+            yield _row(file, where, record)
+
+
+def _other_separator(columns: Sequence[str]) -> str:
+    found = next((name for sign, name in ((";", "semicolons"), ("\t", "tabs")) if sign in "".join(columns)), None)
+    return "" if found is None else f"; save it with commas in place of {found}"
 
 
 def _row(file: Path, where: str, record: Mapping[str, str]) -> Row:
@@ -98,6 +97,15 @@ def _row(file: Path, where: str, record: Mapping[str, str]) -> Row:
         generator.strip(),
         align=record.get("align") or None,
     )
+
+
+def _check_repeats(file: Path, rows: Sequence[Row]) -> None:
+    seen: dict[Path, str] = {}
+    for row in rows:
+        if (before := seen.setdefault(row.image, row.where)) != row.where:
+            raise DataError(
+                f"{file}, {row.where}: {row.image} stands in {before} already, and a split could part them; keep one"
+            )
 
 
 def _check_prompts(file: Path, rows: Sequence[Row]) -> None:
@@ -116,7 +124,8 @@ def _example(where: str, row: Row, dataset: str, scale: Scale) -> Example:
     if alignment is not None and not row.prompt.strip() and not row.group:
         raise DataError(f"{where}: align tells how well the image fits its prompt, and prompt is empty")
     if not row.image.is_file():
-        raise DataError(f"{where}: no image {row.image}")
+        slashes = "; write its path with / in place of \\" if "\\" in row.image.name else ""
+        raise DataError(f"{where}: no image {row.image}{slashes}")
     prompt = row.prompt.strip()
     return Example(row.image, score, dataset, row.group or prompt or str(row.image), row.generator, prompt, alignment)
 

@@ -43,15 +43,28 @@ def towers_digest(manifest: ModelManifest) -> str:
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
+def open_cache(folder: Path, name: str, key: str) -> sqlite3.Connection:
+    """A file of features by key. Raises DataError where it cannot be made or is damaged."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = sqlite3.connect(folder / name, timeout=60)
+        opened.execute(f"CREATE TABLE IF NOT EXISTS features ({key} PRIMARY KEY, value BLOB NOT NULL)")
+    except OSError as error:
+        raise DataError(f"{folder}: cannot keep features: {error.strerror}; name another folder by --cache") from error
+    except sqlite3.Error as error:
+        raise DataError(
+            f"{folder / name}: cannot keep features: {error}; remove the file, or name another folder by --cache"
+        ) from error
+    return opened
+
+
 class FeatureCache:
     """One SQLite file for each set of towers: content hash → features of all towers, float32, end to end."""
 
     def __init__(self, folder: Path, manifest: ModelManifest) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self._towers = manifest.towers
         self._width = sum(tower.features for tower in manifest.towers)
-        self._file = sqlite3.connect(folder / f"{towers_digest(manifest)[:32]}.sqlite", timeout=60)
-        self._file.execute("CREATE TABLE IF NOT EXISTS features (content TEXT PRIMARY KEY, value BLOB NOT NULL)")
+        self._file = open_cache(folder, f"{towers_digest(manifest)[:32]}.sqlite", "content TEXT")
 
     def get(self, content: str) -> NDArray[np.float32] | None:
         """The features of an image, [sum of towers' features]; None where they are not known or damaged."""
@@ -105,6 +118,22 @@ def compute_features(
     whole = np.stack([rows[content] for content in contents])
     ends = np.cumsum([tower.features for tower in manifest.towers])
     return dict(zip((tower.name for tower in manifest.towers), np.split(whole, ends[:-1], axis=1), strict=True))
+
+
+def run_engine(
+    manifest: ModelManifest, engine: Engine, examples: Sequence[Example], advance: Callable[[], None] = lambda: None
+) -> Features:
+    """What the engine answers to the examples and their prompts, every image anew: an engine is measured as it is, and
+    what others made of an image says nothing of it. Otherwise as `compute_features`."""
+    images = {str(index): example for index, example in enumerate(examples)}
+    answers = []
+    with ThreadPoolExecutor(2, "decode") as pool:
+        for batch in _batches(pool, images, manifest, min(BATCH, engine.max_batch)):
+            views = {name: np.stack([views[name] for views in batch.values()]) for name in manifest.views}
+            answers.append(engine.infer(views, [examples[int(index)].prompt or None for index in batch]))
+            for _ in batch:
+                advance()
+    return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 
 
 def seconds_of_towers(manifest: ModelManifest, engine: Engine, examples: Sequence[Example], timed: int = 48) -> float:

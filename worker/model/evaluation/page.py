@@ -60,5 +60,6 @@ def render(
             trained_on=trained_on,
             charts=[agreement_chart(evaluation), calibration_chart(evaluation), threshold_chart(evaluation)],
             beside=beside,
+            note=None,
         )
     )

@@ -7,9 +7,10 @@ never run on the files themselves.
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from worker.model.data import DataError
 
@@ -112,8 +113,10 @@ def _matrix(file: Path) -> list[float]:
 
     try:
         scores = loadmat(file)["MOSz"].flatten()
-    except (KeyError, ValueError, NotImplementedError) as error:
-        raise DataError(f"{file}: expected a matrix MOSz: {error}") from error
+    except KeyError as error:
+        raise DataError(f"{file}: holds no matrix MOSz") from error
+    except Exception as error:  # damaged bytes make SciPy's reader stumble in any way
+        raise DataError(f"{file}: no MATLAB file, or a damaged one: {error}") from error
     if len(scores) != 2400:
         raise DataError(f"{file}: MOSz holds {len(scores)} scores, expected 2400")
     return [float(score) for score in scores]
@@ -175,6 +178,18 @@ PUBLISHED: Sequence[Published] = (
 )
 
 
+@contextmanager
+def open_csv(file: Path) -> Iterator[TextIO]:
+    """The file as text in UTF-8. Raises DataError where it is none, also while it is read."""
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as opened:
+            yield opened
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file}: no CSV file in UTF-8: {error}") from error
+
+
 def _find(folder: Path, name: str) -> Path:
     """Archives unpack to the folder itself or to one below it, by taste."""
     places = [folder, *(folder / below for below in ("images", "all", "file"))]
@@ -182,7 +197,7 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def _csv(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    with file.open(newline="", encoding="utf-8-sig") as opened:
+    with open_csv(file) as opened:
         reader = csv.DictReader(opened)
         if missing := set(columns) - set(reader.fieldnames or ()):
             raise DataError(
@@ -190,7 +205,10 @@ def _csv(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, st
                 f"{', '.join(reader.fieldnames or ())}"
             )
         for cells in reader:
-            yield f"line {reader.line_num}", cells
+            where = f"line {reader.line_num}"
+            if None in cells or None in cells.values():
+                raise DataError(f"{file}, {where}: another number of cells than line 1 has; quote cells with commas")
+            yield where, cells
 
 
 def _table(folder: Path, name: str, columns: int) -> Iterator[tuple[str, Sequence[Any]]]:
@@ -201,7 +219,7 @@ def _table(folder: Path, name: str, columns: int) -> Iterator[tuple[str, Sequenc
         next(rows, None)
         yield from ((f"{name}.xlsx, {where}", cells) for where, cells in rows)
         return
-    with file.open(newline="", encoding="utf-8-sig") as opened:
+    with open_csv(file) as opened:
         reader = csv.reader(opened)
         for cells in reader:
             if len(cells) < columns:
@@ -216,7 +234,10 @@ def _xlsx(file: Path, columns: int) -> Iterator[tuple[str, tuple[Any, ...]]]:
         from openpyxl import load_workbook
     except ImportError as error:
         raise DataError(f"{file}: reading it needs openpyxl: pip install 'sluice[train]'") from error
-    sheet = load_workbook(file, read_only=True, data_only=True).worksheets[0]
+    try:
+        sheet = load_workbook(file, read_only=True, data_only=True).worksheets[0]
+    except Exception as error:  # damaged archives and broken XML make openpyxl stumble in any way
+        raise DataError(f"{file}: no spreadsheet (.xlsx), or a damaged one: {error}") from error
     for line, cells in enumerate(sheet.iter_rows(values_only=True), start=1):
         if not any(cell is not None for cell in cells):
             continue

@@ -1,6 +1,7 @@
 """Agreement of predictions with people, as the field reports it, and what a platform asks beside it."""
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -109,10 +110,10 @@ def agreement(predicted: Values, human: Values, groups: Sequence[str], seed: int
         "plcc": lambda _p, m, h: plcc(m, h),
         "rmse": lambda _p, m, h: _rmse(m, h),
     }
-    draws = list(_draws(groups, seed))
+    samples = draws(groups, seed)
     figures = {}
     for name, function in functions.items():
-        drawn = [function(predicted[rows], mapped[rows], human[rows]) for rows in draws]
+        drawn = [function(predicted[rows], mapped[rows], human[rows]) for rows in samples]
         low, high = np.quantile(drawn, (0.025, 0.975))
         figures[name] = Figure(function(predicted, mapped, human), float(low), float(high))
     return Agreement(len(human), **figures)
@@ -142,8 +143,11 @@ def by_generator(predicted: Values, human: Values, generators: Sequence[str]) ->
 
 
 def within_generators(predicted: Values, human: Values, generators: Sequence[str]) -> float | None:
-    """Mean SRCC among the images of one generator; None where there is one generator only."""
-    return srcc_within(predicted, human, generators) if len(set(generators)) > 1 else None
+    """Mean SRCC among the images of one generator, over those with enough of them; None where there is one only."""
+    numbers = Counter(generators)
+    rows = np.array([numbers[name] >= FEWEST for name in generators])
+    known = [name for name in generators if numbers[name] >= FEWEST]
+    return srcc_within(predicted[rows], human[rows], known) if len(set(known)) > 1 else None
 
 
 def generator_baseline(examples: Sequence[Example], seed: int) -> tuple[float, float] | None:
@@ -195,7 +199,8 @@ def _rmse(predicted: Values, human: Values) -> float:
     return float(np.sqrt(np.mean((predicted - human) ** 2)))
 
 
-def _draws(groups: Sequence[str], seed: int) -> list[NDArray[np.intp]]:
+def draws(groups: Sequence[str], seed: int) -> list[NDArray[np.intp]]:
+    """The rows of each bootstrap sample: whole groups, drawn with replacement, as many as there are."""
     random = np.random.default_rng(seed)
     names, member = np.unique(np.array(groups), return_inverse=True)
     rows = np.split(np.argsort(member, kind="stable"), np.cumsum(np.bincount(member))[:-1])

@@ -1,13 +1,13 @@
 """The token features of prompts, computed once: kept on disk by text tower and by the tokens of a prompt."""
 
 import hashlib
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
+from worker.model.evaluation.features import open_cache
 from worker.scoring.engine import PROMPT, Features
 from worker.scoring.model import PromptParts
 from worker.scoring.openvino_engine import OpenVinoText
@@ -24,10 +24,8 @@ class TextCache:
     """One SQLite file for each text tower: token ids → features of the tokens, float32."""
 
     def __init__(self, folder: Path, prompt: PromptParts) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self._width = prompt.spec.features
-        self._file = sqlite3.connect(folder / f"text-{prompt.spec.text.sha256[:32]}.sqlite", timeout=60)
-        self._file.execute("CREATE TABLE IF NOT EXISTS features (ids BLOB PRIMARY KEY, value BLOB NOT NULL)")
+        self._file = open_cache(folder, f"text-{prompt.spec.text.sha256[:32]}.sqlite", "ids BLOB")
 
     def get(self, ids: bytes) -> Array | None:
         """[tokens, features]; None where they are not known or damaged."""

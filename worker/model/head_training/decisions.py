@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from schemas import Decision, ReviewItem
 from worker.model.data import DataError
+from worker.model.evaluation.statistics import draws
 from worker.model.head_training.examples import Examples
 from worker.model.head_training.fit import one_thread, predict
 from worker.model.head_training.heads import TrainableHeads, streams
 from worker.model.head_training.run import Start
-from worker.model.losses import ranking_loss
+from worker.model.head_training.separation import area, separation_loss
 from worker.scoring.manifest import ModelManifest
 
 FEWEST = 10
@@ -26,7 +27,6 @@ MARGIN = 0.5
 """Points by which an approved image should score above a rejected one."""
 HOLD = 0.3
 """Weight of staying where the live heads are: thresholds of policies were set on their scale."""
-DRAWS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,8 @@ class Decided:
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """How often an approved image scores above a rejected one, ties counting half (the area under the ROC curve), on
-    items left out of fitting, with the 95 % interval of the difference; `moved`: mean change of a score, in points."""
+    items left out of fitting, with the 95 % interval of the difference, for which whole groups are drawn; `moved`: mean
+    change of a score, in points."""
 
     items: int
     approved: int
@@ -131,7 +132,7 @@ def refresh(start: Start, decided: Decided, seed: int) -> TrainableHeads:
         for _ in range(STEPS):
             judged = heads(examples.coarse, examples.fine)
             held = torch.nn.functional.mse_loss(judged, live)
-            loss = ranking_loss(judged, examples.scores, MARGIN) + HOLD * held
+            loss = separation_loss(judged, examples.scores > 0, MARGIN) + HOLD * held
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -151,20 +152,18 @@ def compare(start: Start, decided: Decided, seed: int) -> Comparison:
             raise DataError("one prompt or image makes up nearly all items of one outcome; gather more decisions")
         refreshed[left_out] = predict(refresh(start, known, seed), _examples(start, _rows(decided, left_out)))
     gains = []
-    random = np.random.default_rng(seed)
-    for _ in range(DRAWS):
-        rows = random.integers(len(decided), size=len(decided))
-        if 0 < decided.approved[rows].sum() < len(rows):
-            drawn = decided.approved[rows]
-            gains.append(_area(refreshed[rows], drawn) - _area(live[rows], drawn))
+    for rows in draws(decided.groups, seed):
+        drawn = decided.approved[rows]
+        if 0 < drawn.sum() < len(rows):
+            gains.append(area(refreshed[rows], drawn) - area(live[rows], drawn))
     low, high = np.quantile(gains, (0.025, 0.975))
     approved = int(decided.approved.sum())
     return Comparison(
         len(decided),
         approved,
         len(decided) - approved,
-        _area(live, decided.approved),
-        _area(refreshed, decided.approved),
+        area(live, decided.approved),
+        area(refreshed, decided.approved),
         float(low),
         float(high),
         float(np.abs(refreshed - live).mean()),
@@ -180,12 +179,6 @@ def _examples(start: Start, decided: Decided) -> Examples:
 def _rows(decided: Decided, mask: NDArray[np.bool_]) -> Decided:
     groups = tuple(group for group, taken in zip(decided.groups, mask, strict=True) if taken)
     return Decided(decided.coarse[mask], decided.fine[mask], decided.approved[mask], groups)
-
-
-def _area(scores: NDArray[np.float64], approved: NDArray[np.bool_]) -> float:
-    """Mann and Whitney's statistic over the number of pairs."""
-    above, below = scores[approved][:, None], scores[~approved][None]
-    return float((above > below).mean() + 0.5 * (above == below).mean())
 
 
 def _features(item: ReviewItem, tower: str, size: int) -> NDArray[np.float32]:

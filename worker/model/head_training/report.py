@@ -61,6 +61,7 @@ def render(
             trained_on=training_data,
             charts=_charts(outcome),
             beside=beside,
+            note="Every image was judged by heads that had not seen its prompt; the model's own learned from all.",
         )
     )
 

@@ -5,7 +5,7 @@ import json
 import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic
 
@@ -128,6 +128,20 @@ def rating(example: Example, score: PromptScore) -> float | None:
     return example.score if score == "quality" else example.alignment
 
 
+def check_folds(examples: Sequence[Example], recipe: Recipe, folds: int) -> None:
+    """Raises DataError where the prompts do not part into so many folds."""
+    least = 3 if recipe.patience is not None else 2
+    groups = len({example.group for example in examples})
+    if not least <= folds <= groups:
+        raise DataError(f"{folds} folds of {groups} prompts; at least {least} folds, and as many prompts as folds")
+
+
+def data_digest(examples: Sequence[Example]) -> str:
+    """Identity of what a run learns from: which images, how large their files are, and all that is said of them."""
+    rows = [(str(example.image), example.image.stat().st_size, *astuple(example)[1:]) for example in examples]
+    return f"sha256:{hashlib.sha256(json.dumps(rows).encode()).hexdigest()}"
+
+
 def _train(
     start: Callable[[int], HeadsT],
     everything: Examples,
@@ -139,10 +153,7 @@ def _train(
     checkpoints: Path,
     advance: Callable[[], None],
 ) -> Outcome[HeadsT]:
-    least = 3 if recipe.patience is not None else 2
-    groups = len({example.group for example in examples})
-    if not least <= folds <= groups:
-        raise DataError(f"{folds} folds of {groups} prompts; at least {least} folds, and as many prompts as folds")
+    check_folds(examples, recipe, folds)
     parts = np.array(split_folds(examples, folds, recipe.seed))
     predicted = np.empty(len(examples))
     fitted = []
@@ -161,7 +172,7 @@ def _train(
         predicted[left_out] = predict(outcome.heads, everything[left_out])
         fitted.append(outcome)
     epochs = round(statistics.median(outcome.best for outcome in fitted))
-    whole = Recipe(**{**asdict(recipe), "epochs": max(1, epochs), "patience": None})
+    whole = replace(recipe, epochs=max(1, epochs), patience=None)
     final = fit(start(recipe.seed), everything, whole, checkpoint=checkpoints / "final.pt", advance=advance)
     return Outcome(
         evaluate(examples, predicted, model=name, digest=digest, seed=recipe.seed),
