@@ -83,14 +83,17 @@ class Desk:
 
     def lease(self, queue: str, reviewer: str, *, count: int = 1, escalated: bool = False) -> list[Lease]:
         if escalated:
-            grants = self._leases.next(keys.lane("escalated", queue), queue, reviewer, count)
+            grants = self._leases.next([keys.lane("escalated", queue)], queue, reviewer, count)
+        elif not self._settings.queue(queue).gold_share:
+            lanes = [keys.lane("assigned", queue, reviewer), keys.lane("open", queue)]
+            grants = self._leases.next(lanes, queue, reviewer, count)
         else:
-            grants = self._leases.next(keys.lane("assigned", queue, reviewer), queue, reviewer, count)
+            grants = self._leases.next([keys.lane("assigned", queue, reviewer)], queue, reviewer, count)
             gold = sum(self._is_gold_turn(queue, reviewer) for _ in range(count - len(grants)))
             if gold:
-                grants += self._leases.next(keys.lane("gold", queue), queue, reviewer, gold)
+                grants += self._leases.next([keys.lane("gold", queue)], queue, reviewer, gold)
             if len(grants) < count:
-                grants += self._leases.next(keys.lane("open", queue), queue, reviewer, count - len(grants))
+                grants += self._leases.next([keys.lane("open", queue)], queue, reviewer, count - len(grants))
         return self._handed_out(grants, reviewer, blind=not escalated)
 
     def take(self, item_id: str, reviewer: str) -> Lease:
@@ -123,14 +126,12 @@ class Desk:
     def bulk_decide(self, choices: Sequence[Choice], reviewer: str) -> list[Decided | DeskError]:
         outcomes: list[Decided | DeskError | None] = [None] * len(choices)
         ballots: dict[int, list[_Step]] = {}
-        covered = self._covered([choice.decision_id for choice in choices])
         for place, choice in enumerate(choices):
             try:
-                outcomes[place] = self._repeated(choice, reviewer, covered[place])
-                if outcomes[place] is None:
-                    ballots[place] = self._ballot(choice, reviewer)
+                ballots[place] = self._ballot(choice, reviewer)
             except DeskError as error:
-                outcomes[place] = error
+                # One that counted has ended its lease: only what is refused can have been made already.
+                outcomes[place] = self._repeated(choice, reviewer) or error
         steps = [step for ballot in ballots.values() for step in ballot]
         try:
             states = self._commit(steps, reviewer)
@@ -142,7 +143,7 @@ class Desk:
         return [outcome for outcome in outcomes if outcome is not None]
 
     def undo(self, decision_id: str, reviewer: str) -> Lease:
-        (covered,) = self._covered([decision_id])
+        covered = self._covered(decision_id)
         entries = self._index.entries(list(covered))
         steps, token = [], self._leases.token()
         for item_id, entry in entries.items():
@@ -233,8 +234,6 @@ class Desk:
     def _is_gold_turn(self, queue: str, reviewer: str) -> bool:
         """Drawn from the reviewer's own count, so that nobody can tell by the order which items are tests."""
         share = self._settings.queue(queue).gold_share
-        if not share:
-            return False
         turn = self._redis.incr(keys.turn(reviewer))
         point = hashlib.sha256(f"sluice.gold\0{reviewer}\0{turn}".encode()).digest()[:8]
         return int.from_bytes(point, "big") < share * 2**64
@@ -263,13 +262,12 @@ class Desk:
             for grant in grants
         ]
 
-    def _repeated(self, choice: Choice, reviewer: str, covered: Mapping[str, str]) -> Decided | None:
+    def _repeated(self, choice: Choice, reviewer: str) -> Decided | None:
         """What became of the decision, if it has been made already."""
-        if len(choice.decision_id) > MAX_DECISION_ID:
-            raise NotPossible(f"a decision id has at most {MAX_DECISION_ID} characters")
-        if choice.item_id not in covered:
+        covered = self._covered(choice.decision_id)
+        entry = self._index.entries([choice.item_id]).get(choice.item_id)
+        if choice.item_id not in covered or entry is None:
             return None
-        entry, _ = self._entry(choice.item_id)
         made = next((d for d in entry.state.counted if d.decision_id == choice.decision_id), None)
         if made is None or made.reviewer != reviewer:
             return None
@@ -280,6 +278,8 @@ class Desk:
 
         Raises LeaseLost, NotPossible.
         """
+        if len(choice.decision_id) > MAX_DECISION_ID:
+            raise NotPossible(f"a decision id has at most {MAX_DECISION_ID} characters")
         grant = self._leases.extend(choice.token, reviewer, choice.item_id, RECORDING_SECONDS)
         if choice.item_id != grant.items[0]:
             raise NotPossible(f"the lease is on {grant.items[0]}; {choice.item_id} is its near duplicate")
@@ -400,14 +400,10 @@ class Desk:
                 pipeline.expire(keys.decided(decision_id), REPEATABLE_SECONDS)
             pipeline.execute()
 
-    def _covered(self, decision_ids: Sequence[str]) -> list[dict[str, str]]:
-        """The items that each decision covered, and by which id of its own."""
-        with self._redis.pipeline(transaction=False) as pipeline:
-            for decision_id in decision_ids:
-                pipeline.hgetall(keys.decided(decision_id))
-            return [
-                {item_id.decode(): own_id.decode() for item_id, own_id in found.items()} for found in pipeline.execute()
-            ]
+    def _covered(self, decision_id: str) -> dict[str, str]:
+        """The items that a decision covered, and by which id of its own each."""
+        found: Any = self._redis.hgetall(keys.decided(decision_id))
+        return {item_id.decode(): own_id.decode() for item_id, own_id in found.items()}
 
     def _entry(self, item_id: str) -> tuple[Entry, ReviewItem]:
         entry = self._index.entries([item_id]).get(item_id)

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from stand_in_desk import NOW, StandInDesk
 
 from worker.review.answers import DeskEvent, Status
+from worker.review.http import events
 from worker.review.http.app import build_app
 from worker.review.http.door import Door
 from worker.review.http.roles import Role
@@ -38,60 +40,68 @@ def hear(door: Door, address: str, role: Role, ready: threading.Event, heard: li
                 heard.append(json.loads(line.removeprefix("data: ")))
 
 
-def test_a_reviewer_hears_that_something_happened_and_a_lead_hears_what(
-    served: tuple[Door, DeskServer, str], desk: StandInDesk
-) -> None:
+@pytest.fixture
+def heard(served: tuple[Door, DeskServer, str]) -> Iterator[dict[Role, list[dict[str, str]]]]:
+    """What a reviewer and a lead hear, who both listen by now; both streams must end with the desk."""
     door, server, address = served
     heard: dict[Role, list[dict[str, str]]] = {Role.REVIEWER: [], Role.LEAD: []}
     threads = []
     for role, list_of_role in heard.items():
         ready = threading.Event()
-        thread = threading.Thread(target=hear, args=(door, address, role, ready, list_of_role))
-        thread.start()
-        threads.append(thread)
-        assert ready.wait(10)
-    desk.happened.append(DeskEvent("approve", NOW, "quality", "item-0", "ben", Status.APPROVED))
-    deadline = threading.Event()
-    while not all(heard.values()) and not deadline.wait(0.05):
-        pass
+        threads.append(threading.Thread(target=hear, args=(door, address, role, ready, list_of_role), daemon=True))
+        threads[-1].start()
+        assert ready.wait(30)
+    yield heard
     server.close()
     for thread in threads:
-        thread.join(10)
+        thread.join(30)
         assert not thread.is_alive(), "the stream outlived the desk"
-    assert heard[Role.REVIEWER] == [{"kind": "approve", "queue": "quality", "at": NOW.isoformat()}]
-    assert heard[Role.LEAD] == [
-        {
-            "kind": "approve",
-            "queue": "quality",
-            "at": NOW.isoformat(),
-            "item_id": "item-0",
-            "actor": "ben",
-            "status": "approved",
-        }
-    ]
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen within a minute"
+        time.sleep(0.02)
+
+
+def test_a_reviewer_hears_that_something_happened_and_a_lead_hears_what(
+    heard: dict[Role, list[dict[str, str]]], desk: StandInDesk
+) -> None:
+    desk.happened.append(DeskEvent("approve", NOW, "quality", "item-0", "ben", Status.APPROVED))
+    wait_until(lambda: all(heard.values()))
+    some = {"kind": "approve", "queue": "quality", "at": NOW.isoformat()}
+    assert heard[Role.REVIEWER] == [some]
+    assert heard[Role.LEAD] == [{**some, "item_id": "item-0", "actor": "ben", "status": "approved"}]
 
 
 def test_of_many_things_at_once_a_lead_hears_each_and_a_reviewer_that_there_were_some(
-    served: tuple[Door, DeskServer, str], desk: StandInDesk
+    heard: dict[Role, list[dict[str, str]]], desk: StandInDesk
 ) -> None:
-    door, server, address = served
-    heard: dict[Role, list[dict[str, str]]] = {Role.REVIEWER: [], Role.LEAD: []}
-    threads = []
-    for role, list_of_role in heard.items():
-        ready = threading.Event()
-        threads.append(threading.Thread(target=hear, args=(door, address, role, ready, list_of_role)))
-        threads[-1].start()
-        assert ready.wait(10)
     desk.happened += [DeskEvent("approve", NOW, "quality", f"item-{number}", "ben") for number in range(12)]
-    tick = threading.Event()
-    while len(heard[Role.LEAD]) < 12 or not heard[Role.REVIEWER]:
-        tick.wait(0.05)
-    server.close()
-    for thread in threads:
-        thread.join(10)
+    wait_until(lambda: len(heard[Role.LEAD]) == 12 and bool(heard[Role.REVIEWER]))
     assert [each["item_id"] for each in heard[Role.LEAD]] == [f"item-{number}" for number in range(12)]
     assert 1 <= len(heard[Role.REVIEWER]) <= 12
     assert {each["kind"] for each in heard[Role.REVIEWER]} == {"approve"}
+
+
+def test_who_is_signed_out_hears_no_more_however_much_happens(
+    served: tuple[Door, DeskServer, str],
+    heard: dict[Role, list[dict[str, str]]],
+    desk: StandInDesk,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    door, _, address = served
+    monkeypatch.setattr(events, "LOOK_SECONDS", 0.2)
+    token, session = door.sessions.open("cleo", Role.LEAD, "local")
+    with httpx.stream("GET", f"{address}/v1/events", cookies={door.session_cookie: token}, timeout=60) as stream:
+        door.sessions.close(session)
+        for line in stream.iter_lines():  # ends, or the time limit of the test ends it
+            if line:
+                desk.happened.append(DeskEvent("approve", NOW, "quality", "item-0", "ben"))
+    before = len(heard[Role.LEAD])
+    desk.happened.append(DeskEvent("reject", NOW, "quality", "item-1", "ben"))
+    wait_until(lambda: len(heard[Role.LEAD]) > before)  # others still hear
 
 
 def test_nobody_can_open_streams_without_end(served: tuple[Door, DeskServer, str]) -> None:

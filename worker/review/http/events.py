@@ -123,14 +123,15 @@ async def _stream(
     try:
         yield "retry: 1000\n: listening\n\n"
         while True:
-            try:
-                async with asyncio.timeout_at(look_at):
-                    told = await queue.get()
-            except TimeoutError:
+            if loop.time() >= look_at:
                 if not await to_thread.run_sync(door.sessions.is_open, session):
                     return
                 look_at = loop.time() + LOOK_SECONDS
                 yield ": still here\n\n"
+            try:
+                async with asyncio.timeout_at(look_at):
+                    told = await queue.get()
+            except TimeoutError:
                 continue
             if told is None:
                 return

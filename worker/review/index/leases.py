@@ -41,9 +41,9 @@ end
 
 _TOKEN = "local prefix = KEYS[1]\n" + _FRESH + "return fresh()"  # no secret
 
-# KEYS: prefix, lane. ARGV: reviewer, queue, milliseconds, most items, most leases, the one item wanted or ''.
+# KEYS: prefix, lanes. ARGV: reviewer, queue, milliseconds, most items, most leases, the one item wanted or ''.
 _LEASE = (
-    "local prefix, lane = KEYS[1], KEYS[2]\n"
+    "local prefix = KEYS[1]\n"
     + _FRESH
     + """
 if redis.call('EXISTS', prefix .. 'ready') == 0 then return false end
@@ -52,7 +52,7 @@ local milliseconds, together, most = tonumber(ARGV[3]), tonumber(ARGV[4]), tonum
 redis.call('ZREMRANGEBYSCORE', prefix .. 'leased|' .. queue, '-inf', math.floor(now_us / 1000))
 local function is_out(item) return redis.call('SISMEMBER', prefix .. 'out|' .. item, reviewer) == 1 end
 local granted = {}
-local function try(item)
+local function try(lane, item)
   if wanted == '' and is_out(item) then return end
   local cluster = redis.call('HGET', prefix .. 'item|' .. item, 'cluster')
   if not cluster or redis.call('EXISTS', prefix .. 'job|' .. cluster) == 1 then return end
@@ -66,17 +66,19 @@ local function try(item)
   granted[#granted + 1] = grant(cluster, items, reviewer, queue, milliseconds)
 end
 if wanted ~= '' then
-  if redis.call('ZSCORE', lane, wanted) then try(wanted) end
+  if redis.call('ZSCORE', KEYS[2], wanted) then try(KEYS[2], wanted) end
   return granted
 end
-local from = 0
-while #granted < most do
-  local items = redis.call('ZRANGE', lane, from, from + 63)
-  if #items == 0 then break end
-  for _, item in ipairs(items) do
-    if #granted < most then try(item) end
+for index = 2, #KEYS do
+  local from = 0
+  while #granted < most do
+    local items = redis.call('ZRANGE', KEYS[index], from, from + 63)
+    if #items == 0 then break end
+    for _, item in ipairs(items) do
+      if #granted < most then try(KEYS[index], item) end
+    end
+    from = from + 64
   end
-  from = from + 64
 end
 return granted
 """
@@ -170,16 +172,17 @@ class Leases:
         """A fresh token, above all that were given before."""
         return int(self._token(keys=[keys.PREFIX]))
 
-    def next(self, lane: str, queue: str, reviewer: str, count: int) -> list[Grant]:
-        """Leases of the first items in the lane that are free and not closed to the reviewer. Raises NotReady."""
-        return self._from_lane(lane, queue, reviewer, count, "")
+    def next(self, lanes: Sequence[str], queue: str, reviewer: str, count: int) -> list[Grant]:
+        """Leases of the first items in these lanes, one lane after the other, that are free and not closed to the
+        reviewer. Raises NotReady."""
+        return self._from_lanes(lanes, queue, reviewer, count, "")
 
     def take(self, lane: str, queue: str, reviewer: str, item_id: str) -> Grant | None:
         """A lease of that item, also if the reviewer skipped it; None when it is not in the lane, or somebody's.
 
         Raises NotReady.
         """
-        return next(iter(self._from_lane(lane, queue, reviewer, 1, item_id)), None)
+        return next(iter(self._from_lanes([lane], queue, reviewer, 1, item_id)), None)
 
     def grant(self, cluster: str, queue: str, reviewer: str, items: Sequence[str]) -> Grant:
         """A lease of these items, whoever has them."""
@@ -221,9 +224,9 @@ class Leases:
         reviewers = [None if token is None else next(found) for token in tokens]
         return [None if reviewer is None else reviewer.decode() for reviewer in reviewers]
 
-    def _from_lane(self, lane: str, queue: str, reviewer: str, count: int, wanted: str) -> list[Grant]:
+    def _from_lanes(self, lanes: Sequence[str], queue: str, reviewer: str, count: int, wanted: str) -> list[Grant]:
         reply = self._lease(
-            keys=[keys.PREFIX, lane], args=[reviewer, queue, self._milliseconds, MAX_TOGETHER, count, wanted]
+            keys=[keys.PREFIX, *lanes], args=[reviewer, queue, self._milliseconds, MAX_TOGETHER, count, wanted]
         )
         if reply is None:
             raise NotReady("the index is being built from the topics; try again in a moment")
