@@ -15,7 +15,7 @@ from trt_build.errors import BuildError
 from trt_build.graph import Precision, prepare_graph
 from trt_build.openvino_build import CpuPrecision, Images, compile_openvino, openvino_layers
 from trt_build.reports import BuildReport, LayerReport, render
-from worker.scoring.cuda_device import CudaDevice
+from worker.scoring.cuda_device import CudaDevice, NoDevice
 from worker.scoring.engine_record import BatchProfile, EngineMismatch, EngineRecord, Target, TensorRtBackend
 from worker.scoring.manifest import FileSpec
 from worker.scoring.model import Model
@@ -70,6 +70,11 @@ class EngineBuilder:
         `rebuild`. What fails does not stop the others. Raises BindingMissing, BuildError for a graph that no engine can
         be made of, NoDevice where a GPU is needed, and RepositoryError.
         """
+        if backend != "tensorrt" and (options.version_compatible or options.hardware_compatibility != "none"):
+            raise BuildError(
+                f"{backend} has no engines for later versions or other GPUs: each runs on the version and the compute "
+                "capability it was built for; leave --version-compatible and --hardware-compatibility out"
+            )
         compiler = Compiler(backend)
         prompt = self._model.judging_prompts
         graphs = [prepare_graph(self._model.graph, precision)]
@@ -145,7 +150,12 @@ class EngineBuilder:
     def _capabilities(self, compiler: Compiler, backend: str, wanted: Sequence[str]) -> Sequence[str]:
         if compiler.compute_capabilities() is not None and wanted:
             return wanted
-        here = CudaDevice().compute_capability
+        try:
+            here = CudaDevice().compute_capability
+        except NoDevice as error:
+            if compiler.compute_capabilities() is None:
+                raise
+            raise BuildError(f"{error}; or name the GPUs to build for: --compute-capability 8.9,12.0") from error
         if wanted and list(wanted) != [here]:
             raise BuildError(
                 f"{backend} builds for the GPU of this machine only, which has compute capability {here}; run it on a "

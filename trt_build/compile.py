@@ -113,7 +113,7 @@ class Compiler:
                 raise BuildCancelled("the build was cancelled; what was finished before is kept")
             raise BuildError(f"{self._backend} {self.version} built no engine: {self._logger.said()}")
         engine = bytes(plan)
-        layers, memory = self._inspect(engine)
+        layers, memory = self._inspect(engine, host_code=options.version_compatible)
         return Compiled(
             engine,
             self.version,
@@ -181,9 +181,10 @@ class Compiler:
             config.set_timing_cache(cache, False)
         return cache
 
-    def _inspect(self, engine: bytes) -> tuple[tuple[Layer, ...], int | None]:
+    def _inspect(self, engine: bytes, *, host_code: bool) -> tuple[tuple[Layer, ...], int | None]:
         """The engine's own layers and the memory it wants; nothing where this machine cannot load it."""
         runtime = self._trt.Runtime(self._logger)
+        runtime.engine_host_code_allowed = host_code  # a version compatible engine carries its lean runtime
         loaded = runtime.deserialize_cuda_engine(engine)
         if loaded is None:
             return (), None

@@ -92,6 +92,11 @@ def _cast_pixels_first(graph: onnx.GraphProto) -> None:
             if node.op_type == "Cast" and types[node.output[0]] == TensorProto.FLOAT:
                 node.op_type = "Identity"
                 del node.attribute[:]
+            elif node.op_type in _OWN_PRECISION:
+                raise BuildError(
+                    f"{node.op_type} makes or reads uint8, and TensorRT quantises to int8 only; quantise the graph to "
+                    "signed, symmetric int8 (or fp8)"
+                )
             elif node.op_type not in MOVES:
                 raise BuildError(
                     f"{node.op_type} works on uint8, which TensorRT does not; cast the pixels to float first"

@@ -80,7 +80,7 @@ class Check(Part):
 
 
 class ParityReport(Part):
-    """An engine beside the reference on the golden set: `sluice.parity/1`. `engine` is the digest of its first file."""
+    """An engine beside the reference on the golden set: `sluice.parity/1`. `engine` is the engine's digest."""
 
     schema_: Literal["sluice.parity/1"] = Field("sluice.parity/1", alias="schema")
     passed: bool
@@ -162,7 +162,7 @@ def compare(
     return ParityReport(
         schema="sluice.parity/1",
         passed=all(check.passed for check in checks),
-        engine=record.files[0].sha256,
+        engine=record.digest,
         engine_name=record.target.name,
         reference=reference_name,
         model=model.manifest.digest,

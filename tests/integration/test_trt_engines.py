@@ -11,13 +11,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner, Result
 
-from tests.unit.trt_build.towers import write_model
+from tests.unit.trt_build.towers import SIZE, convolution_towers, write_model
 from trt_build.compile import BuildCancelled, Compiled, Compiler, Options
 from trt_build.errors import BuildError
 from trt_build.graph import Precision, prepare_graph
 from worker.cli.main import app
 from worker.scoring.engine_record import BatchProfile
 from worker.scoring.model import load_model
+from worker.scoring.opening import has_gpu
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX has wheels for Linux and Windows on x86-64 only")
 
@@ -81,6 +82,36 @@ def test_what_a_turing_gpu_cannot_compute_is_refused_with_tensorrts_words(
 ) -> None:
     with pytest.raises(BuildError, match=r"built no engine: .*(sm75|SM75)"):
         compiler.compile(shipped[precision], Options(PROFILE, "7.5"))
+
+
+def test_a_graph_quantised_to_signed_int8_keeps_its_precision_and_one_to_uint8_is_refused(
+    compiler: Compiler, tmp_path: Path
+) -> None:
+    from onnxruntime import quantization  # slow to load, and for this test only
+
+    class Pixels(quantization.CalibrationDataReader):
+        def __init__(self) -> None:
+            random = np.random.default_rng(0)
+            self._batches = iter([{"whole": random.integers(0, 256, (1, SIZE, SIZE, 3), np.uint8)} for _ in range(2)])
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self._batches, None)
+
+    (tmp_path / "towers.onnx").write_bytes(convolution_towers())
+
+    def quantised(kind: quantization.QuantType) -> bytes:
+        quantization.quantize_static(
+            tmp_path / "towers.onnx", tmp_path / "quantised.onnx", Pixels(), activation_type=kind,
+            weight_type=quantization.QuantType.QInt8, op_types_to_quantize=["Conv"],
+            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
+        )  # fmt: skip
+        return (tmp_path / "quantised.onnx").read_bytes()
+
+    built = compiler.compile(prepare_graph(quantised(quantization.QuantType.QInt8), "fp32"), Options(PROFILE, "8.9"))
+    check_header(built)
+    assert ("quantize", "int8") in {(layer.kind, layer.precision) for layer in built.layers}
+    with pytest.raises(BuildError, match="quantise the graph to signed, symmetric int8"):
+        prepare_graph(quantised(quantization.QuantType.QUInt8), "fp32")
 
 
 def test_engines_for_different_gpus_and_profiles_differ(compiler: Compiler, shipped: dict[Precision, bytes]) -> None:
@@ -288,6 +319,22 @@ def test_an_engine_that_cannot_run_here_is_never_verified_by_mistake(tmp_path: P
     assert result.exit_code == 1
     assert "tensorrt-rtx-sm75-fp16" in result.stderr
     assert not list(place.rglob("parity.json"))
+
+
+@pytest.mark.parametrize("options", [("--version-compatible",), ("--hardware-compatibility", "ampere_plus")])
+def test_what_rtx_engines_cannot_be_is_refused_in_words(tmp_path: Path, options: tuple[str, ...]) -> None:
+    base = ("build", write_model(tmp_path / "tiny"), "--repository", tmp_path / "models")
+    refused = sluice(*base, "--compute-capability", "8.9", *options)
+    assert refused.exit_code == 1
+    assert "tensorrt-rtx has no engines for later versions or other GPUs" in refused.stderr.replace("\n", " ")
+    assert not list((tmp_path / "models").rglob("engine.json"))
+
+
+@pytest.mark.skipif(has_gpu(), reason="there is a GPU here, which is then built for")
+def test_without_a_gpu_the_fleets_gpus_must_be_named(tmp_path: Path) -> None:
+    refused = sluice("build", write_model(tmp_path / "tiny"), "--repository", tmp_path / "models")
+    assert refused.exit_code == 1
+    assert "name the GPUs to build for: --compute-capability 8.9,12.0" in refused.stderr.replace("\n", " ")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -46,9 +47,12 @@ def verify(
         typer.Option("--engine", metavar="NAME", help="An engine, such as openvino-int8; absent: all there are."),
     ] = None,
     reference: Annotated[
-        Literal["openvino", "torch"],
-        typer.Option(help="What runs the model's own graph, in the precision it was measured in."),
-    ] = "openvino",
+        Literal["torch", "openvino"] | None,
+        typer.Option(
+            help="What runs the model's own graph, in the precision it was measured in; absent: torch, or, where it is "
+            "not installed, openvino."
+        ),
+    ] = None,
     golden: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Images to compare on, each with degraded copies; absent: the samples."),
@@ -70,7 +74,8 @@ def verify(
         raise UsageError(f"{models.where(version)} does not hold this model; put it there with sluice build")
     records = _chosen(models, version, engine)
     problems = []
-    with closing(_reference(reference, loaded)) as expected:
+    kind = reference or _best_reference()
+    with closing(_reference(kind, loaded)) as expected:
         for record in records:
             name = record.target.name
             if name == "openvino-bf16" and not computes_bf16():
@@ -89,7 +94,7 @@ def verify(
                     record,
                     golden_images(loaded.manifest.views, golden),
                     rules,
-                    reference_name=f"{reference} {loaded.manifest.precision or 'fp32'}",
+                    reference_name=f"{kind} {loaded.manifest.precision or 'fp32'}",
                     advance=advance,
                 )
             limits = loaded.manifest.parity or ParityLimits()
@@ -110,6 +115,18 @@ def _chosen(models: Repository, version: Version, names: list[str] | None) -> li
     if not records:
         raise UsageError(f"{models.where(version)} has no engines; make some with sluice build")
     return [records[name] for name in names] if names else list(records.values())
+
+
+def _best_reference() -> Literal["torch", "openvino"]:
+    if find_spec("torch") is not None and find_spec("onnx") is not None:
+        return "torch"
+    console.err.print(
+        "torch is not installed: OpenVINO is the reference, which tells little of an engine that is OpenVINO's too; "
+        "pip install 'sluice[torch]'",
+        markup=False,
+        soft_wrap=True,
+    )
+    return "openvino"
 
 
 def _reference(kind: Literal["openvino", "torch"], model: Model) -> Engine:

@@ -91,7 +91,7 @@ def _check_verified(repository: Repository, version: Version, record: EngineReco
         verdict = _ParityVerdict.model_validate_json(text)
     except ValidationError as error:
         raise Unverified(f"the parity report of engine {name} is damaged; run {again}") from error
-    if verdict.engine != record.files[0].sha256 or verdict.model != record.model:
+    if verdict.engine != record.digest or verdict.model != record.model:
         raise Unverified(f"engine {name} was rebuilt since it was compared with the reference; run {again}")
     if not verdict.passed:
         raise Unverified(f"engine {name} failed the parity gate; its parity.html says which images moved")

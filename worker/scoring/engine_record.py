@@ -1,5 +1,6 @@
 """What a compiled engine is: the record beside its file, and what keeps it from being used somewhere."""
 
+import hashlib
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
@@ -74,6 +75,12 @@ class EngineRecord(Part):
     built_at: datetime
     build_seconds: Annotated[float, Field(ge=0)]
 
+    @property
+    def digest(self) -> str:
+        """Identity of the engine: sha256 over its target's name and all its files' digests."""
+        parts = [self.target.name, *(spec.sha256 for spec in self.files)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
     def check(
         self, *, model: str | None = None, backend_version: str | None = None, compute_capability: str | None = None
     ) -> None:
@@ -100,7 +107,7 @@ class EngineRecord(Part):
         return differs
 
     def _runs_on_version(self, version: str) -> bool:
-        if not self.version_compatible:
+        if not self.version_compatible or self.target.backend != "tensorrt":
             return version == self.backend_version
         # A version compatible engine runs on its own and on later minor versions of the same major one.
         built, here = _numbers(self.backend_version), _numbers(version)
@@ -108,7 +115,7 @@ class EngineRecord(Part):
 
     def _runs_on(self, compute_capability: str) -> bool:
         own = self.target.compute_capability
-        if self.hardware_compatibility == "ampere_plus":
+        if self.hardware_compatibility == "ampere_plus" and self.target.backend == "tensorrt":
             return _numbers(compute_capability) >= [8, 0]
         return own == compute_capability
 

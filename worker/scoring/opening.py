@@ -33,7 +33,7 @@ def open_engine(settings: Settings, model: Model) -> Engine:
     opened or refused: raises EngineMissing, RepositoryError, and what `open_compiled` raises.
     """
     wanted = settings.engine
-    gpu = _has_gpu()
+    gpu = has_gpu()
     if wanted.repository is not None:
         engine = _open_published(wanted, Repository(open_store(wanted.repository, settings.s3)), settings, model, gpu)
         if engine is not None:
@@ -48,7 +48,7 @@ def open_engine(settings: Settings, model: Model) -> Engine:
     return OpenVinoEngine(model, threads=wanted.threads, precision="f32" if wanted.precision == "fp32" else "bf16")
 
 
-def _has_gpu() -> bool:
+def has_gpu() -> bool:
     """Whether NVIDIA's driver is here and sees a GPU; asks the driver itself, so neither torch nor CUDA is needed."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")

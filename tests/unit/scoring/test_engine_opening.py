@@ -44,7 +44,7 @@ def model(source: Path) -> Model:
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hosts differ; these tests are about one without a GPU."""
-    monkeypatch.setattr(opening, "_has_gpu", lambda: False)
+    monkeypatch.setattr(opening, "has_gpu", lambda: False)
 
 
 def settings(source: Path, **engine: Any) -> Settings:
@@ -165,7 +165,7 @@ def test_torch_is_the_reference_in_float32_where_there_is_no_gpu(source: Path, m
 def test_a_gpu_that_torch_does_not_see_leaves_the_processors(
     source: Path, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, "_has_gpu", lambda: True)
+    monkeypatch.setattr(opening, "has_gpu", lambda: True)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with capture_logs() as logs:
         engine = opening.open_engine(settings(source), model)

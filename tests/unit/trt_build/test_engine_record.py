@@ -63,6 +63,27 @@ def test_an_ampere_plus_engine_runs_from_ampere_on(capability: str, runs: bool) 
     assert (portable.differences(compute_capability=capability) == []) is runs
 
 
+def test_an_rtx_engine_runs_on_its_own_version_and_gpu_whatever_its_record_claims() -> None:
+    target = Target(backend="tensorrt-rtx", compute_capability="8.9", precision="fp16")
+    claims = record(
+        target=target, backend_version="1.7.1.116", version_compatible=True, hardware_compatibility="ampere_plus"
+    )
+    assert len(claims.differences(backend_version="1.7.2.1", compute_capability="8.6")) == 2
+
+
+def test_an_engine_with_another_second_file_or_target_is_another() -> None:
+    first, second, other = (FileSpec(path=f"{digit}.bin", sha256=digit * 64) for digit in "012")
+    elsewhere = Target(backend="tensorrt", compute_capability="8.9", precision="bf16")
+    different = [
+        record(files=(first, second)),
+        record(files=(first, other)),
+        record(files=(first,)),
+        record(files=(first, second), target=elsewhere),
+    ]
+    assert len({engine.digest for engine in different}) == 4
+    assert record(files=(first, second)).digest == different[0].digest
+
+
 def test_a_target_is_named_after_what_it_is_for() -> None:
     assert Target(backend="tensorrt-rtx", compute_capability="12.0", precision="bf16").name == "tensorrt-rtx-sm120-bf16"
     assert Target(backend="openvino", precision="int8").name == "openvino-int8"
