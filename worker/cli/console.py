@@ -1,6 +1,7 @@
 """What people see: two consoles, and text from outside made safe for a terminal."""
 
 import re
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.text import Text
@@ -31,3 +32,16 @@ def failure_text(name: str, failure: Failure) -> Text:
     return Text.assemble(
         (printable(name), "bold"), ": ", (failure.reason.value, "red"), ": ", printable(failure.message)
     )
+
+
+def tell_left_out(screen: Console, skipped: int, unreadable: Sequence[str]) -> None:
+    """Of what was named, the files that are no images by their names, and the folders that could not be looked into."""
+    if skipped:
+        files = (
+            "1 file without an image's suffix was"
+            if skipped == 1
+            else f"{skipped:,} files without an image's suffix were"
+        )
+        screen.print(f"{files} left out")
+    for problem in unreadable:
+        err.print(f"cannot look into {printable(problem)}", markup=False, soft_wrap=True)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from schemas import FileReference, ImageEvent, ImageReference, InlineReference
 from schemas.explain import problems
+from worker.cli.errors import UsageError
 from worker.cli.lines import read_lines
 from worker.cli.sources import Source
 
@@ -44,6 +45,13 @@ class EventMaker:
     generator: str | None = None
     priority: int = 50
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def check(self) -> None:
+        """Wrong options are one error, not one for each image. Raises UsageError."""
+        try:
+            self._made("", FileReference(path="/"))
+        except ValidationError as error:
+            raise UsageError(explain(error)) from error
 
     def events(self, sources: Iterable[Source]) -> Iterator[ImageEvent | Problem]:
         """One event or one problem a source, in their order."""

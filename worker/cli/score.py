@@ -14,10 +14,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from worker.cli import console
 from worker.cli.buckets import object_lister
 from worker.cli.errors import CommandFailed, UsageError
+from worker.cli.events import EventMaker
 from worker.cli.options import ConfigOption, ModelOption, PolicyOption
 from worker.cli.scorer import Result, Scorer
 from worker.cli.sources import Sources
@@ -63,6 +65,7 @@ def score(
 
     Exit code: 0 when every image was scored, 1 when some were not, 2 when nothing was tried.
     """
+    EventMaker(tenant=tenant, prompt=prompt).check()
     settings = _settings(config, policy, model)
     sources = Sources(paths, object_lister(settings))
     rules = present_policy(settings)
@@ -189,7 +192,8 @@ def _table(tally: Tally) -> Table:
     table.columns[1].justify = "right"
     for entry in worst:
         labels = " ".join(entry.route.labels)
-        table.add_row(console.printable(entry.name), f"{entry.quality:.2f}", console.route_text(entry.route), labels)
+        name = Text(console.printable(entry.name))  # not a string, in which [brackets] would be rich's markup
+        table.add_row(name, f"{entry.quality:.2f}", console.route_text(entry.route), labels)
     return table
 
 
@@ -199,9 +203,6 @@ def _summarise(screen: Console, tally: Tally, seconds: float, sources: Sources, 
         f"{tally.scored:,} scored in {seconds:.1f} s: {actions['pass']:,} pass, {actions['review']:,} review, "
         f"{actions['reject']:,} reject; {tally.failed:,} could not be judged"
     )
-    if sources.skipped:
-        screen.print(f"{sources.skipped:,} files without an image's suffix were left out")
-    for problem in sources.unreadable:
-        console.err.print(f"cannot look into {console.printable(problem)}", markup=False)
+    console.tell_left_out(screen, sources.skipped, sources.unreadable)
     if report is not None:
         screen.print(f"report: {report}", markup=False, soft_wrap=True)

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
 from schemas import FileReference, ImageEvent
 from worker.cli import console
 from worker.cli.buckets import object_lister
 from worker.cli.errors import CommandFailed, UsageError
-from worker.cli.events import EventMaker, Problem, explain, new_id, read_events, stable_id
+from worker.cli.events import EventMaker, Problem, new_id, read_events, stable_id
 from worker.cli.options import ConfigOption, DataOption, Place, find_place
 from worker.cli.sources import Sources
 from worker.cli.stream import open_stream
@@ -57,6 +56,7 @@ def submit(
     if bool(paths) == (events is not None):
         raise UsageError("give PATH... or --events FILE, one of the two")
     place = find_place(config, data)
+    sources: Sources | None = None
     if events is not None:
         made = read_events(events)
     else:
@@ -69,27 +69,18 @@ def submit(
             generator,
             priority,
         )
-        _check(maker)
-        made = maker.events(Sources(paths or [], object_lister(place.settings, versions=versions)))
+        maker.check()
+        sources = Sources(paths or [], object_lister(place.settings, versions=versions))
+        made = maker.events(sources)
     sent, bad = _publish(place, made)
+    if sources is not None:
+        console.tell_left_out(console.out, sources.skipped, sources.unreadable)
+        if not sent and not bad and not sources.unreadable:
+            raise UsageError(f"no images in {', '.join(paths or [])}")
     if bad:
         raise CommandFailed(f"{bad:,} events were not submitted, {sent:,} were")
-
-
-def _check(maker: EventMaker) -> None:
-    """Wrong options are one error, not one for each image. Raises UsageError."""
-    try:
-        ImageEvent(
-            id=maker.make_id(""),
-            occurred_at=maker.clock(),
-            tenant=maker.tenant,
-            image=FileReference(path="/"),
-            prompt=maker.prompt,
-            generator=maker.generator,
-            priority=maker.priority,
-        )
-    except ValidationError as error:
-        raise UsageError(explain(error)) from error
+    if sources is not None and sources.unreadable:
+        raise CommandFailed(f"{len(sources.unreadable):,} folders could not be looked into")
 
 
 def _publish(place: Place, made: Iterator[ImageEvent | Problem]) -> tuple[int, int]:

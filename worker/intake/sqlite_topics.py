@@ -73,8 +73,10 @@ def explained(path: Path) -> Iterator[None]:
     """Turns errors of SQLite and of the file system into a LogError that names the file."""
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
+    except sqlite3.Error as error:
         raise LogError(f"{path}: {error}") from error
+    except OSError as error:
+        raise LogError(f"{path}: {error.strerror or error}") from error
 
 
 @contextmanager

@@ -105,6 +105,33 @@ def test_a_wrong_call_is_one_message_and_exit_code_2(arguments: list[Any], messa
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("command", ["score", "submit"])
+def test_options_that_no_event_can_have_are_one_message_and_exit_code_2(command: str) -> None:
+    for options, message in ((("--tenant", "a b"), "tenant: should match"), (("--prompt", "x" * 20_001), "prompt: ")):
+        result = sluice(command, SAMPLES[0], *options)
+        assert result.exit_code == 2
+        assert result.stderr.startswith(f"error: {message}")
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_name_with_brackets_is_shown_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "a[red]b[bold].jpg").write_bytes(SAMPLES[0].read_bytes())
+    assert "a[red]b[bold].jpg" in sluice("score", "a[red]b[bold].jpg").stdout
+
+
+def test_what_submit_leaves_out_is_told_and_no_images_at_all_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.txt").write_text("no image")
+    nothing = sluice("submit", "folder", "--data", tmp_path / "data")
+    assert nothing.exit_code == 2
+    assert "no images in folder" in nothing.stderr
+    (tmp_path / "folder" / "a.jpg").write_bytes(SAMPLES[0].read_bytes())
+    some = sluice("submit", "folder", "--data", tmp_path / "data")
+    assert some.exit_code == 0
+    assert "1 event" in some.stdout
+    assert "1 file without an image's suffix was left out" in some.stdout
+
+
 def test_events_that_were_submitted_are_followed() -> None:
     submitted = sluice("submit", *SAMPLES[:3], "--tenant", "acme", "--generator", "sd", "--priority", "9")
     followed = sluice("tail", "--topic", "images", "--from-beginning", "--no-follow", "--json")

@@ -34,6 +34,16 @@ def test_every_kind_of_reference_reaches_its_fetcher(tmp_path: Path, monkeypatch
     fetcher.close()
 
 
+@pytest.mark.parametrize("field", ["etag", "version_id"])
+@pytest.mark.parametrize("text", ["a\r\nX-Other: b", "a\0", "\u2028"])
+def test_a_reference_that_no_store_has_given_is_refused_for_good(field: str, text: str) -> None:
+    fetcher = build_fetcher(Settings(s3=S3Settings(endpoint_url="http://127.0.0.1:9", region="us-east-1")))
+    with pytest.raises(ImageError, match=f"its {field} has control characters") as refused:
+        fetcher.fetch(S3Reference.model_validate({"bucket": "images", "key": "a", field: text}))
+    assert refused.value.reason is FailureReason.REFERENCE_REFUSED
+    fetcher.close()
+
+
 def test_an_endpoint_that_is_no_address_is_an_error_at_set_up() -> None:
     with pytest.raises(ValueError, match="endpoint"):
         build_fetcher(Settings(s3=S3Settings(endpoint_url="no address", region="us-east-1")))

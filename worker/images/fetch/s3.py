@@ -46,6 +46,7 @@ class S3Fetcher:
 
     def fetch(self, reference: S3Reference) -> FetchedImage:
         place = f"s3://{reference.bucket}/{reference.key}"
+        _check_text(reference, place)
         ends_at = time.monotonic() + self._timeout_seconds
         try:
             answer = self._client.get_object(**_request(reference))
@@ -78,6 +79,16 @@ class S3Fetcher:
             if time.monotonic() > ends_at:
                 raise TransientFetchError(f"{place} took more than {self._timeout_seconds:g} seconds")
         return bytes(data)
+
+
+def _check_text(reference: S3Reference, place: str) -> None:
+    """What no store gives must not be asked for: the client's refusal of a header would look like a fault of the store,
+    and be tried again."""
+    for name, text in (("version_id", reference.version_id), ("etag", reference.etag)):
+        if text is not None and not text.isprintable():
+            raise ImageError(
+                FailureReason.REFERENCE_REFUSED, f"{place} cannot be asked for: its {name} has control characters"
+            )
 
 
 def _request(reference: S3Reference) -> dict[str, str]:
