@@ -98,17 +98,18 @@ def find_engine(
     application: str,
     *,
     patience_seconds: float,
+    stopping: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> DeploymentHandle[Any]:
     """The handle of the engine application; waits until there is one, since applications of one Serve config come up in
-    any order. Raises EngineAway."""
+    any order. Raises EngineAway when there is none in time, or when `stopping`."""
     deadline = clock() + patience_seconds
     while True:
         try:
             handle: DeploymentHandle[Any] = serve.get_deployment_handle(ENGINE, application)
         except (KeyError, RayError) as error:
-            if clock() >= deadline:
+            if clock() >= deadline or stopping():
                 raise EngineAway(
                     f"there is no Serve application {application!r} with a deployment {ENGINE!r}; deploy the engine, "
                     "or name its application in the arguments"

@@ -35,7 +35,7 @@ def wait_for_engine(
     """The engine of an application, once it serves the model. Raises EngineAway or ModelNotServed when it does not
     within `patience_seconds`, or when `stopping`."""
     deadline = time.monotonic() + patience_seconds
-    handle = find_engine(application, patience_seconds=patience_seconds)
+    handle = find_engine(application, patience_seconds=patience_seconds, stopping=stopping)
     engine = ServeEngine(handle, model.manifest.digest, patience_seconds=call_seconds)
     while True:
         try:

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import pytest
+from ray import serve
 from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import DeploymentUnavailableError
 
@@ -56,3 +57,14 @@ def test_a_replica_that_is_stopped_waits_no_longer(model: Model, handle: Refusin
     with pytest.raises(EngineAway):
         wait(model, patience_seconds=600.0, stopping=lambda: handle.calls >= 2)
     assert handle.calls == 2
+
+
+def test_a_replica_that_is_stopped_looks_for_no_engine_that_was_never_deployed(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(serve, "get_deployment_handle", missing)
+    with pytest.raises(EngineAway, match="there is no Serve application 'engine'"):
+        wait(model, patience_seconds=600.0, stopping=lambda: True)
