@@ -11,7 +11,7 @@ export async function show(main, context) {
   replace(main, h("div.page", null, h("header", null, h("div", null, h("h1", null, "Queues"), h("p", null, "What the gate held back, and who is at it."))), cards));
   const draw = async () => {
     const queues = await context.bar.refresh();
-    replace(cards, queues.length ? queues.map((queue) => card(queue, context)) : nothing());
+    replace(cards, queues.length ? queues.map((queue) => card(queue, context)) : empty("check", "No queue yet", "Queues appear when the policy sends the first image to one."));
   };
   await draw();
   if (roleIncludes(context.me.role, "reviewer")) {
@@ -22,12 +22,6 @@ export async function show(main, context) {
   const forget = onQuietDesk(again);
   const timer = setInterval(again, 15_000);
   return () => { forget(); clearInterval(timer); };
-}
-
-function nothing() {
-  const place = empty("check", "No queue yet", "Queues appear when the policy sends the first image to one.");
-  place.style.setProperty("grid-column", "1 / -1");
-  return place;
 }
 
 function card(queue, context) {

@@ -33,7 +33,7 @@ export async function show(main, context) {
       more.hidden = !cursor;
       const tiles = page.items.map((item) => tile(item, () => open(item.item_id, context, () => run())));
       if (further) results.append(...tiles);
-      else replace(results, tiles.length ? tiles : nothing());
+      else replace(results, tiles.length ? tiles : empty("image", "Nothing found", "Try fewer words, or another queue."));
     } catch (error) {
       complain(error);
     }
@@ -44,12 +44,6 @@ export async function show(main, context) {
     results, h("div", null, more)));
   await run();
   text.focus();
-}
-
-function nothing() {
-  const place = empty("image", "Nothing found", "Try fewer words, or another queue.");
-  place.style.setProperty("grid-column", "1 / -1");
-  return place;
 }
 
 function tile(item, onclick) {
