@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from worker.model.data import DATA_SETS
 from worker.model.evaluate import Report, figure
-from worker.model.fit import Schedule
+from worker.model.fit import POSITIONS, STATISTICS
 from worker.model.network import VIEWS
 from worker.model.package import PACKAGE, PACKAGE_VERSION
 from worker.scoring.manifest import ModelManifest
@@ -14,9 +14,10 @@ CARD = """\
 
 Judges the perceived quality of an AI-generated image from its pixels alone, from 1 (bad) to 5 (perfect). Two streams
 over one frozen EfficientNet-Lite0: coarse sees the whole image at {whole.size} px, fine sees {detail.crops} crops of
-{detail.size} px at native resolution. Small trained convolutions judge every position of the backbone's maps; mean and
-deviation over positions are embedded, fused by a gate and compared with five learned anchors, in the shape of
-MST-CLIPIQA (arXiv 2606.16799).
+{detail.size} px at native resolution. Two small judges are trained apart: one judges every position of the backbone's
+maps by convolutions and embeds mean and deviation of that, the other embeds mean and deviation of the maps themselves.
+Embeddings are fused by a gate and compared with five learned anchors, in the shape of MST-CLIPIQA (arXiv 2606.16799);
+joined, the two are one network of that shape, whose score is nearly the mean of theirs.
 
 Digest: `{digest}`
 
@@ -61,7 +62,7 @@ The {samples} demo images and every image that shares a prompt with one were lef
 
 `python -m worker.model.train_lite --data DIR --out DIR --seed {seed}` with agiqa3k/ and livec/ below DIR, {schedule}.
 The backbone's maps come in bfloat16 where the processor has it, in training as in serving; float32 moves scores by
-less than 0.03 on the demo images. How it came about and what damage costs: ops/benchmarks/lab_notebook.md.
+less than 0.04 on the demo images. How it came about and what damage costs: ops/benchmarks/lab_notebook.md.
 """
 
 
@@ -69,7 +70,6 @@ def model_card(
     manifest: ModelManifest,
     reports: Sequence[Report],
     without_generator: Mapping[str, float],
-    schedule: Schedule,
     seed: int,
 ) -> str:
     """The card as Markdown."""
@@ -85,7 +85,10 @@ def model_card(
         package=f"{PACKAGE} {PACKAGE_VERSION}",
         samples=30,
         seed=seed,
-        schedule=f"{schedule.epochs} epochs, batches of {schedule.batch}, AdamW {schedule.rate:g}",
+        schedule=(
+            f"{POSITIONS.epochs} epochs of positions, {STATISTICS.epochs} of statistics, batches of {POSITIONS.batch}, "
+            f"AdamW {POSITIONS.rate:g}"
+        ),
     )
 
 

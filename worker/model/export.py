@@ -8,12 +8,13 @@ from safetensors.numpy import save as save_tensors
 
 from worker.model.data import DATA_SETS
 from worker.model.evaluate import Report
-from worker.model.network import ANCHORS, EMBEDDING, STREAMS, VIEWS, MstLite, QualityHeads
+from worker.model.heads import ANCHORS, QualityHeads
+from worker.model.network import FEATURES, STREAMS, VIEWS, MstLite
 from worker.model.onnx_graph import OPSET, to_numpy, towers_graph
 from worker.scoring.manifest import MANIFEST_NAME, GraphSpec, HeadsSpec, Measurement, ModelManifest, TowerSpec
 from worker.scoring.openvino_graph import computes_bf16
 
-VERSION = "0.3.1"
+VERSION = "0.4.0"
 
 
 def export_model(network: MstLite, reports: Sequence[Report], folder: Path) -> ModelManifest:
@@ -23,7 +24,7 @@ def export_model(network: MstLite, reports: Sequence[Report], folder: Path) -> M
         name="mst-lite",
         version=VERSION,
         views=VIEWS,
-        towers=tuple(TowerSpec(name=name, view=view, features=EMBEDDING) for name, view in STREAMS.items()),
+        towers=tuple(TowerSpec(name=name, view=view, features=FEATURES) for name, view in STREAMS.items()),
         graph=GraphSpec(**_write(folder / "towers.onnx", towers_graph(network)), opset=OPSET),
         heads=HeadsSpec(
             **_write(folder / "heads.safetensors", heads_file(network.heads)),

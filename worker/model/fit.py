@@ -1,4 +1,4 @@
-"""Training on maps."""
+"""Training a judge on what it sees, maps or statistics of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +11,18 @@ from rich.progress import Progress
 from worker.model.data import DataError
 from worker.model.losses import damage_loss, quality_loss
 from worker.model.maps import Maps
-from worker.model.network import MstLite
+from worker.model.network import Judge, MstLite
+from worker.model.statistics import Statistics
+
+Seen = Maps | Statistics
+"""What a judge sees of every image, row by row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """How long and how fast to learn: AdamW, the rate rising over the first tenth and falling to nothing."""
 
-    epochs: int = 10
+    epochs: int
     batch: int = 64
     rate: float = 1e-3
     weight_decay: float = 1e-2
@@ -28,26 +32,29 @@ class Schedule:
     """Of the loss for damage that costs too little; more takes from agreement with people (trial 7, lab notebook)."""
 
 
+POSITIONS = Schedule(epochs=10)
+STATISTICS = Schedule(epochs=20)
+
+
 def fit(
-    network: MstLite,
-    variants: Sequence[Maps],
-    damaged: tuple[Maps, Maps],
+    judge: Judge,
+    variants: Sequence[Seen],
+    damaged: tuple[Seen, Seen],
     scores: NDArray[np.float32],
     rows: NDArray[np.intp],
     schedule: Schedule,
-    *,
     seed: int,
     progress: Progress,
     title: str,
 ) -> None:
-    """Trains towers and heads in place on these rows of maps and scores, drawing a variant anew for every image.
+    """Trains the judge in place on these rows, drawing a variant anew for every image.
 
-    `damaged` holds the maps of the same images under mild and under worse damage.
+    `damaged` holds what it sees of the same images under mild and under worse damage.
 
     Raises DataError for fewer than two batches of images.
     """
     random = np.random.default_rng(seed)
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    parameters = [parameter for parameter in judge.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=schedule.rate, weight_decay=schedule.weight_decay)
     batches = len(rows) // schedule.batch
     if batches < 2:
@@ -55,14 +62,13 @@ def fit(
     steps = schedule.epochs * batches
     rates = torch.optim.lr_scheduler.OneCycleLR(optimiser, schedule.rate, total_steps=steps, pct_start=0.1)
     task = progress.add_task(title, total=steps)
-    network.train()
+    judge.train()
     for _ in range(schedule.epochs):
         for batch in random.permutation(rows)[: batches * schedule.batch].reshape(batches, -1):
             harmed = batch[: schedule.damaged]
             shown = [variants[int(random.integers(len(variants)))][row] for row in batch]
-            shown += [maps[row] for maps in damaged for row in harmed]
-            with torch.autocast("cpu", torch.bfloat16):
-                quality = network(torch.from_numpy(np.stack(shown))).float()
+            shown += [seen[row] for seen in damaged for row in harmed]
+            quality = judge(torch.from_numpy(np.stack(shown)))
             judged, mild, worse = quality.split((len(batch), len(harmed), len(harmed)))
             target = torch.from_numpy(scores[batch])
             loss = quality_loss(judged, target)
@@ -73,7 +79,17 @@ def fit(
             optimiser.step()
             rates.step()
             progress.advance(task)
-    network.eval()
+    judge.eval()
+
+
+@torch.no_grad()
+def fused_norm(judge: Judge, seen: Seen, rows: NDArray[np.intp], batch: int = 128) -> float:
+    """The mean norm of the judge's fused features on these rows."""
+    norms = [
+        judge.fuse(torch.from_numpy(seen[rows[first : first + batch]])).norm(dim=1)
+        for first in range(0, len(rows), batch)
+    ]
+    return float(torch.cat(norms).mean())
 
 
 @torch.no_grad()

@@ -19,9 +19,10 @@ from rich.progress import Progress
 
 from worker.images.decode import decode
 from worker.images.views import make_views
+from worker.model.backbone import EfficientNetLite0
 from worker.model.damage import Pixels, damage
 from worker.model.data import Example
-from worker.model.network import GRID, MAP_CHANNELS, VIEWS, WINDOW, MstLite
+from worker.model.network import GRID, MAP_CHANNELS, VIEWS, WINDOW
 from worker.model.onnx_graph import maps_graph
 
 MAX_PIXELS = 64_000_000
@@ -39,9 +40,9 @@ class MapStore:
     """
 
     def __init__(
-        self, network: MstLite, examples: Sequence[Example], folder: Path, progress: Progress, workers: int
+        self, backbone: EfficientNetLite0, examples: Sequence[Example], folder: Path, progress: Progress, workers: int
     ) -> None:
-        graph = maps_graph(network)
+        graph = maps_graph(backbone)
         self._contents = [example.image.read_bytes() for example in examples]
         self._digests = [hashlib.sha256(content).digest() for content in self._contents]
         self._key = hashlib.sha256(graph + b"".join(self._digests)).hexdigest()[:16]

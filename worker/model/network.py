@@ -2,16 +2,19 @@
 
 The shape is that of MST-CLIPIQA (design.md section 5) with CLIP's towers replaced: the coarse tower sees the whole
 image, the fine tower native-resolution crops. One frozen backbone turns each 224 px window into a 7x7 map of features
-from several depths: quality shows in the shallow ones, structure in the deep ones. What is trained is small: each tower
-judges every position of the map in its surroundings, and describes the image by mean and deviation over all positions.
+from several depths: quality shows in the shallow ones, structure in the deep ones. What is trained is small: two
+judges, trained apart because they err apart. One judges every position of the map in its surroundings and embeds mean
+and deviation of that, the other embeds mean and deviation of the map itself. Joined they are one network of the same
+shape, whose score is nearly the mean of theirs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from worker.model.backbone import BLOCKS, Convolution, EfficientNetLite0
+from worker.model.heads import EMBEDDING, QualityHeads, join_heads
 from worker.view import ViewSpec
 
 WINDOW = 224
@@ -21,18 +24,21 @@ VIEWS: dict[str, ViewSpec] = {
 }
 STREAMS = {"coarse": "whole", "fine": "detail"}
 """Stream → the view that its tower sees."""
+COARSE_WINDOWS = VIEWS[STREAMS["coarse"]].crops
+"""The first of an image's windows; the others are of the fine stream."""
 
 LEVELS = (4, 10, 14)
 """Blocks whose maps are used: the last ones of their sizes."""
 
 GRID = WINDOW // 32
 MAP_CHANNELS = sum(BLOCKS[level][2] for level in LEVELS)
+DESCRIPTION = 2 * MAP_CHANNELS
 HIDDEN = 96
-EMBEDDING = 256
-GATE_HIDDEN = 128
-ANCHORS = ("bad", "poor", "fair", "good", "perfect")
+FEATURES = 2 * EMBEDDING
+"""Features of a tower that serving runs: both judges'."""
 DROPOUT = 0.5
 VARIANCE_FLOOR = 1e-6
+DEVIATION_FLOOR = 1e-6
 
 
 def join_levels(maps: Sequence[Tensor]) -> Tensor:
@@ -48,7 +54,17 @@ def describe(values: Tensor, crops: int) -> Tensor:
     return torch.cat((mean, (variance + VARIANCE_FLOOR).sqrt()), dim=1)
 
 
-class Tower(nn.Module):
+def split_maps(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """The maps of all windows of images → those of the coarse and those of the fine stream."""
+    return maps[:, :COARSE_WINDOWS], maps[:, COARSE_WINDOWS:]
+
+
+def describe_streams(maps: Tensor) -> Tensor:
+    """The maps of all windows of images → what `StatisticsJudge` sees of them."""
+    return torch.cat([describe(part.float().flatten(0, 1), part.shape[1]) for part in split_maps(maps)], dim=1)
+
+
+class PositionsTower(nn.Module):
     """One stream, from the maps of its view on: [batch, crops, MAP_CHANNELS, GRID, GRID] → [batch, EMBEDDING]."""
 
     def __init__(self) -> None:
@@ -69,63 +85,97 @@ class Tower(nn.Module):
         return embedding
 
 
-class GatedFusion(nn.Module):
-    """z = g ⊙ W_c c + (1 - g) ⊙ W_f f with g = sigmoid(W_g ReLU(W_h [c; f]))."""
+class StatisticsTower(nn.Module):
+    """One stream, from its map's mean and deviation on: [batch, DESCRIPTION] → [batch, EMBEDDING]."""
 
-    def __init__(self) -> None:
+    def __init__(self, mean: Tensor, scale: Tensor) -> None:
         super().__init__()
-        self.W_h = nn.Linear(2 * EMBEDDING, GATE_HIDDEN)
-        self.W_g = nn.Linear(GATE_HIDDEN, EMBEDDING)
-        self.W_c = nn.Linear(EMBEDDING, EMBEDDING)
-        self.W_f = nn.Linear(EMBEDDING, EMBEDDING)
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", scale)
+        self.mean: Tensor
+        self.scale: Tensor
+        self.dropout = nn.Dropout(DROPOUT)
+        self.embed = nn.Linear(DESCRIPTION, EMBEDDING)
 
-    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        gate = torch.sigmoid(self.W_g(torch.relu(self.W_h(torch.cat((coarse, fine), dim=1)))))
-        fused: Tensor = gate * self.W_c(coarse) + (1 - gate) * self.W_f(fine)
+    def forward(self, description: Tensor) -> Tensor:
+        embedding: Tensor = self.embed(self.dropout((description - self.mean) * self.scale))
+        return embedding
+
+
+class Judge(nn.Module):
+    """A tower for each stream and heads: what the backbone tells of both views → quality, [batch]."""
+
+    def __init__(self, towers: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.streams = nn.ModuleDict(towers)
+        self.heads = QualityHeads()
+
+    def split(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """What the coarse and what the fine stream sees of it."""
+        raise NotImplementedError
+
+    def embed(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Each stream's embedding, [batch, EMBEDDING]."""
+        coarse, fine = self.split(seen)
+        return self.streams["coarse"](coarse), self.streams["fine"](fine)
+
+    def fuse(self, seen: Tensor) -> Tensor:
+        """The fused features, [batch, EMBEDDING]."""
+        fused: Tensor = self.heads.gff(*self.embed(seen))
         return fused
 
-
-class TemplateHead(nn.Module):
-    """Cosines with five anchors, times a temperature; softmax; expectation over 1..5.
-
-    The anchors, which the paper takes from a text encoder, are learned here. The temperature starts lower than its 100,
-    since random anchors are nearly orthogonal where text embeddings are close together.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.anchors = nn.Parameter(torch.randn(len(ANCHORS), EMBEDDING) / EMBEDDING**0.5)
-        self.temperature = nn.Parameter(torch.tensor([10.0]))
-        self.register_buffer("values", torch.linspace(1, 5, len(ANCHORS)), persistent=False)
-        self.values: Tensor
-
-    def forward(self, fused: Tensor) -> Tensor:
-        cosines = nn.functional.normalize(fused, dim=1) @ nn.functional.normalize(self.anchors, dim=1).T
-        return torch.softmax(self.temperature * cosines, dim=1) @ self.values
-
-
-class QualityHeads(nn.Module):
-    """The part that serving runs in NumPy: two embeddings, [batch, EMBEDDING] each → quality, 1..5, [batch]."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gff = GatedFusion()
-        self.head = TemplateHead()
-
-    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        quality: Tensor = self.head(self.gff(coarse, fine))
+    def forward(self, seen: Tensor) -> Tensor:
+        quality: Tensor = self.heads.head(self.fuse(seen))
         return quality
 
 
-class MstLite(nn.Module):
-    """One frozen backbone, a tower for each stream, and the heads."""
+class PositionsJudge(Judge):
+    """Of the maps of all windows, view after view, [batch, windows, MAP_CHANNELS, GRID, GRID]."""
 
-    def __init__(self, backbone: EfficientNetLite0) -> None:
+    def __init__(self) -> None:
+        self.towers = {name: PositionsTower() for name in STREAMS}
+        super().__init__(self.towers)
+
+    def split(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        return split_maps(seen)
+
+    def forward(self, seen: Tensor) -> Tensor:
+        # Half the time of float32, and the maps were computed in it.
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.training):
+            return super().forward(seen).float()
+
+
+class StatisticsJudge(Judge):
+    """Of the descriptions of both streams' maps, [batch, 2 * DESCRIPTION]."""
+
+    def __init__(self, intact: Tensor) -> None:
+        """`intact`: descriptions of intact images; by their mean and deviation all are standardised."""
+        deviation, mean = torch.std_mean(intact, dim=0)
+        scale = 1 / (deviation + DEVIATION_FLOOR)
+        parts = zip(STREAMS, mean.chunk(2), scale.chunk(2), strict=True)
+        self.towers = {name: StatisticsTower(*standard) for name, *standard in parts}
+        super().__init__(self.towers)
+
+    def split(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        return seen[:, :DESCRIPTION], seen[:, DESCRIPTION:]
+
+
+class MstLite(nn.Module):
+    """One frozen backbone, and both judges joined: a tower for each stream, and the heads."""
+
+    def __init__(
+        self,
+        backbone: EfficientNetLite0,
+        positions: PositionsJudge,
+        statistics: StatisticsJudge,
+        norms: tuple[float, float],
+    ) -> None:
+        """`norms`: the mean norm of each judge's fused features (`worker.model.heads.join_heads`)."""
         super().__init__()
         self.backbone = backbone.requires_grad_(requires_grad=False)
-        self.towers = {name: Tower() for name in STREAMS}
-        self.streams = nn.ModuleDict(self.towers)
-        self.heads = QualityHeads()
+        self.positions = positions
+        self.statistics = statistics
+        self.heads = join_heads((positions.heads, statistics.heads), norms)
 
     def maps(self, windows: Tensor) -> Tensor:
         """[windows, WINDOW, WINDOW, 3] of uint8 RGB → [windows, MAP_CHANNELS, GRID, GRID]."""
@@ -134,6 +184,7 @@ class MstLite(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """The maps of all windows, view after view, [batch, windows, MAP_CHANNELS, GRID, GRID] → quality, [batch]."""
-        own = VIEWS[STREAMS["coarse"]].crops
-        quality: Tensor = self.heads(self.towers["coarse"](maps[:, :own]), self.towers["fine"](maps[:, own:]))
+        streams = zip(self.positions.embed(maps), self.statistics.embed(describe_streams(maps)), strict=True)
+        coarse, fine = (torch.cat(embeddings, dim=1) for embeddings in streams)
+        quality: Tensor = self.heads(coarse, fine)
         return quality

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from worker.model.backbone import BLOCKS, PIXEL_MEAN, PIXEL_SCALE, Convolution, EfficientNetLite0, statistics
 from worker.model.network import (
-    EMBEDDING,
+    COARSE_WINDOWS,
+    FEATURES,
     GRID,
     HIDDEN,
     LEVELS,
@@ -25,7 +26,8 @@ from worker.model.network import (
     VIEWS,
     WINDOW,
     MstLite,
-    Tower,
+    PositionsTower,
+    StatisticsTower,
 )
 
 OPSET = 18
@@ -39,7 +41,7 @@ Port = tuple[int, list[str | int]]
 def towers_graph(network: MstLite) -> bytes:
     """Both towers as one ONNX model.
 
-    Inputs: uint8 [batch, *view.shape], named by view. Outputs: float32 [batch, EMBEDDING], named by tower. The backbone
+    Inputs: uint8 [batch, *view.shape], named by view. Outputs: float32 [batch, FEATURES], named by tower. The backbone
     runs once over the windows of both views together: OpenVINO does not fuse weights that two places share.
     """
     graph = _Graph()
@@ -49,23 +51,26 @@ def towers_graph(network: MstLite) -> bytes:
     windows = graph.add("Reshape", graph.add("Concat", *views, axis=1), graph.integers(-1, WINDOW, WINDOW, 3))
     maps = _maps(graph, network.backbone, _pixels(graph, windows))
     shape = (MAP_CHANNELS, GRID, GRID)
-    maps = graph.add("Reshape", maps, graph.integers(-1, sum(view.crops for view in VIEWS.values()), *shape))
-    first = 0
-    for name, view in STREAMS.items():
-        crops = VIEWS[view].crops
-        own = graph.add("Slice", maps, graph.integers(first), graph.integers(first + crops), graph.integers(1))
-        _tower(graph, network.towers[name], graph.add("Reshape", own, graph.integers(-1, *shape)), crops, name)
-        first += crops
+    windows_of_an_image = sum(view.crops for view in VIEWS.values())
+    maps = graph.add("Reshape", maps, graph.integers(-1, windows_of_an_image, *shape))
+    own = {"coarse": (0, COARSE_WINDOWS), "fine": (COARSE_WINDOWS, windows_of_an_image)}
+    for name, (first, end) in own.items():
+        part = graph.add("Slice", maps, graph.integers(first), graph.integers(end), graph.integers(1))
+        judged = (
+            _positions(graph, network.positions.towers[name], part, end - first),
+            _statistics(graph, network.statistics.towers[name], part, end - first),
+        )
+        graph.add("Concat", *judged, output=name, axis=1)
     return graph.model(
         {name: (TensorProto.UINT8, ["batch", *view.shape]) for name, view in VIEWS.items()},
-        {name: (TensorProto.FLOAT, ["batch", EMBEDDING]) for name in STREAMS},
+        {name: (TensorProto.FLOAT, ["batch", FEATURES]) for name in STREAMS},
     )
 
 
-def maps_graph(network: MstLite) -> bytes:
+def maps_graph(backbone: EfficientNetLite0) -> bytes:
     """The backbone alone: uint8 `windows`, [windows, WINDOW, WINDOW, 3] → `maps`, as `MstLite.maps` gives them."""
     graph = _Graph()
-    maps = _maps(graph, network.backbone, _pixels(graph, "windows"))
+    maps = _maps(graph, backbone, _pixels(graph, "windows"))
     graph.add("Identity", maps, output="maps")
     return graph.model(
         {"windows": (TensorProto.UINT8, ["windows", WINDOW, WINDOW, 3])},
@@ -140,22 +145,39 @@ def _maps(graph: _Graph, network: EfficientNetLite0, pixels: str) -> str:
     return graph.add("Concat", *levels, axis=1)
 
 
-def _tower(graph: _Graph, tower: Tower, maps: str, crops: int, name: str) -> None:
-    """Adds `worker.model.network.Tower`; its output is called `name`."""
+def _positions(graph: _Graph, tower: PositionsTower, maps: str, crops: int) -> str:
+    """Adds `worker.model.network.PositionsTower`."""
     mean, scale = statistics(tower.standardise)
     weight, bias = tower.mix.folded()
     bias = bias - weight[:, :, 0, 0] @ (mean * scale)
-    x = graph.add("Relu", graph.add("Conv", maps, *graph.linear(weight * scale[:, None, None], bias)))
+    x = graph.add("Reshape", maps, graph.integers(-1, MAP_CHANNELS, GRID, GRID))
+    x = graph.add("Relu", graph.add("Conv", x, *graph.linear(weight * scale[:, None, None], bias)))
     x = graph.add("Add", x, _convolution(graph, tower.surroundings, x, "relu"))
     x = _convolution(graph, tower.judge, x, "relu")
-    x = graph.add("Reshape", x, graph.integers(-1, crops, HIDDEN, GRID * GRID))
-    mean_of = graph.add("ReduceMean", x, graph.integers(1, 3), keepdims=1)
-    deviation = graph.add("Sub", x, mean_of)
+    description = _describe(graph, x, crops, HIDDEN)
+    return graph.add("Gemm", description, *graph.linear(tower.embed.weight, tower.embed.bias), transB=1)
+
+
+def _statistics(graph: _Graph, tower: StatisticsTower, maps: str, crops: int) -> str:
+    """Adds `worker.model.network.StatisticsTower` of the map's description.
+
+    Standardised by nodes of its own, not by the weights: bfloat16 keeps small differences from the mean only then.
+    """
+    description = _describe(graph, maps, crops, MAP_CHANNELS)
+    mean, scale = (graph.constant(to_numpy(values)) for values in (tower.mean, tower.scale))
+    standard = graph.add("Mul", graph.add("Sub", description, mean), scale)
+    return graph.add("Gemm", standard, *graph.linear(tower.embed.weight, tower.embed.bias), transB=1)
+
+
+def _describe(graph: _Graph, x: str, crops: int, channels: int) -> str:
+    """`worker.model.network.describe`: → [batch, 2 * channels]."""
+    x = graph.add("Reshape", x, graph.integers(-1, crops, channels, GRID * GRID))
+    mean = graph.add("ReduceMean", x, graph.integers(1, 3), keepdims=1)
+    deviation = graph.add("Sub", x, mean)
     variance = graph.add("ReduceMean", graph.add("Mul", deviation, deviation), graph.integers(1, 3), keepdims=1)
     spread = graph.add("Sqrt", graph.add("Add", variance, graph.scalar(VARIANCE_FLOOR)))
-    both = graph.add("Concat", mean_of, spread, axis=2)
-    description = graph.add("Reshape", both, graph.integers(-1, 2 * HIDDEN))
-    graph.add("Gemm", description, *graph.linear(tower.embed.weight, tower.embed.bias), output=name, transB=1)
+    both = graph.add("Concat", mean, spread, axis=2)
+    return graph.add("Reshape", both, graph.integers(-1, 2 * channels))
 
 
 def _convolution(graph: _Graph, layer: Convolution, x: str, activation: Literal["relu", "relu6"] | None = None) -> str:

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from worker.model.data import Example
-from worker.model.maps import Maps
-from worker.model.network import VIEWS
+from worker.model.statistics import Statistics
 
 RIDGE = 0.3
 WIDTH = 2.0
@@ -26,8 +25,8 @@ Array = NDArray[np.float64]
 class Smoother:
     """Gives targets to learn from; made once for all images."""
 
-    def __init__(self, maps: Maps, examples: Sequence[Example]) -> None:
-        self._kernel = _kernel(_statistics(maps))
+    def __init__(self, statistics: Statistics, examples: Sequence[Example]) -> None:
+        self._kernel = _kernel(_standardised(statistics))
         self._scores = np.array([example.score for example in examples])
         self._groups = np.array([f"{example.dataset}\0{example.group}" for example in examples])
 
@@ -47,21 +46,13 @@ class Smoother:
         return targets
 
 
-def _statistics(maps: Maps) -> NDArray[np.float32]:
-    """Mean and deviation of each channel over positions, of the whole image and of its details, each standardised."""
-    own = next(iter(VIEWS.values())).crops
-    described = []
-    for first in range(0, len(maps), 64):
-        values = np.asarray(maps[first : first + 64], np.float32)
-        parts = values[:, :own], values[:, own:]
-        described.append(np.concatenate([f(part, axis=(1, 3, 4)) for part in parts for f in (np.mean, np.std)], axis=1))
-    statistics = np.concatenate(described)
+def _standardised(statistics: Statistics) -> Statistics:
     deviation = statistics.std(axis=0)
-    standardised: NDArray[np.float32] = (statistics - statistics.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
+    standardised: Statistics = (statistics - statistics.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
     return standardised
 
 
-def _kernel(points: NDArray[np.float32]) -> Array:
+def _kernel(points: Statistics) -> Array:
     squares = np.square(points).sum(axis=1, dtype=np.float64)
     distances = np.maximum(squares[:, None] + squares[None, :] - 2 * (points @ points.T), 0)
     kernel: Array = np.exp(-WIDTH * distances / np.median(distances))

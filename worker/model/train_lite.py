@@ -21,11 +21,12 @@ from worker.model.card import model_card
 from worker.model.data import DATA_SETS, read_data_set, split_folds, without_samples
 from worker.model.evaluate import Report, cross_validate, figure, leave_generators_out, report
 from worker.model.export import export_model
-from worker.model.fit import Schedule, fit, predict
+from worker.model.fit import POSITIONS, STATISTICS, fit, fused_norm, predict
 from worker.model.maps import MapStore
-from worker.model.network import MstLite
+from worker.model.network import MstLite, PositionsJudge, StatisticsJudge
 from worker.model.package import PACKAGE, PACKAGE_VERSION, BackboneError, fetch_command, read_weights
 from worker.model.smooth import Smoother
+from worker.model.statistics import describe_maps
 
 FOLDS = 5
 VARIANTS = 2
@@ -49,34 +50,31 @@ def main(
     examples = without_samples(everything)
     console.print(f"{len(examples)} images to learn from; {len(everything) - len(examples)} kept out as samples' kin")
     folds = split_folds(examples, FOLDS, seed)
-    schedule = Schedule()
 
-    def untrained() -> MstLite:
-        torch.manual_seed(seed)
-        network = MstLite(EfficientNetLite0())
-        load_weights(network.backbone, weights)
+    def pretrained() -> EfficientNetLite0:
+        network = EfficientNetLite0()
+        load_weights(network, weights)
         return network.eval()
 
     with _progress(console) as progress:
-        store = MapStore(untrained(), examples, out, progress, workers)
+        store = MapStore(pretrained(), examples, out, progress, workers)
         variants = [store.varied(variant) for variant in range(VARIANTS)]
         damaged = store.damaged()
-        smoother = Smoother(variants[0], examples)
+        described = [describe_maps(maps) for maps in variants]
+        damage = (describe_maps(damaged[0]), describe_maps(damaged[1]))
+        smoother = Smoother(described[0], examples)
 
         def train(rows: NDArray[np.intp], title: str) -> MstLite:
-            network = untrained()
-            fit(
-                network,
-                variants,
-                damaged,
-                smoother.targets(rows),
-                rows,
-                schedule,
-                seed=seed,
-                progress=progress,
-                title=title,
-            )
-            return network
+            targets = smoother.targets(rows)
+            torch.manual_seed(seed)
+            frozen = pretrained()
+            positions = PositionsJudge()
+            fit(positions, variants, damaged, targets, rows, POSITIONS, seed, progress, title)
+            torch.manual_seed(seed)
+            statistics = StatisticsJudge(torch.from_numpy(described[0][rows]))
+            fit(statistics, described, damage, targets, rows, STATISTICS, seed, progress, f"{title}'s statistics")
+            norms = fused_norm(positions, variants[0], rows), fused_norm(statistics, described[0], rows)
+            return MstLite(frozen, positions, statistics, norms).eval()
 
         def judge(known: NDArray[np.intp], left_out: NDArray[np.intp]) -> NDArray[np.float64]:
             return predict(train(known, "fold"), variants[0], left_out)
@@ -89,7 +87,7 @@ def main(
     manifest = export_model(network, reports, out)
     measured = {"folds": [entry.as_dict() for entry in reports], "srcc_without_generator": without_generator}
     (out / "measured.json").write_text(json.dumps(measured, indent=2) + "\n")
-    (out / "MODEL_CARD.md").write_text(model_card(manifest, reports, without_generator, schedule, seed))
+    (out / "MODEL_CARD.md").write_text(model_card(manifest, reports, without_generator, seed))
     for notice in LICENSES.iterdir():
         shutil.copyfile(notice, out / notice.name)
     console.print(f"wrote {out}: {manifest.name} {manifest.version}, {manifest.digest}")

@@ -13,7 +13,16 @@ pytest.importorskip("onnx", reason="exporting needs the extra `train`")
 from worker.model.backbone import EfficientNetLite0  # noqa: E402
 from worker.model.evaluate import Report  # noqa: E402
 from worker.model.export import export_model  # noqa: E402
-from worker.model.network import STREAMS, VIEWS, WINDOW, MstLite  # noqa: E402
+from worker.model.network import (  # noqa: E402
+    DESCRIPTION,
+    STREAMS,
+    VIEWS,
+    WINDOW,
+    MstLite,
+    PositionsJudge,
+    StatisticsJudge,
+    describe_streams,
+)
 from worker.model.onnx_graph import maps_graph  # noqa: E402
 from worker.scoring.model import load_model  # noqa: E402
 from worker.scoring.openvino_engine import OpenVinoEngine  # noqa: E402
@@ -23,7 +32,8 @@ from worker.scoring.openvino_engine import OpenVinoEngine  # noqa: E402
 def network() -> MstLite:
     """A network of random weights whose norms have seen some data, so that folding them matters."""
     torch.manual_seed(3)
-    network = MstLite(EfficientNetLite0())
+    statistics = StatisticsJudge(torch.rand(20, 2 * DESCRIPTION))
+    network = MstLite(EfficientNetLite0(), PositionsJudge(), statistics, (1.0, 1.0))
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(std=0.1)
@@ -49,7 +59,7 @@ def run_in_float32(graph: bytes, inputs: dict[str, np.ndarray]) -> dict[str, np.
 @torch.no_grad()
 def test_the_backbones_graph_gives_the_networks_maps(network: MstLite, windows: np.ndarray) -> None:
     ours = network.maps(torch.from_numpy(windows[0])).numpy()
-    theirs = run_in_float32(maps_graph(network), {"windows": windows[0]})["maps"]
+    theirs = run_in_float32(maps_graph(network.backbone), {"windows": windows[0]})["maps"]
     np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-4 * np.abs(ours).max())
 
 
@@ -73,3 +83,16 @@ def test_exported_files_score_as_the_network_does(network: MstLite, windows: np.
     served = [scores.quality for scores in model.heads.score(engine.infer(views))]
     engine.close()
     assert served == pytest.approx(expected.tolist(), abs=0.05)
+
+
+@torch.no_grad()
+def test_joined_judges_say_nearly_the_mean_of_what_each_says(network: MstLite, windows: np.ndarray) -> None:
+    maps = network.maps(torch.from_numpy(windows).flatten(0, 1)).unflatten(0, windows.shape[:2])
+    seen = (maps, describe_streams(maps))
+    judges = (network.positions, network.statistics)
+    norms = tuple(float(judge.fuse(each).norm(dim=1).mean()) for judge, each in zip(judges, seen, strict=True))
+    joined = MstLite(network.backbone, network.positions, network.statistics, norms).eval()
+
+    apart = [judge(each) for judge, each in zip(judges, seen, strict=True)]
+    assert (apart[0] - apart[1]).abs().max() > 0.05
+    assert joined(maps).tolist() == pytest.approx(((apart[0] + apart[1]) / 2).tolist(), abs=0.02)

@@ -15,13 +15,13 @@ from rich.progress import Progress  # noqa: E402
 from worker.model.backbone import EfficientNetLite0  # noqa: E402
 from worker.model.data import SAMPLES, Example  # noqa: E402
 from worker.model.maps import WINDOWS, MapStore  # noqa: E402
-from worker.model.network import GRID, MAP_CHANNELS, MstLite  # noqa: E402
+from worker.model.network import GRID, MAP_CHANNELS  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def network() -> MstLite:
+def backbone() -> EfficientNetLite0:
     torch.manual_seed(1)
-    return MstLite(EfficientNetLite0()).eval()
+    return EfficientNetLite0().eval()
 
 
 def samples(count: int) -> list[Example]:
@@ -30,12 +30,12 @@ def samples(count: int) -> list[Example]:
     return [Example(SAMPLES / "images" / name, 3.0, "some", name, "g") for name in names[:count]]
 
 
-def store(network: MstLite, examples: Sequence[Example], folder: Path) -> MapStore:
-    return MapStore(network, examples, folder, Progress(disable=True), workers=2)
+def store(backbone: EfficientNetLite0, examples: Sequence[Example], folder: Path) -> MapStore:
+    return MapStore(backbone, examples, folder, Progress(disable=True), workers=2)
 
 
-def test_each_variant_and_damage_has_maps_of_its_own(network: MstLite, tmp_path: Path) -> None:
-    maps = store(network, samples(2), tmp_path)
+def test_each_variant_and_damage_has_maps_of_its_own(backbone: EfficientNetLite0, tmp_path: Path) -> None:
+    maps = store(backbone, samples(2), tmp_path)
     intact, varied, (mild, worse) = maps.varied(0), maps.varied(1), maps.damaged()
 
     assert {each.shape for each in (intact, varied, mild, worse)} == {(2, WINDOWS, MAP_CHANNELS, GRID, GRID)}
@@ -45,13 +45,13 @@ def test_each_variant_and_damage_has_maps_of_its_own(network: MstLite, tmp_path:
 
 
 def test_a_run_that_was_cut_off_finds_what_it_had_and_other_images_get_their_own(
-    network: MstLite, tmp_path: Path
+    backbone: EfficientNetLite0, tmp_path: Path
 ) -> None:
-    first = store(network, samples(2), tmp_path).damaged()
+    first = store(backbone, samples(2), tmp_path).damaged()
     kept = {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
-    again = store(network, samples(2), tmp_path).damaged()
+    again = store(backbone, samples(2), tmp_path).damaged()
     np.testing.assert_array_equal(first, again)
     assert {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == kept
 
-    store(network, samples(1), tmp_path).varied(0)
+    store(backbone, samples(1), tmp_path).varied(0)
     assert len(list(tmp_path.iterdir())) == len(kept) + 1

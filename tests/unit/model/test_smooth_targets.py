@@ -10,6 +10,7 @@ pytest.importorskip("scipy", reason="training needs the extra `train`")
 
 from worker.model.data import Example
 from worker.model.smooth import RIDGE, SHARE, Smoother
+from worker.model.statistics import describe_maps
 
 NUMBER = 24
 
@@ -27,7 +28,7 @@ def examples(scores: np.ndarray) -> list[Example]:
 
 def test_a_target_is_half_foreseen_from_the_other_groups() -> None:
     scores = np.linspace(1, 5, NUMBER) + np.random.default_rng(1).normal(0, 0.2, NUMBER)
-    smoother = Smoother(maps(), examples(scores))
+    smoother = Smoother(describe_maps(maps()), examples(scores))
     rows = np.arange(NUMBER)
     targets = smoother.targets(rows)
 
@@ -44,7 +45,7 @@ def test_scores_outside_the_rows_do_not_matter_and_get_no_target() -> None:
     changed = scores.copy()
     changed[18:] = 3
     rows = np.arange(18)
-    one, other = (Smoother(maps(), examples(values)).targets(rows) for values in (scores, changed))
+    one, other = (Smoother(describe_maps(maps()), examples(values)).targets(rows) for values in (scores, changed))
     np.testing.assert_array_equal(one, other)
     assert np.isnan(one[18:]).all()
     assert not np.isnan(one[:18]).any()
