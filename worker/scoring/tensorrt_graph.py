@@ -119,10 +119,11 @@ class TensorRtGraph:
             self._run(lane, size)
             outputs = {name: lane.host[name][:batch].copy() for name in self._outputs}
         except EngineError as error:
-            self._lost = error if isinstance(error, DeviceLost) else self._settle(lane)
-            if self._lost is not None and self._lost is not error:
-                raise self._lost from error
-            raise
+            lost = error if isinstance(error, DeviceLost) else self._settle(lane)
+            if lost is None:
+                raise
+            self._lost = lost
+            raise lost from (error if lost is not error else None)
         finally:
             self._free.put(lane)
         for name, rows in outputs.items():
