@@ -1,6 +1,6 @@
 """Files that are small and within all limits, and yet would keep their reader busy for minutes.
 
-Each check asks for a hundred times of what honest files have.
+Honest files are far below each limit.
 """
 
 import io
@@ -11,8 +11,10 @@ from schemas import FailureReason
 from worker.images.errors import ImageError
 
 READS: Final = 100_000
+"""A PNG of 100 MiB, in chunks of 8 KiB as libpng writes them, takes half as many."""
 SCANS: Final = 100
 SCANS_AT_MAX_PIXELS: Final = 16
+"""Of the largest picture that is allowed; smaller ones may have more, up to SCANS."""
 REPEATS: Final = {b"iCCP": 16, b"Exif\0\0": 64, b"8BIM": 10_000}
 BOXES: Final = 1000
 AVIF_HEADER_BYTES: Final = 64 * 1024
