@@ -17,7 +17,7 @@ from schemas import (
     S3Reference,
     Scores,
 )
-from worker.review.answers import Decided, Found, ItemView, Lease, Share, Statistics
+from worker.review.answers import Found, ItemView, Lease, Share, Statistics
 from worker.review.http.image_links import ImageLinks
 from worker.review.http.renditions import Rendition
 
@@ -86,28 +86,6 @@ class LeaseOut(BaseModel):
     token: int
     expires_at: datetime
     items: list[ItemOut]
-
-
-class QueueOut(BaseModel):
-    name: str
-    open: int
-    leased: int
-    escalated: int
-    held: int
-    assigned: int
-    overdue: int
-    oldest_at: datetime | None
-    agree: int
-    votes: int
-
-
-class DecidedOut(BaseModel):
-    """`resolution` is what the item came to; absent while it needs more votes."""
-
-    decision_id: str
-    item_ids: tuple[str, ...]
-    resolution: str | None
-    undo_until: datetime
 
 
 class PageOut(BaseModel):
@@ -222,15 +200,6 @@ class Showing:
     def heat_map(self, item_id: str) -> str:
         """The link to an item's heat map."""
         return self._links.make(item_id, self._user, [Rendition.HEAT_MAP])[Rendition.HEAT_MAP]
-
-
-def decided(answer: Decided) -> DecidedOut:
-    return DecidedOut(
-        decision_id=answer.decision_id,
-        item_ids=answer.item_ids,
-        resolution=answer.resolution,
-        undo_until=answer.undo_until,
-    )
 
 
 def statistics(answer: Statistics) -> StatisticsOut:

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
 
 from schemas import Name, Vote
-from worker.review.answers import Choice
+from worker.review.answers import Choice, Decided
 from worker.review.errors import DeskError
-from worker.review.http.answers import DecidedOut, LeaseOut, Showing, decided
+from worker.review.http.answers import LeaseOut, Showing
 from worker.review.http.door import Reviewer, TheDoor
 from worker.review.http.queues import MAX_LEASES, FencingToken, ItemId
 from worker.review.http.refusals import kind_of
@@ -56,14 +56,14 @@ class OutcomeOut(BaseModel):
     """What became of one of many: either is there."""
 
     item_id: str
-    decided: DecidedOut | None = None
+    decided: Decided | None = None
     refused: Refusal | None = None
 
 
 @router.post("/v1/decisions")
-def decide(body: ChoiceIn, session: Reviewer, door: TheDoor) -> DecidedOut:
+def decide(body: ChoiceIn, session: Reviewer, door: TheDoor) -> Decided:
     """Answers once the log has the decision."""
-    return decided(door.desk.decide(body.choice(), session.user))
+    return door.desk.decide(body.choice(), session.user)
 
 
 @router.post("/v1/decisions/bulk")
@@ -73,7 +73,7 @@ def bulk(body: Many, session: Reviewer, door: TheDoor) -> list[OutcomeOut]:
     return [
         OutcomeOut(item_id=each.item_id, refused=Refusal(kind=kind_of(answer), detail=str(answer)))
         if isinstance(answer, DeskError)
-        else OutcomeOut(item_id=each.item_id, decided=decided(answer))
+        else OutcomeOut(item_id=each.item_id, decided=answer)
         for each, answer in zip(body.decisions, answers, strict=True)
     ]
 

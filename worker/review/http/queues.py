@@ -8,8 +8,9 @@ from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, Field
 
 from schemas import Name
+from worker.review.answers import QueueOverview
 from worker.review.errors import LeaseLost
-from worker.review.http.answers import LeaseOut, QueueOut, Showing
+from worker.review.http.answers import LeaseOut, Showing
 from worker.review.http.door import Reviewer, SignedIn, TheDoor
 from worker.review.http.problems import Problem
 from worker.review.http.roles import Role
@@ -49,22 +50,8 @@ class Beat(BaseModel):
 
 
 @router.get("/v1/queues")
-def queues(_session: SignedIn, door: TheDoor) -> list[QueueOut]:
-    return [
-        QueueOut(
-            name=each.name,
-            open=each.open,
-            leased=each.leased,
-            escalated=each.escalated,
-            held=each.held,
-            assigned=each.assigned,
-            overdue=each.overdue,
-            oldest_at=each.oldest_at,
-            agree=each.agree,
-            votes=each.votes,
-        )
-        for each in door.desk.queues()
-    ]
+def queues(_session: SignedIn, door: TheDoor) -> list[QueueOverview]:
+    return door.desk.queues()
 
 
 @router.post("/v1/queues/{queue}/leases")
