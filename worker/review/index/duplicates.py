@@ -1,8 +1,8 @@
 """Finds near duplicates among the items that wait.
 
 Features are compared by cosine. Random hyperplanes (Charikar 2002) put each vector into TABLES buckets of BITS bits,
-and only those that share a bucket are compared: vectors at a cosine of 0.99 share one with a probability of 0.99, those
-of unrelated images hardly ever. Equal files share a bucket of their own.
+and only those that share a bucket are compared: vectors at a cosine of 0.99 share one with a probability of 0.99, at
+0.975 of 0.94, those of unrelated images hardly ever. Equal files share a bucket of their own.
 """
 
 from collections.abc import Mapping
