@@ -37,13 +37,13 @@ export class Outbox extends EventTarget {
     this.#pump();
   }
 
-  /** Takes a decision back before it was sent; false when it is on its way or gone. */
+  /** Takes a decision back before it was sent and returns its item’s id; null when it is on its way or gone. */
   withdraw(decisionId) {
     const at = this.#waiting.findIndex((decision) => decision.decision_id === decisionId);
-    if (at < 0 || this.#waiting[at] === this.#sending) return false;
-    this.#waiting.splice(at, 1);
+    if (at < 0 || this.#waiting[at] === this.#sending) return null;
+    const [decision] = this.#waiting.splice(at, 1);
     this.#changed();
-    return true;
+    return decision.item_id;
   }
 
   /** Resolves when nothing is on its way, or when the desk cannot be reached. */

@@ -26,7 +26,7 @@ export async function show(main, context, queue) {
 
 class Grid {
   #main; #context; #shelf; #busy = false; #last = null; #dismissUndo = () => {};
-  #chosen = new Set(); #tiles = new Map(); #anchor = null; #labels = new Set(); #ids = new Map(); #listeners = [];
+  #chosen = new Set(); #tiles = new Map(); #anchor = null; #labels = new Set(); #listeners = [];
   #blur = preference("blur", false); #grey = preference("grey", false);
   #list = h("div.tiles", { role: "listbox", "aria-multiselectable": "true", "aria-label": "Images to review" });
   #nothing = h("div.column", { hidden: true }); #status = h("p", { role: "status" }); #buttons; #reasons; #blurButton;
@@ -42,6 +42,9 @@ class Grid {
     // Where nothing waits new images appear by themselves; a grid that is being worked through stays as it is.
     const again = () => { if (!this.#tiles.size) this.fill(); };
     this.#listeners.push(onQuietDesk(again), watchConnection((reachable) => { if (reachable) this.#shelf.check().then(again); }));
+    const refused = ({ detail }) => toast(`A decision did not count: ${detail.error.message}`, { bad: true, seconds: 12 });
+    context.outbox.addEventListener("refused", refused);
+    this.#listeners.push(() => context.outbox.removeEventListener("refused", refused));
     this.#buttons = [
       button("Approve", { key: "A", iconName: "check", kind: "approve", onclick: () => this.#decide("approve") }),
       button("Reject", { key: "R", iconName: "cross", kind: "reject", onclick: () => this.#decide("reject") }),
@@ -230,7 +233,10 @@ class Grid {
     if (!leases.length || this.#busy) return;
     this.#busy = true;
     this.#tell();
-    const decisions = leases.map((lease) => ({ decision_id: this.#idOf(lease, outcome), ...held(lease), outcome, labels: [...this.#labels] }));
+    // A decision that came, though its answer was lost, counts once: it is sent again under the same id.
+    const decisions = leases.map((lease) => ({ decision_id: crypto.randomUUID(), ...held(lease), outcome, labels: [...this.#labels] }));
+    this.#labels.clear();
+    this.#drawReasons();
     try {
       const answers = await post("/v1/decisions/bulk", { decisions });
       const refused = answers.filter((answer) => answer.refused);
@@ -238,17 +244,14 @@ class Grid {
         this.#shelf.remove(id);
         this.#drop(id);
       }
-      this.#labels.clear();
-      this.#ids.clear();
-      this.#drawReasons();
       const good = answers.filter((answer) => answer.decided);
       const images = good.reduce((sum, answer) => sum + answer.decided.item_ids.length, 0);
-      this.#last = { at: performance.now(), ids: good.map((answer) => answer.decided.decision_id) };
+      this.#last = { at: performance.now(), ids: good.map((answer) => answer.decided.decision_id), leases };
       if (good.length) this.#offerUndo(`${count(images, "image")} ${DONE[outcome]}`);
       if (refused.length) toast(`${count(refused.length, "image")} did not count: ${refused[0].refused.detail}`, { bad: true, seconds: 12 });
       announce(`${good.length} ${DONE[outcome]}`);
     } catch (error) {
-      if (error instanceof Unreachable) toast("The desk does not answer: nothing is decided yet. Decide again when it is back", { bad: true, seconds: 12 });
+      if (error instanceof Unreachable) this.#keep(decisions, leases, outcome);
       else complain(error);
     } finally {
       this.#busy = false;
@@ -257,11 +260,21 @@ class Grid {
     else this.#draw();
   }
 
-  /** Decided again because the answer was lost, a decision has the id that it had, so that it counts once. */
-  #idOf(lease, outcome) {
-    const what = JSON.stringify([lease.item_id, lease.token, outcome, ...this.#labels]);
-    if (!this.#ids.has(what)) this.#ids.set(what, crypto.randomUUID());
-    return this.#ids.get(what);
+  /** The desk does not answer: what was decided waits, and is sent one by one when it is back. */
+  #keep(decisions, leases, outcome) {
+    for (const decision of decisions) {
+      this.#shelf.remove(decision.item_id);
+      this.#drop(decision.item_id);
+      this.#context.outbox.add(decision);
+    }
+    this.#last = { at: performance.now(), ids: decisions.map((decision) => decision.decision_id), leases };
+    this.#offerUndo(`${count(decisions.length, "image")} ${DONE[outcome]}, to be sent`);
+  }
+
+  /** Takes a decision back and resolves with its lease. */
+  async #takeBack(id, leases) {
+    const itemId = this.#context.outbox.withdraw(id);
+    return itemId ? leases.find((lease) => lease.item_id === itemId) : post(`/v1/decisions/${id}/undo`);
   }
 
   #offerUndo(text) {
@@ -274,7 +287,7 @@ class Grid {
     if (!last || performance.now() - last.at > 1000 * this.#context.about.undo_seconds) return toast("There is nothing to undo");
     this.#last = null;
     this.#dismissUndo();
-    const taken = await Promise.allSettled(last.ids.map((id) => post(`/v1/decisions/${id}/undo`)));
+    const taken = await Promise.allSettled(last.ids.map((id) => this.#takeBack(id, last.leases)));
     for (const result of taken.reverse()) {
       if (result.status === "fulfilled") this.#shelf.putFirst(result.value);
       else complain(result.reason);
