@@ -3,9 +3,9 @@
     python -m ops.benchmarks.trained_tower_benchmark TOWER.onnx [--output NAME] [--short] [--out FOLDER]
 
 Towers with random weights tell how fast an engine is, and less of how alike it ranks: what they see in images lies
-otherwise than what trained ones see. TOWER.onnx is a trained one that takes float32 [batch, 3, side, side], normalised as for
-ImageNet; `--output` names the value to take, [batch, features] or [batch, tokens, features] with the class token first;
-absent: the graph's own output. Nothing of it is kept.
+otherwise than what trained ones see. TOWER.onnx is a trained one that takes float32 [batch, 3, side, side], normalised
+as for ImageNet; `--output` names the value to take, [batch, features] or [batch, tokens, features] with the class token
+first; absent: the graph's own output. Nothing of it is kept.
 
 Scores are linear in the features, each by weights drawn at random: heads that nobody trained. Told are the error of the
 features beside what sets images apart (both as root mean squares), and Spearman's rank correlation with float32.
