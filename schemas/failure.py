@@ -1,8 +1,14 @@
 """Why an event could not be judged."""
 
 from enum import StrEnum
+from typing import Annotated, Final
+
+from pydantic import AfterValidator
 
 from schemas.base import Contract
+
+MESSAGE_CHARACTERS: Final = 8000
+"""Of a failure's message at most; longer ones are cut."""
 
 
 class FailureReason(StrEnum):
@@ -33,9 +39,14 @@ class FailureReason(StrEnum):
     """A rule could not be evaluated for this event."""
 
 
+def _bounded(message: str) -> str:
+    """Without end messages may repeat what others said: a store, a library."""
+    return message if len(message) <= MESSAGE_CHARACTERS else f"{message[: MESSAGE_CHARACTERS - 1]}…"
+
+
 class Failure(Contract):
     """A reason for machines and a message for people: what was wrong, where, and what to do."""
 
     reason: FailureReason
-    message: str
+    message: Annotated[str, AfterValidator(_bounded)]
     attempts: int = 1

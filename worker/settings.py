@@ -212,6 +212,8 @@ class IntakeSettings(Section):
     retry_base_seconds: PositiveFloat = 0.2
     retry_max_seconds: PositiveFloat = 20.0
     retry_deadline_seconds: PositiveFloat = 120.0
+    outage_seconds: PositiveFloat = 600.0
+    """An object that its store has not given for so long goes to people, even if the store seems to be down."""
     drain_seconds: PositiveFloat = 20.0
     rebalance_seconds: PositiveFloat = 5.0
     """How long partitions that move to another worker may hold up the group to finish what is under way."""

@@ -81,7 +81,7 @@ class KafkaLog:
             self._consumer.subscribe([settings.topics.images], listener=self._assignment)
         except KafkaError as error:
             raise LogError(
-                f"Kafka at {settings.bootstrap_servers} cannot be used ({type(error).__name__}: {error}); "
+                f"Kafka at {settings.bootstrap_servers} cannot be used ({error}); "
                 "check kafka.bootstrap_servers and that the broker runs"
             ) from error
         self._reader = threading.Thread(target=self._read, name="sluice-kafka-read", daemon=True)

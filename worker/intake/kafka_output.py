@@ -55,6 +55,6 @@ class KafkaOutput:
             while not commit.is_done and time.monotonic() < deadline:
                 time.sleep(0.002)
         except KafkaError as error:
-            raise CommitFailed(f"{type(error).__name__}: {error}") from error
+            raise CommitFailed(str(error)) from error
         if not commit.succeeded():
             raise CommitFailed(f"offsets were not committed: {commit.exception or 'no answer'}")

@@ -48,7 +48,7 @@ class Producer:
             # An idempotent producer refuses everything after an output that the broker refused for good.
             self.close()
             self._producer = KafkaProducer(**self._options)
-            raise CommitFailed(_describe(error)) from error
+            raise CommitFailed(str(error)) from error
 
     def send_in_transaction(
         self, outputs: Sequence[Output], offsets: Mapping[Partition, int], group: ConsumerGroupMetadata
@@ -71,18 +71,18 @@ class Producer:
             raise Fenced(f"another worker uses this transactional id: {error}") from error
         except (KafkaError, CommitFailed) as error:
             self._abort()
-            raise CommitFailed(_describe(error)) from error
+            raise CommitFailed(str(error)) from error
         try:
             # 2. From here the outcome is the broker's; if we do not hear of it, only the committed offsets tell.
             self._producer.commit_transaction()
         except KafkaError as error:
-            raise Fenced(f"the outcome of a commit is unknown: {_describe(error)}") from error
+            raise Fenced(f"the outcome of a commit is unknown: {error}") from error
 
     def close(self) -> None:
         try:
             self._producer.close(timeout=5)
         except KafkaError as error:
-            log.warning("kafka_close_failed", error=_describe(error))
+            log.warning("kafka_close_failed", error=str(error))
 
     def _send_all(self, outputs: Sequence[Output]) -> None:
         futures = [
@@ -99,8 +99,4 @@ class Producer:
         try:
             self._producer.abort_transaction()
         except KafkaError as error:
-            raise Fenced(f"a transaction could not be aborted: {_describe(error)}") from error
-
-
-def _describe(error: Exception) -> str:
-    return str(error) if isinstance(error, CommitFailed) else f"{type(error).__name__}: {error}"
+            raise Fenced(f"a transaction could not be aborted: {error}") from error

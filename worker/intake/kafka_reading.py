@@ -60,6 +60,5 @@ def explained(settings: KafkaSettings) -> Iterator[None]:
         yield
     except KafkaError as error:
         raise LogError(
-            f"Kafka at {settings.bootstrap_servers}: {type(error).__name__}: {error}; "
-            "check kafka.bootstrap_servers and that the broker runs"
+            f"Kafka at {settings.bootstrap_servers}: {error}; check kafka.bootstrap_servers and that the broker runs"
         ) from error

@@ -36,6 +36,7 @@ IDLE_POLL_SECONDS = 0.1
 BUSY_WAIT_SECONDS = 0.005
 GAUGE_SECONDS = 0.5
 ENGINE_FAILURES_TO_BLAME = 2
+PROBES_TO_BLAME = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,18 +297,35 @@ class Member:
         if isinstance(job.event.image, S3Reference):
             self._store_breaker.record(False, now)
             if self._store_breaker.is_open:
-                # The store is down, not this object: the attempt does not count.
-                job.first_failed_at = None
-                self._retries.push(self._store_breaker.retry_at() + self._jitter(), job)
+                self._wait_for_the_store(job, error, now)
                 return
         job.attempts += 1
         if job.first_failed_at is None:
             job.first_failed_at = now
         if self._retry_policy.is_exhausted(job.attempts, job.first_failed_at, now):
-            message = f"{error}; gave up after {job.attempts} attempts in {now - job.first_failed_at:.1f} s"
-            self._give_up(job, Failure(reason=FailureReason.FETCH_FAILED, message=message, attempts=job.attempts))
-            return
-        self._retries.push(now + self._retry_policy.delay(job.attempts, self._parts.rng), job)
+            self._give_up_fetching(job, error, job.attempts, now - job.first_failed_at)
+        else:
+            self._retries.push(now + self._retry_policy.delay(job.attempts, self._parts.rng), job)
+
+    def _wait_for_the_store(self, job: Job, error: TransientFetchError, now: float) -> None:
+        """The store is down, not this object: the attempt does not count.
+
+        Unless it fails for longer than outages last: a few objects that are too slow to be fetched would keep the
+        breaker open, and all others waiting, for ever.
+        """
+        job.first_failed_at = None
+        job.probes += 1
+        if job.probed_since is None:
+            job.probed_since = now
+        waited = now - job.probed_since
+        if job.probes >= PROBES_TO_BLAME and waited >= self._settings.outage_seconds:
+            self._give_up_fetching(job, error, job.attempts + job.probes, waited)
+        else:
+            self._retries.push(self._store_breaker.retry_at() + self._jitter(), job)
+
+    def _give_up_fetching(self, job: Job, error: TransientFetchError, attempts: int, seconds: float) -> None:
+        message = f"{error}; gave up after {attempts} attempts in {seconds:.1f} s"
+        self._give_up(job, Failure(reason=FailureReason.FETCH_FAILED, message=message, attempts=attempts))
 
     def _jitter(self) -> float:
         return self._parts.rng.uniform(0.0, self._settings.retry_base_seconds)

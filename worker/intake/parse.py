@@ -27,6 +27,8 @@ from worker.intake.log import Record
 
 MAX_VALUE_BYTES = 16 * 1024 * 1024
 """A larger value is refused before it is parsed."""
+MAX_COLONS = 100_000
+"""A hundred for each object of the largest notification; JSON has one for each key."""
 MAX_NOTIFICATION_RECORDS = 1000
 """So many objects in one S3 notification; more would let one record outgrow the intake's window."""
 
@@ -60,6 +62,10 @@ def parse(record: Record, *, max_bytes: int = MAX_VALUE_BYTES) -> Parsed:
         raise _malformed("the record has no value; expected an image event in JSON")
     if len(value) > max_bytes:
         message = f"the value has {len(value)} bytes; at most {max_bytes} are read"
+        raise MalformedRecord(FailureReason.EVENT_TOO_LARGE, message)
+    # Problems are told key by key: of a million keys that would take long enough to stop the stream.
+    if len(value) > MAX_COLONS and value.count(b":") > MAX_COLONS:
+        message = f"the value has more than {MAX_COLONS} colons, too many for an image event or a notification"
         raise MalformedRecord(FailureReason.EVENT_TOO_LARGE, message)
     if not record.headers:
         return _parse_data(value, None)

@@ -96,7 +96,7 @@ def serve(pipe: Connection) -> None:
     try:
         producer = Producer(settings)
     except KafkaError as error:
-        what = f"the producer cannot be used ({type(error).__name__}: {error}); check that it may write to the topics"
+        what = f"the producer cannot be used ({error}); check that it may write to the topics"
         pipe.send(LogError(what))
         return
     tune_interpreter()

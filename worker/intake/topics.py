@@ -146,4 +146,5 @@ def _differences(
 
 
 def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    # kafka-python's own errors say their names
+    return str(error) if isinstance(error, KafkaError) else f"{type(error).__name__}: {error}"

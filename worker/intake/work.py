@@ -29,6 +29,9 @@ class Job:
     content_hash: str | None = None
     attempts: int = 0
     first_failed_at: float | None = None
+    probes: int = 0
+    """Attempts that failed while the store seemed to be down, since `probed_since`."""
+    probed_since: float | None = None
     engine_failures: int = 0
     fetch_ms: float = 0.0
     decode_ms: float = 0.0

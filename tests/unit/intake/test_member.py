@@ -21,6 +21,7 @@ from tests.unit.intake.pictures import png
 from worker.cache.score_cache import ScoreCache, connect_embedded
 from worker.images.errors import ImageError, TransientFetchError
 from worker.images.fetch import FetchedImage
+from worker.intake.breaker import Breaker
 from worker.intake.engine_room import EngineRoom
 from worker.intake.judge import Judge
 from worker.intake.log import CommitFailed, Fenced, Lag, LogError, Output, Partition, Poll, Record
@@ -357,6 +358,19 @@ def test_a_store_that_is_down_burns_no_attempts() -> None:
     given_up = [v for v in log.verdicts if v["status"] == "failed"]
     assert len(given_up) < count / 2, "only those that failed before the breaker opened may have been given up"
     assert sum(bench.store.fetched.values()) < count * 4, "while the breaker is open, single probes go out"
+
+
+def test_objects_that_never_come_do_not_hold_up_the_others_for_ever() -> None:
+    log = FakeLog(records(*(event(str(i), s3(str(i))) for i in range(24))))
+    answers: dict[str, Any] = {str(i): TransientFetchError("it took too long") for i in range(23)}
+    patient = QUICK.model_copy(update={"max_attempts": 1000, "outage_seconds": 1.0})
+    bench = Bench(log, FakeStore({**answers, "23": png(3)}), settings=patient)
+    bench.member._store_breaker = Breaker(pause_seconds=0.01)
+
+    bench.run_to(24)
+
+    assert Counter(v["status"] for v in log.verdicts) == {"failed": 23, "scored": 1}
+    assert {letter["failure"]["reason"] for letter in log.written("images.dead")} == {"fetch_failed"}
 
 
 def test_one_image_in_many_events_is_scored_once() -> None:
