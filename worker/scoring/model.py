@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 
+from worker.scoring.blas import use_one_blas_thread
 from worker.scoring.heads import Heads
 from worker.scoring.manifest import (
     MANIFEST_NAME,
@@ -93,7 +94,11 @@ def find_model(name_or_path: str, s3: S3Settings | None = None) -> Path:
 
 
 def load_model(name_or_path: str, s3: S3Settings | None = None) -> Model:
-    """Loads a model and checks every file it names. `s3`: how to reach a repository there. Raises ManifestError."""
+    """Loads a model and checks every file it names. `s3`: how to reach a repository there. Raises ManifestError.
+
+    NumPy has one thread in this process from then on (blas.py).
+    """
+    use_one_blas_thread()
     path = find_model(name_or_path, s3)
     manifest = load_manifest(path)
     graph = _read_graph(path, manifest.graph)

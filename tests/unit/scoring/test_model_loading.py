@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from threadpoolctl import threadpool_info
 
 from worker.scoring.manifest import ManifestError, load_manifest
 from worker.scoring.model import SHIPPED_MODELS, find_model, load_model
@@ -160,3 +161,9 @@ def test_heads_that_do_not_fit_are_refused_with_the_tensor(folder: Path, change:
     edit_heads(folder, change)
     with pytest.raises(ManifestError, match=message):
         load_model(str(folder))
+
+
+def test_heads_leave_the_other_processors_to_the_engine() -> None:
+    load_model("mst-lite")
+    libraries = [each for each in threadpool_info() if each["user_api"] == "blas" and "numpy" in each["filepath"]]
+    assert {each["num_threads"] for each in libraries} <= {1}
