@@ -22,6 +22,8 @@ FEWEST = 10
 """Of either outcome."""
 FOLDS = 5
 STEPS = 100
+AT_ONCE = 512
+"""Items of either outcome that a step looks at, at most, so that many decisions take no longer than some."""
 RATE = 5e-3
 MARGIN = 0.5
 """Points by which an approved image should score above a rejected one."""
@@ -121,18 +123,25 @@ def gather(
 
 
 def refresh(start: Start, decided: Decided, seed: int) -> TrainableHeads:
-    """New heads: the live ones, moved until approved images score above rejected ones, and no further than that."""
+    """New heads: the live ones, moved until approved images score above rejected ones, and no further than that.
+
+    Each step draws items of either outcome, which draws pairs evenly.
+    """
     heads = start.heads(seed)
     examples = _examples(start, decided)
     with torch.no_grad():
         live = heads(examples.coarse, examples.fine)
     optimiser = torch.optim.Adam(heads.parameters(), lr=RATE, weight_decay=1e-3)
     heads.train()
+    approved = examples.scores > 0
+    sides = [torch.nonzero(side).flatten() for side in (approved, ~approved)]
+    draw = torch.Generator().manual_seed(seed)
     with one_thread():
         for _ in range(STEPS):
-            judged = heads(examples.coarse, examples.fine)
-            held = torch.nn.functional.mse_loss(judged, live)
-            loss = separation_loss(judged, examples.scores > 0, MARGIN) + HOLD * held
+            rows = torch.cat([side[torch.randperm(len(side), generator=draw)[:AT_ONCE]] for side in sides])
+            judged = heads(examples.coarse[rows], examples.fine[rows])
+            held = torch.nn.functional.mse_loss(judged, live[rows])
+            loss = separation_loss(judged, approved[rows], MARGIN) + HOLD * held
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
