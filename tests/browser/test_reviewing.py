@@ -62,7 +62,7 @@ def test_keys_decide_and_the_log_has_what_was_decided(desk: RunningDesk, sign_in
 def test_the_next_image_is_shown_before_the_key_is_handled(desk: RunningDesk, sign_in: SignIn) -> None:
     desk.add_items(4)
     page = sign_in()
-    page.wait_for_function(f"({LOADED_AHEAD})() >= 4")
+    page.wait_for_function(f"() => ({LOADED_AHEAD})() >= 4")
     page.wait_for_function("() => document.querySelector('.frame img').naturalWidth > 0")
     page.route("**/v1/images/**", lambda route: route.abort())  # what is not loaded ahead never comes
     for _ in range(3):
