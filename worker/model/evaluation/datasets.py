@@ -1,6 +1,5 @@
 """Images with human scores, from a plain CSV or a published data set in the layout it came in."""
 
-import csv
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.model.data import DATA_SETS, DataError, Example, read_data_set
-from worker.model.evaluation.published import PUBLISHED, Row, open_csv
+from worker.model.evaluation.published import PUBLISHED, Row, csv_records
 
 COLUMNS = "image, mos and, where known, prompt, align, group (or generator)"
 UNKNOWN = "unknown"
@@ -65,19 +64,12 @@ def _read_csv(file: Path, scale: Scale, single_prompts: bool) -> list[Example]:
 
 
 def _rows(file: Path) -> Iterator[Row]:
-    with open_csv(file) as opened:
-        reader = csv.DictReader(opened)
-        columns = reader.fieldnames or []
-        if missing := {"image", "mos"} - set(columns):
-            raise DataError(
-                f"{file}, line 1: no column {' and '.join(sorted(missing))}; the columns are {', '.join(columns)}, "
-                f"expected {COLUMNS}{_other_separator(columns)}"
-            )
-        for record in reader:
-            where = f"line {reader.line_num}"
-            if None in record or None in record.values():
-                raise DataError(f"{file}, {where}: another number of cells than line 1 has; quote cells with commas")
-            yield _row(file, where, record)
+    for where, record in csv_records(file, ("image", "mos"), _advice):
+        yield _row(file, where, record)
+
+
+def _advice(columns: Sequence[str]) -> str:
+    return f", expected {COLUMNS}{_other_separator(columns)}"
 
 
 def _other_separator(columns: Sequence[str]) -> str:

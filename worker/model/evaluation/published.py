@@ -6,7 +6,7 @@ never run on the files themselves.
 """
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +50,7 @@ class Published:
 def _agiqa_3k(folder: Path) -> Iterator[Row]:
     """data.csv: name, prompt, adj1, adj2, style, mos_quality, std_quality, mos_align, std_align; the generator begins
     an image's name."""
-    for where, cells in _csv(folder / "data.csv", ("name", "prompt", "mos_quality", "mos_align")):
+    for where, cells in csv_records(folder / "data.csv", ("name", "prompt", "mos_quality", "mos_align")):
         name = cells["name"]
         yield Row(
             where,
@@ -65,7 +65,7 @@ def _agiqa_3k(folder: Path) -> Iterator[Row]:
 def _agiqa_1k(folder: Path) -> Iterator[Row]:
     """AIGC_all.csv: Image, Score; a name is model_object_action_place_style in numbers, of which all but the model make
     the prompt, and the words are nowhere."""
-    for where, cells in _csv(folder / "AIGC_all.csv", ("Image", "Score")):
+    for where, cells in csv_records(folder / "AIGC_all.csv", ("Image", "Score")):
         generator, _, prompt = Path(cells["Image"]).stem.partition("_")
         yield Row(where, _find(folder, cells["Image"]), cells["Score"], "", generator, group=prompt)
 
@@ -196,13 +196,18 @@ def _find(folder: Path, name: str) -> Path:
     return next((place / name for place in places if (place / name).is_file()), folder / name)
 
 
-def _csv(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+def csv_records(
+    file: Path, columns: Collection[str], advice: Callable[[Sequence[str]], str] = lambda _: ""
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Where each record stands, and its cells by column. Raises DataError where one of `columns` is missing, with the
+    `advice` for those that were found, and for a record of another number of cells."""
     with open_csv(file) as opened:
         reader = csv.DictReader(opened)
-        if missing := set(columns) - set(reader.fieldnames or ()):
+        found = reader.fieldnames or []
+        if missing := set(columns) - set(found):
             raise DataError(
                 f"{file}, line 1: no column {' and '.join(sorted(missing))}; the columns are "
-                f"{', '.join(reader.fieldnames or ())}"
+                f"{', '.join(found)}{advice(found)}"
             )
         for cells in reader:
             where = f"line {reader.line_num}"
