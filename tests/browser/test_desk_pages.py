@@ -98,11 +98,17 @@ def test_a_view_that_loads_slowly_does_not_take_the_page_from_the_one_chosen_aft
     assert page.get_by_role("button", name="Approve").count() == 0
 
 
-def test_many_are_decided_at_once_and_taken_back(desk: RunningDesk, sign_in: SignIn) -> None:
-    desk.add_items(6)
+def grid_of(count: int, desk: RunningDesk, sign_in: SignIn) -> Page:
+    """The grid view of a queue that holds so many items."""
+    desk.add_items(count)
     page = sign_in()
     page.goto(f"{desk.address}/#/grid/quality")
-    expect(page.locator(".tile")).to_have_count(6)
+    expect(page.locator(".tile")).to_have_count(count)
+    return page
+
+
+def test_many_are_decided_at_once_and_taken_back(desk: RunningDesk, sign_in: SignIn) -> None:
+    page = grid_of(6, desk, sign_in)
     page.keyboard.press(" ")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
@@ -129,10 +135,7 @@ def test_many_are_decided_at_once_and_taken_back(desk: RunningDesk, sign_in: Sig
 
 
 def test_many_whose_answer_was_lost_are_sent_again_and_count_once(desk: RunningDesk, sign_in: SignIn) -> None:
-    desk.add_items(2)
-    page = sign_in()
-    page.goto(f"{desk.address}/#/grid/quality")
-    expect(page.locator(".tile")).to_have_count(2)
+    page = grid_of(2, desk, sign_in)
 
     def lose_the_answer(route: Route) -> None:
         route.fetch()
@@ -148,10 +151,7 @@ def test_many_whose_answer_was_lost_are_sent_again_and_count_once(desk: RunningD
 
 
 def test_shift_and_an_arrow_choose_a_row_of_images(desk: RunningDesk, sign_in: SignIn) -> None:
-    desk.add_items(4)
-    page = sign_in()
-    page.goto(f"{desk.address}/#/grid/quality")
-    expect(page.locator(".tile")).to_have_count(4)
+    page = grid_of(4, desk, sign_in)
     page.keyboard.press("Shift+ArrowRight")
     page.keyboard.press("Shift+ArrowRight")
     expect(page.locator(".tile[aria-selected=true]")).to_have_count(3)
