@@ -34,6 +34,7 @@ logger = structlog.get_logger(__name__)
 
 IDLE_POLL_SECONDS = 0.1
 BUSY_WAIT_SECONDS = 0.005
+FULL_WAIT_SECONDS = 0.05
 GAUGE_SECONDS = 0.5
 ENGINE_FAILURES_TO_BLAME = 2
 PROBES_TO_BLAME = 5
@@ -158,7 +159,11 @@ class Member:
         poll = self._log.poll(0.0 if busy else IDLE_POLL_SECONDS)
         self._rebalance(poll)
         self._admit(poll.records)
-        self._read_inbox(BUSY_WAIT_SECONDS if busy and not poll.records else 0.0)
+        self._read_inbox(self._wait_seconds() if busy and not poll.records else 0.0)
+
+    def _wait_seconds(self) -> float:
+        """How long to wait for what is under way. Where the pipeline is full, a new record would only wait, too."""
+        return FULL_WAIT_SECONDS if self._ready else BUSY_WAIT_SECONDS
 
     def _read_inbox(self, wait_seconds: float) -> None:
         try:
