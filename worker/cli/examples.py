@@ -38,9 +38,11 @@ def extra(name: str) -> Iterator[None]:
 
 
 def read_data(paths: list[Path], scale: str, single_prompts: bool) -> list["Example"]:
-    """The examples of all files and folders. Raises UsageError and DataError."""
+    """The examples of all files and folders, kin in one group, which is said where it is news. Raises UsageError and
+    DataError."""
     with extra("train"):
         from worker.model.evaluation.datasets import Scale, read_examples
+        from worker.model.kin import join_kin
     lowest, _, highest = scale.partition(":")
     try:
         people = Scale(float(lowest), float(highest))
@@ -48,7 +50,18 @@ def read_data(paths: list[Path], scale: str, single_prompts: bool) -> list["Exam
         raise UsageError(f"--scale {scale}: expected LOW:HIGH, such as 1:5 or 0:100") from None
     if not people.lowest < people.highest:
         raise UsageError(f"--scale {scale}: LOW must be below HIGH")
-    return [example for path in paths for example in read_examples(path, people, single_prompts=single_prompts)]
+    joined = join_kin(
+        [example for path in paths for example in read_examples(path, people, single_prompts=single_prompts)]
+    )
+    if joined.after < joined.before:
+        copies = f" ({joined.copies:,} images are copies of others)" if joined.copies else ""
+        console.err.print(
+            f"{joined.before:,} prompts count as {joined.after:,}: those that share an image or their words{copies} "
+            "stay on one side of every split",
+            markup=False,
+            soft_wrap=True,
+        )
+    return joined.examples
 
 
 @contextmanager

@@ -134,6 +134,17 @@ def test_items_that_cannot_be_used_are_counted_by_reason() -> None:
     assert len(both) == 58
 
 
+def test_items_that_share_a_prompt_or_an_image_stay_together() -> None:
+    items, decisions = map(list, zip(*traffic(30), strict=True))
+    one, other = "sha256:" + "11" * 32, "sha256:" + "22" * 32
+    for index, (prompt, content) in enumerate([("a cat", one), ("A  cat", None), ("a dog", one), ("a dog", other)]):
+        items[index] = items[index].model_copy(update={"prompt": prompt, "content_hash": content})
+    groups = gather(MANIFEST, items, labels(decisions), [MANIFEST.digest])[0].groups
+
+    assert len(set(groups[:4])) == 1
+    assert len(set(groups)) == 27
+
+
 @pytest.mark.parametrize(
     ("features", "message"),
     [

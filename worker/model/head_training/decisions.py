@@ -16,6 +16,7 @@ from worker.model.head_training.fit import one_thread, predict
 from worker.model.head_training.heads import TrainableHeads, streams
 from worker.model.head_training.run import Start
 from worker.model.head_training.separation import area, separation_loss
+from worker.model.kin import kin_keys, unite
 from worker.scoring.manifest import ModelManifest
 
 FEWEST = 10
@@ -33,8 +34,8 @@ HOLD = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """Items with what their reviewers decided: features, [items, features] each; approved, [items]; `groups`: items of
-    one prompt or image stay on one side of a split."""
+    """Items with what their reviewers decided: features, [items, features] each; approved, [items]; `groups`: items
+    that share a prompt or an image stay on one side of a split."""
 
     coarse: NDArray[np.float32]
     fine: NDArray[np.float32]
@@ -100,7 +101,7 @@ def gather(
     """
     towers = [manifest.tower(manifest.heads.coarse), manifest.tower(manifest.heads.fine)]
     left_out: Counter[str] = Counter()
-    rows: dict[str, tuple[list[NDArray[np.float32]], bool, str]] = {}
+    rows: dict[str, tuple[list[NDArray[np.float32]], bool, list[tuple[str, str]]]] = {}
     for item in items:
         if item.item_id not in decided:
             left_out["undecided"] += 1
@@ -110,7 +111,7 @@ def gather(
             left_out["judged by another model"] += 1
         else:
             features = [_features(item, tower.name, tower.features) for tower in towers]
-            rows[item.item_id] = features, decided[item.item_id], item.prompt or item.content_hash or item.item_id
+            rows[item.item_id] = features, decided[item.item_id], kin_keys(item.prompt, item.content_hash)
     if missing := decided.keys() - rows.keys():
         left_out["decided, but their items are missing or left out"] = len(missing)
     approved = np.array([row[1] for row in rows.values()], dtype=bool)
@@ -119,7 +120,8 @@ def gather(
             reasons = "; ".join(f"{count} {reason}" for reason, count in left_out.items()) or "none was left out"
             raise DataError(f"{number} items stand {outcome}, and fitting needs {FEWEST} at least ({reasons})")
     coarse, fine = (np.stack([row[0][index] for row in rows.values()]) for index in (0, 1))
-    return Decided(coarse, fine, approved, tuple(row[2] for row in rows.values())), left_out
+    groups = tuple(map(str, unite([row[2] for row in rows.values()])))
+    return Decided(coarse, fine, approved, groups), left_out
 
 
 def refresh(start: Start, decided: Decided, seed: int) -> TrainableHeads:
