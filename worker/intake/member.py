@@ -10,7 +10,7 @@ from queue import Empty, SimpleQueue
 
 import structlog
 
-from schemas import Failure, FailureReason, S3Reference, Scores
+from schemas import Failure, FailureReason, Scores
 from worker.cache.score_cache import CachedScore, ScoreCache
 from worker.images.errors import ImageError, TransientFetchError
 from worker.intake.admission import Admission
@@ -19,12 +19,13 @@ from worker.intake.breaker import Breaker
 from worker.intake.commit_cycle import CommitCycle
 from worker.intake.committer import CommitOutcome, Committer
 from worker.intake.engine_room import BatchFailed, BatchScored, EngineRoom
+from worker.intake.fetch_retries import FetchRetries
 from worker.intake.judge import Judge, Ruling
 from worker.intake.ledger import OffsetLedger, Ticket
 from worker.intake.log import Fenced, Log, LogError, Output, Partition, Poll, Record
 from worker.intake.prepare import Known, Parked, Prepared, Preparer, SingleFlight
 from worker.intake.pressure import Bounds, partitions_to_pause
-from worker.intake.retries import DueHeap, RetryPolicy
+from worker.intake.retries import RetryPolicy
 from worker.intake.watchdog import Watchdog
 from worker.intake.work import Job
 from worker.settings import IntakeSettings
@@ -37,7 +38,6 @@ BUSY_WAIT_SECONDS = 0.005
 FULL_WAIT_SECONDS = 0.05
 GAUGE_SECONDS = 0.5
 ENGINE_FAILURES_TO_BLAME = 2
-PROBES_TO_BLAME = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,25 +75,24 @@ class Member:
         self._bounds = Bounds(
             settings.max_records_in_flight, settings.max_bytes_in_flight, settings.max_records_per_partition
         )
-        self._retry_policy = RetryPolicy(
+        patience = RetryPolicy(
             settings.max_attempts,
             settings.retry_base_seconds,
             settings.retry_max_seconds,
             settings.retry_deadline_seconds,
         )
+        self._fetches = FetchRetries(patience, Breaker(), parts.rng, outage_seconds=settings.outage_seconds)
         self._admission = Admission(parts.cache, parts.metrics, max_event_bytes=parts.max_event_bytes)
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._flights = SingleFlight()
         self._ready: deque[Job] = deque()
-        self._retries: DueHeap[Job] = DueHeap()
         self._batcher = Batcher(settings.batch_size, settings.batch_wait_seconds)
-        self._store_breaker = Breaker()
         self._engine_breaker = Breaker()
         self._watchdog = Watchdog(settings.stall_seconds)
         self._commits = CommitCycle(
             Committer(log, lambda outcome: self._inbox.put(lambda: self._on_commit(outcome))),
             self._ledger,
-            self._retry_policy,
+            patience,
             settings,
             self._metrics,
             parts.rng,
@@ -148,7 +147,7 @@ class Member:
         now = self._turned_at = self._clock()
         self._metrics.loop_turned()
         self._parts.judge.turn()
-        self._ready.extend(self._retries.pop_due(now))
+        self._ready.extend(self._fetches.due(now))
         self._dispatch(now)
         self._start_batches(now)
         self._commits.turn(now, hurry=bool(self._draining) or self._stop_at is not None)
@@ -254,8 +253,7 @@ class Member:
             job = self._ready.popleft()
             if not self._ledger.is_current(job.work.ticket):
                 continue
-            if isinstance(job.event.image, S3Reference) and not self._store_breaker.allow(now):
-                self._retries.push(self._store_breaker.retry_at() + self._jitter(), job)
+            if not self._fetches.admit(job, now):
                 continue
             self._preparing += 1
             self._parts.prepare_pool.submit(self._prepare, job)
@@ -274,8 +272,7 @@ class Member:
         self._preparing -= 1
         now = self._clock()
         self._metrics.stage_seconds.labels("fetch").observe(job.fetch_ms / 1000)
-        if isinstance(job.event.image, S3Reference):
-            self._store_breaker.record(True, now)
+        self._fetches.fetched(job, now)
         if isinstance(outcome, Known):
             self._land(job, outcome.score, cached=True)
         elif isinstance(outcome, Prepared):
@@ -285,55 +282,19 @@ class Member:
     def _on_prepare_failed(self, job: Job, error: Exception) -> None:
         self._preparing -= 1
         now = self._clock()
+        failure: Failure | None
         if isinstance(error, TransientFetchError):
-            self._retry_later(job, error, now)
-            return
-        if isinstance(error, ImageError):
+            self._metrics.retries.labels("fetch").inc()
+            failure = self._fetches.failed(job, error, now)
+        elif isinstance(error, ImageError):
             failure = Failure(reason=error.reason, message=str(error), attempts=job.attempts + 1)
         else:
             logger.error("prepare_failed", event_id=job.event.id, exc_info=error)
             failure = Failure(
                 reason=FailureReason.INTERNAL_ERROR, message=f"{type(error).__name__} while preparing the image"
             )
-        self._give_up(job, failure)
-
-    def _retry_later(self, job: Job, error: TransientFetchError, now: float) -> None:
-        self._metrics.retries.labels("fetch").inc()
-        if isinstance(job.event.image, S3Reference):
-            self._store_breaker.record(False, now)
-            if self._store_breaker.is_open:
-                self._wait_for_the_store(job, error, now)
-                return
-        job.attempts += 1
-        if job.first_failed_at is None:
-            job.first_failed_at = now
-        if self._retry_policy.is_exhausted(job.attempts, job.first_failed_at, now):
-            self._give_up_fetching(job, error, job.attempts, now - job.first_failed_at)
-        else:
-            self._retries.push(now + self._retry_policy.delay(job.attempts, self._parts.rng), job)
-
-    def _wait_for_the_store(self, job: Job, error: TransientFetchError, now: float) -> None:
-        """The store is down, not this object: the attempt does not count.
-
-        Unless it fails for longer than outages last: a few objects that are too slow to be fetched would keep the
-        breaker open, and all others waiting, for ever.
-        """
-        job.first_failed_at = None
-        job.probes += 1
-        if job.probed_since is None:
-            job.probed_since = now
-        waited = now - job.probed_since
-        if job.probes >= PROBES_TO_BLAME and waited >= self._settings.outage_seconds:
-            self._give_up_fetching(job, error, job.attempts + job.probes, waited)
-        else:
-            self._retries.push(self._store_breaker.retry_at() + self._jitter(), job)
-
-    def _give_up_fetching(self, job: Job, error: TransientFetchError, attempts: int, seconds: float) -> None:
-        message = f"{error}; gave up after {attempts} attempts in {seconds:.1f} s"
-        self._give_up(job, Failure(reason=FailureReason.FETCH_FAILED, message=message, attempts=attempts))
-
-    def _jitter(self) -> float:
-        return self._parts.rng.uniform(0.0, self._settings.retry_base_seconds)
+        if failure is not None:
+            self._give_up(job, failure)
 
     # -- the engine ------------------------------------------------------------------------------------------------
 
@@ -427,7 +388,7 @@ class Member:
 
     def _is_broken(self) -> bool:
         """Something that all events need is down."""
-        return self._store_breaker.is_open or self._engine_breaker.is_open
+        return self._fetches.store_is_down or self._engine_breaker.is_open
 
     def _set_gauges(self, now: float) -> None:
         if now < self._gauges_due:

@@ -365,7 +365,7 @@ def test_objects_that_never_come_do_not_hold_up_the_others_for_ever() -> None:
     answers: dict[str, Any] = {str(i): TransientFetchError("it took too long") for i in range(23)}
     patient = QUICK.model_copy(update={"max_attempts": 1000, "outage_seconds": 1.0})
     bench = Bench(log, FakeStore({**answers, "23": png(3)}), settings=patient)
-    bench.member._store_breaker = Breaker(pause_seconds=0.01)
+    bench.member._fetches._store = Breaker(pause_seconds=0.01)
 
     bench.run_to(24)
 
