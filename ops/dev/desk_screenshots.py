@@ -20,11 +20,12 @@ from worker.demo.run import run_demo
 from worker.demo.sample import SAMPLE_IMAGES
 from worker.policy.loading import DEFAULT
 from worker.review.answers import Choice
-from worker.review.desk import Desk, open_desk
+from worker.review.desk import Desk
 from worker.review.errors import NotReady
 from worker.review.http.accounts import Accounts
 from worker.review.http.opening import PEOPLE_FILE, open_door
 from worker.review.http.roles import Role
+from worker.review.running import open_desk
 from worker.settings import FileSettings, QueueSettings, ReviewSettings, Settings, WebSettings
 
 CHROMIUM = "/usr/bin/chromium"

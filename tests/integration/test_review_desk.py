@@ -22,9 +22,10 @@ from tests.conftest import NewTopic
 from worker.cli.main import app
 from worker.intake.log import Output
 from worker.review.answers import Choice, Lease, Status
-from worker.review.desk import Desk, RunningDesk
+from worker.review.desk import Desk
 from worker.review.errors import LeaseLost, NotReady, NotRecorded
 from worker.review.projector import rebuild
+from worker.review.running import RunningDesk
 from worker.review.topics import EmbeddedTopics, Topics, open_topics
 from worker.settings import KafkaSettings, ReviewSettings, Settings, TopicSettings
 

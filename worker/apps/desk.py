@@ -16,8 +16,8 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from worker.apps.arguments import Arguments
 from worker.cache.client import connect
-from worker.review.desk import open_desk
 from worker.review.http.opening import open_app
+from worker.review.running import open_desk
 from worker.settings import Settings, SettingsError
 from worker.telemetry.logs import configure_logging
 

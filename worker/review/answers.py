@@ -155,16 +155,16 @@ class ReviewerStatistics:
 
 @dataclass(frozen=True, slots=True)
 class HourOfWork:
-    """Starts at `hour`. `flips` are approvals: the policy wanted a look, and people found nothing wrong."""
+    """Starts at `hour`. `approved` and `rejected` count all votes, `held` those on images that the policy held back,
+    which audited ones and test items are not. `flips` of these are approvals: the policy wanted a look, and people
+    found nothing wrong."""
 
     hour: datetime
     arrived: int
     approved: int
     rejected: int
-
-    @property
-    def flips(self) -> int:
-        return self.approved
+    held: int
+    flips: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ class Statistics:
     audit_misses: Share
     """Of the audited images that had passed, those that people rejected."""
     resolved_after_seconds: float | None
-    """Median time from an item's coming to its settling, of the newest ones."""
+    """Median time from an item's coming to its settling, of those settled last."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,21 +1,15 @@
 """The review desk: who may have what, and what was decided. No HTTP, no HTML."""
 
 import hashlib
-import random
 import threading
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import redis
-import structlog
 
-from schemas import AuditEntry, Decision, ImageReference, InlineReference, Resolution, ReviewItem, Vote
-from worker.intake.log import LogError, Output
+from schemas import Decision, ImageReference, InlineReference, Resolution, ReviewItem, Vote
+from worker.intake.log import LogError
 from worker.review import bulletin
 from worker.review.answers import (
     Choice,
@@ -29,53 +23,42 @@ from worker.review.answers import (
     Statistics,
     Status,
 )
-from worker.review.courier import Courier
+from worker.review.decision_ids import derived
 from worker.review.errors import DeskError, LeaseLost, NotPossible, NotRecorded
-from worker.review.face import DeskFace
 from worker.review.index import keys
 from worker.review.index.entry import Entry
-from worker.review.index.index import Index, Placed
+from worker.review.index.index import Index
 from worker.review.index.leases import Grant, Leases
-from worker.review.item_state import ItemState, after, objection
+from worker.review.item_state import ItemState, objection
 from worker.review.overview import overview
-from worker.review.projector import Projector
+from worker.review.recorder import Act, Recorder, Step
 from worker.review.search import search
 from worker.review.statistics import statistics
-from worker.review.topics import Topics, open_topics
+from worker.review.topics import Topics
 from worker.review.view import Views, unknown
 from worker.review.votes import settle
-from worker.review.webhook import Webhook
 from worker.settings import Settings
-
-__all__ = ["Desk", "DeskFace", "open_desk"]
-
-log = structlog.get_logger(__name__)
 
 RECORDING_SECONDS: Final = 15.0
 """A lease lasts at least so long while the log takes a decision."""
-CLOSE_SECONDS: Final = 15.0
-REPEATABLE_SECONDS: Final = 3600
-"""So long a decision may be sent again, and be told to have been made already."""
 MAX_DECISION_ID: Final = 200
 
-Act = Literal["skip", "hold", "escalate", "assign", "reopen", "split", "gold"]
+Command = Literal["skip", "hold", "escalate", "assign", "reopen", "split", "gold"]
 
 
 class Desk:
-    """See DeskFace. What people do is recorded in the topics first, and counts when the log has it; the index follows
-    at once, or, should this process die in between, by the projector.
-    """
+    """See worker.review.face.DeskFace. What people do is recorded in the topics, and counts when the log has it."""
 
     def __init__(
         self, settings: Settings, topics: Topics, client: redis.Redis, *, now: Callable[[], datetime] | None = None
     ) -> None:
         self._settings = settings.review
-        self._names = settings.kafka.topics
         self._topics = topics
         self._redis = client
         self._now = now or _utc_now
         self._index = Index(client, settings.review)
         self._leases = Leases(client, settings.review.lease_seconds)
+        self._recorder = Recorder(topics, settings.kafka.topics, self._index, self._now)
         self._views = Views(client, self._index, self._leases, settings.review)
 
     def queues(self) -> list[QueueOverview]:
@@ -125,7 +108,7 @@ class Desk:
 
     def bulk_decide(self, choices: Sequence[Choice], reviewer: str) -> list[Decided | DeskError]:
         outcomes: list[Decided | DeskError | None] = [None] * len(choices)
-        ballots: dict[int, list[_Step]] = {}
+        ballots: dict[int, list[Step]] = {}
         for place, choice in enumerate(choices):
             try:
                 ballots[place] = self._ballot(choice, reviewer)
@@ -134,7 +117,7 @@ class Desk:
                 outcomes[place] = self._repeated(choice, reviewer) or error
         steps = [step for ballot in ballots.values() for step in ballot]
         try:
-            states = self._commit(steps, reviewer)
+            states = self._recorder.commit(steps, reviewer)
         except NotRecorded as error:
             outcomes = [outcome if outcome is not None else error for outcome in outcomes]
         else:
@@ -154,8 +137,8 @@ class Desk:
                 raise NotPossible(
                     f"a decision can be undone for {self._settings.undo_seconds:g} seconds; ask a lead to reopen it"
                 )
-            decision = self._decision(entry.item, reviewer, "reopen", token, undoes=made.decision_id)
-            steps.append(_Step(entry, entry.item, decision))
+            decision = self._recorder.decision(entry.item, reviewer, "reopen", token, undoes=made.decision_id)
+            steps.append(Step(entry, entry.item, decision))
         allowed = [step for step in steps if objection(step.entry.state, step.decision) is None]
         if not allowed:
             why = objection(steps[0].entry.state, steps[0].decision) if steps else "nothing is known of it any more"
@@ -165,7 +148,7 @@ class Desk:
         items = [step.item.item_id for step in allowed]
         grant = self._leases.grant(first.entry.cluster, first.item.queue, reviewer, items)
         try:
-            self._commit(allowed, reviewer, action="undo")
+            self._recorder.commit(allowed, reviewer, action="undo")
         except NotRecorded:
             self._leases.end(grant.token, reviewer)
             raise
@@ -199,8 +182,8 @@ class Desk:
         steps = []
         for item_id in parted:
             entry, item = self._entry(item_id)
-            steps.append(_Step(entry, item, self._decision(item, actor, "split", fresh)))
-        self._commit(steps, actor)
+            steps.append(Step(entry, item, self._recorder.decision(item, actor, "split", fresh)))
+        self._recorder.commit(steps, actor)
 
     def mark_gold(self, item_id: str, answer: Vote, actor: str) -> None:
         self._act(item_id, actor, "gold", None, resolution=answer)
@@ -226,7 +209,7 @@ class Desk:
         return bulletin.follow(self._redis, stop)
 
     def record(self, actor: str, action: str, *subjects: str, detail: Mapping[str, str] | None = None) -> None:
-        self._topics.append([self._audit(actor, action, subjects, detail or {})])
+        self._recorder.note([Act(actor, action, subjects, detail)])
 
     def close(self) -> None:
         self._topics.close()
@@ -242,7 +225,7 @@ class Desk:
         if not grants:
             return []
         try:
-            self._topics.append([self._audit(reviewer, "lease", grant.items, {}) for grant in grants])
+            self._recorder.note([Act(reviewer, "lease", grant.items) for grant in grants])
         except LogError:
             for grant in grants:
                 self._leases.end(grant.token, reviewer)
@@ -263,17 +246,16 @@ class Desk:
         ]
 
     def _repeated(self, choice: Choice, reviewer: str) -> Decided | None:
-        """What became of the decision, if it has been made already."""
-        covered = self._covered(choice.decision_id)
+        """What became of the decision, if it has been made already, also by a desk that died before it could say so."""
         entry = self._index.entries([choice.item_id]).get(choice.item_id)
-        if choice.item_id not in covered or entry is None:
-            return None
-        made = next((d for d in entry.state.counted if d.decision_id == choice.decision_id), None)
+        counted = entry.state.counted if entry is not None else ()
+        made = next((d for d in counted if d.decision_id == choice.decision_id), None)
         if made is None or made.reviewer != reviewer:
             return None
-        return self._answer(made, tuple(covered))
+        # Of an index that was built anew since, it is not remembered what else it covered.
+        return self._answer(made, tuple(self._covered(choice.decision_id)) or (choice.item_id,))
 
-    def _ballot(self, choice: Choice, reviewer: str) -> list["_Step"]:
+    def _ballot(self, choice: Choice, reviewer: str) -> list[Step]:
         """A vote on each item of the lease on which it counts, the one looked at first.
 
         Raises LeaseLost, NotPossible.
@@ -288,12 +270,12 @@ class Desk:
             if entry.item is None:
                 continue
             is_first = item_id == choice.item_id
-            decision = self._decision(
+            decision = self._recorder.decision(
                 entry.item,
                 reviewer,
                 choice.outcome,
                 choice.token,
-                decision_id=choice.decision_id if is_first else _derived(choice.decision_id, item_id),
+                decision_id=choice.decision_id if is_first else derived(choice.decision_id, item_id),
                 resolution=self._resolution(entry.state, entry.item, choice.outcome),
                 labels=choice.labels,
                 note=choice.note,
@@ -302,7 +284,7 @@ class Desk:
             )
             why = objection(entry.state, decision)
             if why is None:
-                steps.append(_Step(entry, entry.item, decision))
+                steps.append(Step(entry, entry.item, decision))
             elif is_first:
                 raise NotPossible(why)
         return steps
@@ -314,7 +296,7 @@ class Desk:
             return vote
         return settle([*(ballot.vote for ballot in state.ballots), vote], self._settings.queue(item.queue))
 
-    def _decided(self, ballot: Sequence["_Step"], states: Mapping[str, ItemState]) -> Decided | DeskError:
+    def _decided(self, ballot: Sequence[Step], states: Mapping[str, ItemState]) -> Decided | DeskError:
         first = ballot[0].decision
         if all(d.decision_id != first.decision_id for d in states[first.item_id].counted):
             return LeaseLost("the item was taken away while the log took the decision, which therefore does not count")
@@ -328,7 +310,7 @@ class Desk:
         self,
         item_id: str,
         actor: str,
-        outcome: Act,
+        outcome: Command,
         token: int | None,
         *,
         note: str | None = None,
@@ -345,60 +327,15 @@ class Desk:
         steps = []
         for each in item_ids:
             entry, item = self._entry(each)
-            decision = self._decision(item, actor, outcome, fence, note=note, assignee=assignee, resolution=resolution)
+            decision = self._recorder.decision(
+                item, actor, outcome, fence, note=note, assignee=assignee, resolution=resolution
+            )
             why = objection(entry.state, decision)
             if why is None:
-                steps.append(_Step(entry, item, decision))
+                steps.append(Step(entry, item, decision))
             elif each == item_id:
                 raise NotPossible(why)
-        self._commit(steps, actor)
-
-    def _commit(self, steps: Sequence["_Step"], actor: str, action: str | None = None) -> dict[str, ItemState]:
-        """Writes decisions to the log, with one entry of the audit for each act, then into the index.
-
-        Returns the items' states by id. Raises NotRecorded.
-        """
-        if not steps:
-            return {}
-        decisions = [step.decision for step in steps]
-        acts: dict[tuple[int, str], list[Decision]] = {}
-        for decision in decisions:
-            acts.setdefault((decision.fencing_token, action or decision.outcome), []).append(decision)
-        outputs = [
-            Output(self._names.decisions, decision.model_dump_json().encode(), decision.item_id.encode())
-            for decision in decisions
-        ]
-        outputs += [
-            self._audit(actor, name, [d.item_id for d in made], {"decision_id": made[0].decision_id})
-            for (_, name), made in acts.items()
-        ]
-        try:
-            places = self._topics.append(outputs)
-        except LogError as error:
-            raise NotRecorded(f"not recorded yet ({error}); send it again with the same decision id") from error
-        placed = [Placed(decision, *place) for decision, place in zip(decisions, places, strict=False)]
-        try:
-            entries = self._index.apply(decisions=placed)
-            self._remember(decisions)
-        except redis.RedisError as error:
-            # The log has it, so it is decided; the projector brings it into the index.
-            log.warning("index_behind", error=f"{type(error).__name__}: {error}")
-            return {step.item.item_id: after(step.entry.state, step.decision) for step in steps}
-        return {item_id: entry.state for item_id, entry in entries.items()}
-
-    def _remember(self, decisions: Sequence[Decision]) -> None:
-        """Which items a decision covered, by which ids."""
-        covered: dict[str, dict[str, str]] = {}
-        for decision in decisions:
-            if decision.decided_with is None:
-                first = decision.decision_id
-            covered.setdefault(first, {})[decision.item_id] = decision.decision_id
-        with self._redis.pipeline() as pipeline:
-            for decision_id, items in covered.items():
-                mapping: dict[Any, Any] = dict(items)
-                pipeline.hset(keys.decided(decision_id), mapping=mapping)
-                pipeline.expire(keys.decided(decision_id), REPEATABLE_SECONDS)
-            pipeline.execute()
+        self._recorder.commit(steps, actor)
 
     def _covered(self, decision_id: str) -> dict[str, str]:
         """The items that a decision covered, and by which id of its own each."""
@@ -410,88 +347,6 @@ class Desk:
         if entry is None or entry.item is None:
             raise unknown(item_id)
         return entry, entry.item
-
-    def _decision(self, item: ReviewItem, reviewer: str, outcome: Any, token: int, **more: Any) -> Decision:
-        fields = {
-            "decision_id": uuid.uuid4().hex,
-            "item_id": item.item_id,
-            "verdict_id": item.verdict_id,
-            "event_id": item.event_id,
-            "tenant": item.tenant,
-            "queue": item.queue,
-            "reviewer": reviewer,
-            "outcome": outcome,
-            "fencing_token": token,
-            "decided_at": self._now(),
-        }
-        return Decision(**{**fields, **more})
-
-    def _audit(self, actor: str, action: str, subjects: Sequence[str], detail: Mapping[str, str]) -> Output:
-        entry = AuditEntry(at=self._now(), actor=actor, action=action, subjects=tuple(subjects), detail=dict(detail))
-        return Output(self._names.audit, entry.model_dump_json().encode(), actor.encode())
-
-
-class RunningDesk(Desk):
-    """A desk with threads of its own: one keeps the index up to date, one brings decisions to the webhook, if any."""
-
-    def __init__(self, settings: Settings, data: Path | None, client: redis.Redis) -> None:
-        """Raises LogError."""
-        self._open = ExitStack()
-        super().__init__(settings, self._opened(settings, data), client)
-        self._stop = threading.Event()
-        projector = Projector(settings, self._topics, client, self._index, self._now)
-        jobs: list[tuple[str, Callable[[threading.Event], None]]] = [("projector", projector.run)]
-        if settings.review.webhook is not None:
-            webhook = Webhook(settings.review.webhook)
-            self._open.callback(webhook.close)
-            courier = Courier(
-                settings,
-                self._opened(settings, data),
-                client,
-                webhook,
-                self._now,
-                max_attempts=settings.review.webhook.max_attempts,
-                rng=random.Random(),  # noqa: S311  # jitter is no secret
-            )
-            jobs.append(("courier", courier.run))
-        self._threads = [
-            threading.Thread(target=run, args=(self._stop,), name=f"sluice-{name}", daemon=True) for name, run in jobs
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def close(self) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(timeout=CLOSE_SECONDS)
-        self._open.close()
-
-    def _opened(self, settings: Settings, data: Path | None) -> Topics:
-        topics = open_topics(settings, data)
-        self._open.callback(topics.close)
-        return topics
-
-
-def open_desk(settings: Settings, data: Path | None, redis_client: redis.Redis) -> Desk:
-    """A desk on Kafka, or on the embedded log below `data`, that keeps its index up to date until it is closed.
-
-    `redis_client` stays the caller's. Raises LogError.
-    """
-    return RunningDesk(settings, data, redis_client)
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """A decision about to be recorded, and what it is made about."""
-
-    entry: Entry
-    item: ReviewItem
-    decision: Decision
-
-
-def _derived(decision_id: str, item_id: str) -> str:
-    """The id of a decision on a near duplicate: always the same one."""
-    return f"{decision_id}/{hashlib.sha256(item_id.encode()).hexdigest()[:24]}"
 
 
 def _utc_now() -> datetime:

@@ -8,6 +8,7 @@ from schemas import Decision, Vote
 from worker.review.answers import Status
 
 VOTES = frozenset({"approve", "reject"})
+CLOSED = frozenset({Status.APPROVED, Status.REJECTED})
 _UNSETTLED = frozenset({Status.OPEN, Status.ESCALATED, Status.GOLD})
 _POSSIBLE = {
     "approve": _UNSETTLED,

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from statistics import median
-from typing import Final
+from typing import Any, Final
 
 import redis
 
@@ -17,6 +17,9 @@ from worker.review.sampling import wilson
 
 ENOUGH_SHARED: Final = 5
 """Items that must have been judged by the same people before their agreement is told."""
+LAST_TIMED: Final = 1_000
+LAST_PANELS: Final = 10_000
+"""So many of the items settled last tell how long it takes, and how people agree."""
 
 _Settled = tuple[Panel, Vote]
 
@@ -28,11 +31,11 @@ def statistics(client: redis.Redis, now: datetime, hours: int) -> Statistics:
     with client.pipeline(transaction=False) as pipeline:
         for start in starts:
             pipeline.hgetall(keys.hour(start))
-        pipeline.lrange(keys.PANELS, 0, -1)
         pipeline.scard(keys.AUDITED)
         pipeline.scard(keys.MISSED)
-        pipeline.lrange(keys.RESOLVED, 0, -1)
-        *tallies, panels, audited, missed, times = pipeline.execute()
+        pipeline.zrange(keys.CLOSED, 0, LAST_PANELS - 1, desc=True)
+        *tallies, audited, missed, closed = pipeline.execute()
+    panels, times = _of_settled(client, closed)
     counts = [_numbers(tally) for tally in tallies]
     settled: list[_Settled] = [tuple(json.loads(panel)) for panel in panels]
     votes = [panel for panel, _ in settled]
@@ -42,8 +45,17 @@ def statistics(client: redis.Redis, now: datetime, hours: int) -> Statistics:
         cohen_kappa=pairwise_kappas(votes, ENOUGH_SHARED),
         fleiss_kappa=overall_kappa(votes, ENOUGH_SHARED),
         audit_misses=wilson(min(missed, audited), audited),  # read a moment apart
-        resolved_after_seconds=median(map(float, times)) if times else None,
+        resolved_after_seconds=median(times) if times else None,
     )
+
+
+def _of_settled(client: redis.Redis, item_ids: Sequence[bytes]) -> tuple[list[bytes], list[float]]:
+    """The votes on those that several people judged, and the seconds that each of the first ones took."""
+    if not item_ids:
+        return [], []
+    panels: Any = client.hmget(keys.PANELS, item_ids)
+    times: Any = client.hmget(keys.SETTLED_AFTER, item_ids[:LAST_TIMED])
+    return [panel for panel in panels if panel is not None], [float(time) for time in times if time is not None]
 
 
 def _numbers(tally: Mapping[bytes, bytes]) -> dict[tuple[str, str], float]:
@@ -59,7 +71,14 @@ def _hour(start: int, numbers: Mapping[tuple[str, str], float]) -> HourOfWork:
     sums: Counter[str] = Counter()
     for (outcome, _), number in numbers.items():
         sums[outcome] += int(number)
-    return HourOfWork(datetime.fromtimestamp(start, UTC), sums["arrived"], sums["approve"], sums["reject"])
+    return HourOfWork(
+        hour=datetime.fromtimestamp(start, UTC),
+        arrived=sums["arrived"],
+        approved=sums["approve"],
+        rejected=sums["reject"],
+        held=sums["held"],
+        flips=sums["flip"],
+    )
 
 
 def _reviewers(

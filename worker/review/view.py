@@ -11,10 +11,8 @@ from worker.review.index import keys
 from worker.review.index.entry import Entry
 from worker.review.index.index import Index
 from worker.review.index.leases import Leases
-from worker.review.item_state import VOTES
+from worker.review.item_state import CLOSED, VOTES
 from worker.settings import ReviewSettings
-
-_CLOSED = frozenset({Status.APPROVED, Status.REJECTED})
 
 
 class Views:
@@ -56,7 +54,7 @@ class Views:
             raise ValueError("an entry without an item")
         rules = self._settings.queue(item.queue)
         status, history, cast = state.status, state.counted, len(state.ballots)
-        if blind_to is not None and status not in _CLOSED:
+        if blind_to is not None and status not in CLOSED:
             history = tuple(d for d in history if d.outcome not in VOTES | {"gold"} or d.reviewer == blind_to)
             history = tuple(d.model_copy(update={"resolution": None}) for d in history)
             if status is Status.GOLD:

@@ -159,7 +159,7 @@ class ReviewBench:
         return [r.value or b"" for r in self.topics.read(dict.fromkeys(self.topics.ends(topic), 0), 0).records]
 
     def dump(self) -> dict[str, Any]:
-        """What of the index must be the same however it was built: places, states, exclusions."""
+        """What of the index must be the same however it was built: places, states, exclusions, all that is counted."""
         found: dict[str, Any] = {}
         for key in self.redis.scan_iter(match="sluice:{desk}:*"):
             name = key.decode().removeprefix("sluice:{desk}:")
@@ -167,4 +167,7 @@ class ReviewBench:
                 found[name] = dict(self.redis.zrange(key, 0, -1, withscores=True))  # type: ignore[arg-type]
             elif name.startswith(("out|", "assigned|", "audited", "missed")):
                 found[name] = self.redis.smembers(key)
+            elif name.startswith(("hour|", "gold|", "votes-on", "settled-after")):
+                counted: dict[bytes, bytes] = self.redis.hgetall(key)  # type: ignore[assignment]
+                found[name] = {field: value for field, value in counted.items() if value != b"0"}
         return found

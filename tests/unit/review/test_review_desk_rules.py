@@ -61,7 +61,7 @@ def test_a_record_of_a_desk_that_slept_does_not_count_once_something_else_was_do
     lease = bench.one("ann")
     bench.desk.hold("a", "lead")
     bench.desk.reopen("a", "lead")
-    late = bench.desk._decision(bench.desk.item("a").item, "ann", "reject", lease.token, resolution="reject")
+    late = bench.desk._recorder.decision(bench.desk.item("a").item, "ann", "reject", lease.token, resolution="reject")
     bench.publish("images.decisions", late, key="item_id")
     bench.projector.step()
     assert bench.desk.item("a").status is Status.OPEN
@@ -374,6 +374,57 @@ def test_the_audit_sample_tells_how_many_bad_images_passed() -> None:
     assert share.low < 0.1 < share.high
     bench.desk.reopen(leases[0].item_id, "lead")
     assert bench.desk.statistics().audit_misses.total == 9
+
+
+def test_only_what_the_policy_held_back_can_be_a_flip() -> None:
+    bench = ReviewBench()
+    bench.items(
+        review_item("held"),
+        review_item("passed", queue="audit"),
+        review_item("known", queue="tests"),
+        review_item("kept"),
+    )
+    bench.desk.mark_gold("known", "approve", "lead")
+    for item_id in ("held", "passed", "known"):
+        bench.decide(bench.desk.take(item_id, "ann"), "approve")
+    bench.decide(bench.desk.take("kept", "ann"), "reject")
+    hour = bench.desk.statistics().hours[-1]
+    assert (hour.approved, hour.rejected, hour.held, hour.flips) == (3, 1, 2, 1)
+    bench.desk.undo(bench.desk.item("held").history[-1].decision_id, "ann")
+    hour = bench.desk.statistics().hours[-1]
+    assert (hour.approved, hour.held, hour.flips) == (2, 1, 0)
+
+
+def test_a_vote_that_was_taken_back_says_nothing_of_agreement() -> None:
+    bench = ReviewBench(queues={"quality": QueueSettings(agree=2, votes=2)})
+    bench.items(*(review_item(f"i{number}") for number in range(6)))
+    for number in range(6):
+        bench.decide(bench.desk.take(f"i{number}", "ann"), "approve" if number % 2 else "reject")
+    for number in range(6):
+        lease = bench.desk.take(f"i{number}", "bob")
+        bench.decide(lease, "approve", f"slip-{number}")
+        back = bench.desk.undo(f"slip-{number}", "bob")
+        bench.decide(back, "approve" if number % 2 else "reject")
+    statistics = bench.desk.statistics()
+    assert statistics.cohen_kappa == {("ann", "bob"): 1.0}
+    assert [person.majority.total for person in statistics.reviewers] == [6, 6]
+    before = bench.dump()
+    rebuild(bench.settings, bench.topics, bench.redis, bench.clock)
+    assert bench.dump() == before
+    assert bench.desk.statistics() == statistics
+
+
+def test_who_voted_before_an_item_became_a_test_was_not_tested() -> None:
+    bench = ReviewBench()
+    bench.items(review_item("a"))
+    bench.decide(bench.one("ann"), "reject")
+    bench.desk.mark_gold("a", "approve", "lead")
+    bench.decide(bench.desk.take("a", "bob"), "reject", "slip")
+    bench.decide(bench.desk.undo("slip", "bob"), "approve")
+    for _ in range(2):
+        gold = {person.reviewer: person.gold for person in bench.desk.statistics().reviewers}
+        assert (gold["ann"].total, gold["bob"].count, gold["bob"].total) == (0, 1, 1)
+        rebuild(bench.settings, bench.topics, bench.redis, bench.clock)
 
 
 def test_records_that_are_none_of_ours_stop_nobody() -> None:

@@ -161,7 +161,7 @@ class StandInDesk:
     def statistics(self, *, hours: int = 24) -> Statistics:
         nothing = Share(0, 0, 0.0, 1.0)
         return Statistics(
-            hours=(HourOfWork(NOW, 12, 5, 3),),
+            hours=(HourOfWork(NOW, 12, 5, 3, 7, 4),),
             reviewers=(ReviewerStatistics("ana", 5, 3, 0, 0, 1, 4.2, nothing, nothing),),
             cohen_kappa={("ana", "ben"): 0.7},
             fleiss_kappa=0.66,

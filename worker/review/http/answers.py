@@ -108,6 +108,7 @@ class HourOut(BaseModel):
     arrived: int
     approved: int
     rejected: int
+    held: int
     flips: int
 
 
@@ -206,7 +207,12 @@ def statistics(answer: Statistics) -> StatisticsOut:
     return StatisticsOut(
         hours=[
             HourOut(
-                hour=each.hour, arrived=each.arrived, approved=each.approved, rejected=each.rejected, flips=each.flips
+                hour=each.hour,
+                arrived=each.arrived,
+                approved=each.approved,
+                rejected=each.rejected,
+                held=each.held,
+                flips=each.flips,
             )
             for each in answer.hours
         ],

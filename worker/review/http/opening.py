@@ -17,7 +17,6 @@ from worker.images.fetch import build_fetcher
 from worker.intake.interpreter import tune_interpreter
 from worker.policy.place import open_place, place_of
 from worker.review import intake_numbers
-from worker.review.desk import open_desk
 from worker.review.face import DeskFace
 from worker.review.http import past_verdicts
 from worker.review.http.accounts import Accounts
@@ -31,6 +30,7 @@ from worker.review.http.policies import Policies
 from worker.review.http.renditions import Renderer
 from worker.review.http.server import DeskServer, DeskServerError, listen
 from worker.review.http.sessions import Sessions
+from worker.review.running import open_desk
 from worker.scoring.model import load_model
 from worker.settings import Settings
 from worker.wiring import open_engine

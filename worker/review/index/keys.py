@@ -19,10 +19,10 @@ NEWEST: Final = f"{PREFIX}newest"
 """Sorted set: every item by when it came."""
 CLOSED: Final = f"{PREFIX}closed"
 """Sorted set: settled items by when they were."""
-RESOLVED: Final = f"{PREFIX}resolved"
-"""List: how long the newest settled items took, in seconds."""
-PANELS: Final = f"{PREFIX}panels"
-"""List: the votes on the newest items that several people judged."""
+SETTLED_AFTER: Final = f"{PREFIX}settled-after"
+"""Hash: settled item → the seconds that it took."""
+PANELS: Final = f"{PREFIX}votes-on"
+"""Hash: settled item that several people judged → their votes, and what those came to."""
 AUDITED: Final = f"{PREFIX}audited"
 MISSED: Final = f"{PREFIX}missed"
 
@@ -93,12 +93,13 @@ def content(content_hash: str) -> str:
 
 
 def decided(decision_id: str) -> str:
-    """Set: items that a decision covered, while it may be repeated or undone."""
+    """Hash: item that a vote covered → the vote's id for it, while it may be repeated or undone."""
     return f"{PREFIX}decided|{decision_id}"
 
 
 def hour(start: int) -> str:
-    """Hash: what was done in the hour from `start` (seconds) on: `arrived` and `outcome|reviewer` → how often."""
+    """Hash: what was done in the hour from `start` (seconds) on: `arrived` and `outcome|reviewer` → how often; `held`
+    and `flip` count votes on images that the policy held back."""
     return f"{PREFIX}hour|{start}"
 
 

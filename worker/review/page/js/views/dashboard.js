@@ -33,7 +33,7 @@ const sum = (items, value) => items.reduce((total, item) => total + value(item),
 function numbers({ hours, fleiss_kappa: kappa, audit_misses: misses, resolved_after_seconds: after }, queues, intake) {
   const arrived = sum(hours, (hour) => hour.arrived);
   const decided = sum(hours, (hour) => hour.approved + hour.rejected);
-  const flips = sum(hours, (hour) => hour.flips);
+  const [held, flips] = [sum(hours, (hour) => hour.held), sum(hours, (hour) => hour.flips)];
   const oldest = queues.map((queue) => queue.oldest_at).filter(Boolean).sort()[0];
   const tile = (title, value, small) => h("li", null, h("span", null, title), h("b", null, value), h("small", null, small));
   return h("ul.numbers", null,
@@ -41,7 +41,7 @@ function numbers({ hours, fleiss_kappa: kappa, audit_misses: misses, resolved_af
     tile("Waiting now", sum(queues, (queue) => queue.open).toLocaleString("en"), oldest ? `oldest ${ago(oldest)}` : "nothing waits"),
     tile("Sent to review", arrived.toLocaleString("en"), share(arrived, intake)),
     tile("Decisions", decided.toLocaleString("en"), after === null ? "nothing settled yet" : `half of the items settled within ${duration(after)}`),
-    tile("Flips", decided ? percent(flips / decided) : "–", "approved, though the policy held them"),
+    tile("Flips", held ? percent(flips / held) : "–", held ? `${flips.toLocaleString("en")} of ${held.toLocaleString("en")} that the policy held` : "approved, though the policy held them"),
     tile("Agreement", kappa === null ? "–" : kappa.toFixed(2), kappa === null ? "too few shared items" : "Fleiss’ kappa"),
     tile("Audit misses", misses.share === null ? "–" : percent(misses.share, 1), misses.total ? `${misses.count} of ${misses.total} passed images` : "no image audited yet"));
 }
@@ -56,7 +56,7 @@ function share(arrived, intake) {
 function charts({ hours }, intake) {
   const times = hours.map((hour) => Date.parse(hour.hour) / 1000);
   const values = (pick) => hours.map(pick);
-  const share = values((hour) => (hour.approved + hour.rejected ? (100 * hour.flips) / (hour.approved + hour.rejected) : null));
+  const share = values((hour) => (hour.held ? (100 * hour.flips) / hour.held : null));
   const panel = (title, text, chart) => h("section.panel", null, h("div", null, h("h2", null, title), h("p.soft", null, text)), chart);
   return h("div.pair", null,
     panel("Intake", "Events that came to the gate, each hour.", intake
@@ -64,7 +64,7 @@ function charts({ hours }, intake) {
       : h("p.soft", null, "The log does not answer.")),
     panel("Sent to review", "Images that came to the desk, each hour.", timeChart("Images that came to the desk each hour", times, [{ label: "came", tone: "--a2", bars: true, values: values((hour) => hour.arrived) }])),
     panel("Decisions", "What reviewers decided each hour, one upon the other.", timeChart("Decisions each hour", times, [{ label: "rejected", tone: "--a1", bars: true, values: values((hour) => hour.approved + hour.rejected), told: values((hour) => hour.rejected) }, { label: "approved", tone: "--a5", bars: true, values: values((hour) => hour.approved) }])),
-    panel("Flips", "Share of decisions that overruled the policy’s doubt.", timeChart("Share of flips", times, [{ label: "flips", tone: "--a3", bars: true, values: share }], { format: (value) => `${Math.round(value)} %`, sums: false })));
+    panel("Flips", "Share of decisions on held images that overruled the policy’s doubt.", timeChart("Share of flips", times, [{ label: "flips", tone: "--a3", bars: true, values: share }], { format: (value) => `${Math.round(value)} %`, sums: false })));
 }
 
 function lag(queues) {

@@ -1,0 +1,121 @@
+"""What new records of an entry mean for everything else in the index."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Final
+
+from schemas import Decision, ReviewItem
+from worker.review import bulletin
+from worker.review.answers import DeskEvent, Status
+from worker.review.decision_ids import original
+from worker.review.index import keys, tallies
+from worker.review.index.entry import CLUSTER, Entry
+from worker.review.index.leases import DROP
+from worker.review.item_state import VOTES, ItemState
+
+REPEATABLE_SECONDS: Final = 3600
+"""So long a vote that is sent again, or undone, is known by its id with all that it covered."""
+
+
+class Change:
+    """Fields of one entry, those that are new, and the commands that follow. `after` is the entry as it will be."""
+
+    def __init__(self, item_id: str, before: Entry, fields: Mapping[bytes, bytes]) -> None:
+        self.item_id = item_id
+        self._before = before
+        self._new = {name: value for name, value in fields.items() if name not in before.fields}
+        after = Entry({**before.fields, **self._new})
+        if self._new and after.item is not None and after.state.alone and after.cluster != item_id:
+            after = Entry({**after.fields, CLUSTER: item_id.encode()})
+        self.after = after
+
+    @property
+    def is_new(self) -> bool:
+        return bool(self._new)
+
+    @cached_property
+    def _counted(self) -> list[tuple[ItemState, Decision]]:
+        """The decisions that count from now on, each with the state that it met."""
+        earlier = {decision.decision_id for decision in self._before.state.counted}
+        return [(met, made) for met, made in tallies.met(self.after.state) if made.decision_id not in earlier]
+
+    def write(self, pipeline: Any, buckets: Sequence[str], quiet: bool) -> None:
+        """Queues the commands. `buckets` are those in which the item lies; `quiet` as for Index.apply."""
+        if not self._new:
+            return
+        after = self.after
+        pipeline.hset(keys.item(self.item_id), mapping={**self._new, **_only(after.fields, CLUSTER)})
+        for met, decision in self._counted:
+            tallies.count_decision(pipeline, met, decision)
+        if after.item is not None:
+            self._place(pipeline, after, after.item, buckets)
+            tallies.count_settling(pipeline, after.item, after.state)
+            if self._before.item is None:
+                _introduce(pipeline, after.item)
+        if not quiet:
+            self._remember(pipeline)
+            self._tell(pipeline)
+
+    def _place(self, pipeline: Any, after: Entry, item: ReviewItem, buckets: Sequence[str]) -> None:
+        queue, state, was, now = item.queue, after.state, self._before.lane, after.lane
+        for _, decision in self._counted:
+            pipeline.eval(DROP, 1, keys.PREFIX, self._cluster_before(after), decision.fencing_token, self.item_id)
+        if was is not None and was != now:
+            pipeline.zrem(keys.lane(was[0], queue, was[1]), self.item_id)
+        if now is not None and was != now:
+            pipeline.zadd(keys.lane(now[0], queue, now[1]), {self.item_id: after.due})
+        if state.status is Status.OPEN:
+            pipeline.zadd(keys.waiting(queue), {self.item_id: item.created_at.timestamp()})
+        else:
+            pipeline.zrem(keys.waiting(queue), self.item_id)
+        (pipeline.sadd if now is not None and now[0] == "assigned" else pipeline.srem)(
+            keys.assigned(queue), self.item_id
+        )
+        if self._cluster_before(after) != after.cluster:
+            pipeline.srem(keys.cluster(self._cluster_before(after)), self.item_id)
+        (pipeline.sadd if now is not None else pipeline.srem)(keys.cluster(after.cluster), self.item_id)
+        pipeline.delete(keys.excluded(self.item_id))
+        if now is not None and state.excluded:
+            pipeline.sadd(keys.excluded(self.item_id), *state.excluded)
+        if now is None or state.alone:
+            pipeline.delete(keys.near(self.item_id))
+            for bucket in buckets:
+                pipeline.srem(keys.bucket(bucket), self.item_id)
+
+    def _cluster_before(self, after: Entry) -> str:
+        return self._before.cluster if self._before.item is not None else after.cluster
+
+    def _remember(self, pipeline: Any) -> None:
+        """Which items a vote covers. With the index, not after it: who has the one must not lack the other."""
+        for _, decision in self._counted:
+            if decision.outcome in VOTES:
+                known = keys.decided(original(decision))
+                pipeline.hset(known, self.item_id, decision.decision_id)
+                pipeline.expire(known, REPEATABLE_SECONDS)
+
+    def _tell(self, pipeline: Any) -> None:
+        item, state = self.after.item, self.after.state
+        if item is None:
+            return
+        told: list[tuple[str, datetime, str | None]] = []
+        if self._before.item is None:
+            told.append(("arrive", item.created_at, None))
+        told += [(decision.outcome, decision.decided_at, decision.reviewer) for _, decision in self._counted]
+        if state.closed_at is not None and self._before.state.closed_at is None:
+            told.append(("settle", state.closed_at, None))
+        for kind, at, actor in told:
+            bulletin.publish(pipeline, DeskEvent(kind, at, item.queue, self.item_id, actor, state.status))
+
+
+def _introduce(pipeline: Any, item: ReviewItem) -> None:
+    pipeline.sadd(keys.QUEUES, item.queue)
+    pipeline.zadd(keys.NEWEST, {item.item_id: item.created_at.timestamp()})
+    pipeline.sadd(keys.event(item.event_id), item.item_id)
+    if item.content_hash is not None:
+        pipeline.sadd(keys.content(item.content_hash), item.item_id)
+    tallies.count_arrival(pipeline, item)
+
+
+def _only(fields: Mapping[bytes, bytes], name: bytes) -> dict[bytes, bytes]:
+    return {name: fields[name]} if name in fields else {}

@@ -1,0 +1,108 @@
+"""Writes what people do: into the topics, and, once those have it, into the index."""
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import redis
+import structlog
+
+from schemas import AuditEntry, Decision, ReviewItem
+from worker.intake.log import LogError, Output
+from worker.review.errors import NotRecorded
+from worker.review.index.entry import Entry
+from worker.review.index.index import Index, Placed
+from worker.review.item_state import ItemState, after
+from worker.review.topics import Topics
+from worker.settings import TopicSettings
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A decision about to be recorded, and what it is made about."""
+
+    entry: Entry
+    item: ReviewItem
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """Something for the audit: who did what to which items."""
+
+    actor: str
+    action: str
+    subjects: tuple[str, ...] = ()
+    detail: Mapping[str, str] | None = None
+
+
+class Recorder:
+    """A decision counts when the log has it. The index follows at once or, should this process die in between, by the
+    projector. Safe for many threads."""
+
+    def __init__(self, topics: Topics, names: TopicSettings, index: Index, now: Callable[[], datetime]) -> None:
+        self._topics = topics
+        self._names = names
+        self._index = index
+        self._now = now
+
+    def decision(self, item: ReviewItem, reviewer: str, outcome: Any, token: int, **more: Any) -> Decision:
+        """A decision made now, with an id of its own where `more` has none."""
+        fields = {
+            "decision_id": uuid.uuid4().hex,
+            "item_id": item.item_id,
+            "verdict_id": item.verdict_id,
+            "event_id": item.event_id,
+            "tenant": item.tenant,
+            "queue": item.queue,
+            "reviewer": reviewer,
+            "outcome": outcome,
+            "fencing_token": token,
+            "decided_at": self._now(),
+        }
+        return Decision(**{**fields, **more})
+
+    def commit(self, steps: Sequence[Step], actor: str, action: str | None = None) -> dict[str, ItemState]:
+        """Records decisions, with one entry of the audit for each act, `action` or else named by its outcome.
+
+        Returns the items' states by id. Raises NotRecorded.
+        """
+        if not steps:
+            return {}
+        decisions = [step.decision for step in steps]
+        acts: dict[tuple[int, str], list[Decision]] = {}
+        for decision in decisions:
+            acts.setdefault((decision.fencing_token, action or decision.outcome), []).append(decision)
+        outputs = [
+            Output(self._names.decisions, decision.model_dump_json().encode(), decision.item_id.encode())
+            for decision in decisions
+        ]
+        outputs += [
+            self._audit(Act(actor, name, tuple(d.item_id for d in made), {"decision_id": made[0].decision_id}))
+            for (_, name), made in acts.items()
+        ]
+        try:
+            places = self._topics.append(outputs)
+        except LogError as error:
+            raise NotRecorded(f"not recorded yet ({error}); send it again with the same decision id") from error
+        placed = [Placed(decision, *place) for decision, place in zip(decisions, places, strict=False)]
+        try:
+            entries = self._index.apply(decisions=placed)
+        except redis.RedisError as error:
+            # The log has it, so it is decided; the projector brings it into the index.
+            log.warning("index_behind", error=f"{type(error).__name__}: {error}")
+            return {step.item.item_id: after(step.entry.state, step.decision) for step in steps}
+        return {item_id: entry.state for item_id, entry in entries.items()}
+
+    def note(self, acts: Sequence[Act]) -> None:
+        """Writes to the audit alone. Raises LogError."""
+        self._topics.append([self._audit(act) for act in acts])
+
+    def _audit(self, act: Act) -> Output:
+        detail = dict(act.detail or {})
+        entry = AuditEntry(at=self._now(), actor=act.actor, action=act.action, subjects=act.subjects, detail=detail)
+        return Output(self._names.audit, entry.model_dump_json().encode(), act.actor.encode())
