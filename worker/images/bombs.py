@@ -15,9 +15,7 @@ READS: Final = 100_000
 SCANS: Final = 100
 SCANS_AT_MAX_PIXELS: Final = 16
 """Of the largest picture that is allowed; smaller ones may have more, up to SCANS."""
-REPEATS: Final = {b"iCCP": 16, b"Exif\0\0": 64, b"8BIM": 10_000}
-BOXES: Final = 1000
-AVIF_HEADER_BYTES: Final = 64 * 1024
+REPEATS: Final = {"JPEG": {b"Exif\0\0": 64, b"8BIM": 10_000}, "PNG": {b"iCCP": 16}}
 
 _SEGMENTS: Final = 10_000
 _MARKER: Final = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # neither stuffed bytes nor restarts (ITU-T T.81, B.1.1)
@@ -35,7 +33,7 @@ class CountedReads(io.BytesIO):
     def read(self, size: int | None = -1, /) -> bytes:
         self._left -= 1
         if self._left < 0:
-            raise _bomb(f"it is cut into more than {READS} parts")
+            raise bomb(f"it is cut into more than {READS} parts")
         return super().read(size)
 
 
@@ -45,37 +43,16 @@ def check_scans(data: bytes, pixels: int, max_pixels: int) -> None:
     limit = min(SCANS, SCANS_AT_MAX_PIXELS * max_pixels // max(pixels, 1))
     # Counting is quick, and finds what looks like a scan in other parts, too.
     if data.count(b"\xff\xda") > limit and _scans(data, limit) > limit:
-        raise _bomb(f"a JPEG of more than {limit} scans")
+        raise bomb(f"a JPEG of more than {limit} scans")
 
 
-def check_repeats(data: bytes) -> None:
-    """Some parts cost their reader far more than their bytes: a profile of a PNG unpacks to a megabyte, blocks of
-    Exif are put together, settings of Photoshop are walked in Python. Raises ImageError where they are too many."""
-    for part, limit in REPEATS.items():
-        if data.count(part) > limit:
-            raise _bomb(f"it has more than {limit} parts {part!r}")
-
-
-def check_boxes(data: bytes) -> None:
-    """The AVIF library looks for each item among all others, so that many take the square of their number.
-
-    The boxes (ISO/IEC 14496-12, 4.2) that list items and samples must be small. Raises ImageError.
-    """
-    at = listed = 0
-    for _ in range(BOXES):
-        if at + 8 > len(data):
-            break
-        size = int.from_bytes(data[at : at + 4], "big")
-        if size == 1:
-            size = int.from_bytes(data[at + 8 : at + 16], "big")
-        size = min(size or len(data), len(data) - at)
-        if data[at + 4 : at + 8] in (b"meta", b"moov"):
-            listed += size
-        at += max(size, 8)
-    else:
-        raise _bomb(f"an AVIF of more than {BOXES} boxes")
-    if listed > AVIF_HEADER_BYTES:
-        raise _bomb(f"an AVIF whose lists have {listed} bytes, where {AVIF_HEADER_BYTES} are allowed")
+def check_repeats(data: bytes, kind: str | None) -> None:
+    """Some parts cost their reader far more than their bytes: a profile of a PNG unpacks to a megabyte, in a JPEG
+    blocks of Exif are put together and settings of Photoshop are walked in Python. `kind` is Pillow's name of the
+    format. Raises ImageError where they are too many."""
+    for part, limit in REPEATS.get(kind or "", {}).items():
+        if len(data) > limit * len(part) and data.count(part) > limit:
+            raise bomb(f"it has more than {limit} parts {part!r}")
 
 
 def _scans(data: bytes, limit: int) -> int:
@@ -92,5 +69,6 @@ def _scans(data: bytes, limit: int) -> int:
     return limit + 1
 
 
-def _bomb(what: str) -> ImageError:
+def bomb(what: str) -> ImageError:
+    """The refusal of such a file."""
     return ImageError(FailureReason.IMAGE_TOO_LARGE, f"{what}: a decompression bomb")

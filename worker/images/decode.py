@@ -12,7 +12,8 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from schemas import FailureReason
-from worker.images.bombs import CountedReads, check_boxes, check_repeats, check_scans
+from worker.images.avif import check_avif
+from worker.images.bombs import CountedReads, check_repeats, check_scans
 from worker.images.errors import ImageError
 from worker.images.room import Room
 
@@ -25,9 +26,6 @@ _BYTES_A_PIXEL = 12
 _BYTES_A_PIXEL_ANIMATED = 16
 """Of memory, while an image is decoded, as measured: the most of all formats, and WebP's, read as an animation."""
 _ROOM = Room(1024**3)
-_AVIF_BYTES = 512 * 1024**2
-"""An AVIF may hide a larger picture than it says, of as much as the library takes: so at most two at a time. Each is
-decoded by several threads anyway."""
 
 _STRIP_PIXELS = 1_000_000
 
@@ -44,15 +42,13 @@ def decode(data: bytes, *, max_pixels: int) -> Pixels:
     """
     kind = _sniff(data)
     try:
-        if kind in (JpegImageFile, PngImageFile):
-            check_repeats(data)
-        elif kind is AvifImageFile:
-            check_boxes(data)
+        check_repeats(data, kind.format)
+        hidden = check_avif(data, max_pixels) if kind is AvifImageFile else 0
         image = kind(CountedReads(data))
         _check_size(image.width, image.height, max_pixels)
         if kind is JpegImageFile:
             check_scans(data, image.width * image.height, max_pixels)
-        with _ROOM.taken(_memory(image)):
+        with _ROOM.taken(_memory(image, hidden)):
             pixels = _jpeg_pixels(data, image) if isinstance(image, JpegImageFile) else None
             return _upright(_pixels(image) if pixels is None else pixels, _orientation(image))
     except ImageError:
@@ -110,11 +106,9 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def _memory(image: ImageFile.ImageFile) -> int:
-    """Bytes that decoding takes, about."""
-    pixels = image.width * image.height
-    if isinstance(image, AvifImageFile):
-        return max(pixels * _BYTES_A_PIXEL, _AVIF_BYTES)
+def _memory(image: ImageFile.ImageFile, hidden: int) -> int:
+    """Bytes that decoding takes, about; `hidden` are the pixels that are coded in it, where it may say fewer."""
+    pixels = max(image.width * image.height, hidden)
     return pixels * (_BYTES_A_PIXEL_ANIMATED if isinstance(image, WebPImageFile) else _BYTES_A_PIXEL)
 
 

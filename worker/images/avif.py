@@ -1,0 +1,144 @@
+"""What an AVIF asks of its decoder, told by its boxes (ISO/IEC 14496-12 and 23008-12) before it is decoded."""
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import Final
+
+from worker.images.av1 import Bits, frames
+from worker.images.bombs import bomb
+
+BOXES: Final = 1000
+HEADER_BYTES: Final = 64 * 1024
+PIECES: Final = 10_000
+"""Of data that pictures consist of, and parts of their streams. A picture has a handful."""
+LAYERS: Final = 4
+"""Times that `max_pixels` may be coded: colours, alpha, and once more of each, as what moves has a picture, too."""
+OVERLAP: Final = 4
+"""Times that the file may be read for its pictures: lists and tracks name the same, and tiles may be alike."""
+SAMPLES: Final = 100_000
+"""Pictures of a track. The library takes 128 bytes for each, also for those of one byte."""
+SMALL: Final = 1024 * 1024
+"""Bytes that a file may always read as if it had them."""
+
+_SAMPLE_TABLE: Final = frozenset({b"stsd", b"stsz", b"stsc", b"stco", b"co64"})
+_Pieces = list[memoryview]
+
+
+def check_avif(data: bytes, max_pixels: int) -> int:
+    """The pixels that are coded in an AVIF, of all pictures that decoding it may take.
+
+    The size that it says is no bound. Its picture may be larger, and is scaled then; it may consist of hundreds; each
+    may have many frames before the first that is shown; and the library makes room for pieces of data that take no
+    byte of the file. Raises ImageError where it is a bomb, ValueError where it is broken.
+    """
+    headers = [(kind, content) for kind, content in _top_boxes(memoryview(data)) if kind in (b"meta", b"moov")]
+    # The library looks for each item among all others, so that many take the square of their number.
+    listed = sum(len(content) for _, content in headers)
+    if listed > HEADER_BYTES:
+        raise bomb(f"an AVIF whose lists have {listed} bytes, where {HEADER_BYTES} are allowed")
+    pictures = list(chain.from_iterable(_pictures(kind, content, memoryview(data)) for kind, content in headers))
+    if sum(len(piece) for pieces in pictures for piece in pieces) > OVERLAP * max(len(data), SMALL):
+        raise bomb(f"an AVIF whose pictures have {OVERLAP} times the bytes that it has")
+    coded = 0
+    for part, pixels in enumerate(chain.from_iterable(frames(b"".join(pieces)) for pieces in pictures)):
+        coded += pixels
+        if part >= PIECES:
+            raise bomb(f"an AVIF of more than {PIECES} parts")
+        if coded > LAYERS * max_pixels:
+            raise bomb(f"an AVIF that codes more than {LAYERS} times images.max_pixels = {max_pixels}")
+    return coded
+
+
+def _boxes(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+    """The boxes that follow each other in `data`: their types and contents."""
+    at = 0
+    while at + 8 <= len(data):
+        size, header = int.from_bytes(data[at : at + 4], "big"), 8
+        if size == 1:
+            size, header = int.from_bytes(data[at + 8 : at + 16], "big"), 16
+        size = max(size or len(data) - at, header)
+        yield bytes(data[at + 4 : at + 8]), data[at + header : at + size]
+        at += size
+
+
+def _top_boxes(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+    for count, box in enumerate(_boxes(data)):
+        if count >= BOXES:
+            raise bomb(f"an AVIF of more than {BOXES} boxes")
+        yield box
+
+
+def _below(boxes: memoryview, kind: bytes) -> Iterator[memoryview]:
+    return (content for found, content in _boxes(boxes) if found == kind)
+
+
+def _pictures(kind: bytes, content: memoryview, file: memoryview) -> Iterator[_Pieces]:
+    return _items(content[4:], file) if kind == b"meta" else _first_samples(content, file)
+
+
+def _items(meta: memoryview, file: memoryview) -> Iterator[_Pieces]:
+    """The streams of all coded items: tiles, alpha, thumbnails."""
+    coded = {
+        int.from_bytes(entry[4 : 6 + wider], "big")
+        for items in _below(meta, b"iinf")
+        for entry in _below(items[8 if _version(items) else 6 :], b"infe")
+        if bytes(entry[8 + (wider := 2 * (_version(entry) > 2)) :][:4]) == b"av01"
+    }
+    inside = next(_below(meta, b"idat"), memoryview(b""))
+    for locations in _below(meta, b"iloc"):
+        yield from (pieces for item, pieces in _locations(locations, file, inside) if item in coded)
+
+
+def _locations(box: memoryview, file: memoryview, inside: memoryview) -> Iterator[tuple[int, _Pieces]]:
+    """For each item its number and where it lies, in `file` or in the box `inside` the list (14496-12, 8.11.3)."""
+    version, bits = _version(box), Bits(box[4:])
+    offset_bits, length_bits, base_bits, index_bits = (8 * bits.take(4) for _ in range(4))
+    wide = 32 if version > 1 else 16
+    total = 0
+    for _ in range(bits.take(wide)):
+        item = bits.take(wide)
+        place = inside if version and bits.take(16) & 15 == 1 else file
+        bits.take(16)
+        base = bits.take(base_bits)
+        count = bits.take(16)
+        total += 1 + count
+        if total > PIECES:
+            raise bomb(f"an AVIF of more than {PIECES} pieces")
+        pieces = []
+        for _ in range(count):
+            bits.take(index_bits if version else 0)
+            start, length = base + bits.take(offset_bits), bits.take(length_bits)
+            pieces.append(place[start : start + length if length else None])
+        yield item, pieces
+
+
+def _first_samples(moov: memoryview, file: memoryview) -> Iterator[_Pieces]:
+    """The first picture of each track that moves: no other is decoded."""
+    for track in _below(moov, b"trak"):
+        for media in _below(track, b"mdia"):
+            for information in _below(media, b"minf"):
+                for table in _below(information, b"stbl"):
+                    yield [_first_sample(table, file)]
+
+
+def _first_sample(table: memoryview, file: memoryview) -> memoryview:
+    """By its sample table (14496-12, 8.7): nothing where that tells none that is coded in AV1."""
+    boxes = [(kind, content) for kind, content in _boxes(table) if kind in _SAMPLE_TABLE]
+    found = dict(boxes)
+    if b"av01" not in bytes(found.get(b"stsd", b"")):
+        return memoryview(b"")
+    if len(boxes) != 4 or not {b"stsc", b"stsz"} < found.keys():
+        raise ValueError("a track has no sample table, or several")
+    sizes, counts = found[b"stsz"], found[b"stsc"]
+    width = 4 if b"stco" in found else 8
+    chunks = found[b"stco" if width == 4 else b"co64"][8:]
+    most = max((int.from_bytes(counts[at : at + 4], "big") for at in range(12, len(counts), 12)), default=0)
+    if most * (len(chunks) // width) > SAMPLES:
+        raise bomb(f"an AVIF of more than {SAMPLES} pictures that follow each other")
+    size = int.from_bytes(sizes[4:8], "big") or int.from_bytes(sizes[12:16], "big")
+    start = int.from_bytes(chunks[:width], "big")
+    return file[start : start + size]
+
+
+def _version(box: memoryview) -> int:
+    return int.from_bytes(box[:1], "big")
