@@ -30,7 +30,7 @@ def route(text: str) -> str:
 FILES = [
     ("rules: [", ":1: not YAML"),
     (GOOD.replace("  - name: rest", "\t- name: rest"), ":8: not YAML: found character"),
-    (when('event.tenant == "a": b'), ":6: not YAML: mapping values are not allowed here"),
+    (when('event.tenant == "a": b'), ":6: not YAML: mapping values are not allowed in this context"),
     (when("!has(event.prompt)"), ":6: not YAML: could not determine a constructor for the tag"),
     (GOOD + "version: 2\n", ":10: not YAML: the key 'version' twice"),
     ("- a\n", ":1: expected a mapping"),
