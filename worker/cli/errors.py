@@ -22,7 +22,7 @@ class CommandFailed(Exception):
 
 EXIT_CODES = {
     "worker.cli.errors.UsageError": USAGE,
-    "worker.settings.SettingsError": USAGE,
+    "worker.settings.loading.SettingsError": USAGE,
     "worker.policy.errors.PolicyError": USAGE,
     "worker.scoring.manifest.ManifestError": USAGE,
     "worker.model.data.DataError": USAGE,

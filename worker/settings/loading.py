@@ -1,0 +1,144 @@
+"""Settings from a YAML file and the SLUICE_* variables above it.
+
+No message repeats a value that came from a file or a variable: it may be a secret in the wrong place.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_settings import EnvSettingsSource
+from pydantic_settings.exceptions import SettingsError as VariableError
+
+from schemas.explain import Problem, problems, suggestion
+from worker.settings.tree import DELIMITER, PREFIX, Settings
+from worker.yaml_document import YamlDocument, YamlError, read_yaml
+
+
+class SettingsError(Exception):
+    """The settings cannot be used. Each line names a problem: file and line, or variable, and what is expected."""
+
+
+def load_settings(path: Path | None, env: Mapping[str, str]) -> Settings:
+    """The settings of a file, overridden by the SLUICE_* variables of `env`.
+
+    Relative paths of the file count from its folder, those of variables from the present one. A variable that is set
+    to nothing counts as absent. Raises SettingsError.
+    """
+    variables = {name: value for name, value in env.items() if value and _is_ours(name)}
+    _refuse_unknown(variables)
+    try:
+        document = read_yaml(path) if path is not None else None
+        overrides = _Variables(variables)()
+    except YamlError as error:
+        raise SettingsError(str(error)) from None
+    except VariableError as error:
+        # Its cause would repeat the value.
+        field = re.search(r'field "(\w+)"', str(error))
+        name = f"{PREFIX}{field[1].upper()}" if field else f"{PREFIX}*"
+        raise SettingsError(f'{name} or below: a value is not JSON; a list is written ["./images"]') from None
+    data = _resolved(document.data, path.parent) if document is not None and path is not None else {}
+    try:
+        return Settings(**_merged(data, overrides))
+    except ValidationError as error:
+        known = [name.rpartition(".")[2] for name in _names(Settings)]
+        lines = [_line(problem, document, variables) for problem in problems(error, known=known, echo=False)]
+        raise SettingsError("\n".join(lines)) from None
+
+
+def change_settings(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """`settings` with `changes` laid over them, section by section, as a settings file writes them.
+
+    Relative paths count from the present folder. Raises SettingsError.
+    """
+    try:
+        return Settings(**_merged(settings.model_dump(), changes))
+    except ValidationError as error:
+        known = [name.rpartition(".")[2] for name in _names(Settings)]
+        raise SettingsError("\n".join(map(str, problems(error, known=known, echo=False)))) from None
+
+
+class _Variables(EnvSettingsSource):
+    """The variables of a mapping rather than of the process."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._given = variables
+        super().__init__(Settings)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return {name.lower(): value for name, value in self._given.items()}
+
+
+_KUBERNETES = re.compile(r"SLUICE_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+"""What Kubernetes puts into every pod beside a Service whose name begins with `sluice`."""
+
+
+def _is_ours(name: str) -> bool:
+    # Kubernetes makes one underscore of a hyphen, so a name with two is a setting: SLUICE_WEB__PORT.
+    return name.upper().startswith(PREFIX) and (DELIMITER in name or not _KUBERNETES.fullmatch(name))
+
+
+def _refuse_unknown(variables: Mapping[str, str]) -> None:
+    """A mistyped variable would otherwise be passed over in silence."""
+    known = [f"{PREFIX}{name.replace('.', DELIMITER)}".upper() for name in _names(Settings)]
+    unknown = [name for name in variables if name.upper() not in known]
+    if unknown:
+        lines = [f"{name}: no such setting{suggestion(name.upper(), known)}" for name in sorted(unknown)]
+        raise SettingsError("\n".join(lines))
+
+
+def _names(model: type[BaseModel]) -> Iterator[str]:
+    """Every setting with its path: `kafka`, `kafka.topics`, `kafka.topics.images`."""
+    for name, field in model.model_fields.items():
+        yield name
+        for kind in (field.annotation, *get_args(field.annotation)):  # a section, or one that may be absent
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from (f"{name}.{inner}" for inner in _names(kind))
+
+
+def _resolved(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The file's data with its relative paths counted from its folder; wrong types are left for validation to name."""
+
+    def resolve(value: object) -> object:
+        if not isinstance(value, str) or not value or value.startswith("s3:"):
+            return value
+        return str((folder / Path(value).expanduser()).resolve())
+
+    resolved = dict(data)
+    if "policy" in data:
+        resolved["policy"] = resolve(data["policy"])
+    if isinstance(shadows := data.get("shadow_policies"), dict):
+        resolved["shadow_policies"] = {name: resolve(value) for name, value in shadows.items()}
+    model = data.get("model")
+    if isinstance(model, str) and ("/" in model or model.endswith(".json")):
+        resolved["model"] = resolve(model)
+    files, kafka, engine = data.get("files"), data.get("kafka"), data.get("engine")
+    if isinstance(engine, dict) and isinstance(place := engine.get("repository"), str) and "://" not in place:
+        resolved["engine"] = engine | {"repository": resolve(place)}
+    if isinstance(files, dict) and isinstance(files.get("roots"), list):
+        resolved["files"] = files | {"roots": [resolve(root) for root in files["roots"]]}
+    if isinstance(kafka, dict):
+        paths = ("ssl_cafile", "ssl_certfile", "ssl_keyfile")
+        resolved["kafka"] = {name: resolve(value) if name in paths else value for name, value in kafka.items()}
+    return resolved
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over` laid over it, section by section."""
+    merged = dict(base)
+    for name, value in over.items():
+        below = merged.get(name)
+        merged[name] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _line(problem: Problem, document: YamlDocument | None, variables: Mapping[str, str]) -> str:
+    """A problem with where its value came from: the variable that set it, or the line of the file."""
+    keys = [part for part in problem.path if isinstance(part, str)]
+    setting = f"{PREFIX}{DELIMITER.join(keys)}".upper()
+    by_variable = [name for name in variables if f"{setting}{DELIMITER}".startswith(f"{name.upper()}{DELIMITER}")]
+    if by_variable:
+        return f"{by_variable[0]}: {problem}"
+    return f"{document.at(problem.path)}: {problem}" if document is not None else str(problem)

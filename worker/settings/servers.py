@@ -1,0 +1,102 @@
+"""The servers beside the worker: Kafka, Redis, S3."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import PositiveFloat, PositiveInt, SecretStr, StringConstraints, field_validator, model_validator
+
+from worker.settings.section import Section
+
+TopicName = Annotated[str, StringConstraints(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$")]
+
+
+class TopicSettings(Section):
+    """Names of the topics."""
+
+    images: TopicName = "images.in"
+    verdicts: TopicName = "images.verdicts"
+    review: TopicName = "images.review"
+    decisions: TopicName = "images.decisions"
+    audit: TopicName = "images.audit"
+    dead: TopicName = "images.dead"
+
+    @model_validator(mode="after")
+    def _are_distinct(self) -> Self:
+        names = list(self.model_dump().values())
+        if len(set(names)) < len(names):
+            raise ValueError(f"two topics have one name; {', '.join(TopicSettings.model_fields)} must all differ")
+        return self
+
+
+class KafkaSettings(Section):
+    """The broker and how to talk to it. `delivery: at_least_once` is for brokers without transactions.
+
+    A worker with a stable `transactional_id` (a StatefulSet's pod name) takes over at once what a crash left open;
+    without one, the broker ends it after `transaction_timeout_seconds`.
+    """
+
+    bootstrap_servers: str = "127.0.0.1:9092"
+    group_id: str = "sluice"
+    topics: TopicSettings = TopicSettings()
+    delivery: Literal["exactly_once", "at_least_once"] = "exactly_once"
+    transactional_id: str | None = None
+    transaction_timeout_seconds: PositiveFloat = 15.0
+    session_timeout_seconds: PositiveFloat = 10.0
+    max_message_bytes: PositiveInt = 8 * 1024 * 1024
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    ssl_cafile: Path | None = None
+    ssl_certfile: Path | None = None
+    ssl_keyfile: Path | None = None
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        sasl = self.security_protocol.startswith("SASL_")
+        credentials = {
+            "sasl_mechanism": self.sasl_mechanism,
+            "sasl_username": self.sasl_username,
+            "sasl_password": self.sasl_password,
+        }
+        absent = [name for name, value in credentials.items() if value is None]
+        if sasl and absent:
+            raise ValueError(f"security_protocol {self.security_protocol} needs {' and '.join(absent)}")
+        if not sasl and len(absent) < len(credentials):
+            raise ValueError("sasl_* are set, but security_protocol is neither SASL_PLAINTEXT nor SASL_SSL")
+        if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
+            raise ValueError("ssl_certfile and ssl_keyfile go together; one of them is absent")
+        if self.security_protocol not in ("SSL", "SASL_SSL") and (self.ssl_cafile or self.ssl_certfile):
+            raise ValueError("ssl_* are set, but security_protocol is neither SSL nor SASL_SSL")
+        return self
+
+
+class RedisSettings(Section):
+    """The cache. Without it everything still works, slower."""
+
+    url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    ttl_seconds: PositiveInt = 30 * 24 * 3600
+    timeout_seconds: PositiveFloat = 0.5
+
+    @field_validator("url")
+    @classmethod
+    def _has_a_known_scheme(cls, url: SecretStr) -> SecretStr:
+        if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        return url
+
+
+class S3Settings(Section):
+    """Where objects are read. Without `endpoint_url`: AWS. Credentials come by boto3's own chain, never from here."""
+
+    endpoint_url: str | None = None
+    region: str | None = None
+    addressing_style: Literal["auto", "path", "virtual"] = "auto"
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _is_an_address_without_credentials(cls, url: str | None) -> str | None:
+        if url is not None and not re.fullmatch(r"https?://[^\s/@?#]+/?", url):
+            raise ValueError("must be http(s)://host[:port], without credentials or path")
+        return url

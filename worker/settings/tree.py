@@ -1,0 +1,90 @@
+"""The whole tree of settings."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Final, Self
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from schemas.base import Name
+from worker.settings.doors import GatewaySettings, WebSettings
+from worker.settings.review import ReviewSettings
+from worker.settings.servers import KafkaSettings, RedisSettings, S3Settings
+from worker.settings.work import (
+    EngineSettings,
+    FileSettings,
+    HttpSettings,
+    ImageSettings,
+    IntakeSettings,
+    TelemetrySettings,
+)
+
+PREFIX: Final = "SLUICE_"
+DELIMITER: Final = "__"
+
+_S3_OBJECT = r"s3://[a-z0-9][a-z0-9.-]+/[^/\s][^\s]*"
+S3Address = Annotated[str, StringConstraints(pattern=f"^{_S3_OBJECT}$", max_length=1200)]
+PolicyAddress = S3Address | Path
+"""Where a policy lives: `s3://bucket/key`, or a file."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. `model` is a name in the model repository or a path to a manifest.
+
+    `policy` is a file or an `s3://bucket/key`; workers notice within seconds when another is there, and the desk saves
+    there. `shadow_policies`, by names of the operator's, are asked beside it what they would have done.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter=DELIMITER,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    model: str = "mst-lite"
+    policy: PolicyAddress | None = None
+    shadow_policies: dict[Name, PolicyAddress] = Field(default_factory=dict)
+    kafka: KafkaSettings = KafkaSettings()
+    redis: RedisSettings = RedisSettings()
+    s3: S3Settings = S3Settings()
+    http: HttpSettings = HttpSettings()
+    files: FileSettings = FileSettings()
+    images: ImageSettings = ImageSettings()
+    engine: EngineSettings = EngineSettings()
+    intake: IntakeSettings = IntakeSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    review: ReviewSettings = ReviewSettings()
+    web: WebSettings = WebSettings()
+    gateway: GatewaySettings = GatewaySettings()
+
+    @field_validator("policy", "shadow_policies", mode="before")
+    @classmethod
+    def _names_an_object(cls, value: object) -> object:
+        """A mistyped address would otherwise pass for a file's path."""
+        for address in value.values() if isinstance(value, dict) else (value,):
+            if isinstance(address, str) and address.startswith("s3:") and not re.fullmatch(_S3_OBJECT, address):
+                raise ValueError("an object of S3 is written s3://bucket/key")
+        return value
+
+    @model_validator(mode="after")
+    def _can_take_an_inflight_record(self) -> Self:
+        if self.kafka.max_message_bytes > self.intake.max_bytes_in_flight:
+            raise ValueError(
+                "kafka.max_message_bytes is more than intake.max_bytes_in_flight: a record could not enter"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is passed: the process's variables come in by `load_settings`, where a typo is found."""
+        return (init_settings,)

@@ -1,0 +1,110 @@
+"""How images are fetched and judged, how much at once, and what is told of it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from worker.settings.section import Section
+
+
+class HttpSettings(Section):
+    """What may be fetched over HTTP: the hosts listed (`cdn.example.com`, `*.example.com`); with none listed, any
+    public address. Private, loopback, link-local and metadata addresses are refused unless their host is listed."""
+
+    allowed_hosts: tuple[str, ...] = ()
+    max_redirects: Annotated[int, Field(ge=0, le=20)] = 3
+
+
+class FileSettings(Section):
+    """Folders below which files may be read, and nothing else; relative ones count from the settings file."""
+
+    roots: tuple[Path, ...] = ()
+
+
+class ImageSettings(Section):
+    """Limits for every image, wherever it comes from."""
+
+    max_bytes: PositiveInt = 32 * 1024 * 1024
+    max_pixels: PositiveInt = 64_000_000
+    fetch_timeout_seconds: PositiveFloat = 10.0
+
+
+class EngineSettings(Section):
+    """What runs the model. `auto` takes the first that starts: an engine of the `repository` that has passed its gate
+    and fits this host; torch, compiled in bf16, on the host's GPU; OpenVINO on its processors.
+
+    `repository` is where `sluice build` puts engines: a folder or `s3://bucket/prefix`. Without one `openvino` and
+    `torch` compile the model's own graph. `precision` is what to compute in; absent: with a repository the
+    fastest that has passed, else bf16, and for torch without a GPU what the model was measured in.
+    """
+
+    backend: Literal["auto", "openvino", "tensorrt", "tensorrt-rtx", "torch"] = "auto"
+    precision: Literal["fp32", "fp16", "bf16", "int8"] | None = None
+    repository: str | None = None
+    threads: PositiveInt | None = None
+    """Processors that openvino uses; absent: all that the process may use."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.backend.startswith("tensorrt") and self.repository is None:
+            raise ValueError(f"backend {self.backend} needs repository, where sluice build has put engines")
+        if self.backend == "torch" and self.threads:
+            raise ValueError("threads is for openvino; remove it")
+        if self.backend == "auto" and self.precision is not None:
+            raise ValueError("precision goes with a backend that is named, not with auto")
+        if self.precision in self._REFUSED.get(self.backend, ()):
+            raise ValueError(f"backend {self.backend} does not compute in {self.precision}")
+        if self.precision == "int8" and self.repository is None:
+            raise ValueError("precision int8 needs repository, where sluice build has put a quantised engine")
+        return self
+
+    _REFUSED: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "openvino": ("fp16",),
+        "tensorrt": ("int8",),
+        "tensorrt-rtx": ("int8",),
+        "torch": ("fp16", "int8"),
+    }
+
+
+class IntakeSettings(Section):
+    """How much work is under way at once, and how patiently faults are met."""
+
+    prepare_threads: PositiveInt = 16
+    """Threads that fetch and decode; more than processors, because they mostly wait for others' servers."""
+    max_records_in_flight: PositiveInt = 10_000
+    max_bytes_in_flight: PositiveInt = 256 * 1024 * 1024
+    max_records_per_partition: PositiveInt = 5_000
+    batch_size: PositiveInt = 16
+    batch_wait_seconds: PositiveFloat = 0.02
+    batches_in_flight: PositiveInt = 4
+    commit_interval_seconds: PositiveFloat = 0.2
+    max_attempts: PositiveInt = 6
+    retry_base_seconds: PositiveFloat = 0.2
+    retry_max_seconds: PositiveFloat = 20.0
+    retry_deadline_seconds: PositiveFloat = 120.0
+    outage_seconds: PositiveFloat = 600.0
+    """An object that its store has not given for so long goes to people, even if the store seems to be down."""
+    drain_seconds: PositiveFloat = 20.0
+    rebalance_seconds: PositiveFloat = 5.0
+    """How long partitions that move to another worker may hold up the group to finish what is under way."""
+    commit_patience_seconds: PositiveFloat = 60.0
+    stall_seconds: PositiveFloat = 60.0
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.batch_size > self.max_records_in_flight:
+            raise ValueError("batch_size is more than max_records_in_flight, so that no batch could ever be full")
+        if self.retry_base_seconds > self.retry_max_seconds:
+            raise ValueError("retry_base_seconds is more than retry_max_seconds")
+        return self
+
+
+class TelemetrySettings(Section):
+    """`metrics_port` serves Prometheus metrics and `/healthz` on `host`; absent: none."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["json", "console"] = "json"
+    host: str = "127.0.0.1"
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
