@@ -407,8 +407,9 @@ def test_no_message_repeats_what_a_server_that_is_none_of_images_says(
         {"/a.png": response(Content_Encoding="gzip, " * 5000)},
         {"/a.png": response("302 Found", Location="/" + "b" * 50_000), "/" + "b" * 50_000: response("404 Not Found")},
         {"/a.png": response("302 Found", Location="ftp://example.com/" + "b" * 50_000)},
+        {"/a.png": response("302 Found", Location=f"http://{'b.' * 25_000}/")},
     ],
-    ids=["encoding", "address", "scheme"],
+    ids=["encoding", "address", "scheme", "host"],
 )
 def test_no_server_makes_a_message_long(answers: dict[str, bytes], server: WebServer, build: Build) -> None:
     server.answers.update(answers)

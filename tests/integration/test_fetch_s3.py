@@ -261,6 +261,7 @@ class TestFaults:
             (403, "RequestTimeTooSkewed"),
             (403, "SignatureDoesNotMatch"),
             (403, "InvalidAccessKeyId"),
+            (400, "KMS.ThrottlingException"),
         ],
     )
     def test_what_may_pass_is_transient_and_asked_once(self, status: int, code: str, stub: Stub, build: Build) -> None:
@@ -279,6 +280,9 @@ class TestFaults:
             (405, "MethodNotAllowed", FailureReason.IMAGE_NOT_FOUND),
             (403, "AccessDenied", FailureReason.ACCESS_DENIED),
             (403, "InvalidObjectState", FailureReason.ACCESS_DENIED),
+            # of an object whose key was switched off, which must not look like a store that is down
+            (400, "KMS.DisabledException", FailureReason.ACCESS_DENIED),
+            (400, "KMS.NotFoundException", FailureReason.ACCESS_DENIED),
             (412, "PreconditionFailed", FailureReason.HASH_MISMATCH),
             (400, "InvalidArgument", FailureReason.REFERENCE_REFUSED),
         ],

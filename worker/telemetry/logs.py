@@ -27,17 +27,18 @@ _MAX_DEPTH = 6
 _MAX_ITEMS = 100
 
 _SECRET_KEY = re.compile(
-    r"passw(or)?d|secret|authorization|cookie|credential|api[_-]?key|access[_-]?key|private[_-]?key"
+    r"passw(or)?d|passphrase|secret|authorization|cookie|credential|api[_-]?key|access[_-]?key|private[_-]?key"
     r"|(^|[_-])(session|access|security|bearer|auth|id|refresh)?[_-]?token$",
     re.IGNORECASE,
 )
 _PROCESSOR_KEYS = frozenset({"_record", "_from_structlog"})
 _NOT_SECRET_KEYS = frozenset({"fencing_token"})
-_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{1,20}://)(?P<rest>[^\s\"'<>]*)", re.IGNORECASE)
+_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{1,20}://)(?P<rest>[^\s\"'<>?#]*)(?:(?P<mark>[?#])\S+)?", re.IGNORECASE)
 _PAIR = re.compile(
-    r"(?P<name>(?:passw(?:or)?d|secret|credential|signature|api[_-]?key|access[_-]?key|security-token|authorization"
-    r"|cookie)[\w-]{0,32}[\"']?\s{0,4}[:=]\s{0,4})"
-    r"(?P<value>[\"'][^\"']*[\"']|(?:(?:bearer|basic|digest)\s+)?[^\s,;&\"']+)",
+    r"(?P<name>(?:passw(?:or)?d|passphrase|secret|credential|signature|api[_-]?key|access[_-]?key|authorization|cookie"
+    r"|(?:session|access|security|bearer|auth|id|refresh)[_-]?token|[?&](?:token|sig|code)\b)"
+    r"[\w-]{0,32}[\"']?\s{0,4}[:=]\s{0,4})"
+    r"(?P<value>[\"'][^\"']*[\"']|(?:(?:bearer|basic|digest|token)\s+)?[^\s,;&\"']+)",
     re.IGNORECASE,
 )
 _BEARER = re.compile(r"\b(?P<scheme>bearer|basic)\s+[A-Za-z0-9+/=._~-]{8,}", re.IGNORECASE)
@@ -112,8 +113,7 @@ def redact_text(text: str) -> str:
 
 
 def _redact_url(url: re.Match[str]) -> str:
-    rest, question, _ = url["rest"].partition("?")
-    authority, slash, path = rest.partition("/")
+    authority, slash, path = url["rest"].partition("/")
     credentials, at, host = authority.rpartition("@")
     return (
         url["scheme"]
@@ -121,7 +121,7 @@ def _redact_url(url: re.Match[str]) -> str:
         + host
         + slash
         + path
-        + (f"?{_REDACTED}" if question else "")
+        + (f"{url['mark']}{_REDACTED}" if url["mark"] else "")
     )
 
 

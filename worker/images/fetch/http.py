@@ -18,6 +18,8 @@ from worker.settings import HttpSettings
 _REDIRECTS = {301, 302, 303, 307, 308}
 _TRANSIENT = {408, 425, 429}
 _DENIED = {401, 403, 407, 451}
+_LONGEST_HOST = 254
+"""RFC 1035, 2.3.4, and the dot at the end."""
 _SHOWN = 500
 """Characters at most of what a server chooses, a redirect's address, that a message repeats."""
 _HEADERS = ((b"User-Agent", b"sluice"), (b"Accept", b"image/*"), (b"Accept-Encoding", b"identity"))
@@ -73,6 +75,8 @@ class HttpFetcher:
         host, port = url.raw_host.decode("ascii"), 80 if url.port is None else url.port
         if url.scheme not in ("http", "https") or not host or not 0 < port < 65536:
             raise ImageError(FailureReason.REFERENCE_REFUSED, f"{_place(url)} is not an http or https address")
+        if len(host) > _LONGEST_HOST:
+            raise ImageError(FailureReason.REFERENCE_REFUSED, f"{_place(url)} has a host that is too long for a name")
         if url.userinfo:
             raise ImageError(FailureReason.REFERENCE_REFUSED, f"{_place(url)} carries credentials before its host")
         if self._settings.allowed_hosts and not self._is_listed(host):

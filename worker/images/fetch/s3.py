@@ -15,7 +15,21 @@ from worker.settings import S3Settings
 _CHUNK_BYTES = 256 * 1024
 
 _NOT_FOUND = {"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "NotFound", "404", "405", "MethodNotAllowed"}
-_DENIED = {"AccessDenied", "AllAccessDisabled", "AccountProblem", "InvalidObjectState", "403", "Forbidden"}
+_DENIED = {
+    "AccessDenied",
+    "AccountProblem",
+    "AllAccessDisabled",
+    "InvalidObjectState",
+    "InvalidPayer",
+    "403",
+    "Forbidden",
+    # the key that the object is encrypted with
+    "KMS.AccessDeniedException",
+    "KMS.DisabledException",
+    "KMS.InvalidStateException",
+    "KMS.KMSInvalidStateException",
+    "KMS.NotFoundException",
+}
 _CHANGED = {"PreconditionFailed", "412"}
 _REFUSED = {
     "InvalidArgument",
