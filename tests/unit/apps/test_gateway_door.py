@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import structlog
 from fastapi.testclient import TestClient
 from PIL import Image
 from prometheus_client import CollectorRegistry, generate_latest
@@ -412,6 +413,51 @@ def test_a_form_that_breaks_off_is_no_upload(open_bench: Open) -> None:
     body = b'--a\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n' + picture()
     headers = {"content-type": "multipart/form-data; boundary=a"}
     assert is_problem(open_bench().client.post(SCORE, content=body, headers=headers), 422, "invalid-request")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"attributes": {' + b",".join(b'"%x":0' % i for i in range(60_000)) + b"}}",
+        b"{" + b",".join(b'"%x":0' % i for i in range(60_000)) + b"}",
+        b'{"attributes": {"a": ' + b"[" * 60_000,
+    ],
+)
+def test_a_body_of_many_small_values_is_refused_before_it_is_read(open_bench: Open, body: bytes) -> None:
+    """At the size that an image may have, reading it would stop the replica for half a minute and take gigabytes."""
+    answer = open_bench().client.post(SCORE, content=body, headers={"content-type": "application/json"})
+    assert is_problem(answer, 422, "invalid-request")
+    assert "more than 50000" in answer.json()["detail"]
+
+
+def test_a_caller_who_leaves_amid_the_body_is_no_fault_of_ours(open_bench: Open) -> None:
+    bench = open_bench()
+    happens: Iterator[dict[str, Any]] = iter(
+        [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+    )
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": SCORE,
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")],
+        "client": LOCAL,
+        "http_version": "1.1",
+    }
+
+    async def receive() -> dict[str, Any]:
+        return next(happens)
+
+    async def send(message: Any) -> None:
+        pass
+
+    assert bench.client.portal is not None
+    with structlog.testing.capture_logs() as logs:
+        bench.client.portal.call(bench.client.app, scope, receive, send)
+    assert [each for each in logs if each["log_level"] == "error"] == []
+    assert bench.counted("local", "unfinished") == 1
+    assert bench.gate.gateway.limits.requests == 0
 
 
 def test_keys_open_the_door_to_anybody_who_has_one(open_bench: Open) -> None:

@@ -12,6 +12,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
 
 from schemas import Digest, FailureReason, Identifier, ImageEvent, Route, Scores, Timings
 from schemas.generate import json_schema
@@ -20,7 +21,7 @@ from worker.apps.http.body import TEXT_FIELDS, read_event
 from worker.apps.http.callers import Callers
 from worker.apps.http.inference_protocol import Readiness
 from worker.apps.http.limits import RETRY_SECONDS, Limits
-from worker.apps.http.meter import Meter
+from worker.apps.http.meter import UNFINISHED, Meter
 from worker.apps.http.scoring import Judged, Scoring
 from worker.images.errors import ImageError, TransientFetchError
 from worker.policy import Policy, PolicyError
@@ -162,6 +163,8 @@ def _problem(error: Exception, timeout_seconds: float, event: ImageEvent | None)
             )
         case PolicyError():
             return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, _kind(FailureReason.POLICY_FAILED), str(error))
+        case ClientDisconnect():  # the answer is for nobody
+            return Problem(HTTPStatus.BAD_REQUEST, UNFINISHED, "the body broke off")
         case TimeoutError():
             detail = f"no answer within {timeout_seconds:g} s (gateway.timeout_seconds)"
             return Problem(HTTPStatus.GATEWAY_TIMEOUT, "timed-out", detail, headers=_LATER)

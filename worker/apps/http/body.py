@@ -20,6 +20,8 @@ IMAGE_FIELD: Final = "image"
 TEXT_FIELDS: Final = ("id", "tenant", "prompt", "generator", "sha256", "priority", "attributes")
 _KNOWN: Final = tuple(field.alias or name for name, field in ImageEvent.model_fields.items())
 _MAX_TEXT_BYTES: Final = 256 * 1024
+_MAX_VALUES: Final = 50_000
+"""More than the fields and attributes of an event need; base64 holds no mark that begins or parts values in JSON."""
 
 
 async def read_event(headers: Headers, body: bytes, now: datetime) -> ImageEvent:
@@ -37,6 +39,10 @@ async def read_event(headers: Headers, body: bytes, now: datetime) -> ImageEvent
 
 
 def _from_json(body: bytes) -> ImageEvent:
+    # A body as large as an image may be would, full of small values, take gigabytes and half a minute to read; all that
+    # time no other thread runs, not even the one that answers health checks.
+    if len(body) > _MAX_VALUES and sum(map(body.count, (b",", b"[", b"{"))) > _MAX_VALUES:
+        raise _malformed(f"more than {_MAX_VALUES} commas and opening brackets: too many for an image event")
     try:
         event = ImageEvent.model_validate_json(body, strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
