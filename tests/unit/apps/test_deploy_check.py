@@ -145,6 +145,63 @@ def test_values_that_ray_would_only_meet_on_the_cluster_are_told(problems_of: Ch
     assert "calls_at_once: should be greater than or equal to 1" in problems
 
 
+@pytest.mark.parametrize("prefix", ["gateway", "/gateway/", "/gateway/{any}"])
+def test_a_route_prefix_that_ray_would_refuse_on_the_cluster_is_told(problems_of: Changed, prefix: str) -> None:
+    problems = problems_of(lambda data: application(data, "gateway").update(route_prefix=prefix))
+    assert len(problems) == 1
+    assert "applications[2].route_prefix" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"ray_actor_options": {"resources": {"gpu_kind": "a"}}}, "Ray refuses these options"),
+        ({"ray_actor_options": {"runtime_env": {"env_vars": {"A": 1}}}}, "runtime_env['env_vars']"),
+        ({"placement_group_bundles": [{"CPU": 1}], "placement_group_strategy": "PAK"}, "placement"),
+    ],
+)
+def test_options_that_ray_would_refuse_on_the_cluster_are_told(
+    problems_of: Changed, options: dict[str, Any], says: str
+) -> None:
+    problems = problems_of(lambda data: deployment(data, "gateway").update(options))
+    assert problems
+    assert says in problems[0]
+
+
+def test_a_deployment_that_stands_there_twice_is_told(problems_of: Changed) -> None:
+    def change(data: Any) -> None:
+        application(data, "gateway")["deployments"].append({"name": "gateway", "max_ongoing_requests": 90})
+
+    (problem,) = problems_of(change)
+    assert "applications[2].deployments[1].name: there are two entries for 'gateway'" in problem
+
+
+def test_a_user_config_for_a_deployment_that_takes_none_is_told(problems_of: Changed) -> None:
+    """Ray would start no replica."""
+    (problem,) = problems_of(lambda data: deployment(data, "desk").update(user_config={"web": {"port": 1}}))
+    assert "applications[3].deployments[0].user_config: 'desk' takes none" in problem
+
+
+@pytest.mark.parametrize("scaling", [{"num_replicas": "auto"}, {"autoscaling_config": {"max_replicas": 3}}])
+def test_an_intake_that_would_scale_on_calls_is_told_that_it_gets_none(
+    problems_of: Changed, scaling: dict[str, Any]
+) -> None:
+    def change(data: Any) -> None:
+        del deployment(data, "intake")["autoscaling_config"]
+        deployment(data, "intake").update(scaling)
+
+    (problem,) = problems_of(change)
+    assert "nobody calls the intake" in problem
+
+
+def test_an_intake_that_names_another_model_than_its_engine_is_noted(tmp_path: Path) -> None:
+    data = yaml.safe_load((CONFIGS / "gpu.yaml").read_text())
+    deployment(data, "engine")["user_config"] = {"model": "s3://my-models/other"}
+    (tmp_path / "serve.yaml").write_text(yaml.safe_dump(data))
+    notes = [note for note in check(tmp_path / "serve.yaml").notes if "other" in note]
+    assert [note.partition(":")[0] for note in notes] == ["intake", "gateway"]
+
+
 def test_a_deployment_that_the_application_lacks_is_told(problems_of: Changed) -> None:
     (problem,) = problems_of(lambda data: deployment(data, "intake").update(name="intakes"))
     assert "has no deployment 'intakes'; did you mean 'intake'?" in problem

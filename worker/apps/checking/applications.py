@@ -1,8 +1,9 @@
 """Builds the applications of a Serve config here, as Ray would on the cluster, to see whether they can be built."""
 
+import copy
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from ray import serve
 from ray._common.utils import import_attr
 from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 from ray.serve._private.build_app import build_app
+from ray.serve._private.utils import validate_route_prefix
 from ray.serve.deployment import Deployment
 
 from schemas.explain import Problem, suggestion
@@ -57,6 +59,12 @@ def build(entry: Mapping[str, Any], path: Path, found: list[Problem]) -> Built:
     """Imports and builds the application; what is wrong is added to `found`."""
     built = Built(path, entry)
     try:
+        validate_route_prefix(entry.get("route_prefix"))
+    except ValueError as error:
+        found.append(Problem((*path, "route_prefix"), str(error)))
+    except AttributeError:  # no text: the schema has said so
+        pass
+    try:
         built.builder = import_attr(str(entry.get("import_path", "")))
     except Exception as error:  # noqa: BLE001  # the module is the user's, and may do anything
         found.append(Problem((*path, "import_path"), f"cannot be imported: {type(error).__name__}: {error}"))
@@ -75,6 +83,7 @@ def build(entry: Mapping[str, Any], path: Path, found: list[Problem]) -> Built:
         found.append(Problem(path, f"cannot be built: {type(error).__name__}: {error}"))
     else:
         found.extend(_of_deployments(built))
+        found.extend(_of_options(built, [problem.path for problem in found]))
     return built
 
 
@@ -117,18 +126,43 @@ def _model(builder: object) -> type[BaseModel] | None:
 
 
 def _of_deployments(built: Built) -> Iterator[Problem]:
+    seen = set()
     for path, entry in built.entries():
         yield from _of_scaling(entry.get("autoscaling_config"), (*path, "autoscaling_config", "policy"))
         name = entry.get("name")
-        if isinstance(name, str) and name not in built.deployments:
+        if not isinstance(name, str):
+            continue  # the schema says what is wrong with that
+        if name in seen:
+            yield Problem((*path, "name"), f"there are two entries for {name!r}; Ray would lay one over the other")
+        seen.add(name)
+        if name not in built.deployments:
             text = f"the application has no deployment {name!r}{suggestion(name, built.deployments)}"
             yield Problem((*path, "name"), text)
-        elif built.settings is not None and entry.get("user_config") is not None:
-            where = (*path, "user_config")
-            try:
-                changed(built.settings, entry["user_config"], "user_config")
-            except SettingsError as error:
-                yield from (_setting(line, where, where) for line in str(error).splitlines())
+        elif entry.get("user_config") is not None:
+            yield from _of_user_config(built, name, entry["user_config"], (*path, "user_config"))
+
+
+def _of_user_config(built: Built, deployment: str, given: Any, path: Path) -> Iterator[Problem]:
+    if not hasattr(built.deployments[deployment].func_or_class, "reconfigure"):
+        yield Problem(path, f"{deployment!r} takes none, and could not start; write what it needs under args")
+    elif built.settings is not None:
+        try:
+            changed(built.settings, given, "user_config")
+        except SettingsError as error:
+            yield from (_setting(line, path, path) for line in str(error).splitlines())
+
+
+def _of_options(built: Built, told: Sequence[Path]) -> Iterator[Problem]:
+    """What Ray's own checks of a deployment say, where nothing is known to be wrong (`told`)."""
+    for path, entry in built.entries():
+        deployment = built.deployments.get(str(entry.get("name")))
+        if deployment is None or any(each[: len(path)] == path for each in told):
+            continue
+        known = inspect.signature(deployment.options).parameters
+        try:
+            deployment.options(**{key: copy.deepcopy(value) for key, value in entry.items() if key in known})
+        except (TypeError, ValueError) as error:
+            yield Problem(path, f"Ray refuses these options: {' '.join(str(error).split())}")
 
 
 def _of_scaling(config: object, path: Path) -> Iterator[Problem]:

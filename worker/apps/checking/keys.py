@@ -33,9 +33,7 @@ def unknown_keys(model: type[BaseModel], data: object, path: Path) -> Iterator[P
         if key not in fields:
             yield Problem(below, f"is not a known key{suggestion(str(key), fields)}")
         elif key == _RUNTIME_ENV and isinstance(value, dict):
-            known = sorted(RuntimeEnv.known_fields)
-            unknown = [name for name in value if name not in known]
-            yield from (Problem((*below, n), f"is not a known key{suggestion(str(n), known)}") for n in unknown)
+            yield from _of_runtime_env(value, below)
         else:
             yield from _below(_LOOSE.get(key, fields[key].annotation), value, below)
 
@@ -48,6 +46,17 @@ def refused_values(model: type[BaseModel], data: object, path: Path) -> Iterator
         yield from (Problem((*path, *problem.path), problem.text) for problem in problems(error))
     except Exception as error:  # noqa: BLE001  # validators import what a config names, and that may do anything
         yield Problem(path, f"{type(error).__name__}: {error}")
+
+
+def _of_runtime_env(value: Mapping[Any, Any], path: Path) -> Iterator[Problem]:
+    known = sorted(RuntimeEnv.known_fields)
+    unknown = [name for name in value if name not in known]
+    yield from (Problem((*path, n), f"is not a known key{suggestion(str(n), known)}") for n in unknown)
+    if not unknown:
+        try:
+            RuntimeEnv(**copy.deepcopy(dict(value)))
+        except Exception as error:  # noqa: BLE001  # it reads the files that it names
+            yield Problem(path, " ".join(str(error).split()))
 
 
 def _below(annotation: Any, value: object, path: Path) -> Iterator[Problem]:

@@ -23,8 +23,15 @@ def misfits(applications: Sequence[Built], http_options: Mapping[str, Any]) -> I
 
 def notes(applications: Sequence[Built]) -> Iterator[str]:
     """What cannot be known without the cluster or its servers."""
+    models = {built.name: _model(built) for built in applications if ENGINE in built.deployments}
     for built in applications:
         yield from (f"{built.name}: {note}" for note in built.notes)
+        wanted, served = _model(built), models.get(getattr(built.arguments, "engine", ""))
+        if wanted is not None and served is not None and wanted != served:
+            yield (
+                f"{built.name}: its model is {wanted}, its engine's {served}; unless these are the same it waits for "
+                "the engine, then fails"
+            )
         if built.builder is intake.build and built.deployments:
             yield (
                 f"{built.name}: whether the topic has as many partitions as there may be replicas can only be known "
@@ -40,6 +47,14 @@ def _intake(built: Built, settings: Settings) -> Iterator[Problem]:
     yield from _has_no_route(built)
     needed = settings.intake.drain_seconds + CLOSE_SECONDS
     yield from _may_take(built, intake.INTAKE, needed, "intake.drain_seconds and what closing takes")
+    for path, entry in built.entries():
+        scaling = entry.get("autoscaling_config")
+        if entry.get("num_replicas") == "auto" or (isinstance(scaling, dict) and not scaling.get("policy")):
+            yield Problem(
+                path,
+                "scales on calls, and nobody calls the intake, so that it stays at the fewest; set policy in "
+                "autoscaling_config (docs/ray-serve.md#scaling), or num_replicas",
+            )
 
 
 def _gateway(built: Built, settings: Settings) -> Iterator[Problem]:
@@ -60,6 +75,14 @@ def _desk(built: Built, settings: Settings) -> Iterator[Problem]:  # noqa: ARG00
         path, value = built.option(desk.DESK, name)
         if value not in (None, 1):
             yield Problem(path, "there can be only one desk: its local users lie in a file; leave this out")
+
+
+def _model(built: Built) -> str | None:
+    """The model of an application of Sluice, as `user_config` leaves it."""
+    if built.settings is None:
+        return None
+    changes = [entry["user_config"] for _, entry in built.entries() if isinstance(entry.get("user_config"), dict)]
+    return str(next((each["model"] for each in changes if "model" in each), built.settings.model))
 
 
 def _has_no_route(built: Built) -> Iterator[Problem]:
