@@ -3,6 +3,7 @@ import base64
 import contextlib
 import io
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -527,6 +528,21 @@ def test_openapi_describes_both_kinds_of_request(open_bench: Open) -> None:
     assert set(body) == {"application/json", "multipart/form-data"}
     assert "422" in document["paths"][SCORE]["post"]["responses"]
     json.dumps(document)
+
+
+def test_clients_can_be_made_from_the_openapi_document(open_bench: Open) -> None:
+    """Generators look for schemas below `components` only, and skip a path whose parameters are not described."""
+    document = open_bench().client.get("/v1/openapi.json").json()
+    text = json.dumps(document)
+    known = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    assert set(re.findall(r'"(#/[^"]+)"', text)) <= known
+    assert '"HTTPValidationError"' not in json.dumps(document["paths"]), "problems are what is answered"
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            described = {each["name"] for each in operation.get("parameters", []) if each["in"] == "path"}
+            assert described == set(re.findall(r"{(\w+)}", path))
+    assert document["paths"][SCORE]["post"]["security"] == document["paths"]["/v2"]["get"]["security"] != []
+    assert "Retry-After" in document["paths"][SCORE]["post"]["responses"]["503"]["headers"]
 
 
 def test_an_address_that_is_not_there_is_a_problem_too(open_bench: Open) -> None:

@@ -15,13 +15,13 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
 from schemas import Digest, FailureReason, Identifier, ImageEvent, Route, Scores, Timings
-from schemas.generate import json_schema
-from worker.apps.http import inference_protocol
-from worker.apps.http.body import TEXT_FIELDS, read_event
+from worker.apps.http import inference_protocol, openapi
+from worker.apps.http.body import read_event
 from worker.apps.http.callers import Callers
 from worker.apps.http.inference_protocol import Readiness
 from worker.apps.http.limits import RETRY_SECONDS, Limits
 from worker.apps.http.meter import UNFINISHED, Meter
+from worker.apps.http.openapi import Described
 from worker.apps.http.scoring import Judged, Scoring
 from worker.images.errors import ImageError, TransientFetchError
 from worker.policy import Policy, PolicyError
@@ -68,7 +68,7 @@ def build_app() -> FastAPI:
 
     Every error is a problem (RFC 9457).
     """
-    app = FastAPI(
+    app = Described(
         title="Sluice gateway",
         version=version("sluice"),
         openapi_url="/v1/openapi.json",
@@ -84,8 +84,8 @@ def build_app() -> FastAPI:
         score,
         methods=["POST"],
         response_model=ScoreAnswer,
-        openapi_extra={"requestBody": _REQUEST_BODY},
-        responses=_RESPONSES,
+        openapi_extra=openapi.SCORE,
+        responses=openapi.OF_SCORE,
     )
     return app
 
@@ -182,34 +182,3 @@ async def _unexpected(_request: Request, _error: Exception) -> JSONResponse:
     """The error itself goes on to whoever runs the application, who logs it."""
     detail = "a fault of ours; the log of the gateway tells more"
     return problems.response(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", detail))
-
-
-_REQUEST_BODY: Final = {
-    "required": True,
-    "content": {
-        "application/json": {"schema": json_schema(ImageEvent)},
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["image"],
-                "properties": {
-                    "image": {"type": "string", "format": "binary"},
-                    **{name: {"type": "string"} for name in TEXT_FIELDS},
-                },
-                "additionalProperties": False,
-            }
-        },
-    },
-}
-_PROBLEM: Final = {"content": {"application/problem+json": {"schema": {"type": "object"}}}}
-_RESPONSES: Final[dict[int | str, dict[str, object]]] = {
-    401: {"description": "No key, or an unknown one.", **_PROBLEM},
-    403: {"description": "There are no keys, and the caller is not on this machine.", **_PROBLEM},
-    413: {"description": "The body is too large.", **_PROBLEM},
-    415: {"description": "Neither JSON nor a form.", **_PROBLEM},
-    422: {"description": "No image event, or an image that cannot be judged. Fails closed: see `route`.", **_PROBLEM},
-    429: {"description": "The caller has its share of requests under way.", **_PROBLEM},
-    500: {"description": "A fault of ours, or a rule without an answer. Fails closed.", **_PROBLEM},
-    503: {"description": "Full, or a server behind does not answer. Fails closed; try again.", **_PROBLEM},
-    504: {"description": "No answer in time. Fails closed; try again.", **_PROBLEM},
-}

@@ -15,6 +15,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
+from worker.apps.http.openapi import NEEDS_KEY, OF_METADATA, OF_MODELS
 from worker.review.http.problems import Problem
 from worker.scoring.manifest import ModelManifest
 
@@ -95,8 +96,12 @@ def _readiness(request: Request) -> Readiness:
 
 def _manifest(request: Request, model_name: str) -> ModelManifest:
     manifest: ModelManifest = request.app.state.gateway.manifest
-    asked = request.path_params.get("model_version", manifest.version)
-    if (model_name, asked) != (manifest.name, manifest.version):
+    return _of_version(request, model_name, manifest.version)
+
+
+def _of_version(request: Request, model_name: str, model_version: str) -> ModelManifest:
+    manifest: ModelManifest = request.app.state.gateway.manifest
+    if (model_name, model_version) != (manifest.name, manifest.version):
         raise Problem(
             HTTPStatus.NOT_FOUND, "unknown-model", f"the model here is {manifest.name}, version {manifest.version}"
         )
@@ -109,10 +114,11 @@ def _identified(request: Request) -> None:
 
 TheReadiness = Annotated[Readiness, Depends(_readiness)]
 TheManifest = Annotated[ModelManifest, Depends(_manifest)]
+TheVersion = Annotated[ModelManifest, Depends(_of_version)]
 Identified = Depends(_identified)
 
 
-@router.get("", dependencies=[Identified])
+@router.get("", dependencies=[Identified], openapi_extra=NEEDS_KEY, responses=OF_METADATA)
 def server_metadata() -> ServerMetadata:
     return ServerMetadata(name="sluice", version=version("sluice"))
 
@@ -122,15 +128,46 @@ def live() -> Live:
     return Live()
 
 
-@router.get("/health/ready", responses={503: {"model": Ready}})
+@router.get("/health/ready", response_model=Ready, responses={503: {"model": Ready}})
 async def ready(readiness: TheReadiness) -> JSONResponse:
     """Whether the engine answers."""
     return _answer(Ready(ready=await readiness.is_ready()))
 
 
-@router.get("/models/{model_name}", dependencies=[Identified])
-@router.get("/models/{model_name}/versions/{model_version}", dependencies=[Identified])
+@router.get(
+    "/models/{model_name}", dependencies=[Identified], openapi_extra=NEEDS_KEY, responses=OF_METADATA | OF_MODELS
+)
 def model_metadata(manifest: TheManifest) -> ModelMetadata:
+    return _metadata(manifest)
+
+
+@router.get(
+    "/models/{model_name}/versions/{model_version}",
+    dependencies=[Identified],
+    openapi_extra=NEEDS_KEY,
+    responses=OF_METADATA | OF_MODELS,
+)
+def version_metadata(manifest: TheVersion) -> ModelMetadata:
+    return _metadata(manifest)
+
+
+@router.get(
+    "/models/{model_name}/ready", response_model=ModelReady, responses={503: {"model": ModelReady}, **OF_MODELS}
+)
+async def model_ready(manifest: TheManifest, readiness: TheReadiness) -> JSONResponse:
+    return _answer(ModelReady(name=manifest.name, ready=await readiness.is_ready()))
+
+
+@router.get(
+    "/models/{model_name}/versions/{model_version}/ready",
+    response_model=ModelReady,
+    responses={503: {"model": ModelReady}, **OF_MODELS},
+)
+async def version_ready(manifest: TheVersion, readiness: TheReadiness) -> JSONResponse:
+    return _answer(ModelReady(name=manifest.name, ready=await readiness.is_ready()))
+
+
+def _metadata(manifest: ModelManifest) -> ModelMetadata:
     return ModelMetadata(
         name=manifest.name,
         versions=(manifest.version,),
@@ -143,12 +180,6 @@ def model_metadata(manifest: TheManifest) -> ModelMetadata:
             TensorMetadata(name=tower.name, datatype="FP32", shape=(-1, tower.features)) for tower in manifest.towers
         ),
     )
-
-
-@router.get("/models/{model_name}/ready", responses={503: {"model": ModelReady}})
-@router.get("/models/{model_name}/versions/{model_version}/ready", responses={503: {"model": ModelReady}})
-async def model_ready(manifest: TheManifest, readiness: TheReadiness) -> JSONResponse:
-    return _answer(ModelReady(name=manifest.name, ready=await readiness.is_ready()))
 
 
 def _answer(state: Ready | ModelReady) -> JSONResponse:
