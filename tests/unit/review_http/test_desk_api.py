@@ -185,7 +185,7 @@ def test_an_unknown_item_is_404(sign_in: SignIn) -> None:
 def test_statistics_carry_intervals_and_agreement(sign_in: SignIn) -> None:
     data = sign_in(Role.LEAD).get("/v1/statistics").json()
     assert data["hours"][0] == {
-        "hour": "2026-11-24T12:00:00Z", "arrived": 12, "approved": 5, "rejected": 3, "flips": 5,
+        "hour": "2026-11-24T12:00:00Z", "arrived": 12, "approved": 5, "rejected": 3, "held": 7, "flips": 4,
     }  # fmt: skip
     assert data["agreement"] == [{"first": "ana", "second": "ben", "kappa": 0.7}]
     assert data["audit_misses"] == {"count": 1, "total": 40, "share": 0.025, "low": 0.004, "high": 0.13}
