@@ -299,6 +299,10 @@ def test_the_command_rebuilds_the_index_of_real_servers(request: pytest.FixtureR
         until(lambda: depth(desk) == 6)
         result = CliRunner().invoke(app, ["desk", "export", "--config", str(config), "--status", "approved"])
         assert lease.item_id in result.stdout
+        desk.close()
+        place.redis.flushall()  # nobody is there to build the index again
+        result = CliRunner().invoke(app, ["desk", "export", "--config", str(config)])
+        assert result.stderr.endswith("7 items written\n")
 
 
 def test_the_embedded_topics_survive_the_process(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from worker.review.answers import ItemView, Query, Status
 from worker.review.desk import Desk
 from worker.review.interchange import READERS, WRITERS, InterchangeError, Refusal
 from worker.review.interchange.votes import bring_in
-from worker.review.projector import rebuild
+from worker.review.projector import catch_up, rebuild
 from worker.review.topics import open_topics
 
 app = typer.Typer(name="desk", help="Rebuild the desk's index; export items, import votes.", no_args_is_help=True)
@@ -35,7 +35,7 @@ def rebuild_command(config: ConfigOption = None, data: DataOption = None) -> Non
     there this only shows what it would hold.
     """
     with _desk(find_place(config, data)) as (_, items):
-        console.out.print(f"the index holds {items:,} items", markup=False)
+        console.out.print(f"the index holds {items:,} {'item' if items == 1 else 'items'}", markup=False)
 
 
 @app.command("export")
@@ -57,7 +57,7 @@ def export_command(
             number = write(_all(desk, Query(queue=queue, status=status)), file)
     except OSError as error:
         raise UsageError(f"{output}: {error.strerror}") from error
-    console.err.print(f"{number:,} items written", markup=False)
+    console.err.print(f"{number:,} {'item' if number == 1 else 'items'} written", markup=False)
 
 
 @app.command("import")
@@ -74,7 +74,7 @@ def import_command(
     read = READERS.get(format_)
     if read is None:
         raise UsageError(f"no format {format_!r}; expected {', '.join(READERS)}")
-    counted, refused = 0, 0
+    counted, known, refused = 0, 0, 0
     try:
         with (
             file.open(encoding="utf-8", newline="") as votes,
@@ -85,20 +85,28 @@ def import_command(
                     refused += 1
                     line = console.printable(f"{file}, {outcome.place}: {outcome.reason}")
                     console.err.print(line, markup=False, soft_wrap=True)
-                else:
+                elif outcome.is_new:
                     counted += 1
+                else:
+                    known += 1
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{file}: {error}") from error
     except InterchangeError as error:
         raise UsageError(f"{file}: {error}") from error
-    console.out.print(f"{counted:,} votes counted", markup=False)
+    before = f", {known:,} had been counted before" if known else ""
+    console.out.print(f"{_votes(counted)} counted{before}", markup=False)
     if refused:
-        raise CommandFailed(f"{refused:,} votes could not be counted")
+        raise CommandFailed(f"{_votes(refused)} could not be counted")
+
+
+def _votes(number: int) -> str:
+    return "1 vote" if number == 1 else f"{number:,} votes"
 
 
 @contextmanager
 def _desk(place: Place, *, fresh: bool = True) -> Iterator[tuple[Desk, int]]:
-    """A desk and the number of its items. `fresh`: its index is built anew; the embedded one always is."""
+    """A desk and the number of its items. `fresh`: its index is built anew; the embedded one always is, and one that
+    Redis has lost is built before anything is read from it."""
     embedded = place.data is not None
     client = connect_embedded() if embedded else connect(place.settings.redis)
     topics = open_topics(place.settings, place.data)
@@ -107,6 +115,8 @@ def _desk(place: Place, *, fresh: bool = True) -> Iterator[tuple[Desk, int]]:
         items = 0
         if fresh or embedded:
             items = rebuild(place.settings, topics, client, lambda: datetime.now(UTC))
+        else:
+            catch_up(place.settings, topics, client, lambda: datetime.now(UTC))
         yield desk, items
     except redis.RedisError as error:
         raise CommandFailed(f"Redis: {error}; check redis.url and that the server runs") from error

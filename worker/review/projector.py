@@ -202,6 +202,16 @@ class Projector:
             self._purged_at = now
 
 
+def catch_up(settings: Settings, topics: Topics, client: redis.Redis, now: Callable[[], datetime]) -> None:
+    """Returns when there is an index: builds one where none is, or waits for the desk that does.
+
+    Raises LogError, redis.RedisError.
+    """
+    projector = Projector(settings, topics, client, Index(client, settings.review), now)
+    projector.catch_up()
+    projector.yield_to_others()
+
+
 def rebuild(settings: Settings, topics: Topics, client: redis.Redis, now: Callable[[], datetime]) -> int:
     """Removes the index and builds it from the topics; the number of items it holds then. Desks may go on meanwhile:
     they give no leases until it is done. Raises LogError, redis.RedisError."""

@@ -41,13 +41,16 @@ def test_votes_are_imported_and_show_in_the_next_export(data: Path, tmp_path: Pa
     votes.write_text("item_id,outcome,reviewer,labels\ni1,reject,ann,anatomy blurry\nnowhere,reject,ann,\n")
     result = sluice("desk", "import", votes, "--format", "csv", "--data", data)
     assert result.exit_code == 1
-    assert "1 votes counted" in result.stdout
+    assert result.stdout == "1 vote counted\n"
+    assert result.stderr.rstrip().endswith("1 vote could not be counted")
     assert "line 3: nowhere: there is no item nowhere" in result.stderr
     output = tmp_path / "out.jsonl"
     assert sluice("desk", "export", "--output", output, "--status", "rejected", "--data", data).exit_code == 0
     (line,) = [json.loads(line) for line in output.read_text().splitlines()]
     assert (line["item"]["item_id"], line["status"]) == ("i1", "rejected")
     assert line["decisions"][0]["labels"] == ["anatomy", "blurry"]
+    again = sluice("desk", "import", output, "--data", data)
+    assert (again.exit_code, again.stdout) == (0, "0 votes counted, 1 had been counted before\n")
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import pytest
 
 from tests.unit.review.review_bench import ReviewBench, review_item
 from worker.review.answers import Query, Status
-from worker.review.interchange import READERS, WRITERS, ImportedVote, InterchangeError, Refusal
+from worker.review.interchange import READERS, WRITERS, InterchangeError, Refusal
 from worker.review.interchange.label_studio import config
-from worker.review.interchange.votes import bring_in
+from worker.review.interchange.votes import BroughtIn, bring_in
 
 
 def exported(bench: ReviewBench, format_: str) -> str:
@@ -21,7 +21,7 @@ def exported(bench: ReviewBench, format_: str) -> str:
     return file.getvalue()
 
 
-def imported(bench: ReviewBench, format_: str, text: str) -> list[ImportedVote | Refusal]:
+def imported(bench: ReviewBench, format_: str, text: str) -> list[BroughtIn | Refusal]:
     return list(bring_in(bench.desk, READERS[format_](io.StringIO(text, newline=""))))
 
 
@@ -38,17 +38,22 @@ def judged() -> ReviewBench:
 
 @pytest.mark.parametrize("format_", ["jsonl", "csv", "label-studio"])
 def test_what_is_exported_can_be_imported_elsewhere(format_: str) -> None:
-    text = exported(judged(), format_)
+    own = judged()
+    text = exported(own, format_)
     other = ReviewBench()
     other.items(review_item("a"), review_item("b"))
-    (vote,) = imported(other, format_, text)
-    assert isinstance(vote, ImportedVote)
+    (brought,) = imported(other, format_, text)
+    assert isinstance(brought, BroughtIn)
+    assert brought.is_new
     (decision,) = other.desk.item("a").history
     assert (decision.reviewer, decision.outcome, decision.resolution) == ("ann@example.com", "reject", "reject")
     assert (decision.labels, decision.note, decision.seconds_spent) == (("anatomy", "blurry"), "- six fingers", 2.5)
     assert other.desk.item("b").status is Status.OPEN
-    imported(other, format_, text)
-    assert len(other.decisions()) == 1
+    for desk in (other, own):  # read again, and read where it was written
+        (brought,) = imported(desk, format_, text)
+        assert isinstance(brought, BroughtIn)
+        assert not brought.is_new
+        assert len(desk.decisions()) == 1
 
 
 def test_a_spreadsheet_runs_no_formula_of_a_strangers_prompt() -> None:
@@ -80,8 +85,8 @@ def test_an_export_of_label_studio_itself_is_read() -> None:
         {"id": 1, "data": {"item_id": "a"}, "annotations": [{"id": 9, "completed_by": 7, "result": result}]},
         {"id": 2, "data": {"item_id": "b"}, "annotations": [{"was_cancelled": True, "completed_by": 7, "result": []}]},
     ]
-    (vote,) = imported(bench, "label-studio", json.dumps(tasks))
-    assert isinstance(vote, ImportedVote)
+    (brought,) = imported(bench, "label-studio", json.dumps(tasks))
+    assert isinstance(brought, BroughtIn)
     assert bench.desk.item("a").history[0].reviewer == "7"
 
 

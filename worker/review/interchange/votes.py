@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from schemas import FileReference, HttpReference, Identifier, ImageReference, Name, S3Reference, Vote
+from schemas import Decision, FileReference, HttpReference, Identifier, ImageReference, Name, S3Reference, Vote
 from schemas.explain import problems
 from worker.review.answers import Choice
 from worker.review.errors import DeskError
@@ -46,6 +46,14 @@ class ImportedVote(BaseModel):
         return f"import-{hashlib.sha256(text.encode()).hexdigest()[:40]}"
 
 
+@dataclass(frozen=True, slots=True)
+class BroughtIn:
+    """A vote that counts: from now on, or, where it is not new, since it was brought in or given before."""
+
+    vote: ImportedVote
+    is_new: bool
+
+
 def parsed(place: str, fields: Any) -> ImportedVote | Refusal:
     """A vote, or why it is none."""
     try:
@@ -54,7 +62,7 @@ def parsed(place: str, fields: Any) -> ImportedVote | Refusal:
         return Refusal(place, "; ".join(str(problem) for problem in problems(error)))
 
 
-def bring_in(desk: DeskFace, votes: Iterable[ImportedVote | Refusal]) -> Iterator[ImportedVote | Refusal]:
+def bring_in(desk: DeskFace, votes: Iterable[ImportedVote | Refusal]) -> Iterator[BroughtIn | Refusal]:
     """Decides by each vote as its reviewer: those that count, and why the others do not. Raises what the desk raises
     when a server is away; then the file can be read again."""
     for vote in votes:
@@ -62,29 +70,36 @@ def bring_in(desk: DeskFace, votes: Iterable[ImportedVote | Refusal]) -> Iterato
             yield vote
             continue
         try:
-            done = {d.decision_id for d in desk.item(vote.item_id).history}
-            if vote.decision_id not in done:
-                lease = desk.take(vote.item_id, vote.reviewer)
-                if len(lease.items) > 1:  # whoever judged it elsewhere did not see its near duplicates
-                    desk.split([view.item.item_id for view in lease.items[1:]], vote.reviewer, token=lease.token)
-                choice = Choice(
-                    vote.item_id,
-                    lease.token,
-                    vote.decision_id,
-                    vote.outcome,
-                    vote.labels,
-                    vote.note,
-                    vote.seconds_spent,
-                )
-                try:
-                    desk.decide(choice, vote.reviewer)
-                except DeskError:
-                    desk.release(vote.item_id, lease.token, vote.reviewer)
-                    raise
+            known = _is_known(vote, desk.item(vote.item_id).history)
+            if not known:
+                _decide(desk, vote)
         except DeskError as error:
             yield Refusal(vote.place, f"{vote.item_id}: {error}")
         else:
-            yield vote
+            yield BroughtIn(vote, is_new=not known)
+
+
+def _is_known(vote: ImportedVote, history: Iterable[Decision]) -> bool:
+    """Whether the desk has the vote: from this file, read before, or because the file was exported from this desk."""
+    told = (vote.reviewer, vote.outcome, vote.labels, vote.note)
+    return any(
+        made.decision_id == vote.decision_id or (made.reviewer, made.outcome, made.labels, made.note) == told
+        for made in history
+    )
+
+
+def _decide(desk: DeskFace, vote: ImportedVote) -> None:
+    lease = desk.take(vote.item_id, vote.reviewer)
+    if len(lease.items) > 1:  # whoever judged it elsewhere did not see its near duplicates
+        desk.split([view.item.item_id for view in lease.items[1:]], vote.reviewer, token=lease.token)
+    choice = Choice(
+        vote.item_id, lease.token, vote.decision_id, vote.outcome, vote.labels, vote.note, vote.seconds_spent
+    )
+    try:
+        desk.decide(choice, vote.reviewer)
+    except DeskError:
+        desk.release(vote.item_id, lease.token, vote.reviewer)
+        raise
 
 
 def address(image: ImageReference | None) -> str:
