@@ -144,7 +144,7 @@ def parse_yaml(content: bytes, name: str) -> YamlDocument:
         raise YamlError(f"{name}: not UTF-8 at byte {error.start}") from None
     except yaml.MarkedYAMLError as error:
         raise YamlError(_located(error, name, content)) from None
-    except (yaml.YAMLError, TypeError) as error:
+    except Exception as error:  # noqa: BLE001 - PyYAML raises any kind for a tag on what it does not fit
         raise YamlError(f"{name}: not YAML: {type(error).__name__}") from None
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise YamlError(f"{name}:1: expected a mapping of names to values, such as `kafka: {{...}}`")

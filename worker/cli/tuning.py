@@ -29,16 +29,13 @@ class PastVerdicts:
 
     @classmethod
     def of(cls, verdicts: Iterable[Verdict], known: Mapping[str, bool]) -> "PastVerdicts":
-        newest: dict[str, Verdict] = {}
+        # Not the verdicts themselves: each takes 4 KB.
+        newest: dict[str, tuple[float, datetime]] = {}
         for verdict in verdicts:
             if verdict.scores is not None:
-                newest[verdict.event_id] = verdict
-        times = [verdict.judged_at for verdict in newest.values()]
-        scored = tuple(
-            Scored(verdict.scores.quality, known.get(event_id))
-            for event_id, verdict in newest.items()
-            if verdict.scores is not None
-        )
+                newest[verdict.event_id] = verdict.scores.quality, verdict.judged_at
+        times = [judged_at for _, judged_at in newest.values()]
+        scored = tuple(Scored(quality, known.get(event_id)) for event_id, (quality, _) in newest.items())
         return cls(scored, min(times, default=None), max(times, default=None))
 
     def images_a_day(self) -> float:

@@ -1,12 +1,15 @@
 """What can be known to be wrong with a condition before an event comes."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, combinations, pairwise, product
 from typing import Final
 
 import cel
 
 from schemas.explain import excerpt, suggestion
+from worker.policy.cost import ATTRIBUTE_VALUES, MAX_STEPS, patterns_of, size_of, steps_of
 from worker.policy.expression import (
     Constant,
     Expression,
@@ -32,6 +35,20 @@ MAX_LENGTH: Final = 4096
 MAX_NESTED: Final = 2
 """Macros within one another: each multiplies the time that an event takes by the length of its list."""
 
+MAX_WORK: Final = 20_000_000
+"""Steps to check all conditions of a policy, one to two seconds."""
+_COMPILING: Final = 200
+"""Steps to compile a token."""
+FAILED_WORK: Final = 20_000
+"""Steps that a condition with a fault is reckoned to have taken."""
+_BINDING: Final = 50
+"""Steps to make one made-up event ready."""
+
+_READERS: Final = frozenset({"timestamp", "duration", "int", "uint", "double"})
+"""Functions that read a text, which is wrong for every event if it is in the policy and wrong at all."""
+
+_IMAGE: Final = FIELDS["event", "image"]
+_QUALITY: Final = FIELDS["scores", "quality"]
 _MAY_BE_ABSENT: Final = frozenset(
     [path for path, field in FIELDS.items() if field.optional]
     + [("event", "image", name) for name in IMAGE_FIELDS if name != "kind"]
@@ -55,9 +72,57 @@ def check_expression(source: str, constants: Mapping[str, Constant]) -> Expressi
     for reference in references:
         _check_fields(reference, constants)
     _check_guards(references)
+    _check_literals(tokens, constants)
+    _check_cost(tokens, constants)
     expression = compile_expression(source, constants)
-    _try_out(expression)
-    return expression
+    trials = list(_trials(expression.reads))
+    written = len(tokens) + sum(
+        size_of(constants[found.path[1]]) for found in references if found.path[0] == "constants"
+    )
+    steps = steps_of(tokens, constants, attribute_values=0)
+    work = _COMPILING * written + len(trials) * (_BINDING + steps)
+    if work > MAX_WORK:
+        raise ExpressionError("takes too long to be tried on made-up events; shorten its lists, or read fewer fields")
+    _try_out(expression, trials)
+    return replace(expression, work=work)
+
+
+def _check_literals(tokens: Sequence[Token], constants: Mapping[str, Constant]) -> None:
+    """Patterns, times and numbers that the policy writes must be ones."""
+    for index, token in enumerate(tokens[:-3]):
+        if tokens[index + 1].text != "(":
+            continue
+        if token.text == "matches":
+            patterns = patterns_of(tokens, constants, index)
+            if patterns is None:
+                told = (
+                    "takes a pattern that the policy writes, in quotes or as a constant, not one that an event brings"
+                )
+                raise ExpressionError(f"matches() {told}", token.line)
+            for pattern in patterns:
+                if not _has_an_answer(f'"".matches({json.dumps(pattern)})'):
+                    raise ExpressionError(f"matches(): {excerpt(pattern)} is no regular expression", token.line)
+        elif token.text in _READERS and tokens[index + 2].kind == "text" and tokens[index + 3].text == ")":
+            text = tokens[index + 2].text
+            if not _has_an_answer(f"{token.text}({text})"):
+                raise ExpressionError(f"{token.text}() cannot read {excerpt(text)}", token.line)
+
+
+def _has_an_answer(source: str) -> bool:
+    try:
+        compile_cel(source).execute(cel.Context())
+    except Exception:  # noqa: BLE001 - the library raises a kind for each function
+        return False
+    return True
+
+
+def _check_cost(tokens: Sequence[Token], constants: Mapping[str, Constant]) -> None:
+    steps = steps_of(tokens, constants, ATTRIBUTE_VALUES)
+    if steps > MAX_STEPS:
+        raise ExpressionError(
+            f"takes about {steps} steps for an event with lists of {ATTRIBUTE_VALUES} elements; at most {MAX_STEPS} "
+            "are taken: shorten the lists that its macros go through, or the counts in its patterns"
+        )
 
 
 def _check_nesting(tokens: Sequence[Token]) -> None:
@@ -114,36 +179,56 @@ def _check_guards(references: list[Reference]) -> None:
                 raise ExpressionError(f"{name} may be absent: write {asked} && ... before it", reference.line)
 
 
-def _try_out(expression: Expression) -> None:
-    """Evaluates the condition on made-up events, without each of the optional fields it reads, each two and all.
+def _trials(reads: Sequence[Field]) -> Iterator[tuple[tuple[Field, ...], object, float]]:
+    """Made-up events: which of the fields they lack, their image, and their quality.
 
-    Finds conditions that are not true or false and comparisons between types. It does not reach every branch; the rest
-    shows when it happens, and the event then goes to review.
+    Without each of the optional fields, each two and all.
     """
-    optional = [field for field in expression.reads if field.optional]
-    images = EXAMPLE_IMAGES if FIELDS["event", "image"] in expression.reads else EXAMPLE_IMAGES[:1]
-    qualities = EXAMPLE_QUALITIES if FIELDS["scores", "quality"] in expression.reads else EXAMPLE_QUALITIES[:1]
-    for absent in _absences(optional):
-        for image, quality in product(images, qualities):
-            context = cel.Context()
-            varied = {FIELDS["event", "image"]: image, FIELDS["scores", "quality"]: quality}
+    optional = [field for field in reads if field.optional]
+    images = EXAMPLE_IMAGES if _IMAGE in reads else EXAMPLE_IMAGES[:1]
+    qualities = EXAMPLE_QUALITIES if _QUALITY in reads else EXAMPLE_QUALITIES[:1]
+    return product(_absences(optional), images, qualities)
+
+
+def _try_out(expression: Expression, trials: Iterable[tuple[tuple[Field, ...], object, float]]) -> None:
+    """Evaluates the condition on made-up events.
+
+    Finds conditions that are not true or false, comparisons between types, and what never has an answer. It does not
+    reach every branch; the rest shows when it happens, and the event then goes to review.
+    """
+    context, lacking = cel.Context(), None
+    answers, failures = 0, []
+    for absent, image, quality in trials:
+        if absent is not lacking:
+            context, lacking = cel.Context(), absent
             for field in expression.reads:
-                field.bind(context, None if field in absent else varied.get(field, field.example))
-            _try_with(expression, context, absent)
+                field.bind(context, None if field in absent else field.example)
+        for field, value in ((_IMAGE, image), (_QUALITY, quality)):
+            if field in expression.reads:
+                field.bind(context, value)
+        failure = _try_with(expression, context, absent)
+        if failure is None:
+            answers += 1
+        elif isinstance(failure, IndexError | ArithmeticError):
+            failures.append(failure)
+    if failures and not answers:
+        raise ExpressionError(f"cannot be evaluated: {reason_of(failures[0])}, for every event")
 
 
-def _try_with(expression: Expression, context: cel.Context, absent: Collection[Field]) -> None:
+def _try_with(expression: Expression, context: cel.Context, absent: Sequence[Field]) -> Exception | None:
+    """What keeps this event from having an answer, where that may be the fault of its being made up."""
     try:
         result = expression.program.execute(context)
     except (TypeError, KeyError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not str(error).startswith("Undefined"):
-            return  # a made-up value may be no date or number where a real one is
+            return error  # a made-up value may be no date or number where a real one is
         where = f"; an event may lack {' and '.join(map(str, absent))}" if absent else ""
         raise ExpressionError(f"cannot be evaluated: {reason_of(error)}{where}") from None
-    except (ValueError, IndexError, ArithmeticError):
-        return
+    except (ValueError, IndexError, ArithmeticError) as error:
+        return error
     if not isinstance(result, bool):
         raise ExpressionError(f"must be true or false, but is {type_of(result)}, such as {excerpt(result)}")
+    return None
 
 
 def _absences(fields: Sequence[Field]) -> Iterator[tuple[Field, ...]]:

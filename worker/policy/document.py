@@ -1,6 +1,6 @@
 """The policy file: `sluice.policy/1`."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StringConstraints, model_validator
 
@@ -9,6 +9,10 @@ from schemas import Name, Priority
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Scalar = StrictBool | StrictInt | Number | str
 ConstantName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+
+
+MAX_LABELS: Final = 32
+"""Of a route; each verdict that takes it carries them all."""
 
 
 class Section(BaseModel):
@@ -21,7 +25,7 @@ class Destination(Section):
     action: Literal["pass", "review", "reject"]
     queue: Name | None = None
     priority: Priority | None = None
-    labels: tuple[Name, ...] = ()
+    labels: Annotated[tuple[Name, ...], Field(max_length=MAX_LABELS)] = ()
 
     @model_validator(mode="after")
     def _has_a_queue_for_review_only(self) -> Self:

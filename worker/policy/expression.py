@@ -7,12 +7,16 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import cel
 
 from schemas.explain import excerpt
 from worker.policy.references import Reference, references_of, tokens_of
 from worker.policy.vocabulary import FIELDS, EvaluationError, Field
+
+MAX_WRITTEN: Final = 65_536
+"""Characters of a condition with the constants written in; the library compiles so many in a third of a second."""
 
 Constant = bool | int | float | str | tuple[bool | int | float | str, ...]
 
@@ -35,6 +39,8 @@ class Expression:
 
     program: cel.Program
     reads: tuple[Field, ...]
+    work: int = 0
+    """Steps that checking it took, about (cost.py)."""
 
     def holds(self, context: cel.Context) -> bool:
         """Whether the condition is true. Raises EvaluationError."""
@@ -55,6 +61,8 @@ def compile_expression(source: str, constants: Mapping[str, Constant]) -> Expres
     edits = {(found.start, found.end): _translated(found, constants) for found in references}
     for (start, end), text in sorted(edits.items(), reverse=True):
         source = source[:start] + text + source[end:]
+    if len(source) > MAX_WRITTEN:
+        raise ExpressionError(f"has {len(source)} characters with its constants; at most {MAX_WRITTEN} are taken")
     reads = {FIELDS[found.path[:2]] for found in references if found.path[0] != "constants"}
     return Expression(compile_cel(source), tuple(sorted(reads, key=str)))
 
@@ -68,6 +76,8 @@ def compile_cel(source: str) -> cel.Program:
         if found is None:
             raise ExpressionError("cannot be read as CEL") from None
         text = found[3].removeprefix("Syntax error: ").partition(" expecting ")[0]
+        if nested := re.search(r"Recursion limit of (\d+)", text):
+            text = f"brackets or operators nested more than {nested[1]} deep"
         raise ExpressionError(f"CEL syntax error at column {found[2]}: {text}", int(found[1])) from None
 
 

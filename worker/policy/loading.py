@@ -10,18 +10,18 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from schemas.explain import dotted, problems, suggestion
-from worker.policy.checks import check_expression
+from worker.policy.checks import FAILED_WORK, MAX_WORK, check_expression
 from worker.policy.document import Destination, PolicyDocument, RuleEntry, TenantEntry
 from worker.policy.errors import PolicyError
-from worker.policy.expression import Constant, ExpressionError
-from worker.policy.policy import Chain, Policy, Rule
+from worker.policy.expression import Constant, Expression, ExpressionError
+from worker.policy.policy import Chain, Policy, Routes, Rule
 from worker.yaml_document import YamlDocument, YamlError, parse_yaml, read_yaml
 
 DEFAULT: Final = Path(__file__).with_name("default.yaml")
 """The policy that ships."""
 
-MAX_CONDITIONS: Final = 5000
-"""Checking so many takes half a minute, in each worker; those of all count again for a tenant with constants."""
+MAX_RULES: Final = 50_000
+"""Over all tenants: the common rules count again for each that has rules or constants of its own."""
 MAX_FAULTS: Final = 50
 
 _KEYS: Final = tuple(
@@ -63,40 +63,86 @@ def _made(source: YamlDocument) -> Policy:
         raise _refusal(source, [Fault(each.path, each.text) for each in problems(error, known=_KEYS)]) from None
     if faults := [*_misplaced(document), *_unfit_constants(document), *_too_many(document)]:
         raise _refusal(source, faults)
-    common = Chain.make(_compiled(document.rules, ("rules",), document.constants, faults), document.failures)
-    tenants = {name: _chain(document, name, common, faults) for name in document.tenants}
+    try:
+        compiler = _Compiler(document, faults)
+        common = compiler.common()
+        tenants = {name: compiler.chain(name, common) for name in document.tenants}
+    except _TooMuchWork:
+        fault = (
+            "its conditions take too long to check; write fewer, shorter ones, or have fewer tenants change a constant"
+        )
+        raise _refusal(source, [Fault(("rules",), fault)]) from None
     if faults:
         raise _refusal(source, faults)
     return Policy(document.version, _digest(document), common, tenants)
 
 
-def _chain(document: PolicyDocument, name: str, common: Chain, faults: list[Fault]) -> Chain:
-    """A tenant's own rules and then the common ones, with the tenant's constants."""
-    tenant = document.tenants[name]
-    constants = {**document.constants, **tenant.constants}
-    own = _compiled(tenant.rules, ("tenants", name, "rules"), constants, faults, prefix=f"{name}/")
-    shared = _compiled(document.rules, ("rules",), constants, faults) if tenant.constants else common.rules
-    return Chain.make((*own, *shared), tenant.failures or document.failures)
+class _TooMuchWork(Exception):
+    """All conditions together take too long to check."""
 
 
-def _compiled(
-    rules: Sequence[RuleEntry],
-    path: tuple[str, ...],
-    constants: Mapping[str, Constant],
-    faults: list[Fault],
-    *,
-    prefix: str = "",
-) -> tuple[Rule, ...]:
-    """The rules that can be compiled; the others are added to the faults."""
-    compiled = []
-    for index, rule in enumerate(rules):
-        try:
-            condition = None if rule.when is None else check_expression(rule.when, constants)
-        except ExpressionError as error:
-            faults.append(Fault((*path, index, "when"), str(error), error.line))
-        else:
-            compiled.append(Rule.make(f"{prefix}{rule.name}", condition, rule.route))
-    return tuple(compiled)
+class _Compiler:
+    """Checks each condition once for the values of its constants, however many tenants share both."""
+
+    def __init__(self, document: PolicyDocument, faults: list[Fault]) -> None:
+        self._document = document
+        self._faults = faults
+        self._checked: dict[tuple[str, str], Expression | ExpressionError] = {}
+        self._rules: dict[tuple[str, int, Destination], Rule] = {}
+        self._work = 0
+
+    def common(self) -> Chain:
+        document = self._document
+        return Chain.make(self._compiled(document.rules, ("rules",), document.constants), document.failures)
+
+    def chain(self, name: str, common: Chain) -> Chain:
+        """A tenant's own rules and then the common ones, with the tenant's constants."""
+        document, tenant = self._document, self._document.tenants[name]
+        failures = tenant.failures or document.failures
+        if not tenant.rules and not tenant.constants:
+            return Chain(common.rules, failures)
+        constants = {**document.constants, **tenant.constants}
+        own = self._compiled(tenant.rules, ("tenants", name, "rules"), constants, prefix=f"{name}/")
+        shared = self._compiled(document.rules, ("rules",), constants) if tenant.constants else common.rules
+        return Chain.make((*own, *shared), failures)
+
+    def _compiled(
+        self,
+        rules: Sequence[RuleEntry],
+        path: tuple[str, ...],
+        constants: Mapping[str, Constant],
+        *,
+        prefix: str = "",
+    ) -> tuple[Rule, ...]:
+        """The rules that can be compiled; the others are added to the faults."""
+        compiled = []
+        for index, entry in enumerate(rules):
+            condition = None if entry.when is None else self._condition(entry.when, constants)
+            if isinstance(condition, ExpressionError):
+                self._faults.append(Fault((*path, index, "when"), str(condition), condition.line))
+            else:
+                compiled.append(self._rule(f"{prefix}{entry.name}", condition, entry.route))
+        return tuple(compiled)
+
+    def _condition(self, when: str, constants: Mapping[str, Constant]) -> Expression | ExpressionError:
+        read = {name: value for name, value in constants.items() if name in when}
+        key = when, repr(read)  # not the values themselves: 1, 1.0 and true are equal
+        if key not in self._checked:
+            try:
+                self._checked[key] = expression = check_expression(when, constants)
+                self._work += expression.work
+            except ExpressionError as error:
+                self._checked[key] = error
+                self._work += FAILED_WORK
+            if self._work > MAX_WORK:
+                raise _TooMuchWork
+        return self._checked[key]
+
+    def _rule(self, name: str, condition: Expression | None, to: Destination) -> Rule:
+        key = name, id(condition), to
+        if key not in self._rules:
+            self._rules[key] = Rule(name, condition, Routes(name, to))
+        return self._rules[key]
 
 
 def _misplaced(document: PolicyDocument) -> Iterator[Fault]:
@@ -135,13 +181,13 @@ def _unfit_constants(document: PolicyDocument) -> Iterator[Fault]:
 
 def _too_many(document: PolicyDocument) -> Iterator[Fault]:
     tenants = document.tenants.values()
-    copies = 1 + sum(bool(tenant.constants) for tenant in tenants)
-    conditions = copies * len(document.rules) + sum(len(tenant.rules) for tenant in tenants)
-    if conditions > MAX_CONDITIONS:
+    chains = 1 + sum(bool(tenant.rules or tenant.constants) for tenant in tenants)
+    rules = chains * len(document.rules) + sum(len(tenant.rules) for tenant in tenants)
+    if rules > MAX_RULES:
         yield Fault(
             ("rules",),
-            f"{conditions} conditions to check, counting common ones again for each tenant with constants; "
-            f"at most {MAX_CONDITIONS} are taken",
+            f"{rules} rules, counting common ones again for each tenant with rules or constants; "
+            f"at most {MAX_RULES} are taken",
         )
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 import cel
 
@@ -12,33 +11,30 @@ from worker.policy.errors import PolicyError
 from worker.policy.expression import Expression
 from worker.policy.vocabulary import EvaluationError, Field
 
-PRIORITIES: Final = range(101)
+
+class Routes(dict[int, Route]):
+    """A rule's route by the event's priority. Each is kept once it was made: that takes longer than the conditions."""
+
+    def __init__(self, rule: str, to: Destination) -> None:
+        own = 0 if to.priority is None else to.priority
+        self._route = Route(action=to.action, queue=to.queue, priority=own, labels=to.labels, rule=rule)
+        self._keeps = to.priority is None
+
+    def __missing__(self, priority: int) -> Route:
+        route = self._route.model_copy(update={"priority": priority}) if self._keeps else self._route
+        self[priority] = route
+        return route
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A compiled rule. Without a condition it takes every event. `routes` holds its route by the event's priority."""
+    """A compiled rule. Without a condition it takes every event."""
 
     name: str
     condition: Expression | None
-    routes: tuple[Route, ...]
+    routes: Routes
     binds: tuple[Field, ...] = ()
     """The fields that its condition reads and no rule before it in the chain does."""
-
-    @staticmethod
-    def make(name: str, condition: Expression | None, to: Destination) -> "Rule":
-        """A rule with its routes made in advance: one takes longer to make than the conditions to evaluate."""
-        routes = (
-            Route(
-                action=to.action,
-                queue=to.queue,
-                priority=priority if to.priority is None else to.priority,
-                labels=to.labels,
-                rule=name,
-            )
-            for priority in PRIORITIES
-        )
-        return Rule(name, condition, tuple(routes))
 
 
 @dataclass(frozen=True, slots=True)

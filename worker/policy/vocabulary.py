@@ -14,6 +14,10 @@ import cel
 
 from schemas import ImageEvent, Scores
 
+MAX_VALUES: Final = 1000
+MAX_TEXT: Final = 65_536
+"""Of an event's attributes, for a rule that reads them: a sender could otherwise keep it busy for minutes."""
+
 
 class EvaluationError(Exception):
     """A condition that has no answer for this event. The message repeats nothing of the event but a missing name."""
@@ -46,6 +50,10 @@ class Field:
 
     def bind(self, context: cel.Context, value: Any) -> None:
         """Puts the value, or its absence, into the context. Raises EvaluationError for one that CEL cannot hold."""
+        if self.name == "attributes" and not _is_small(value):
+            raise EvaluationError(
+                f"{self} holds more than {MAX_VALUES} values or {MAX_TEXT} characters; rules look through no more"
+            )
         if value is not None:
             try:
                 context.add_variable(self.cel_name, value)
@@ -53,6 +61,24 @@ class Field:
                 raise EvaluationError(f"{self} has a value that CEL cannot hold") from None
         if self.optional:
             context.add_variable(self.given_name, value is not None)
+
+
+def _is_small(value: Any) -> bool:
+    """Whether a JSON value is within what a rule looks through; stops looking where it is not."""
+    values, text, left = 0, 0, [value]
+    while left:
+        found = left.pop()
+        values += 1
+        if isinstance(found, str):
+            text += len(found)
+        elif isinstance(found, dict):
+            text += sum(map(len, found))
+            left.extend(found.values())
+        elif isinstance(found, list):
+            left.extend(found)
+        if values + len(left) > MAX_VALUES + 1 or text > MAX_TEXT:
+            return False
+    return True
 
 
 _FIELDS: Final = (

@@ -156,6 +156,25 @@ def test_failures_go_to_review_by_tenant(policy: Any) -> None:
     assert (acme.action, acme.queue, acme.priority) == ("review", "acme-broken", 10)
 
 
+@pytest.mark.parametrize(
+    "attributes",
+    [{"a": ["x"] * 1001}, {"a": {str(number): [1] for number in range(600)}}, {"a": "x" * 70_000}, {"k" * 70_000: 1}],
+)
+def test_attributes_that_would_keep_a_rule_busy_have_no_answer_from_rules_that_read_them(
+    policy: Any, attributes: dict[str, Any]
+) -> None:
+    looks = rule_for(policy, 'has(event.attributes.a) && event.attributes.a.exists(x, x == "b")')
+    with pytest.raises(PolicyError, match=r"rule 'it': event\.attributes holds more than 1000 values or 65536 char"):
+        looks.route(event(attributes=attributes), Scores(quality=3))
+    assert rule_for(policy, "scores.quality < 2").route(event(attributes=attributes), Scores(quality=3)).rule == "rest"
+
+
+def test_attributes_of_a_thousand_values_are_looked_through(policy: Any) -> None:
+    looks = rule_for(policy, 'has(event.attributes.a) && event.attributes.a.exists(x, x == "b")')
+    many = {"a": ["x"] * 997 + ["b"]}
+    assert looks.route(event(attributes=many), Scores(quality=3)).rule == "it"
+
+
 @given(st.text() | st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**63 - 1) | st.booleans())
 def test_a_constant_means_its_value_whatever_it_holds(value: Any) -> None:
     same = check_expression("constants.it == constants.it && scores.quality > 0.0", {"it": value})

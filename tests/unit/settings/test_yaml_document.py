@@ -62,6 +62,7 @@ def test_a_value_that_passes_for_a_tag_or_an_alias_is_told_to_need_quotes(secret
         ("!!int ''", "f.yaml:2: not YAML: cannot be read as int"),
         ("!!timestamp x", "f.yaml:2: not YAML: cannot be read as timestamp"),
         ("!!set [1]", "f.yaml: not YAML: TypeError"),
+        ("!!set a", "f.yaml: not YAML: ValueError"),
         ("=", "f.yaml:2: not YAML: could not determine a constructor for the tag"),
         ("a\0", "f.yaml: not YAML: ReaderError"),
     ],
