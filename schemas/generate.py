@@ -60,6 +60,9 @@ def contract_name(contract: type[Contract]) -> str:
 def json_schema(contract: type[Contract]) -> dict[str, Any]:
     """The contract's JSON Schema (2020-12): of what is taken for an event, of what is written for the others."""
     schema = contract.model_json_schema(mode="validation" if contract is ImageEvent else "serialization")
+    for reference in schema.get("$defs", {}).values():
+        if "const" in reference.get("properties", {}).get("kind", {}):  # has a default, but tells references apart
+            reference["required"] = sorted({"kind", *reference["required"]}, key=list(reference["properties"]).index)
     required = sorted({"schema", *schema["required"]}, key=list(schema["properties"]).index)
     return {
         "$schema": _DIALECT,

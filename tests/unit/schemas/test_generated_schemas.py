@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
+from pydantic import ValidationError
 
 import schemas.generate as generate
 from schemas import AuditEntry, DeadLetter, Decision, ImageEvent, ReviewItem, Verdict
@@ -96,6 +97,35 @@ def test_a_schema_refuses_another_contract_and_unknown_keys(contract: Any, chang
     written = json.loads(contract.model_validate(EXAMPLES[contract]).model_dump_json())
     changed = {name: value for name, value in {**written, **change}.items() if value is not ...}
     assert list(Draft202012Validator(json_schema(contract)).iter_errors(changed))
+
+
+@pytest.mark.parametrize(
+    ("change", "is_taken"),
+    [
+        ({}, True),
+        ({"image": {"bucket": "images", "key": "a.png"}}, False),
+        ({"image": {**IMAGE, "kind": "http"}}, False),
+        ({"image": {**IMAGE, "path": "a.png"}}, False),
+        ({"image": {**IMAGE, "bucket": "a/b"}}, False),
+        ({"image": {"kind": "http", "url": "ftp://example.com/a.png"}}, False),
+        ({"image": {"kind": "file", "path": "a\0"}}, False),
+        ({"tenant": "a b"}, False),
+        ({"priority": 101}, False),
+        ({"sha256": "A" * 64}, False),
+        ({"prompt": "x" * 20_001}, False),
+        ({"attributes": {str(number): 1 for number in range(65)}}, False),
+        ({"attributes": {"a": None}, "prompt": None, "generator": None}, True),
+    ],
+)
+def test_the_schema_takes_the_events_that_the_worker_takes(change: dict[str, Any], is_taken: bool) -> None:
+    event = {**EXAMPLES[ImageEvent], **change}
+    assert Draft202012Validator(json_schema(ImageEvent)).is_valid(event) is is_taken
+    try:
+        ImageEvent.model_validate_json(json.dumps(event))
+    except ValidationError:
+        assert not is_taken
+    else:
+        assert is_taken
 
 
 def test_messages_are_written_with_the_schema_key() -> None:
