@@ -101,7 +101,8 @@ class QueueOverview:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What to look for; what is None does not matter. `text` is looked for in prompts, ids and notes."""
+    """What to look for, and in which order; what is None does not matter. `text` is looked for in prompts, ids and
+    notes."""
 
     queue: str | None = None
     status: Status | None = None
@@ -111,11 +112,12 @@ class Query:
     event_id: str | None = None
     content_hash: str | None = None
     text: str | None = None
+    oldest_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A page of results, newest item first. `cursor` fetches the next one; None at the end."""
+    """A page of results. `cursor` fetches the next one; None at the end."""
 
     items: tuple[ItemView, ...]
     cursor: str | None

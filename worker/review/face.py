@@ -100,7 +100,10 @@ class DeskFace(Protocol):
         ...
 
     def search(self, query: Query, *, limit: int = 50, cursor: str | None = None, blind_to: str | None = None) -> Found:
-        """Items newest first. `blind_to` as for `item`. Raises NotPossible for a broken cursor."""
+        """Items by when they came, the newest first unless asked otherwise. `blind_to` as for `item`.
+
+        Raises NotPossible for a broken cursor.
+        """
         ...
 
     def item(self, item_id: str, *, blind_to: str | None = None) -> ItemView:

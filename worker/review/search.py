@@ -1,5 +1,6 @@
 """Finding items."""
 
+import math
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -29,7 +30,7 @@ def search(
     cursor: str | None,
     blind_to: str | None,
 ) -> Found:
-    """A page of the items that match, newest first. Raises NotPossible for a cursor that is none."""
+    """A page of the items that match. Raises NotPossible for a cursor that is none."""
     matching: list[str] = []
     last: _Place | None = None
     scanned = 0
@@ -46,22 +47,34 @@ def search(
 
 
 def _batches(client: redis.Redis, query: Query, after: _Place | None) -> Iterator[list[_Place]]:
-    """Items newest first, those that come after a place."""
+    """Items in the order that is wanted, those that come after a place."""
+
+    def comes(place: _Place) -> bool:
+        return after is None or (place > after if query.oldest_first else place < after)
+
     named = _named(client, query)
     if named is not None:
-        yield [place for place in named if after is None or place < after]
+        yield [place for place in sorted(named, reverse=not query.oldest_first) if comes(place)]
         return
-    from_score: Any = "+inf" if after is None else after[0]
+    first, last = ("-inf", "+inf") if query.oldest_first else ("+inf", "-inf")
+    begin: Any = first if after is None else after[0]
     start = 0
     while True:
         rows: Any = client.zrange(
-            keys.NEWEST, from_score, "-inf", desc=True, withscores=True, byscore=True, offset=start, num=_BATCH
+            keys.NEWEST,
+            begin,
+            last,
+            desc=not query.oldest_first,
+            withscores=True,
+            byscore=True,
+            offset=start,
+            num=_BATCH,
         )
         if not rows:
             return
         start += len(rows)
         places = [(score, item_id.decode()) for item_id, score in rows]
-        yield [place for place in places if after is None or place < after]
+        yield [place for place in places if comes(place)]
 
 
 def _named(client: redis.Redis, query: Query) -> list[_Place] | None:
@@ -72,7 +85,7 @@ def _named(client: redis.Redis, query: Query) -> list[_Place] | None:
     found: Any = client.smembers(name)
     ids = [item_id.decode() for item_id in found]
     scores: Any = client.zmscore(keys.NEWEST, ids) if ids else []
-    return sorted(((score or 0.0, item_id) for score, item_id in zip(scores, ids, strict=True)), reverse=True)
+    return [(score or 0.0, item_id) for score, item_id in zip(scores, ids, strict=True)]
 
 
 def _matches(entry: Entry, query: Query) -> bool:
@@ -101,7 +114,7 @@ def _matches(entry: Entry, query: Query) -> bool:
 def _place(cursor: str) -> _Place:
     score, separator, item_id = cursor.partition("|")
     try:
-        if separator:
+        if separator and math.isfinite(float(score)):
             return float(score), item_id
     except ValueError:
         pass

@@ -488,8 +488,15 @@ def test_search_finds_by_what_an_item_is_and_what_was_said() -> None:
     assert ids[:2] == ["i8", "i7"]
     assert len(ids) == len(set(ids)) == 10
     assert third.cursor is None
-    with pytest.raises(NotPossible, match="cursor"):
-        bench.desk.search(Query(), cursor="nonsense")
+    pages, cursor = [], None
+    while not pages or cursor is not None:
+        page = bench.desk.search(Query(oldest_first=True), limit=4, cursor=cursor)
+        pages += [view.item.item_id for view in page.items]
+        cursor = page.cursor
+    assert pages == ids[::-1]
+    for broken in ("nonsense", "nan|i1", "inf|i1", "|"):
+        with pytest.raises(NotPossible, match="cursor"):
+            bench.desk.search(Query(), cursor=broken)
 
 
 def test_what_happens_is_told_to_whoever_listens() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
+from desk_clients import PASSWORD, browser
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
@@ -11,6 +12,8 @@ from stand_in_desk import StandInDesk, new_id
 
 from schemas import Route, Scores, Source, Verdict
 from worker.policy.loading import DEFAULT
+from worker.review.http.app import build_app
+from worker.review.http.door import Door
 from worker.review.http.roles import Role
 
 SignIn = Callable[..., TestClient]
@@ -180,6 +183,32 @@ def test_what_is_wrong_with_a_body_is_named_without_repeating_it(sign_in: SignIn
 def test_an_unknown_item_is_404(sign_in: SignIn) -> None:
     response = sign_in().get("/v1/items/nothing")
     assert (response.status_code, response.json()["type"]) == (404, "urn:sluice:problem:unknown-item")
+
+
+@pytest.mark.parametrize(
+    ("provider", "name", "status", "assigned"),
+    [
+        (False, " Ben ", 204, "ben"),
+        (False, "bne", 404, None),
+        (False, "vera", 409, None),
+        (True, "ben", 204, "ben"),
+        (True, "bob@example.com", 204, "oidc:bob@example.com"),
+        (True, "oidc:bob@example.com", 204, "oidc:bob@example.com"),
+    ],
+)
+def test_an_item_is_assigned_to_somebody_who_can_decide_it(
+    make_door: Callable[..., Door], desk: StandInDesk, provider: bool, name: str, status: int, assigned: str | None
+) -> None:
+    door = make_door(oidc=object() if provider else None)
+    assert door.accounts is not None
+    for user, role in (("Ben", Role.REVIEWER), ("vera", Role.VIEWER)):
+        door.accounts.accept(door.accounts.invite(role, "test"), user, PASSWORD)
+    client = browser(build_app(door))
+    token, session = door.sessions.open("lea", Role.LEAD, "local")
+    client.cookies.set(door.session_cookie, token, domain="127.0.0.1")
+    client.headers["x-csrf-token"] = session.csrf
+    assert client.post("/v1/items/item-0/assign", json={"assignee": name}).status_code == status
+    assert desk.calls == ([("assign", "item-0", "lea", assigned)] if assigned else [])
 
 
 def test_statistics_carry_intervals_and_agreement(sign_in: SignIn) -> None:

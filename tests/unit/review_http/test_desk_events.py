@@ -1,10 +1,12 @@
 """Live events over a real connection: who hears what, and that streams end when the desk does."""
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -112,3 +114,19 @@ def test_nobody_can_open_streams_without_end(served: tuple[Door, DeskServer, str
         assert [stream.status_code for stream in streams] == [200] * 12 + [429]
         for stream in streams:
             stream.close()
+
+
+@pytest.mark.parametrize("begin", ["GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n", "GET /healthz?"])
+def test_a_request_without_end_is_cut_off_before_it_fills_the_memory(
+    served: tuple[Door, DeskServer, str], begin: str
+) -> None:
+    address = urlsplit(served[2])
+    with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+        connection.sendall(begin.encode())
+        if not begin.endswith("?"):
+            connection.sendall(b"x-long: ")
+        with pytest.raises(OSError, match=r"reset|[Bb]roken pipe"):
+            connection.sendall(b"y" * 64_000_000)
+    with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert connection.recv(64).startswith(b"HTTP/1.1 200")

@@ -142,6 +142,16 @@ def test_signing_out_ends_the_session_for_a_copied_cookie_too(ana: Accounts, app
     assert copy.get("/v1/session").status_code == 401
 
 
+def test_a_page_that_asks_by_itself_does_not_keep_its_session(sign_in: Callable[..., TestClient], door: Door) -> None:
+    client = sign_in()
+    (key,) = door.redis.scan_iter(match="sluice:desk:session:*")
+    door.redis.pexpire(key, 5_000)
+    assert client.get("/v1/queues", headers={"x-unattended": "1"}).status_code == 200
+    assert door.redis.pttl(key) <= 5_000
+    assert client.get("/v1/queues").status_code == 200
+    assert door.redis.pttl(key) > 500_000
+
+
 def test_a_session_idles_out_and_ends_after_its_hours(door: Door, clock: Clock) -> None:
     token, _ = door.sessions.open("ana", Role.REVIEWER, "local")
     clock.now += 3599

@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 SHOWN: Final = 2000
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER: Final = "x-csrf-token"
+UNATTENDED_HEADER: Final = "x-unattended"
+"""The page asks by itself, and nobody has touched it for a while: no reason to keep the session."""
 
 
 class ShownVerdicts:
@@ -148,7 +150,8 @@ def check_csrf(request: Request, door: Door, cookie: str) -> None:
 def signed_in(request: Request, door: TheDoor) -> Session:
     """Who is asking. An unsafe request must carry the session's CSRF token."""
     token = request.cookies.get(door.session_cookie)
-    session = door.sessions.find(token) if token else None
+    in_use = UNATTENDED_HEADER not in request.headers
+    session = door.sessions.find(token, in_use=in_use) if token else None
     if token is None or session is None:
         raise Problem(HTTPStatus.UNAUTHORIZED, "not-signed-in", "sign in first, at POST /v1/sign-in or on the page")
     if request.method not in SAFE_METHODS:

@@ -11,7 +11,8 @@ from schemas import Identifier, Name, Vote
 from worker.review.answers import Query as Wanted
 from worker.review.answers import Status
 from worker.review.http.answers import ItemOut, LeaseOut, PageOut, Showing
-from worker.review.http.door import Lead, Reviewer, SignedIn, TheDoor
+from worker.review.http.door import Door, Lead, Reviewer, SignedIn, TheDoor
+from worker.review.http.oidc import PROVIDED
 from worker.review.http.problems import Problem
 from worker.review.http.queues import FencingToken, ItemId
 from worker.review.http.roles import Role
@@ -63,13 +64,14 @@ def search(
     event_id: Annotated[str | None, Query(max_length=512)] = None,
     content_hash: Annotated[str | None, Query(max_length=128)] = None,
     text: Annotated[str | None, Query(max_length=256)] = None,
+    oldest_first: bool = False,
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
     cursor: Annotated[str | None, Query(max_length=1024)] = None,
 ) -> PageOut:
     """Who votes may not search by what others voted, nor by what tests them."""
     if session.role is Role.REVIEWER and (reviewer or label or status is not None):
         raise Problem(HTTPStatus.FORBIDDEN, "role", "searching by status, reviewer or label is for leads and viewers")
-    wanted = Wanted(queue, status, tenant, reviewer, label, event_id, content_hash, text)
+    wanted = Wanted(queue, status, tenant, reviewer, label, event_id, content_hash, text, oldest_first)
     found = door.desk.search(wanted, limit=limit, cursor=cursor, blind_to=_blind_to(session))
     return Showing(door.links, session.user).page(found)
 
@@ -97,7 +99,7 @@ def escalate(item_id: ItemPath, body: SetAside, session: Reviewer, door: TheDoor
 
 @router.post("/v1/items/{item_id}/assign", status_code=HTTPStatus.NO_CONTENT)
 def assign(item_id: ItemPath, body: Assignment, session: Lead, door: TheDoor) -> Response:
-    door.desk.assign(item_id, body.assignee, session.user)
+    door.desk.assign(item_id, None if body.assignee is None else _assignee(body.assignee, door), session.user)
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
@@ -120,6 +122,20 @@ def split(body: Several, session: Reviewer, door: TheDoor) -> Response:
     _need_token_or_lead(body.token, session)
     door.desk.split(body.item_ids, session.user, token=body.token)
     return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+def _assignee(name: str, door: Door) -> str:
+    """The user that people call so. An item that is assigned to nobody there is would wait for ever."""
+    user = door.accounts.find(name) if door.accounts is not None else None
+    if user is not None:
+        if not user.role.includes(Role.REVIEWER):
+            detail = f"{user.name} is a {user.role.value}, who decides nothing; assign it to a reviewer"
+            raise Problem(HTTPStatus.CONFLICT, "not-a-reviewer", detail)
+        return user.name
+    if door.oidc is None:
+        raise Problem(HTTPStatus.NOT_FOUND, "no-such-user", f"there is no user {name!r}; People lists those there are")
+    # The provider's users are not known before they come; the page shows their names without what marks them.
+    return name if name.startswith(PROVIDED) else PROVIDED + name
 
 
 def _blind_to(session: Session) -> str | None:

@@ -27,6 +27,8 @@ REFRESH_SECONDS: Final = 30.0
 """Keys are asked for again at most so often when a token names an unknown one."""
 LEEWAY_SECONDS: Final = 60
 MAX_RESPONSE_BYTES: Final = 1024 * 1024
+PROVIDED: Final = "oidc:"
+"""What the names of the provider's users begin with, and those of local users cannot."""
 
 
 class OidcError(Exception):
@@ -142,7 +144,7 @@ class OidcProvider:
         # The name is for people and may be anybody's; the subject is who it is.
         name = claims.get("email") if claims.get("email_verified") is True else None
         user = str(name or claims["sub"])[:256]
-        return Identity(f"oidc:{user}", max(ours, key=list(Role).index))
+        return Identity(PROVIDED + user, max(ours, key=list(Role).index))
 
     def _endpoint(self, name: str) -> str:
         self._discover()

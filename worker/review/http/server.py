@@ -7,12 +7,15 @@ import time
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 log = structlog.get_logger(__name__)
 
 START_SECONDS = 30.0
 DRAIN_SECONDS = 5
 BACKLOG = 128
+MAX_REQUEST_BYTES = 2 * 1024 * 1024
+"""Of head, body and what frames them; the application says how much of a body it takes, which is less."""
 
 
 class DeskServerError(Exception):
@@ -26,6 +29,31 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise DeskServerError(f"the desk cannot listen on {host}:{port}: {error}; set web.host and web.port") from error
+
+
+class BoundedRequests(HttpToolsProtocol):
+    """Closes a connection on which a request has more than MAX_REQUEST_BYTES, whatever they are. httptools takes
+    headers and trailers of any size, and keeps them, before the application sees a byte."""
+
+    _received: int | None = None
+    """Bytes of a request that has no end yet."""
+
+    def on_message_begin(self) -> None:
+        self._received = 0
+        super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        self._received = None
+        super().on_message_complete()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._received is None or self.transport.is_closing():
+            return
+        self._received += len(data)
+        if self._received > MAX_REQUEST_BYTES:
+            log.warning("desk_request_too_large", client=self.client, bytes=self._received)
+            self.transport.close()
 
 
 class DeskServer:
@@ -43,7 +71,7 @@ class DeskServer:
             forwarded_allow_ips=list(trusted_proxies),
             timeout_graceful_shutdown=DRAIN_SECONDS,
             timeout_keep_alive=30,
-            h11_max_incomplete_event_size=64 * 1024,
+            http=BoundedRequests,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([listener],), name="desk", daemon=True)

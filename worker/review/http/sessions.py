@@ -65,10 +65,11 @@ class Sessions:
         pipeline.execute()
         return token, Session(user, role, by, expires_at, self.csrf(token), key)
 
-    def find(self, token: str) -> Session | None:
-        """The session of a cookie, if it is still good; being used keeps it from idling out."""
+    def find(self, token: str, *, in_use: bool = True) -> Session | None:
+        """The session of a cookie, if it is still good; being `in_use` keeps it from idling out."""
         key = _digest(token)
-        stored: Any = self._redis.getex(_PREFIX + key, px=int(1000 * self._idle))
+        name = _PREFIX + key
+        stored: Any = self._redis.getex(name, px=int(1000 * self._idle)) if in_use else self._redis.get(name)
         if stored is None:
             return None
         data: dict[str, Any] = json.loads(stored)

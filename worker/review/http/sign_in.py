@@ -32,7 +32,8 @@ _HASHING = threading.BoundedSemaphore(2)
 """Argon2 takes 64 MiB for each password that is looked at."""
 
 UserName = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][\w.@+-]*$")
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@+-]*$"),
 ]
 
 
@@ -150,11 +151,16 @@ def sign_out(session: SignedIn, door: TheDoor) -> Response:
 
 
 @router.get("/v1/sign-in/oidc", response_class=RedirectResponse, status_code=HTTPStatus.SEE_OTHER)
-def to_provider(door: TheDoor) -> Response:
+def to_provider(request: Request, door: TheDoor) -> Response:
+    provider = _provider(door)
+    # Each may have to wait for the provider, on a thread that others need.
+    if wait := BY_ADDRESS.take(door.redis, _address(request)):
+        return _failed(door, OidcError(f"too many attempts; wait {wait} seconds"))
     try:
-        address, flow = _provider(door).begin(door.origin + CALLBACK)
+        address, flow = provider.begin(door.origin + CALLBACK)
     except OidcError as error:
         return _failed(door, error)
+    BY_ADDRESS.give_back(door.redis, _address(request))
     response = RedirectResponse(address, status_code=HTTPStatus.SEE_OTHER)
     packed = _flows(door).dumps([flow.state, flow.nonce, flow.verifier])
     # Lax: the way back comes from the provider's site.
