@@ -186,7 +186,9 @@ def test_a_name_that_resolves_to_an_address_of_ours_is_refused(
     address: str, internet: list[str], names: dict[str, list[str]], build: Build
 ) -> None:
     names["innocent.example"] = [address]
-    assert refusal(build(), "http://innocent.example/a.png").reason is FailureReason.REFERENCE_REFUSED
+    error = refusal(build(), "http://innocent.example/a.png")
+    assert error.reason is FailureReason.REFERENCE_REFUSED
+    assert address not in str(error), "who sends an event must not learn what our names stand for"
     assert internet == []
 
 

@@ -1,5 +1,7 @@
 """From encoded bytes to pixels."""
 
+import warnings
+
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
@@ -28,6 +30,9 @@ _BYTES_A_PIXEL_ANIMATED = 16
 _ROOM = Room(1024**3)
 
 _STRIP_PIXELS = 1_000_000
+
+# Pillow warns of each broken tag of an image: sixty thousand lines of log, and six seconds, for one of a megabyte.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 def decode(data: bytes, *, max_pixels: int) -> Pixels:

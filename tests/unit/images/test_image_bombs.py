@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -99,6 +101,19 @@ def test_a_file_that_would_keep_its_reader_busy_is_too_large(bomb: str) -> None:
 )
 def test_what_honest_files_have_much_of_is_no_bomb(data: bytes) -> None:
     assert decode(data, max_pixels=MAX_PIXELS).shape == (64, 64, 3)
+
+
+def test_broken_tags_are_not_told_one_by_one() -> None:
+    tags = b"".join(struct.pack(">HHII", number, 7, 50_000, 8) for number in range(1000, 2000))
+    exif = b"MM\0*\0\0\0\x08" + struct.pack(">H", 1000) + tags + bytes(4)
+    data = inserted(encoded("PNG"), b"IDAT", chunk(b"eXIf", exif), back=4)
+    script = (
+        "import sys; from worker.images.decode import decode; "
+        "print(decode(sys.stdin.buffer.read(), max_pixels=10_000).shape)"
+    )
+    # in a process of its own: pytest has its own filters
+    done = subprocess.run([sys.executable, "-c", script], input=data, capture_output=True, check=True)
+    assert (done.stdout.decode().strip(), done.stderr) == ("(64, 64, 3)", b"")
 
 
 def test_a_png_in_pieces_of_a_kilobyte_is_no_bomb() -> None:

@@ -75,7 +75,8 @@ class GuardedNetwork(httpcore.NetworkBackend):
         if addresses and not public:
             raise ImageError(
                 FailureReason.REFERENCE_REFUSED,
-                f"{host} is at {addresses[0]}, which is no public address; "
+                # Which private one it has is not for everybody who may send an event.
+                f"{host} has no public address; "
                 "if this worker shall fetch from there, list the host in http.allowed_hosts",
             )
         return public
