@@ -1,6 +1,6 @@
 /** Begins: who is it, what may they do, which view. */
 
-import { get, isReachable, useToken, watchConnection } from "./parts/api.js";
+import { get, isReachable, renewed, useToken, watchConnection } from "./parts/api.js";
 import { complain, explained } from "./parts/messages.js";
 import { Bar } from "./parts/bar.js";
 import { empty, h, replace } from "./parts/dom.js";
@@ -45,7 +45,7 @@ async function known() {
   if (location.hash.startsWith("#invitation=")) return false;
   try {
     context.me = await get("/v1/session");
-    useToken(context.me.csrf);
+    useToken(context.me.csrf, context.me);
     return true;
   } catch (error) {
     if (error.status === 401) return false;
@@ -82,7 +82,15 @@ function setQueue(name) {
 }
 
 function address() {
-  return location.hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decodeURIComponent);
+  return location.hash.replace(/^#\/?/, "").split("/").map(decoded).filter(Boolean);
+}
+
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return ""; // it was cut off
+  }
 }
 
 async function route() {
@@ -153,7 +161,13 @@ document.addEventListener("signed-out", async ({ detail }) => {
   await work();
 });
 
+// Another tab has signed in as somebody else, or with another role: all that is shown here is drawn for whom it is now.
+document.addEventListener("session-changed", () => location.reload());
+document.addEventListener("visibilitychange", () => { if (context.me && document.visibilityState === "visible") renewed().catch(() => {}); });
+
 addEventListener("hashchange", route);
+// What waits is kept for this tab alone.
+addEventListener("beforeunload", (event) => { if (context.me && context.outbox?.size && !isReachable()) event.preventDefault(); });
 addEventListener("pagehide", () => leave());
 
 begin();

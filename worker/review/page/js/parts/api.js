@@ -15,11 +15,14 @@ export class Unreachable extends Error {
 }
 
 let csrf = "";
+/** For whom the page was drawn; nobody before they have signed in. */
+let mine = null;
 const watchers = new Set();
 let reachable = true;
 
-export function useToken(token) {
+export function useToken(token, me = null) {
   csrf = token;
+  mine = me;
 }
 
 /** Calls `watcher(isReachable)` whenever that changes, until the returned function is called. */
@@ -38,13 +41,21 @@ export function setReachable(now) {
   for (const watcher of watchers) watcher(now);
 }
 
+/** Milliseconds without a hand on the page, after which its requests do not keep the session. */
+const UNATTENDED = 60_000;
+let touched = performance.now();
+for (const kind of ["keydown", "pointerdown", "pointermove", "wheel"]) addEventListener(kind, () => { touched = performance.now(); }, { capture: true, passive: true });
+
+/** Refusals that another tab may be the reason of: it signed in anew, as somebody else, or with another role. */
+const ELSEWHERE = new Set(["csrf", "role"]);
 const AWAY = new Set([502, 503, 504]);
 const PATIENCE = 15_000;
 
 /** Raises Refused or Unreachable, the latter also when there is no answer for `patience` milliseconds. */
-export async function call(method, path, body, { keepalive = false, patience = PATIENCE } = {}) {
+export async function call(method, path, body, { keepalive = false, patience = PATIENCE, again = true } = {}) {
   const headers = { accept: "application/json" };
   if (method !== "GET") headers["x-csrf-token"] = csrf;
+  if (performance.now() - touched > UNATTENDED) headers["x-unattended"] = "1";
   if (body !== undefined) headers["content-type"] = "application/json";
   let response;
   try {
@@ -62,7 +73,21 @@ export async function call(method, path, body, { keepalive = false, patience = P
   const data = await response.json().catch(() => ({}));
   if (response.ok) return data;
   if (response.status === 401 && data.type === "urn:sluice:problem:not-signed-in") document.dispatchEvent(new Event("signed-out"));
-  throw new Refused(data, response.status);
+  const refused = new Refused(data, response.status);
+  if (again && mine && ELSEWHERE.has(refused.kind) && (await renewed())) return call(method, path, body, { keepalive, patience, again: false });
+  throw refused;
+}
+
+/** Whether the session has another token than this page knew. Raises Unreachable where the page is somebody else's now. */
+export async function renewed() {
+  const me = await call("GET", "/v1/session", undefined, { again: false });
+  if (!mine || me.user !== mine.user || me.role !== mine.role) {
+    document.dispatchEvent(new Event("session-changed"));
+    throw new Unreachable("the page is drawn anew");
+  }
+  const other = me.csrf !== csrf;
+  csrf = me.csrf;
+  return other;
 }
 
 export const get = (path, options) => call("GET", path, undefined, options);

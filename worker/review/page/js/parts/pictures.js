@@ -51,6 +51,17 @@ export function picture(address, alt, { onmissing, ...properties } = {}) {
   return image;
 }
 
+/**
+ * Width and height of the original of a rendition that is loaded, or null. They come with the rendition, which the
+ * browser still has, so the desk is not asked again.
+ */
+export async function originalSize(address) {
+  const answer = await fetch(address, { cache: "force-cache" }).catch(() => null);
+  answer?.body?.cancel().catch(() => {});
+  const [width, height] = ["x-image-width", "x-image-height"].map((name) => Number(answer?.headers.get(name)));
+  return width && height ? { width, height } : null;
+}
+
 export function missing(title, detail) {
   return h("div.missing", null, icon("broken"), h("b", null, title), h("p", null, detail));
 }

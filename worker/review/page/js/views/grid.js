@@ -1,6 +1,7 @@
 /** Many images at once: choose, then decide for all of them. */
 
 import { post, Unreachable, watchConnection } from "../parts/api.js";
+import { watchAway } from "../parts/away.js";
 import { showItem } from "../parts/dialogs.js";
 import { button, empty, h, icon, replace } from "../parts/dom.js";
 import { waitForQueue } from "../parts/first-queue.js";
@@ -42,6 +43,7 @@ class Grid {
     // Where nothing waits new images appear by themselves; a grid that is being worked through stays as it is.
     const again = () => { if (!this.#tiles.size) this.fill(); };
     this.#listeners.push(onQuietDesk(again), watchConnection((reachable) => { if (reachable) this.#shelf.check().then(again); }));
+    this.#listeners.push(watchAway(this.#main, () => this.leave()));
     const refused = ({ detail }) => toast(`A decision did not count: ${detail.error.message}`, { bad: true, seconds: 12 });
     context.outbox.addEventListener("refused", refused);
     this.#listeners.push(() => context.outbox.removeEventListener("refused", refused));

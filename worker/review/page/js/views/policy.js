@@ -9,15 +9,17 @@ import { thresholds } from "../parts/thresholds.js";
 import { ago, count, short } from "../parts/words.js";
 
 const WAIT = 350;
+/** What somebody wrote here and did not save, and the text that it was to replace: a look elsewhere does not lose it. */
+let draft = null;
 
-export async function show(main) {
-  const page = new PolicyPage(main);
+export async function show(main, context) {
+  const page = new PolicyPage(main, context.me.user);
   await page.begin();
   return () => page.leave();
 }
 
 class PolicyPage {
-  #main; #policy; #shadows; #timer = 0; #turn = 0; #replayed = null;
+  #main; #user; #policy; #shadows; #timer = 0; #turn = 0; #replayed = null;
   #editor = h("textarea.code", { spellcheck: "false", "aria-label": "Policy, YAML", wrap: "off" });
   #sliders = h("div.constants"); #result = h("section.panel", { "aria-live": "polite", "aria-label": "Replay" });
   #state = h("p.soft"); #notice = h("div", { role: "status" }); #beside = h("section.panel", { "aria-label": "Shadow policies" });
@@ -25,8 +27,9 @@ class PolicyPage {
   #download = button("Download", { onclick: () => download(this.#editor.value) });
   #save = button("Save …", { kind: "primary", iconName: "check", onclick: () => this.#ask() });
 
-  constructor(main) {
+  constructor(main, user) {
     this.#main = main;
+    this.#user = user;
   }
 
   async begin() {
@@ -45,10 +48,17 @@ class PolicyPage {
         h("div.column", null, this.#result, this.#beside))));
     this.#drawFaults();
     this.#drawShadows();
-    this.#edit(this.#policy.text);
+    const kept = draft?.user === this.#user && draft.replaces === this.#policy.text_digest ? draft.text : null;
+    draft = null;
+    this.#edit(kept ?? this.#policy.text);
+    addEventListener("beforeunload", this.#warn);
   }
 
+  #warn = (event) => { if (!this.#same) event.preventDefault(); };
+
   leave() {
+    removeEventListener("beforeunload", this.#warn);
+    if (!this.#same) draft = { user: this.#user, text: this.#editor.value, replaces: this.#policy.text_digest };
     clearTimeout(this.#timer);
     this.#turn += 1;
   }

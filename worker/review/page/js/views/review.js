@@ -1,20 +1,19 @@
 /** One image at a time, by keyboard. */
 
 import { get, isReachable, post, Unreachable, watchConnection } from "../parts/api.js";
+import { watchAway } from "../parts/away.js";
 import { button, empty, h, replace } from "../parts/dom.js";
 import { duplicates, itemPanel } from "../parts/item-panel.js";
 import { setKeys } from "../parts/keys.js";
 import { onDeskEvent } from "../parts/live.js";
 import { announce, complain, explained, toast } from "../parts/messages.js";
-import { described, large, missing, picture, preload } from "../parts/pictures.js";
+import { described, large, missing, originalSize, picture, preload } from "../parts/pictures.js";
 import { applyGrey, prefer, preference } from "../parts/preferences.js";
 import { waitForQueue } from "../parts/first-queue.js";
 import { Shelf } from "../parts/shelf.js";
 import { count } from "../parts/words.js";
 
 const AHEAD = 4;
-/** Without a key or a click for so long, the items are given back for others. */
-const AWAY_MINUTES = 10;
 /** Milliseconds after which a queue that had nothing is asked again. */
 const LOOK_AGAIN = 10_000;
 /** Pixels that an arrow key moves an image in native pixels. */
@@ -44,7 +43,7 @@ class Review {
   #blur = preference("blur", false); #grey = preference("grey", false);
   #decided = 0; #seconds = []; #last = null; #dismissUndo = () => {};
   #frame = h("div.frame", { tabindex: "-1" }); #side = h("aside.side", { "aria-label": "About this image" });
-  #tools; #actions; #pace = h("div.pace", { "aria-hidden": "true" }); #note; #reasons;
+  #tools; #size = h("span.size"); #actions; #pace = h("div.pace", { "aria-hidden": "true" }); #note; #reasons;
 
   constructor(main, context, queue, escalated) {
     this.#main = main;
@@ -59,18 +58,16 @@ class Review {
     this.#listen(this.#context.outbox, "sent", ({ detail }) => this.#sent(detail));
     this.#listen(this.#context.outbox, "refused", ({ detail }) => this.#refused(detail));
     this.#listen(this.#context.outbox, "change", () => this.#drawPace());
-    for (const kind of ["keydown", "pointerdown"]) this.#listen(document, kind, () => this.#awake());
     this.#listeners.push(onDeskEvent((event) => { if (!this.#lease && event.queue === this.#shelf.queue) this.#next(); }));
     this.#timers.push(setInterval(() => { if (!this.#lease && !this.#away) this.#next(); }, LOOK_AGAIN));
     this.#listeners.push(watchConnection((reachable) => { if (reachable && !this.#away) this.#comeBack(); }));
-    this.#awake();
+    this.#listeners.push(watchAway(this.#main, () => this.leave()));
     await this.#next();
   }
 
   leave() {
     this.#listeners.forEach((forget) => forget());
     this.#timers.forEach(clearInterval);
-    clearTimeout(this.#idle);
     this.#dismissUndo();
     this.#away = true;
     // A decision that is on its way has taken its lease off the shelf; all others go back.
@@ -104,7 +101,7 @@ class Review {
     this.#reasons = this.#context.about.labels.map((label, index) => h("button.button", { type: "button", "aria-pressed": "false", onclick: () => this.#toggleLabel(label) }, h("kbd", { "aria-hidden": "true" }, String(index + 1)), label));
     this.#pan();
     replace(this.#main, h("h1.unseen", null, `Review: ${this.#shelf.queue}`), h("div.desk", null,
-      h("section.stage", { "aria-label": "Image" }, this.#frame, h("div.tools", { role: "group", "aria-label": "View" }, ...Object.values(this.#tools))),
+      h("section.stage", { "aria-label": "Image" }, this.#frame, h("div.tools", { role: "group", "aria-label": "View" }, ...Object.values(this.#tools), this.#size)),
       this.#side,
       h("div.actions", { role: "group", "aria-label": "Decide" }, ...this.#actions, h("span.space"), this.#pace)));
   }
@@ -216,6 +213,7 @@ class Review {
     this.#tools.native.setAttribute("aria-pressed", String(Boolean(native)));
     this.#tools.heat.setAttribute("aria-pressed", String(Boolean(heat)));
     this.#tools.heat.setAttribute("aria-busy", String(Boolean(this.#heat && !this.#heat.map)));
+    replace(this.#size);
     if (!item.image) return replace(this.#frame, missing("There is no image", item.failure?.message ?? ""));
     const onmissing = (title, detail) => {
       if (this.#lease && this.#item === item) {
@@ -226,6 +224,7 @@ class Review {
     if (heat) return replace(this.#frame, picture(heat.picture, `heat map: ${heatWords(heat)}`, { onmissing, className: "fit" }), h("p.veil.notice", null, heatWords(heat)));
     const image = picture(native ? item.image.native : this.#address(item), described(item), { onmissing, className: native ? "" : "fit" });
     if (!image.complete) this.#load(image);
+    image.decode().then(() => this.#drawSize(image), () => {});
     if (native) {
       // One pixel of the image is one pixel of the screen, whatever the browser's zoom.
       const size = () => {
@@ -236,6 +235,17 @@ class Review {
       else image.addEventListener("load", size, { once: true });
     }
     return replace(this.#frame, image);
+  }
+
+  /** How large the image is, and how much larger it is drawn: a small one looks soft for that alone. */
+  async #drawSize(image) {
+    const size = await originalSize(image.currentSrc);
+    if (!size || image.parentElement !== this.#frame) return;
+    const { width, height } = size;
+    const larger = devicePixelRatio * Math.min(image.clientWidth / width, image.clientHeight / height);
+    const enlarged = image.classList.contains("fit") && !this.#blur && larger >= 1.5;
+    replace(this.#size, `${width} × ${height}`, enlarged && h("b", null, ` drawn ${larger.toFixed(larger < 10 ? 1 : 0)} × larger`));
+    this.#size.title = "Pixels of the image, width and height";
   }
 
   /** Until the image is there it is not decided about. */
@@ -461,20 +471,4 @@ class Review {
     this.#lease = null;
     this.#next();
   }
-
-  #idle = 0;
-
-  #awake() {
-    clearTimeout(this.#idle);
-    this.#idle = setTimeout(() => this.#goAway(), AWAY_MINUTES * 60_000);
-  }
-
-  #goAway() {
-    this.leave();
-    setKeys(this.#main, []);
-    const on = button("Go on", { kind: "primary", onclick: () => dispatchEvent(new HashChangeEvent("hashchange")) });
-    replace(this.#main, empty("clock", "You were away", "Your images went back to the queue, so that others can go on.", on));
-    on.focus();
-  }
 }
-

@@ -17,6 +17,8 @@ export async function show(main, context) {
   const text = h("input", { type: "search", placeholder: "Words of a prompt, a note, an id …", "aria-label": "Words", maxlength: "256" });
   const queue = h("select", { "aria-label": "Queue" }, h("option", { value: "" }, "every queue"), context.bar.queues.map((each) => h("option", { value: each.name }, each.name)));
   const state = h("select", { "aria-label": "State" }, h("option", { value: "" }, "every state"), STATES.map((each) => h("option", { value: each }, each)));
+  const reason = h("select", { "aria-label": "Reason" }, h("option", { value: "" }, "every reason"), context.about.labels.map((each) => h("option", { value: each }, each)));
+  const order = h("select", { "aria-label": "Order" }, h("option", { value: "" }, "newest first"), h("option", { value: "true" }, "oldest first"));
   const results = h("div.tiles");
   const more = button("More", { onclick: () => run(true) });
   let cursor = null;
@@ -26,6 +28,8 @@ export async function show(main, context) {
     if (text.value.trim()) query.set("text", text.value.trim());
     if (queue.value) query.set("queue", queue.value);
     if (byVotes && state.value) query.set("status", state.value);
+    if (byVotes && reason.value) query.set("label", reason.value);
+    if (order.value) query.set("oldest_first", order.value);
     if (further && cursor) query.set("cursor", cursor);
     try {
       const page = await get(`/v1/items?${query}`);
@@ -40,8 +44,9 @@ export async function show(main, context) {
   }
 
   replace(main, h("div.page", null, h("header", null, h("div", null, h("h1", null, "Search"), h("p", null, "Every item that the desk remembers."))),
-    h("form.grid-head", { role: "search", onsubmit: (event) => { event.preventDefault(); run(); } }, h("div", { style: { flex: "1", "min-width": "220px" } }, text), h("div.picker", null, queue, byVotes && state), h("button.button.primary", null, "Search")),
+    h("form.grid-head", { role: "search", onsubmit: (event) => { event.preventDefault(); run(); } }, h("div", { style: { flex: "1", "min-width": "220px" } }, text), h("div.picker", null, queue, byVotes && state, byVotes && reason, order), h("button.button.primary", null, "Search")),
     results, h("div", null, more)));
+  for (const select of [queue, state, reason, order]) select.addEventListener("change", () => run());
   await run();
   text.focus();
 }

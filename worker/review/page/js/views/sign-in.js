@@ -68,7 +68,7 @@ async function run(submit, failure, request, resolve, again) {
   failure.hidden = true;
   try {
     const me = await request();
-    useToken(me.csrf);
+    useToken(me.csrf, me);
     resolve(me);
   } catch (error) {
     failure.textContent = error.status ? error.message : "The desk does not answer. Try again in a moment.";

@@ -1,0 +1,30 @@
+/** Who walks away from the page holds nothing: what was leased goes back, so that others can go on. */
+
+import { button, empty, replace } from "./dom.js";
+import { setKeys } from "./keys.js";
+
+/** Without a key or a click for so long, somebody is away. */
+const MINUTES = 10;
+
+/** Calls `leave` and says so in `main` when somebody is away; until the returned function is called. */
+export function watchAway(main, leave) {
+  let timer = 0;
+  const goAway = () => {
+    leave();
+    setKeys(main, []);
+    const on = button("Go on", { kind: "primary", onclick: () => dispatchEvent(new HashChangeEvent("hashchange")) });
+    replace(main, empty("clock", "You were away", "Your images went back to the queue, so that others can go on.", on));
+    on.focus();
+  };
+  const awake = () => {
+    clearTimeout(timer);
+    timer = setTimeout(goAway, MINUTES * 60_000);
+  };
+  const kinds = ["keydown", "pointerdown"];
+  for (const kind of kinds) document.addEventListener(kind, awake);
+  awake();
+  return () => {
+    clearTimeout(timer);
+    for (const kind of kinds) document.removeEventListener(kind, awake);
+  };
+}
