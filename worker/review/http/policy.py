@@ -1,22 +1,20 @@
 """The policy, for leads: what it says, what another would have done with past verdicts, and saving that one."""
 
-from collections import defaultdict
-from collections.abc import Sequence
-from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Final
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from schemas import Digest, Verdict
+from schemas import Digest
 from worker.policy import Policy, PolicyError, parse_policy
 from worker.policy.errors import PolicyConflict, PolicyReadOnly
 from worker.policy.place import NO_PLACE, PolicyPlace, PolicyText, ShippedPlace
-from worker.policy.replay import Flip, Replay, replay
+from worker.policy.replay import Replay, replay
 from worker.policy.shadow_results import shadow_results
-from worker.review.http.answers import ImageOut, Showing
+from worker.review.http.answers import Showing
 from worker.review.http.door import Door, Lead, TheDoor
+from worker.review.http.policy_answers import PolicyOut, ReplayOut, SavedOut, ShadowOut, UndecidedOut, flips
 from worker.review.http.problems import Problem
 from worker.review.http.sign_in import Body
 
@@ -25,28 +23,6 @@ router = APIRouter(tags=["policy"])
 MAX_TEXT: Final = 256 * 1024
 NAME: Final = "policy.yaml"
 """What messages on a proposed text call it."""
-
-
-class PolicyOut(BaseModel):
-    """The policy at its place. `text_digest` names the text: who saves another says that it replaces this one.
-
-    `version` and `digest` are absent, and `faults` tells why, for a text that is no policy: workers then go on with the
-    last one that was. `place` is absent where none can be saved. `shipped`: none was saved yet, so it is the one that
-    comes with Sluice.
-    """
-
-    version: str | None
-    digest: str | None
-    faults: list[str]
-    shipped: bool
-    text: str
-    text_digest: str
-    place: str | None
-    saved_by: str | None
-    saved_at: datetime | None
-    verdicts: int
-    """How many past verdicts a replay would look at."""
-
 
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
 
@@ -61,73 +37,6 @@ class Replacement(Proposal):
     """A text to save in place of the one with the digest `replaces`."""
 
     replaces: Digest
-
-
-class SavedOut(BaseModel):
-    """Workers judge by it within seconds."""
-
-    version: str
-    digest: str
-    text_digest: str
-
-
-class ExampleOut(BaseModel):
-    event_id: str
-    tenant: str
-    quality: float
-    rule_before: str
-    rule_after: str
-    image: ImageOut | None
-
-
-class FlipOut(BaseModel):
-    """Verdicts that would have gone elsewhere: `pass`, `reject`, `review:queue`."""
-
-    before: str
-    after: str
-    count: int
-    examples: list[ExampleOut]
-
-
-class UndecidedOut(BaseModel):
-    """A rule that reads what verdicts do not carry."""
-
-    rule: str
-    count: int
-    reads: tuple[str, ...]
-
-
-class ReplayOut(BaseModel):
-    version: str
-    digest: str
-    total: int
-    replayed: int
-    failed: int
-    changed: int
-    """Same destination, other priority or labels."""
-    before: dict[str, int]
-    after: dict[str, int]
-    flips: list[FlipOut]
-    undecided: list[UndecidedOut]
-
-
-class ShadowOut(BaseModel):
-    """A shadow policy, and what it would have done with those of the past verdicts that it was asked about.
-
-    `digest` is that of the policy that was asked, which may not be the one that `text` holds by now. `trouble` tells
-    why there is no text, or why it is no policy.
-    """
-
-    name: str
-    text: str | None
-    trouble: str | None
-    digest: str | None
-    total: int
-    changed: int
-    """Same destination, other priority or labels."""
-    before: dict[str, int]
-    after: dict[str, int]
-    flips: list[FlipOut]
 
 
 @router.get("/v1/policy")
@@ -209,7 +118,7 @@ def try_policy(body: Proposal, session: Lead, door: TheDoor) -> ReplayOut:
         changed=result.changed,
         before=dict(result.before),
         after=dict(result.after),
-        flips=_flips(result, verdicts, door, Showing(door.links, session.user)),
+        flips=flips(result, verdicts, door, Showing(door.links, session.user)),
         undecided=[
             UndecidedOut(rule=rule, count=count, reads=result.undecided_reads[rule])
             for rule, count in result.undecided.most_common()
@@ -237,7 +146,7 @@ def shadows(session: Lead, door: TheDoor) -> list[ShadowOut]:
                 changed=result.changed,
                 before=dict(result.before),
                 after=dict(result.after),
-                flips=_flips(result, verdicts, door, showing),
+                flips=flips(result, verdicts, door, showing),
             )
         )
     return answers
@@ -292,36 +201,3 @@ def _parsed(text: str) -> Policy:
         raise Problem(
             HTTPStatus.UNPROCESSABLE_ENTITY, "policy-refused", lines[0], faults=[{"what": line} for line in lines]
         ) from None
-
-
-def _flips(result: Replay, verdicts: Sequence[Verdict], door: Door, showing: Showing) -> list[FlipOut]:
-    examples: dict[tuple[str, str], list[Flip]] = defaultdict(list)
-    for flip in result.examples:
-        examples[flip.before, flip.after].append(flip)
-    wanted = {flip.event_id for flip in result.examples}
-    by_event = {verdict.event_id: verdict for verdict in verdicts if verdict.event_id in wanted}
-    return [
-        FlipOut(
-            before=before,
-            after=after,
-            count=count,
-            examples=[_example(flip, by_event[flip.event_id], door, showing) for flip in examples[before, after]],
-        )
-        for (before, after), count in result.flips.most_common()
-    ]
-
-
-def _example(flip: Flip, verdict: Verdict, door: Door, showing: Showing) -> ExampleOut:
-    image = None
-    if verdict.image is not None:
-        name = f"verdict:{verdict.verdict_id}"
-        door.shown_verdicts.put(name, (verdict.image, verdict.content_hash))
-        image = showing.image(name)
-    return ExampleOut(
-        event_id=flip.event_id,
-        tenant=flip.tenant,
-        quality=flip.quality,
-        rule_before=flip.rule_before,
-        rule_after=flip.rule_after,
-        image=image,
-    )
