@@ -2,11 +2,11 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -20,15 +20,18 @@ from worker.cli.examples import (
     extra,
     progress,
     read_data,
+    say,
     write,
 )
 from worker.cli.options import ConfigOption
-from worker.scoring.model import load_model
+from worker.scoring.engine import Features
+from worker.scoring.model import Model, load_model
 from worker.scoring.opening import open_engine
 from worker.scoring.openvino_engine import OpenVinoEngine
-from worker.settings import EngineSettings, load_settings
+from worker.settings import EngineSettings, Settings, load_settings
 
 if TYPE_CHECKING:
+    from worker.model.data import Example
     from worker.model.evaluation.evaluation import Evaluation
     from worker.model.evaluation.statistics import Figure
 
@@ -60,49 +63,68 @@ def evaluate(
     Exit code: 0, or 2 when the data or the model cannot be used.
     """
     with extra("train"):
-        from worker.model.evaluation.evaluation import evaluate as measure
-        from worker.model.evaluation.evaluation import judge, judge_correspondence
-        from worker.model.evaluation.features import compute_features, default_cache, run_engine
         from worker.model.evaluation.page import render
-        from worker.model.evaluation.text_features import compute_text, with_prompts
     settings = load_settings(config, os.environ).model_copy(update={"model": model})
     loaded = load_model(model, settings.s3)
-    manifest = loaded.manifest
     examples = read_data(data, scale, single_prompts)
-    own = settings.engine != EngineSettings()
-    opened = open_engine(settings, loaded) if own else OpenVinoEngine(loaded)
-    with closing(opened) as engine, progress("features", len(examples)) as advance:
-        if own:
-            features = run_engine(manifest, engine, examples, advance)
-        else:
-            features = compute_features(manifest, engine, examples, cache or default_cache(), advance)
-    prompt = loaded.judging_prompts
-    prompts = [example.prompt for example in examples]
-    if not own and prompt is not None and any(prompts):
-        texts = sorted({text for text in prompts if text})
-        with progress("prompts", len(texts)) as advance:
-            text = compute_text(prompt, texts, cache or default_cache(), advance)
-        features = with_prompts(prompt, features, prompts, text)
-    asked = settings.engine.model_dump(mode="json", exclude_none=True) if own else {"backend": "openvino"}
-    title = f"{manifest.name} {manifest.version}"
-    predicted = judge(loaded.heads, features)
-    found = measure(examples, predicted, model=title, digest=manifest.digest, seed=seed, low=low)
-    aligned = judge_correspondence(loaded.heads, features, examples)
-    fits = None
-    if aligned is not None:
-        name = f"{title}, correspondence,"
-        fits = measure(*aligned, model=name, digest=manifest.digest, seed=seed, low=low)
+    features = _features(settings, loaded, examples, cache)
+    found, fits = _measure(loaded, examples, features, seed, low)
+    trained_on, engine = loaded.manifest.training_data, _engine(settings)
     for table in (*tables(found), *(tables(fits, thresholds=False) if fits is not None else ())):
         console.out.print(table)
-    console.out.print(f"engine: {', '.join(map(str, asked.values()))}", markup=False, soft_wrap=True)
-    if manifest.training_data:
-        console.out.print(f"trained on: {'; '.join(manifest.training_data)}", markup=False, soft_wrap=True)
+    say(f"engine: {', '.join(map(str, engine.values()))}")
+    if trained_on:
+        say(f"trained on: {'; '.join(trained_on)}")
     if json_file is not None:
-        whole = {**found.as_dict(), "engine": asked, "correspondence": fits and fits.as_dict()}
+        whole = {**found.as_dict(), "engine": engine, "correspondence": fits and fits.as_dict()}
         write(json_file, json.dumps(whole, indent=2, allow_nan=False) + "\n")
     if report is not None:
-        write(report, render(found, datetime.now(UTC), manifest.training_data, fits))
-        console.out.print(f"report: {report}", markup=False, soft_wrap=True)
+        write(report, render(found, datetime.now(UTC), trained_on, fits))
+        say(f"report: {report}")
+
+
+def _engine(settings: Settings) -> dict[str, Any]:
+    """What judges: the engine that the settings name, or the CPU's."""
+    if settings.engine == EngineSettings():
+        return {"backend": "openvino"}
+    return settings.engine.model_dump(mode="json", exclude_none=True)
+
+
+def _features(settings: Settings, model: Model, examples: "Sequence[Example]", cache: Path | None) -> Features:
+    """What an engine answers to the examples, and to their prompts where the model judges them."""
+    from worker.model.evaluation.features import compute_features, default_cache, run_engine
+    from worker.model.evaluation.text_features import compute_text, with_prompts
+
+    if settings.engine != EngineSettings():
+        with closing(open_engine(settings, model)) as engine, progress("features", len(examples)) as advance:
+            return run_engine(model.manifest, engine, examples, advance)
+    kept = cache or default_cache()
+    with closing(OpenVinoEngine(model)) as engine, progress("features", len(examples)) as advance:
+        features = compute_features(model.manifest, engine, examples, kept, advance)
+    prompt, prompts = model.judging_prompts, [example.prompt for example in examples]
+    texts = sorted({text for text in prompts if text})
+    if prompt is None or not texts:
+        return features
+    with progress("prompts", len(texts)) as advance:
+        return with_prompts(prompt, features, prompts, compute_text(prompt, texts, kept, advance))
+
+
+def _measure(
+    model: Model, examples: "Sequence[Example]", features: Features, seed: int, low: float
+) -> "tuple[Evaluation, Evaluation | None]":
+    """Of quality, and of correspondence where the model judges it and people did."""
+    from worker.model.evaluation.evaluation import evaluate as measure
+    from worker.model.evaluation.evaluation import judge, judge_correspondence
+
+    manifest = model.manifest
+    title = f"{manifest.name} {manifest.version}"
+    predicted = judge(model.heads, features)
+    found = measure(examples, predicted, model=title, digest=manifest.digest, seed=seed, low=low)
+    aligned = judge_correspondence(model.heads, features, examples)
+    if aligned is None:
+        return found, None
+    name = f"{title}, correspondence,"
+    return found, measure(*aligned, model=name, digest=manifest.digest, seed=seed, low=low)
 
 
 def tables(found: "Evaluation", *, thresholds: bool = True) -> Iterator[Table]:

@@ -13,6 +13,7 @@ from worker.cli.errors import CommandFailed, UsageError
 
 if TYPE_CHECKING:
     from worker.model.data import Example
+    from worker.model.kin import Joined
 
 DataOption = Annotated[
     list[Path], typer.Option("--data", metavar="FILE|DIR", help="A CSV file or a data set's folder; may be repeated.")
@@ -54,14 +55,22 @@ def read_data(paths: list[Path], scale: str, single_prompts: bool) -> list["Exam
         [example for path in paths for example in read_examples(path, people, single_prompts=single_prompts)]
     )
     if joined.after < joined.before:
-        copies = f" ({joined.copies:,} images are copies of others)" if joined.copies else ""
-        console.err.print(
-            f"{joined.before:,} prompts count as {joined.after:,}: those that share an image or their words{copies} "
-            "stay on one side of every split",
-            markup=False,
-            soft_wrap=True,
-        )
+        _tell_joined(joined)
     return joined.examples
+
+
+def _tell_joined(joined: "Joined") -> None:
+    several = f" ({joined.copies:,} images are copies of others)" if joined.copies else ""
+    copies = " (1 image is a copy of another)" if joined.copies == 1 else several
+    say(
+        f"{joined.before:,} prompts or lone images count as {joined.after:,}: those that share an image or "
+        f"words{copies} stay on one side of every split"
+    )
+
+
+def say(text: str) -> None:
+    """A line of prose, wrapped by the terminal alone."""
+    console.out.print(text, markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -1,37 +1,27 @@
 """`sluice train`: heads for a model, from human scores or from reviewers' decisions."""
 
 import json
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import asdict, replace
-from datetime import UTC, datetime
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from schemas import Decision, ReviewItem
-from worker.cli import console
 from worker.cli.errors import UsageError
-from worker.cli.evaluate import tables
-from worker.cli.events import explain
-from worker.cli.examples import CacheOption, ScaleOption, SinglePromptsOption, extra, progress, read_data, write
-from worker.cli.lines import read_lines
-from worker.scoring.manifest import ModelManifest, PromptScore, load_manifest
+from worker.cli.examples import CacheOption, ScaleOption, SinglePromptsOption, extra, read_data, write
+from worker.cli.train_decisions import gather_decisions, refresh_heads
+from worker.cli.train_scores import Plan, train_on_scores
+from worker.scoring.manifest import ModelManifest, PromptScore
 from worker.scoring.model import find_model, load_model
-from worker.scoring.openvino_engine import OpenVinoEngine
+from worker.settings import load_settings
 
 if TYPE_CHECKING:
     from worker.model.data import Example
-    from worker.model.head_training.fit import Recipe
-    from worker.model.head_training.heads import TrainablePromptHead
-    from worker.model.head_training.run import Outcome, Start
 
 app = typer.Typer(add_completion=False)
-
-Record = TypeVar("Record", Decision, ReviewItem)
 
 
 @app.command()
@@ -98,111 +88,25 @@ def train(
     with extra("train"):
         from worker.model.head_training.fit import Recipe
         from worker.model.head_training.run import Start, check_folds, data_digest
-    load_model(model)  # every file of it is checked against its digest
-    path = find_model(model)
-    manifest = load_manifest(path)
-    if data is not None:
-        recipe = Recipe(
-            epochs=epochs,
-            batch=batch,
-            rate=rate,
-            weight_decay=weight_decay,
-            margin=margin,
-            patience=patience,
-            seed=seed,
-        )
-        wanted = None if prompt_head is None else _known_scores(prompt_head)
-        examples = read_data(data, scale, single_prompts)
-        check_folds(examples, recipe, folds)
-        scores = _prompt_scores(manifest, examples, wanted)
-        config: dict[str, Any] = {"data": [str(file) for file in data], "content": data_digest(examples)}
-        config |= {"scale": scale, "folds": folds, "keep_fusion": keep_fusion, "prompt_heads": scores}
-        _prepare(to, {**config, "recipe": asdict(recipe), "model": manifest.digest}, resume)
-        start = Start(manifest, path.parent, keep_fusion)
-        _train(to, start, model, examples, recipe, folds, scores, version, cache)
-        return
+    s3 = load_settings(None, os.environ).s3
+    loaded = load_model(model, s3)  # every file of it is checked against its digest
+    manifest, files = loaded.manifest, find_model(model, s3).parent
     if from_decisions is not None and items is not None:
-        known = [manifest.digest, *(also_model or ())]
-        _refresh(to, Start(manifest, path.parent, True), from_decisions, items, known, seed, version, resume)
-
-
-def _train(
-    to: Path,
-    start: "Start",
-    model: str,
-    examples: "Sequence[Example]",
-    recipe: "Recipe",
-    folds: int,
-    scores: list[PromptScore],
-    version: str,
-    cache: Path | None,
-) -> None:
-    from worker.model.evaluation.features import compute_features, default_cache, seconds_of_towers
-    from worker.model.evaluation.text_features import compute_text
-    from worker.model.head_training import report, run
-
-    manifest = start.manifest
-    loaded = load_model(model)
-    with closing(OpenVinoEngine(loaded)) as engine:
-        with progress("features", len(examples)) as advance:
-            features = compute_features(manifest, engine, examples, cache or default_cache(), advance)
-        towers = seconds_of_towers(manifest, engine, examples)
-    (to / run.CHECKPOINTS).mkdir(exist_ok=True)
-    with progress("epochs", (folds + 1) * recipe.epochs) as advance:
-        outcome = run.train(start, examples, features, recipe, folds, to / run.CHECKPOINTS, advance)
-    prompted: dict[PromptScore, Outcome[TrainablePromptHead]] = {}
-    if scores and loaded.prompt is not None:
-        texts = sorted({example.prompt for example in examples if example.prompt})
-        with progress("prompts", len(texts)) as advance:
-            text = compute_text(loaded.prompt, texts, cache or default_cache(), advance)
-        for score in scores:
-            checkpoints = to / run.CHECKPOINTS / score
-            checkpoints.mkdir(exist_ok=True)
-            with progress(f"epochs, {score}", (folds + 1) * recipe.epochs) as advance:
-                prompted[score] = run.train_prompt_head(
-                    start, score, examples, features, text, recipe, folds, checkpoints, advance
-                )
-    before = manifest.training_data
-    training_data = tuple(dict.fromkeys((*before, *sorted({example.dataset for example in examples}))))
-    made = run.write_model(
-        start,
-        outcome.final.heads,
-        to / run.MODEL,
-        version=version,
-        training_data=training_data,
-        quality=(
-            *run.measurements(outcome, folds, before),
-            *(
-                measured
-                for score, each in prompted.items()
-                for measured in run.measurements(each, folds, before, score, f"prompt head, {score}: ")
-            ),
-        ),
-        prompts={score: each.final.heads for score, each in prompted.items()},
-    )
-    # The figures are those of the folds' heads; the page and the metrics belong to the model that came of the run.
-    judged = replace(outcome.evaluation, model=f"{made.name} {made.version}", digest=made.digest)
-    outcome = replace(outcome, evaluation=judged)
-    found = run.metrics(outcome, towers)
-    found["prompt_heads"] = {score: run.metrics(each, towers) for score, each in prompted.items()}
-    write(to / run.METRICS, json.dumps(found, indent=2, allow_nan=False) + "\n")
-    write(to / run.REPORT, report.render(outcome, datetime.now(UTC), training_data, prompted))
-    for table in tables(outcome.evaluation):
-        console.out.print(table)
-    for each in prompted.values():
-        for table in tables(each.evaluation, thresholds=False):
-            console.out.print(table)
-    if before:
-        _say(
-            f"the towers were trained on {'; '.join(before)}: where those are among these images, the folds are new to "
-            "the heads and not to the towers, and the figures flatter"
-        )
-    _say(
-        f"an epoch took {outcome.seconds_per_epoch:.2f} s on features, running the towers would take {towers:.1f} s: "
-        f"{found['times_faster_than_running_towers']:.0f} times as long"
-    )
-    _say(f"wrote {to / run.MODEL}: {made.name} {made.version}, {made.digest}")
-    _say(f"report: {to / run.REPORT}")
+        start, models = Start(manifest, files, keep_fusion=True), [manifest.digest, *(also_model or ())]
+        gathered = gather_decisions(start, from_decisions, items, models)
+        _prepare(to, {"decisions": str(from_decisions), "items": str(items), "models": models, "seed": seed}, resume)
+        refresh_heads(start, gathered, seed, to, version)
+        return
+    wanted = None if prompt_head is None else _known_scores(prompt_head)
+    recipe = Recipe(epochs, batch, rate, weight_decay, margin, patience=patience, seed=seed)
+    examples = read_data(data or [], scale, single_prompts)
+    check_folds(examples, recipe, folds)
+    scores = _prompt_scores(manifest, examples, wanted)
+    config: dict[str, Any] = {"data": [str(file) for file in data or ()], "content": data_digest(examples)}
+    config |= {"scale": scale, "folds": folds, "keep_fusion": keep_fusion, "prompt_heads": scores}
+    _prepare(to, {**config, "recipe": asdict(recipe), "model": manifest.digest}, resume)
+    plan = Plan(Start(manifest, files, keep_fusion), examples, recipe, folds, scores)
+    train_on_scores(plan, loaded, to, version, cache)
 
 
 def _known_scores(names: list[str]) -> list[PromptScore]:
@@ -235,50 +139,6 @@ def _prompt_scores(
     return list(dict.fromkeys(wanted))
 
 
-def _refresh(
-    to: Path,
-    start: "Start",
-    decisions: Path,
-    items: Path,
-    models: list[str],
-    seed: int,
-    version: str,
-    resume: bool,
-) -> None:
-    from worker.model.head_training import run
-    from worker.model.head_training.decisions import compare, gather, labels, refresh
-
-    started = time.perf_counter()
-    standing = labels(_read(decisions, Decision))
-    decided, left_out = gather(start.manifest, _read(items, ReviewItem), standing, models)
-    _prepare(to, {"decisions": str(decisions), "items": str(items), "models": models, "seed": seed}, resume)
-    comparison = compare(start, decided, seed)
-    heads = refresh(start, decided, seed)
-    manifest = start.manifest
-    made = run.write_model(
-        start,
-        heads,
-        to / run.MODEL,
-        version=version,
-        training_data=(*manifest.training_data, f"{len(decided):,} decisions of reviewers"),
-    )
-    seconds = time.perf_counter() - started
-    figures = {**asdict(comparison), "left_out": dict(left_out), "live": manifest.digest, "refreshed": made.digest}
-    areas = {"live_area": comparison.live, "refreshed_area": comparison.refreshed, "seconds": seconds}
-    write(to / run.METRICS, json.dumps({**figures, **areas}, indent=2) + "\n")
-    for reason, number in left_out.items():
-        console.err.print(f"left out: {number:,} items {reason}", markup=False)
-    _say(
-        f"{comparison.items:,} items, {comparison.approved:,} approved and {comparison.rejected:,} rejected. An "
-        f"approved one scores above a rejected one: live {comparison.live:.1%}, refreshed {comparison.refreshed:.1%} "
-        f"of pairs not learned from (gain {comparison.gain_low:+.1%} to {comparison.gain_high:+.1%}); scores moved by "
-        f"{comparison.moved:.2f} points on average"
-    )
-    if comparison.gain_low <= 0:
-        _say("the gain is not certain: gather more decisions before promoting this model")
-    _say(f"wrote {to / run.MODEL} in {seconds:.1f} s: {made.name} {made.version}, {made.digest}")
-
-
 def _prepare(folder: Path, config: Mapping[str, Any], resume: bool) -> None:
     """The run's folder with its configuration. Raises UsageError where another run lies in it."""
     from worker.model.head_training.run import CONFIG, same_config
@@ -292,16 +152,3 @@ def _prepare(folder: Path, config: Mapping[str, Any], resume: bool) -> None:
             )
         return
     write(folder / CONFIG, json.dumps(config, indent=2) + "\n")
-
-
-def _read(file: Path, kind: type[Record]) -> Iterator[Record]:
-    """The records of a file of JSON lines. Raises UsageError, naming the line."""
-    for where, line in read_lines(file):
-        try:
-            yield kind.model_validate_json(line)
-        except ValidationError as error:
-            raise UsageError(f"{where}: {explain(error)}") from error
-
-
-def _say(text: str) -> None:
-    console.out.print(text, markup=False, soft_wrap=True)

@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +9,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("scipy")
 
 from worker.model.data import DataError, Example  # noqa: E402
-from worker.model.head_training.fit import Examples, Recipe, fit, predict  # noqa: E402
+from worker.model.head_training.examples import Examples  # noqa: E402
+from worker.model.head_training.fit import Epoch, Recipe, fit, predict  # noqa: E402
 from worker.model.head_training.heads import heads_of  # noqa: E402
-from worker.model.head_training.run import Start, train, write_model  # noqa: E402
+from worker.model.head_training.report import loss_chart  # noqa: E402
+from worker.model.head_training.result import write_model  # noqa: E402
+from worker.model.head_training.run import Start, train  # noqa: E402
 from worker.model.metrics import srcc  # noqa: E402
 from worker.scoring.manifest import load_manifest  # noqa: E402
 from worker.scoring.model import find_model, load_model  # noqa: E402
@@ -142,3 +146,12 @@ def test_folds_that_cannot_be_are_refused(folds: int, patience: int | None, tmp_
 
     with pytest.raises(DataError, match="folds of 10 prompts"):
         train(START, as_examples(examples), features, replace(FAST, patience=patience), folds, tmp_path)
+
+
+@pytest.mark.parametrize("folds", [1, 3, 5, 10, 20])
+def test_each_fold_has_a_loss_curve_of_its_own_look(folds: int) -> None:
+    lines = loss_chart([[Epoch(2.0, None, 0.1), Epoch(1.0, None, 0.1)] for _ in range(folds)]).lines
+
+    assert [line.name for line in lines] == [f"fold {number}" for number in range(1, folds + 1)]
+    assert len({line.colour for line in lines}) == folds
+    assert all(one.stroke != other.stroke for one, other in itertools.pairwise(lines))

@@ -20,7 +20,8 @@ from worker.model.evaluation import text_features  # noqa: E402
 from worker.model.evaluation.text_features import compute_text, judge_prompts  # noqa: E402
 from worker.model.head_training.examples import Examples, Texts  # noqa: E402
 from worker.model.head_training.fit import Recipe, fit, predict  # noqa: E402
-from worker.model.head_training.run import Start, train_prompt_head, write_model  # noqa: E402
+from worker.model.head_training.result import write_model  # noqa: E402
+from worker.model.head_training.run import Start, train_prompt_head  # noqa: E402
 from worker.model.metrics import srcc  # noqa: E402
 from worker.scoring.model import load_model  # noqa: E402
 
@@ -145,7 +146,7 @@ def table(tmp_path: Path) -> Path:
     for n, (prompt, (name, colour)) in enumerate(
         (prompt, pair) for prompt in ("red", "blue", "a red one", "all blue") for pair in COLOURS.items()
     ):
-        Image.new("RGB", (40, 40), colour).save(tmp_path / f"{n}.png")
+        Image.new("RGB", (40, 40 + n), colour).save(tmp_path / f"{n}.png")  # of other sizes, so that none is a copy
         rows.append((f"{n}.png", 1 + n % 5, prompt, 5 if name in prompt else 1, name))
     with (tmp_path / "scores.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("image", "mos", "prompt", "align", "group"), *rows])

@@ -87,6 +87,20 @@ def test_the_runs_page_and_figures_name_the_model_that_came_of_it(table: Path, m
     assert digest in (run / "report.html").read_text()
 
 
+def test_copies_of_an_image_are_told_and_stay_on_one_side(table: Path, model: Path) -> None:
+    rows = read_table(table)
+    (table.parent / "11.png").write_bytes((table.parent / "0.png").read_bytes())
+    done = train(table, model)
+
+    assert done.exit_code == 0, done.output
+    assert "4 prompts or lone images count as 3" in done.output
+    assert "(1 image is a copy of another)" in done.output
+    write_table(table, [rows[0], rows[-1]])
+    again = sluice("train", "--data", table, "--single-prompts", "--to", table.parent / "other", "--folds", 2)
+    assert again.exit_code == 2
+    assert "2 folds of 1 prompts" in again.stderr.replace("\n", " ")
+
+
 def test_the_engine_of_the_settings_is_what_is_measured(table: Path, model: Path, tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     engine = {"SLUICE_ENGINE__BACKEND": "torch", "SLUICE_ENGINE__PRECISION": "fp32"}

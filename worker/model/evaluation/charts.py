@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from worker.model.evaluation.evaluation import Evaluation
 
 SIDE = 320
 LOWEST, HIGHEST = 1.0, 5.0
 MOST_DOTS = 3000
+
+Stroke = Literal["solid", "dashed", "dotted"]
+STROKES: tuple[Stroke, ...] = ("solid", "dashed", "dotted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +25,12 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A polyline with its name."""
+    """A polyline with its name; `colour` is CSS. Lines of one plot differ in strokes too, for who sees few colours."""
 
     name: str
-    tone: str
+    colour: str
     points: Sequence[Point]
+    stroke: Stroke = "solid"
 
     @property
     def path(self) -> str:
@@ -83,18 +88,20 @@ def calibration_chart(evaluation: Evaluation) -> Chart:
         )
         for part in evaluation.calibration
     ]
-    line = Line("tenths of the images", "pass", points)
+    line = Line("tenths of the images", "var(--pass)", points)
     return Chart("Calibration", "model", "people", QUALITY_TICKS, QUALITY_TICKS, points, [line], diagonal=True)
 
 
 def threshold_chart(evaluation: Evaluation) -> Chart:
     """Precision, recall and the share sent to review, by threshold."""
     lines = []
-    for name, tone in (("precision", "pass"), ("recall", "review"), ("volume", "reject")):
+    for (name, colour), stroke in zip(
+        (("precision", "pass"), ("recall", "review"), ("volume", "reject")), STROKES, strict=True
+    ):
         points = [
             Point(along(at.threshold), SIDE - along(value, 0, 1), f"below {at.threshold:.2f}: {name} {value:.0%}")
             for at in evaluation.thresholds
             if (value := getattr(at, name)) is not None
         ]
-        lines.append(Line("sent to review" if name == "volume" else name, tone, points))
+        lines.append(Line("sent to review" if name == "volume" else name, f"var(--{colour})", points, stroke))
     return Chart("What a threshold does", "threshold", "share", QUALITY_TICKS, SHARE_TICKS, (), lines)

@@ -4,29 +4,38 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from worker.model.evaluation.charts import SHARE_TICKS, SIDE, Chart, Line, Point, Tick, agreement_chart, along
+from worker.model.evaluation.charts import (
+    SHARE_TICKS,
+    SIDE,
+    STROKES,
+    Chart,
+    Line,
+    Point,
+    Tick,
+    agreement_chart,
+    along,
+)
 from worker.model.evaluation.page import TITLES, Section, environment
 from worker.model.head_training.fit import Epoch
 from worker.model.head_training.run import Outcome
 from worker.scoring.manifest import PromptScore
 
-TONES = ("pass", "review", "reject", "failed")
-
 
 def loss_chart(curves: Sequence[Sequence[Epoch]]) -> Chart:
-    """Mean training loss of each fold by epoch."""
+    """Mean training loss of each fold by epoch; each fold has a colour of its own, as light as the others."""
     epochs = max(len(curve) for curve in curves)
     highest = max(max(epoch.loss for curve in curves for epoch in curve), 1e-9)
     lines = [
         Line(
             f"fold {index + 1}",
-            TONES[index % len(TONES)],
+            f"oklch(62% 0.15 {30 + 360 * index / len(curves):.0f})",
             [
                 Point(
                     along(number, 0, epochs), SIDE - along(epoch.loss, 0, highest), f"epoch {number}: {epoch.loss:.4f}"
                 )
                 for number, epoch in enumerate(curve, start=1)
             ],
+            STROKES[index % len(STROKES)],
         )
         for index, curve in enumerate(curves)
     ]
@@ -39,7 +48,7 @@ def gate_chart(gate: Sequence[float]) -> Chart:
     """Each fused dimension's mean gate, from the one that listens to the fine stream most."""
     last = max(len(gate) - 1, 1)
     points = [Point(along(index, 0, last), SIDE - along(share, 0, 1), "") for index, share in enumerate(gate)]
-    line = Line("coarse share", "pass", points)
+    line = Line("coarse share", "var(--pass)", points)
     ticks = [Tick(along(at, 0, last), str(round(at + 1))) for at in (0, last / 2, last)]
     return Chart("Whom each dimension listens to", "dimension, sorted", "coarse stream", ticks, SHARE_TICKS, (), [line])
 

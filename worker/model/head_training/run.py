@@ -1,22 +1,16 @@
-"""A training run: folds by prompt, then the heads that ship, in a folder that tells all of it."""
+"""A training run: folds by prompt, then the heads that ship, taken up where it was interrupted."""
 
 import hashlib
 import json
-import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
-from worker.model.clip.export import heads_file
-from worker.model.clip.export_prompt import HEADS as PROMPT_HEADS
-from worker.model.clip.export_prompt import prompt_heads_file
-from worker.model.clip.onnx_export import write_file
 from worker.model.data import DataError, Example, split_folds
 from worker.model.evaluation.evaluation import Evaluation, evaluate
 from worker.model.head_training.examples import Examples, Texts
@@ -30,10 +24,10 @@ from worker.model.head_training.heads import (
     streams,
 )
 from worker.scoring.engine import Features
-from worker.scoring.manifest import MANIFEST_NAME, HeadsSpec, Measurement, ModelManifest, PromptScore
+from worker.scoring.manifest import ModelManifest, PromptScore
 from worker.scoring.tensors import Array
 
-CONFIG, METRICS, REPORT, MODEL, CHECKPOINTS = "config.json", "metrics.json", "report.html", "model", "checkpoints"
+CONFIG, CHECKPOINTS = "config.json", "checkpoints"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,80 +174,6 @@ def _train(
         tuple(gate_by_dimension(final.heads.gff, everything.coarse, everything.fine)),
         final,
     )
-
-
-def write_model(
-    start: Start,
-    heads: TrainableHeads,
-    folder: Path,
-    *,
-    version: str,
-    training_data: tuple[str, ...],
-    quality: tuple[Measurement, ...] = (),
-    prompts: Mapping[PromptScore, TrainablePromptHead] | None = None,
-) -> ModelManifest:
-    """A model with the towers of `start` and these heads, as serving loads it. Prompt heads that `start` has and
-    `prompts` does not name stay as they are."""
-    folder.mkdir(parents=True, exist_ok=True)
-    old = start.manifest
-    for spec in old.files:
-        if spec != old.heads:
-            copy = folder / spec.path
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(start.folder / spec.path, copy)
-    data = heads_file(heads.gff, heads.head)
-    (folder / "heads.safetensors").write_bytes(data)
-    made = HeadsSpec(
-        path="heads.safetensors",
-        sha256=hashlib.sha256(data).hexdigest(),
-        type="gated_template",
-        coarse=old.heads.coarse,
-        fine=old.heads.fine,
-    )
-    changes = {"version": version, "heads": made, "training_data": training_data, "quality": quality}
-    if prompts and old.prompt is not None:
-        scores = (*old.prompt.scores, *(score for score in prompts if score not in old.prompt.scores))
-        kept = {} if old.prompt.heads is None else load_file(folder / old.prompt.heads.path)
-        written = prompt_heads_file({score: (each.gff, each.head) for score, each in prompts.items()}, kept)
-        changes["prompt"] = old.prompt.model_copy(
-            update={"heads": write_file(folder / PROMPT_HEADS, written), "scores": scores}
-        )
-    manifest = ModelManifest.model_validate(old.model_copy(update=changes).model_dump(by_alias=True))
-    (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(by_alias=True, indent=2, exclude_none=True) + "\n")
-    return manifest
-
-
-def measurements(
-    outcome: Outcome[Any], folds: int, towers_trained_on: Sequence[str], score: PromptScore = "quality", name: str = ""
-) -> tuple[Measurement, ...]:
-    """The run's figures as a manifest tells them, with what the towers had seen before: folds part heads only. `name`:
-    of what gave the score, where it is not the template head."""
-    found = outcome.evaluation
-    before = f"; heads only, the towers were trained on {', '.join(towers_trained_on)}" if towers_trained_on else ""
-    return (
-        Measurement(
-            dataset=", ".join(found.datasets),
-            protocol=f"{name}{folds} folds, disjoint by prompt{before}",
-            score=score,
-            images=found.agreement.images,
-            srcc=round(found.agreement.srcc.value, 4),
-            plcc=round(found.agreement.plcc.value, 4),
-            srcc_within_generator=found.srcc_within_generator and round(found.srcc_within_generator, 4),
-        ),
-    )
-
-
-def metrics(outcome: Outcome[Any], tower_seconds: float) -> dict[str, Any]:
-    """For JSON. `tower_seconds`: what running the towers over all images takes."""
-    return {
-        **outcome.evaluation.as_dict(),
-        "epochs": [[asdict(epoch) for epoch in curve] for curve in outcome.curves],
-        "final_epochs": [asdict(epoch) for epoch in outcome.final.epochs],
-        "gate": list(outcome.gate),
-        "seconds_per_epoch": outcome.seconds_per_epoch,
-        "seconds_of_towers_per_epoch": tower_seconds,
-        "times_faster_than_running_towers": tower_seconds / outcome.seconds_per_epoch,
-    }
 
 
 def same_config(folder: Path, config: Mapping[str, Any]) -> bool:
