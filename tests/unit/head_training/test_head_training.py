@@ -93,6 +93,12 @@ def test_early_stopping_keeps_the_heads_that_agreed_best() -> None:
     assert srcc(predict(found.heads, noise), noise.scores.double().numpy()) == pytest.approx(values[found.best - 1])
 
 
+@pytest.mark.parametrize("wrong", [{"rate": 1e25}, {"weight_decay": float("inf")}])
+def test_a_training_that_falls_apart_is_told_with_what_to_lower(wrong: dict[str, float]) -> None:
+    with pytest.raises(DataError, match=r"the loss of epoch \d is (nan|inf); lower --rate \(.*--weight-decay"):
+        fit(heads_of(MANIFEST, PATH.parent, fresh_seed=1), learnable(), replace(FAST, **wrong))
+
+
 def as_examples(examples: Examples) -> list[Example]:
     return [
         Example(Path(f"{n}.png"), float(score), "made", f"prompt {n // 4}", f"g{n % 4}")

@@ -1,6 +1,7 @@
 """Fits heads to human scores: by default with loss and schedule of MST-CLIPIQA (arXiv 2606.16799)."""
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 
+from worker.model.data import DataError
 from worker.model.head_training.examples import Examples
 from worker.model.head_training.heads import Trainable
 from worker.model.losses import ranking_loss
@@ -67,7 +69,8 @@ def fit(
     """Trains the heads in place. With a validation fold, they end as they were when it agreed best.
 
     With a `checkpoint` file, training goes on where that file says it was, and the file is kept up with every epoch;
-    the outcome is the same as without interruption. The file must be of the same recipe and data.
+    the outcome is the same as without interruption. The file must be of the same recipe and data. Raises DataError
+    where the loss is no number any more.
     """
     parameters = [parameter for parameter in heads.parameters() if parameter.requires_grad]
     optimiser = torch.optim.Adam(parameters, lr=recipe.rate, weight_decay=recipe.weight_decay)
@@ -88,6 +91,11 @@ def fit(
         with one_thread():
             loss = _one_epoch(heads, optimiser, examples, recipe, order)
         seconds = time.perf_counter() - started
+        if not math.isfinite(loss):
+            raise DataError(
+                f"training fell apart: the loss of epoch {len(epochs) + 1} is {loss}; lower --rate "
+                f"({recipe.rate:g}) or --weight-decay ({recipe.weight_decay:g}), and name a new folder"
+            )
         agreement = None if validation is None else _agreement(heads, validation)
         epochs.append(Epoch(loss, agreement, seconds))
         if agreement is None or agreement > best_value:
