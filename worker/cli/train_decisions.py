@@ -80,8 +80,17 @@ def _tell(gathered: Gathered, found: "Comparison") -> None:
         f"of pairs not learned from (gain {found.gain_low:+.1%} to {found.gain_high:+.1%}); scores moved by "
         f"{found.moved:.2f} points on average"
     )
+    if (warning := warn(found)) is not None:
+        say(warning)
+
+
+def warn(found: "Comparison") -> str | None:
+    """What speaks against promoting the new heads; None where they are certain to be better."""
+    if found.gain_high < 0:
+        return "the new heads agree less with reviewers than the live ones do: do not promote this model"
     if found.gain_low <= 0:
-        say("the gain is not certain: gather more decisions before promoting this model")
+        return "the gain is not certain: gather more decisions before promoting this model"
+    return None
 
 
 def _read(file: Path, kind: type[Record]) -> Iterator[Record]:

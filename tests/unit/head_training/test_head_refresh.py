@@ -9,8 +9,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("scipy")
 
 from schemas import Decision, ReviewItem, Scores, Source  # noqa: E402
+from worker.cli.train_decisions import warn  # noqa: E402
 from worker.model.data import DataError  # noqa: E402
-from worker.model.head_training.decisions import compare, gather, labels, refresh  # noqa: E402
+from worker.model.head_training.decisions import Comparison, compare, gather, labels, refresh  # noqa: E402
 from worker.model.head_training.run import Start  # noqa: E402
 from worker.model.head_training.separation import area, separation_loss  # noqa: E402
 from worker.model.losses import ranking_loss  # noqa: E402
@@ -111,6 +112,15 @@ def test_decisions_that_follow_no_rule_give_no_certain_gain() -> None:
 
     assert found.gain_low < 0.05
     assert found.refreshed < 0.65
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [(0.01, 0.2, None), (-0.01, 0.2, "the gain is not certain"), (-0.2, -0.01, "do not promote")],
+)
+def test_what_speaks_against_new_heads_is_said(low: float, high: float, words: str | None) -> None:
+    warning = warn(Comparison(80, 40, 40, 0.7, 0.7, low, high, 0.1))
+    assert (warning is None) if words is None else (warning is not None and words in warning)
 
 
 def test_the_same_seed_gives_the_same_heads() -> None:
