@@ -10,11 +10,12 @@ from typing import Literal
 
 import openvino
 
-from trt_build.compile import BuildCancelled, Compiled, Compiler, Options
+from trt_build.compile import BuildCancelled, Compiler, Options
 from trt_build.errors import BuildError
-from trt_build.graph import Precision, prepare_graph
-from trt_build.openvino_build import CpuPrecision, Images, compile_openvino, openvino_layers
+from trt_build.openvino_build import Images, compile_openvino, openvino_layers
+from trt_build.precision import CpuPrecision, Precision, TorchPrecision
 from trt_build.reports import BuildReport, LayerReport, render
+from worker.scoring.compiled import load_torch_engine
 from worker.scoring.cuda_device import CudaDevice, NoDevice
 from worker.scoring.engine_record import BatchProfile, EngineMismatch, EngineRecord, Target, TensorRtBackend
 from worker.scoring.manifest import FileSpec
@@ -64,11 +65,11 @@ class EngineBuilder:
         rebuild: bool = False,
         progress: Progress = lambda _target, _phase, _done, _steps: True,
     ) -> Iterator[Outcome]:
-        """Builds an engine for each compute capability; none given: for this machine's GPU.
+        """Builds an engine of TensorRT for each compute capability; none given: for this machine's GPU.
 
         An engine that is there already, whole and of the same making, is kept. One of another making is refused unless
         `rebuild`. What fails does not stop the others. Raises BindingMissing, BuildError for a graph that no engine can
-        be made of, NoDevice where a GPU is needed, and RepositoryError.
+        be made of, BuildCancelled when `progress` said so, NoDevice where a GPU is needed, and RepositoryError.
         """
         if backend != "tensorrt" and (options.version_compatible or options.hardware_compatibility != "none"):
             raise BuildError(
@@ -76,10 +77,7 @@ class EngineBuilder:
                 "capability it was built for; leave --version-compatible and --hardware-compatibility out"
             )
         compiler = Compiler(backend)
-        prompt = self._model.judging_prompts
-        graphs = [prepare_graph(self._model.graph, precision)]
-        if prompt is not None:
-            graphs.append(prepare_graph(prompt.text, precision))
+        graphs = _prepare(self._model, precision, backend)
         targets = [
             Target(backend=backend, compute_capability=capability, precision=precision)
             for capability in self._capabilities(compiler, backend, compute_capabilities)
@@ -95,6 +93,48 @@ class EngineBuilder:
                 raise
             except (BuildError, EngineMismatch) as error:
                 yield Outcome(target, "failed", problem=f"{error}{_advice(target)}")
+
+    def build_torch(
+        self,
+        precision: TorchPrecision,
+        compute_capabilities: Sequence[str],
+        profile: BatchProfile,
+        *,
+        rebuild: bool = False,
+    ) -> Iterator[Outcome]:
+        """Builds torch's engine for each compute capability; none given: for this machine's GPU, or its processors.
+
+        They are the same graphs, from which torch makes its kernels where it starts; each has a record, since each is
+        compared on its own kind of GPU. Kept and refused as TensorRT's are. Raises BindingMissing, BuildError,
+        EngineError for a graph that gives nothing of use, NoDevice for a GPU that torch does not see, RepositoryError.
+        """
+        version = load_torch_engine().version()
+        from trt_build.torch_build import own_compute_capability, prepare_torch, torch_layers
+
+        options = Options(profile)
+        graphs: list[bytes] = []
+        seconds = 0.0
+        capabilities: Sequence[str | None] = compute_capabilities or [own_compute_capability()]
+        for capability in capabilities:
+            target = Target(backend="torch", compute_capability=capability, precision=precision)
+            try:
+                kept = self._kept(target, version, options, rebuild)
+            except EngineMismatch as error:
+                yield Outcome(target, "failed", problem=str(error))
+                continue
+            if kept is not None:
+                yield Outcome(target, "kept", kept)
+                continue
+            if not graphs:
+                started = time.perf_counter()
+                graphs = prepare_torch(self._model, precision)
+                seconds = time.perf_counter() - started
+            record = self._record(target, version, options, ("onnx",) * len(graphs), graphs, seconds)
+            layers = tuple(torch_layers(graphs))
+            self._publish(
+                BuildReport(record=record, layers_of="network", layers=layers, device_memory_bytes=None), graphs
+            )
+            yield Outcome(target, "built", record)
 
     def build_openvino(
         self,
@@ -113,31 +153,23 @@ class EngineBuilder:
             if self._is_whole(there):
                 return Outcome(target, "kept", there)
         started = time.perf_counter()
-        graph, weights = compile_openvino(self._model, precision, calibration, progress)
-        files = {
-            f"{hashlib.sha256(data).hexdigest()}.{kind}": data for kind, data in (("xml", graph), ("bin", weights))
-        }
-        record = EngineRecord(
-            schema="sluice.engine/1",
-            target=target,
-            backend_version=openvino.__version__,
-            model=self._model.manifest.digest,
-            profile=BatchProfile(best=1, largest=MAX_BATCH),
-            files=tuple(FileSpec(path=name, sha256=name.partition(".")[0]) for name in files),
-            bytes=len(graph) + len(weights),
-            built_at=self._now(),
-            build_seconds=round(time.perf_counter() - started, 3),
-        )
-        layers = tuple(openvino_layers((graph, weights), precision))
-        self._write(BuildReport(record=record, layers_of="engine", layers=layers, device_memory_bytes=None))
-        self._repository.publish_engine(self._version, record, files)
+        files = compile_openvino(self._model, precision, calibration, progress)
+        options = Options(BatchProfile(best=1, largest=MAX_BATCH))
+        seconds = time.perf_counter() - started
+        record = self._record(target, openvino.__version__, options, ("xml", "bin"), files, seconds)
+        layers = tuple(openvino_layers(files, precision))
+        self._publish(BuildReport(record=record, layers_of="engine", layers=layers, device_memory_bytes=None), files)
         return Outcome(target, "built", record)
 
-    def _write(self, report: BuildReport) -> None:
-        target = report.record.target
+    def _publish(self, report: BuildReport, files: Sequence[bytes]) -> None:
+        record = report.record
         text = report.model_dump_json(by_alias=True, indent=2) + "\n"
-        self._repository.write_report(self._version, target, "build.json", text)
-        self._repository.write_report(self._version, target, "build.html", render("build.html.j2", report=report))
+        self._repository.write_report(self._version, record.target, "build.json", text)
+        self._repository.write_report(
+            self._version, record.target, "build.html", render("build.html.j2", report=report)
+        )
+        named = {spec.path: data for spec, data in zip(record.files, files, strict=True)}
+        self._repository.publish_engine(self._version, record, named)
 
     def _is_whole(self, record: EngineRecord) -> bool:
         """Whether all of the engine is there: a build may have broken off, or a file may have been damaged since."""
@@ -202,10 +234,11 @@ class EngineBuilder:
             timings = built[-1].timing_cache
             if timings is not None:
                 self._repository.write_cache(cache_name, timings)
-        record = self._record(built, target, options)
+        seconds = sum(part.seconds for part in built)
+        engines = [part.engine for part in built]
         memory = [part.device_memory_bytes for part in built if part.device_memory_bytes is not None]
         report = BuildReport(
-            record=record,
+            record=self._record(target, built[0].version, options, ("engine",) * len(built), engines, seconds),
             layers_of=built[0].source,
             layers=tuple(
                 LayerReport(name=layer.name, kind=layer.kind, precision=layer.precision, shapes=layer.shapes)
@@ -214,26 +247,44 @@ class EngineBuilder:
             ),
             device_memory_bytes=sum(memory) if memory else None,
         )
-        self._write(report)
-        files = {spec.path: part.engine for spec, part in zip(record.files, built, strict=True)}
-        self._repository.publish_engine(self._version, record, files)
-        return record
+        self._publish(report, engines)
+        return report.record
 
-    def _record(self, built: Sequence[Compiled], target: Target, options: Options) -> EngineRecord:
-        digests = [hashlib.sha256(part.engine).hexdigest() for part in built]
+    def _record(
+        self,
+        target: Target,
+        backend_version: str,
+        options: Options,
+        kinds: Sequence[str],
+        files: Sequence[bytes],
+        seconds: float,
+    ) -> EngineRecord:
+        """`kinds`: what the files' names end in; they are named by their content."""
+        digests = [hashlib.sha256(data).hexdigest() for data in files]
         return EngineRecord(
             schema="sluice.engine/1",
             target=target,
-            backend_version=built[0].version,
+            backend_version=backend_version,
             model=self._model.manifest.digest,
             profile=options.profile,
             version_compatible=options.version_compatible,
             hardware_compatibility=options.hardware_compatibility,
-            files=tuple(FileSpec(path=f"{digest}.engine", sha256=digest) for digest in digests),
-            bytes=sum(len(part.engine) for part in built),
+            files=tuple(
+                FileSpec(path=f"{digest}.{kind}", sha256=digest) for digest, kind in zip(digests, kinds, strict=True)
+            ),
+            bytes=sum(len(data) for data in files),
             built_at=self._now(),
-            build_seconds=round(sum(part.seconds for part in built), 3),
+            build_seconds=round(seconds, 3),
         )
+
+
+def _prepare(model: Model, precision: Precision, backend: TensorRtBackend) -> list[bytes]:
+    """The graphs of towers and text tower. Raises BuildError."""
+    try:
+        from trt_build.graph import prepare_graphs  # it needs onnx, which OpenVINO's builds do without
+    except ImportError as error:
+        raise BuildError(f"building for {backend} needs onnx ({error}); pip install 'sluice[{backend}]'") from error
+    return prepare_graphs(model, precision)
 
 
 def _advice(target: Target) -> str:

@@ -5,7 +5,6 @@ pixels are cast as soon as they enter (TensorRT moves no uint8), and casts decid
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Literal, get_args
 
 import numpy as np
 import onnx
@@ -13,9 +12,8 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from trt_build.errors import BuildError
-
-Precision = Literal["fp32", "fp16", "bf16"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+from trt_build.precision import Precision
+from worker.scoring.model import Model
 
 _TYPES: Mapping[str, int] = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 _LARGEST: Mapping[int, float] = {TensorProto.FLOAT16: 65504.0, TensorProto.BFLOAT16: 3.38e38}
@@ -42,6 +40,12 @@ positions, and the variance about it, lose in half precision just what they are 
 
 _OWN_PRECISION = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Resize"}
 """Operators with inputs that must stay float32, where the casts below would be wrong."""
+
+
+def prepare_graphs(model: Model, precision: Precision) -> list[bytes]:
+    """A model's towers and, where it judges prompts, its text tower, each prepared. Raises BuildError."""
+    prompt = model.judging_prompts
+    return [prepare_graph(graph, precision) for graph in (model.graph, *([] if prompt is None else [prompt.text]))]
 
 
 def prepare_graph(graph: bytes, precision: Precision) -> bytes:

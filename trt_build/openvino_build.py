@@ -6,18 +6,17 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
 from trt_build.errors import BuildError
+from trt_build.precision import CpuPrecision
 from trt_build.reports import LayerReport
 from worker.scoring.model import Model
 from worker.scoring.openvino_graph import computes_bf16
-
-CpuPrecision = Literal["fp32", "bf16", "int8"]
 
 _TOLD = ("execOrder", "layerType", "runtimePrecision")
 

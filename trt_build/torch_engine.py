@@ -1,9 +1,10 @@
 """The torch engine: the reference that others are compared with, and the GPU engine of hosts without TensorRT."""
 
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import structlog
@@ -11,10 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trt_build.graph import prepare_graph
+from trt_build.graph import prepare_graphs
+from trt_build.precision import TorchPrecision
 from trt_build.torch_graph import TorchGraph, read_graph
 from worker.scoring.cuda_device import DeviceLost, NoDevice, OutOfDeviceMemory
 from worker.scoring.engine import PROMPT, EngineError, Features, Prompts, Views, check_batch
+from worker.scoring.engine_record import BatchProfile, EngineRecord
 from worker.scoring.model import Model
 from worker.scoring.prompts import PromptScorer
 from worker.scoring.tensors import Array
@@ -23,8 +26,14 @@ from worker.scoring.tokenizer import TokenIds
 log = structlog.get_logger(__name__)
 
 MAX_BATCH = 64
-FIXED_BATCHES = (1, 4, 16, MAX_BATCH)
-"""What a compiled engine is compiled for; a batch of another size is filled up to the next of them."""
+STEP = 4
+FIXED_BATCHES = BatchProfile(largest=MAX_BATCH).steps(STEP)
+"""What a compiled engine is compiled for (1, 4, 16, 64); a batch of another size is filled up to the next of them."""
+
+
+NO_GPU = f"torch {torch.__version__} sees no GPU here; install a build of torch for this driver"
+
+_NO_MEMORY = re.compile(r"out of memory|_ALLOC_FAILED")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +57,25 @@ class TorchEngine:
         model: Model,
         *,
         device: str = "cpu",
-        precision: Literal["fp32", "bf16"] = "fp32",
+        precision: TorchPrecision = "fp32",
         compiled: bool = False,
         fixed_batches: Sequence[int] = FIXED_BATCHES,
+        prebuilt: Sequence[bytes] | None = None,
     ) -> None:
         """`compiled`: by torch.compile, for each of `fixed_batches`, which takes a minute or more the first time; torch
-        keeps the kernels for the next.
+        keeps the kernels for the next. `prebuilt`: the graphs of towers and text tower, already in the precision, in
+        place of the model's; `sluice build` makes such ones.
 
         Raises BuildError for a graph with an operator that is not known here, NoDevice when torch sees no GPU, and
         OutOfDeviceMemory or another EngineError when it fails.
         """
         if device == "cuda" and not torch.cuda.is_available():
-            raise NoDevice(f"torch {torch.__version__} sees no GPU here; install a build of torch for this driver")
+            raise NoDevice(NO_GPU)
         self._manifest = model.manifest
         self._device = torch.device(device)
-        graph = model.graph if precision == "fp32" else prepare_graph(model.graph, precision)
-        self._graph = read_graph(graph).to(self._device).eval()
-        self._prompts = self._open_prompts(model, precision)
+        towers, *text = prebuilt or _own_graphs(model, precision)
+        self._graph = read_graph(towers).to(self._device).eval()
+        self._prompts = self._open_prompts(model, text)
         self._sizes = sorted(fixed_batches) if compiled else []
         self._copying: Any = _cuda("Stream", self._device) if self._on_gpu else None
         # Compiled code and its warm-up belong to one thread; what it starts on a GPU it does not wait for.
@@ -86,6 +97,31 @@ class TorchEngine:
             engine=f"torch-{self._device.type}-{precision}",
             compiled=compiled,
         )
+
+    @classmethod
+    def of_record(cls, model: Model, record: EngineRecord, files: Sequence[bytes]) -> Self:
+        """The compiled engine of a record of the repository, which has been checked, and of its files."""
+        return cls(
+            model,
+            device="cuda" if record.target.on_gpu else "cpu",
+            precision="bf16" if record.target.precision == "bf16" else "fp32",
+            compiled=True,
+            fixed_batches=record.profile.steps(STEP),
+            prebuilt=files,
+        )
+
+    @staticmethod
+    def version() -> str:
+        """Torch's, without what it was built for: kernels are made here, for this GPU."""
+        return torch.__version__.partition("+")[0]
+
+    @staticmethod
+    def compute_capability() -> str:
+        """Of the GPU that torch sees. Raises NoDevice."""
+        if not torch.cuda.is_available():
+            raise NoDevice(NO_GPU)
+        major, minor = torch.cuda.get_device_capability()
+        return f"{major}.{minor}"
 
     @property
     def max_batch(self) -> int:
@@ -110,13 +146,14 @@ class TorchEngine:
         self._launcher.shutdown()
         self._programs = {}
 
-    def _open_prompts(self, model: Model, precision: Literal["fp32", "bf16"]) -> PromptScorer | None:
+    def _open_prompts(self, model: Model, graphs: Sequence[bytes]) -> PromptScorer | None:
         """What judges prompts. The text tower is not compiled: its answers are kept, and few prompts are new."""
         prompt = model.judging_prompts
         if prompt is None:
             return None
-        graph = prompt.text if precision == "fp32" else prepare_graph(prompt.text, precision)
-        text = read_graph(graph).to(self._device).eval()
+        if not graphs:
+            raise EngineError("the engine has no text tower, and the model judges prompts; build it with --rebuild")
+        text = read_graph(graphs[0]).to(self._device).eval()
         return prompt.scorer(lambda ids: self._run_text(text, ids), MAX_BATCH)
 
     def _run_text(self, text: TorchGraph, ids: TokenIds) -> Array:
@@ -194,16 +231,24 @@ class TorchEngine:
             return work()
         except EngineError:
             raise
-        except torch.OutOfMemoryError as error:
-            raise OutOfDeviceMemory(
-                f"the GPU is out of memory ({error}); use a smaller batch, or fewer engines on this GPU"
-            ) from error
         except RuntimeError as error:
+            # The libraries below torch report a want of memory in words only, and it passes.
+            if isinstance(error, torch.OutOfMemoryError) or (self._on_gpu and _NO_MEMORY.search(str(error))):
+                raise OutOfDeviceMemory(
+                    f"the GPU is out of memory ({error}); use a smaller batch, or fewer engines on this GPU"
+                ) from error
             # After an error of CUDA itself every later call of the process fails too.
             if self._on_gpu and "CUDA error" in str(error):
                 self._lost = DeviceLost(f"the GPU is lost to this process ({error}); start it again")
                 raise self._lost from error
             raise EngineError(f"torch failed on a batch: {error}") from error
+
+
+def _own_graphs(model: Model, precision: TorchPrecision) -> list[bytes]:
+    """The model's own graphs, as they are in float32."""
+    if precision != "fp32":
+        return prepare_graphs(model, precision)
+    return [model.graph, *([] if model.judging_prompts is None else [model.judging_prompts.text])]
 
 
 def _cuda(kind: Literal["Event", "Stream"], *arguments: Any) -> Any:

@@ -2,13 +2,16 @@
 
 import json
 import re
+import signal
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from rich.progress import Progress, TaskID
 from typer.testing import CliRunner, Result
 
 from tests.unit.trt_build.towers import SIZE, convolution_towers, write_model
@@ -286,6 +289,32 @@ def test_a_fleets_engines_are_built_kept_refused_and_rebuilt_from_the_command_li
     assert "built" in healed.stdout
 
 
+def test_ctrl_c_stops_a_fleets_builds_and_keeps_what_was_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In TensorRT's callback, where Python meets the signal while an engine is built; it would swallow an exception."""
+    started = []
+
+    class Pressed(Progress):
+        def add_task(self, *arguments: Any, **fields: Any) -> TaskID:
+            started.append(fields["engine"])
+            if len(started) == 2:
+                signal.raise_signal(signal.SIGINT)
+            return super().add_task(*arguments, **fields)
+
+    monkeypatch.setattr("worker.cli.build.Progress", Pressed)
+    before = signal.getsignal(signal.SIGINT)
+    stopped = sluice(
+        "build", write_model(tmp_path / "tiny"), "--repository", tmp_path / "models",
+        "--compute-capability", "8.9,8.6,8.0",
+    )  # fmt: skip
+    assert stopped.exit_code == 1
+    assert "the build was cancelled; what was finished before is kept" in stopped.stderr.replace("\n", " ")
+    assert started == ["tensorrt-rtx-sm89-fp16", "tensorrt-rtx-sm86-fp16"]
+    assert [record.parent.name for record in tmp_path.rglob("engine.json")] == started[:1]
+    assert signal.getsignal(signal.SIGINT) == before
+
+
 def test_an_engine_has_the_precision_that_its_model_was_measured_in_unless_told_otherwise(tmp_path: Path) -> None:
     model = write_model(tmp_path / "tiny")
     for precision, name in ((None, "fp16"), ("bf16", "bf16")):
@@ -346,6 +375,7 @@ def test_without_a_gpu_the_fleets_gpus_must_be_named(tmp_path: Path) -> None:
         (("--precision", "int8"), "int8 is for openvino"),
         (("--backend", "openvino", "--compute-capability", "8.9"), "openvino builds for CPUs"),
         (("--backend", "openvino", "--precision", "fp16"), "leave --precision out for bf16"),
+        (("--backend", "torch", "--precision", "int8"), "torch computes in bf16 or fp32"),
     ],
 )
 def test_options_without_sense_are_refused_before_anything_is_written(

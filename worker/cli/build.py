@@ -1,6 +1,7 @@
 """`sluice build`: from a model to engines in a model repository."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +15,11 @@ from rich.table import Table
 from trt_build.build import EngineBuilder, Outcome
 from trt_build.compile import Options
 from trt_build.golden import calibration_images
-from trt_build.graph import Precision
-from trt_build.openvino_build import CpuPrecision
+from trt_build.precision import CpuPrecision, Precision, TorchPrecision
 from worker.cli import console
 from worker.cli.errors import CommandFailed, UsageError
 from worker.cli.options import ConfigOption
-from worker.scoring.engine_record import BatchProfile, ComputeCapability, Target
+from worker.scoring.engine_record import Backend, BatchProfile, ComputeCapability, Target
 from worker.scoring.model import find_model, load_model
 from worker.scoring.repository import Repository
 from worker.scoring.stores import open_store
@@ -37,8 +37,8 @@ def build(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A shipped model's name, a manifest or a folder.")],
     repository: RepositoryOption,
     backend: Annotated[
-        Literal["tensorrt-rtx", "tensorrt", "openvino"],
-        typer.Option(help="tensorrt-rtx needs no GPU; tensorrt builds for the GPU it runs on."),
+        Backend,
+        typer.Option(help="tensorrt-rtx and torch need no GPU; tensorrt builds for the GPU it runs on."),
     ] = "tensorrt-rtx",
     compute_capability: Annotated[
         list[str] | None,
@@ -46,10 +46,10 @@ def build(
     ] = None,
     precision: Annotated[
         Literal["fp32", "fp16", "bf16", "int8"] | None,
-        typer.Option(help="Absent: what the model was measured in; else fp16 for TensorRT, bf16 for OpenVINO."),
+        typer.Option(help="Absent: what the model was measured in; else fp16 for TensorRT, bf16 for the others."),
     ] = None,
     batches: Annotated[
-        str, typer.Option(metavar="MIN:BEST:MAX", help="Batch sizes a TensorRT engine takes, and is tuned for.")
+        str, typer.Option(metavar="MIN:BEST:MAX", help="Batch sizes a GPU's engine takes, and is tuned for.")
     ] = "1:16:64",
     calibration: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Images to calibrate int8 with; absent: the samples that ship.")
@@ -75,13 +75,7 @@ def build(
     settings = load_settings(config, os.environ)
     loaded = load_model(model, settings.s3)
     models = Repository(open_store(repository, settings.s3))
-    if backend == "openvino":
-        if compute_capability:
-            raise UsageError("--compute-capability is for tensorrt and tensorrt-rtx; openvino builds for CPUs")
-        if precision == "fp16":
-            raise UsageError("openvino computes in fp32, bf16 or int8 on a CPU; leave --precision out for bf16")
-    elif precision == "int8":
-        raise UsageError("int8 is for openvino; for TensorRT quantise the ONNX graph (Q/DQ) and build it with fp32")
+    _refuse_nonsense(backend, precision, compute_capability or [])
     options = Options(
         _profile(batches),
         version_compatible=version_compatible,
@@ -92,7 +86,7 @@ def build(
     capabilities = _capabilities(compute_capability or [])
     version = models.publish(find_model(model, settings.s3))
     builder = EngineBuilder(models, version, loaded)
-    outcomes = []
+    outcomes: list[Outcome] = []
     with _progress() as show:
         if backend == "openvino":
             target = Target(backend="openvino", precision=precision or "bf16")
@@ -105,15 +99,29 @@ def build(
                     progress=lambda done: show(target, "calibrating", done, len(images)),
                 )
             )
+        elif backend == "torch":
+            lower = cast(TorchPrecision, precision or "bf16")
+            outcomes += builder.build_torch(lower, capabilities, options.profile, rebuild=rebuild)
         else:
             lowered = cast(Precision, precision or loaded.manifest.precision or "fp16")
-            for outcome in builder.build(backend, lowered, capabilities, options, rebuild=rebuild, progress=show):
-                outcomes.append(outcome)
+            with _until_stopped(show) as going_on:
+                outcomes += builder.build(backend, lowered, capabilities, options, rebuild=rebuild, progress=going_on)
     console.out.print(_table(outcomes))
     console.out.print(f"model: {models.where(version)}", markup=False, soft_wrap=True)
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     if failed:
         raise CommandFailed("\n".join(f"{outcome.target.name}: {outcome.problem}" for outcome in failed))
+
+
+def _refuse_nonsense(backend: Backend, precision: str | None, compute_capabilities: Sequence[str]) -> None:
+    if backend == "openvino" and compute_capabilities:
+        raise UsageError("--compute-capability is for GPUs; openvino builds for CPUs")
+    if backend == "openvino" and precision == "fp16":
+        raise UsageError("openvino computes in fp32, bf16 or int8 on a CPU; leave --precision out for bf16")
+    if backend == "torch" and precision in ("fp16", "int8"):
+        raise UsageError("torch computes in bf16 or fp32; leave --precision out for bf16")
+    if backend.startswith("tensorrt") and precision == "int8":
+        raise UsageError("int8 is for openvino; for TensorRT quantise the ONNX graph (Q/DQ) and build it with fp32")
 
 
 def _profile(text: str) -> BatchProfile:
@@ -134,8 +142,28 @@ def _capabilities(texts: Sequence[str]) -> list[str]:
         raise UsageError(f"--compute-capability {','.join(texts)!r}: write it as NVIDIA does, 8.9 or 12.0") from error
 
 
+Show = Callable[[Target, str, int, int], bool]
+
+
 @contextmanager
-def _progress() -> Iterator[Callable[[Target, str, int, int], bool]]:
+def _until_stopped(show: Show) -> Iterator[Show]:
+    """Shows progress until Ctrl-C, and then says stop. While TensorRT builds, Python runs in its callbacks only, and it
+    swallows what is raised there: a KeyboardInterrupt would be lost, or be one engine's failure before the next."""
+    stopped = False
+
+    def stop(_signal: int, _frame: object) -> None:
+        nonlocal stopped
+        stopped = True
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield lambda target, phase, done, steps: show(target, phase, done, steps) and not stopped
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _progress() -> Iterator[Show]:
     """One bar an engine while a person watches; nothing in a pipe."""
     columns = (
         SpinnerColumn(),

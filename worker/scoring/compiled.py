@@ -1,5 +1,10 @@
 """Opens an engine of the model repository: the right one for this machine, and only one that has passed its gate."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from worker.scoring.cuda_device import CudaDevice
@@ -9,6 +14,10 @@ from worker.scoring.model import Model
 from worker.scoring.openvino_engine import OpenVinoEngine
 from worker.scoring.repository import Repository, Version
 from worker.scoring.stores import RepositoryError
+from worker.scoring.tensorrt_binding import BindingMissing
+
+if TYPE_CHECKING:
+    from trt_build.torch_engine import TorchEngine
 
 PARITY_REPORT = "parity.json"
 
@@ -39,8 +48,8 @@ def open_compiled(
     """The engine for a target. `verified` asks for a parity report on this very engine that says it passed; `threads`:
     processors for one of OpenVINO, absent: all.
 
-    Raises RepositoryError where there is none, Unverified, EngineMismatch for one of another model, version or GPU, and
-    whatever its engine raises when it starts.
+    Raises RepositoryError where there is none, Unverified, EngineMismatch for one of another model, version or GPU,
+    BindingMissing without its backend, and whatever its engine raises when it starts.
     """
     record = repository.engine(version, target)
     if record is None:
@@ -51,23 +60,45 @@ def open_compiled(
         )
     try:
         record.check(model=model.manifest.digest)
-        device = None if target.backend == "openvino" else CudaDevice()
-        if device is not None:
-            record.check(compute_capability=device.compute_capability)
+        start = _fit_here(record, model, threads)
         if verified:
             _check_verified(repository, version, record)
-        if device is None:
-            graph, weights = repository.engine_files(version, record)
-            precision = "f32" if target.precision == "fp32" else "bf16"  # in int8, of what is not quantised
-            return OpenVinoEngine(model, threads=threads, precision=precision, prebuilt=(graph, weights))
-        from worker.scoring.tensorrt_engine import CompiledText, TensorRtEngine
-
-        engine, *rest = repository.engine_files(version, record)
-        prompt = model.judging_prompts
-        text = CompiledText(rest[0], prompt) if rest and prompt is not None else None
-        return TensorRtEngine(model.manifest, record, engine, text=text, device=device)
+        return start(repository.engine_files(version, record))
     except EngineMismatch as error:
         raise EngineMismatch(f"{error}: {build_command(repository, version, target)} --rebuild") from error
+
+
+def load_torch_engine() -> type[TorchEngine]:
+    """The torch engine, which takes seconds to load, and no other engine needs it. Raises BindingMissing."""
+    try:
+        from trt_build.torch_engine import TorchEngine
+    except ImportError as error:
+        raise BindingMissing(f"the torch engine does not load: {error}; pip install 'sluice[torch]'") from error
+    return TorchEngine
+
+
+def _fit_here(record: EngineRecord, model: Model, threads: int | None) -> Callable[[Sequence[bytes]], Engine]:
+    """What makes the engine of its files. Raises EngineMismatch, NoDevice or BindingMissing where it cannot run."""
+    precision = record.target.precision
+    if record.target.backend == "openvino":
+        hint = "f32" if precision == "fp32" else "bf16"  # in int8, of what is not quantised
+        return lambda files: OpenVinoEngine(model, threads=threads, precision=hint, prebuilt=(files[0], files[1]))
+    if record.target.backend == "torch":
+        torch_engine = load_torch_engine()
+        gpu = torch_engine.compute_capability() if record.target.on_gpu else None
+        record.check(backend_version=torch_engine.version(), compute_capability=gpu)
+        return lambda files: torch_engine.of_record(model, record, files)
+    device = CudaDevice()
+    record.check(compute_capability=device.compute_capability)
+
+    def start(files: Sequence[bytes]) -> Engine:
+        from worker.scoring.tensorrt_engine import CompiledText, TensorRtEngine
+
+        prompt = model.judging_prompts
+        text = CompiledText(files[1], prompt) if len(files) > 1 and prompt is not None else None
+        return TensorRtEngine(model.manifest, record, files[0], text=text, device=device)
+
+    return start
 
 
 def build_command(repository: Repository, version: Version, target: Target) -> str:

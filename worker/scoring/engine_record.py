@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from worker.scoring.manifest import FileSpec
 
 TensorRtBackend = Literal["tensorrt", "tensorrt-rtx"]
-Backend = Literal["tensorrt", "tensorrt-rtx", "openvino"]
+Backend = Literal["tensorrt", "tensorrt-rtx", "torch", "openvino"]
 
 ComputeCapability = Annotated[str, StringConstraints(pattern=r"^[1-9]\d?\.\d$")]
 """What NVIDIA calls a GPU's architecture: `8.9`."""
@@ -36,6 +36,11 @@ class BatchProfile(Part):
             raise ValueError(f"smallest {self.smallest}, best {self.best}, largest {self.largest} do not rise")
         return self
 
+    def steps(self, factor: int) -> list[int]:
+        """The few sizes that batches are filled up to, each `factor` times the one before or less, rising."""
+        powers = {factor**exponent for exponent in range(self.largest.bit_length())}
+        return sorted({size for size in powers if self.smallest <= size < self.largest} | {self.best, self.largest})
+
 
 class Target(Part):
     """What an engine is built for, as far as it is chosen: one place in the repository each."""
@@ -46,13 +51,20 @@ class Target(Part):
 
     @model_validator(mode="after")
     def _is_sensible(self) -> Self:
-        if (self.backend == "openvino") != (self.compute_capability is None):
-            raise ValueError("compute_capability goes with tensorrt and tensorrt-rtx, and only with them")
+        if self.backend == "openvino" and self.compute_capability is not None:
+            raise ValueError("openvino computes on processors, which have no compute_capability")
+        if self.backend in ("tensorrt", "tensorrt-rtx") and self.compute_capability is None:
+            raise ValueError(f"{self.backend} needs the compute_capability of a GPU")
         return self
 
     @property
+    def on_gpu(self) -> bool:
+        """Whether it is for a GPU; an engine of torch may be for processors too."""
+        return self.compute_capability is not None
+
+    @property
     def name(self) -> str:
-        """`tensorrt-rtx-sm89-fp16`, `openvino-int8`."""
+        """`tensorrt-rtx-sm89-fp16`, `torch-sm90-bf16`, `openvino-int8`."""
         gpu = [] if self.compute_capability is None else [f"sm{self.compute_capability.replace('.', '')}"]
         return "-".join([self.backend, *gpu, self.precision])
 
@@ -69,16 +81,19 @@ class EngineRecord(Part):
     version_compatible: bool = False
     hardware_compatibility: Literal["none", "ampere_plus", "same_compute_capability"] = "none"
     files: Annotated[tuple[FileSpec, ...], Field(min_length=1, max_length=2)]
-    """TensorRT's towers and, for a model that judges prompts, its text tower; OpenVINO's graph and its weights, whose
-    engine takes the text tower from the model."""
+    """The towers and, for a model that judges prompts, its text tower, as TensorRT's engines or torch's graphs; or
+    OpenVINO's graph and its weights, whose engine takes the text tower from the model."""
     bytes: Annotated[int, Field(ge=1)]
     built_at: datetime
     build_seconds: Annotated[float, Field(ge=0)]
 
     @property
     def digest(self) -> str:
-        """Identity of the engine: sha256 over its target's name and all its files' digests."""
-        parts = [self.target.name, *(spec.sha256 for spec in self.files)]
+        """Identity of the engine: sha256 over its target's name, the version that built it and all its files' digests.
+
+        The version, since torch and OpenVINO make their kernels when they start, and another makes others of the files.
+        """
+        parts = [self.target.name, self.backend_version, *(spec.sha256 for spec in self.files)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def check(

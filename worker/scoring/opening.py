@@ -2,13 +2,13 @@
 
 import ctypes
 from collections.abc import Sequence
-from importlib.util import find_spec
 
 import structlog
 
-from worker.scoring.compiled import Unverified, open_compiled
+from trt_build.errors import BuildError
+from worker.scoring.compiled import Unverified, load_torch_engine, open_compiled
 from worker.scoring.engine import Engine, EngineError
-from worker.scoring.engine_record import EngineMismatch, EngineRecord
+from worker.scoring.engine_record import EngineMismatch, EngineRecord, Target
 from worker.scoring.model import Model
 from worker.scoring.openvino_engine import OpenVinoEngine
 from worker.scoring.repository import Repository, Version
@@ -18,19 +18,16 @@ from worker.settings import EngineSettings, Settings
 
 log = structlog.get_logger(__name__)
 
-BEST_BACKENDS_FIRST = ("tensorrt", "tensorrt-rtx", "openvino")
+BEST_BACKENDS_FIRST = ("tensorrt", "tensorrt-rtx", "torch", "openvino")
 FASTEST_FIRST = ("int8", "fp16", "bf16", "fp32")
-
-
-class EngineMissing(Exception):
-    """This host cannot have the engine that was asked for. The message says what to install."""
 
 
 def open_engine(settings: Settings, model: Model) -> Engine:
     """The engine of a model, warmed up, as `settings.engine` wants it.
 
     `auto` passes over what does not start here, and logs why and what would repair it. A backend that is named is
-    opened or refused: raises EngineMissing, RepositoryError, and what `open_compiled` raises.
+    opened or refused: raises RepositoryError, what `open_compiled` raises, and BuildError for a graph that torch cannot
+    run.
     """
     wanted = settings.engine
     gpu = has_gpu()
@@ -43,7 +40,7 @@ def open_engine(settings: Settings, model: Model) -> Engine:
     if wanted.backend == "auto" and gpu:
         try:
             return _open_torch(wanted, model, gpu)
-        except (EngineMissing, EngineError) as error:
+        except (BindingMissing, BuildError, EngineError) as error:
             log.warning("engine_passed_over", engine="torch", reason=str(error))
     return OpenVinoEngine(model, threads=wanted.threads, precision="f32" if wanted.precision == "fp32" else "bf16")
 
@@ -66,9 +63,7 @@ def _open_published(
     version = Version(model.manifest.name, model.manifest.version)
     refusals: list[Exception] = []
     try:
-        for record in _candidates(wanted, repository, version, settings, model):
-            if automatic and not gpu and record.target.backend != "openvino":
-                continue
+        for record in _candidates(wanted, repository, version, settings, model, gpu):
             try:
                 return open_compiled(repository, version, record.target, model, threads=wanted.threads)
             except (Unverified, EngineMismatch, BindingMissing, EngineError, RepositoryError) as error:
@@ -85,9 +80,10 @@ def _open_published(
 
 
 def _candidates(
-    wanted: EngineSettings, repository: Repository, version: Version, settings: Settings, model: Model
+    wanted: EngineSettings, repository: Repository, version: Version, settings: Settings, model: Model, gpu: bool
 ) -> Sequence[EngineRecord]:
-    """The engines that the settings leave to choose from, the best first. Raises RepositoryError without any."""
+    """The engines that the settings leave to choose from, the best first. Raises RepositoryError where there is none
+    that was meant."""
     published = repository.manifest(version)
     build = f"sluice build {settings.model} --repository {wanted.repository}"
     if wanted.backend != "auto":
@@ -105,9 +101,9 @@ def _candidates(
     chosen = [
         record
         for record in there
-        if wanted.backend in ("auto", record.target.backend) and wanted.precision in (None, record.target.precision)
+        if _suits(record.target, wanted.backend, gpu) and wanted.precision in (None, record.target.precision)
     ]
-    if not chosen:
+    if not chosen and (wanted.backend != "auto" or not there):
         raise RepositoryError(
             f"{repository.where(version)} has no such engine (there: "
             f"{', '.join(record.target.name for record in there) or 'none'}); make it: {build}"
@@ -115,19 +111,19 @@ def _candidates(
     return sorted(chosen, key=_rank)
 
 
+def _suits(target: Target, backend: str, gpu: bool) -> bool:
+    """Whether the settings' backend means such an engine, on a host with or without a GPU. Torch's run on the GPU where
+    there is one; those for processors, which OpenVINO serves faster, only where they are asked for by name."""
+    if backend == "auto":
+        return target.backend == "openvino" or (gpu and target.on_gpu)
+    return target.backend == backend and (backend != "torch" or target.on_gpu == gpu)
+
+
 def _rank(record: EngineRecord) -> tuple[int, int]:
     return BEST_BACKENDS_FIRST.index(record.target.backend), FASTEST_FIRST.index(record.target.precision)
 
 
 def _open_torch(wanted: EngineSettings, model: Model, gpu: bool) -> Engine:
-    missing = [name for name in ("torch", "onnx") if find_spec(name) is None]
-    if missing:
-        raise EngineMissing(f"the engine torch needs {' and '.join(missing)}; pip install 'sluice[torch]'")
-    from trt_build.errors import BuildError  # torch takes seconds to load, and no other engine needs it
-    from trt_build.torch_engine import TorchEngine
-
     low = wanted.precision == "bf16" or (wanted.precision is None and (gpu or model.manifest.precision == "bf16"))
-    try:
-        return TorchEngine(model, device="cuda" if gpu else "cpu", precision="bf16" if low else "fp32", compiled=gpu)
-    except BuildError as error:
-        raise EngineMissing(str(error)) from error
+    torch_engine = load_torch_engine()
+    return torch_engine(model, device="cuda" if gpu else "cpu", precision="bf16" if low else "fp32", compiled=gpu)

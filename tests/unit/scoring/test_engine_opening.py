@@ -18,11 +18,12 @@ from worker.cli.main import app
 from worker.scoring import opening
 from worker.scoring.compiled import Unverified
 from worker.scoring.engine import Engine
-from worker.scoring.engine_record import EngineMismatch
+from worker.scoring.engine_record import EngineMismatch, EngineRecord
 from worker.scoring.model import Model, load_model
 from worker.scoring.openvino_engine import OpenVinoEngine
 from worker.scoring.repository import Repository
 from worker.scoring.stores import FolderStore, RepositoryError
+from worker.scoring.tensorrt_binding import BindingMissing
 from worker.settings import Settings, SettingsError, load_settings
 
 
@@ -60,10 +61,13 @@ def sluice(*arguments: object) -> None:
     assert done.exit_code == 0, done.output
 
 
-def build(source: Path, place: Path, precision: str = "fp32", *, verify: bool = True) -> None:
-    sluice("build", source, "--repository", place, "--backend", "openvino", "--precision", precision)
+def build(
+    source: Path, place: Path, precision: str = "fp32", *, backend: str = "openvino", verify: bool = True
+) -> None:
+    base = ("build", source, "--repository", place, "--backend", backend, "--precision", precision)
+    sluice(*base, "--batches", "2:2:2")
     if verify:
-        sluice("verify", source, "--repository", place, "--engine", f"openvino-{precision}")
+        sluice("verify", source, "--repository", place, "--engine", f"{backend}-{precision}")
 
 
 def features(engine: Engine) -> np.ndarray:
@@ -189,14 +193,78 @@ def test_processors_without_the_models_precision_say_that_scores_differ(
 
 
 def test_torch_that_is_not_installed_is_named_with_what_installs_it(
-    source: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+    source: Path, model: Model, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, "find_spec", lambda name: None if name == "torch" else object())
-    with pytest.raises(opening.EngineMissing, match=r"needs torch; pip install 'sluice\[torch\]'"):
-        opening.open_engine(settings(source, backend="torch"), model)
+    build(source, place, backend="torch", verify=False)
+    monkeypatch.setitem(sys.modules, "trt_build.torch_engine", None)
+    for where in ({}, {"repository": place}):
+        with pytest.raises(BindingMissing, match=r"torch engine does not load: .*pip install 'sluice\[torch\]'"):
+            opening.open_engine(settings(source, backend="torch", **where), model)
 
 
-def test_scoring_and_serving_on_openvino_never_load_torch(tmp_path: Path) -> None:
+def test_an_engine_of_torch_is_refused_until_it_is_compared_and_then_runs_compiled(
+    source: Path, model: Model, place: Path
+) -> None:
+    build(source, place, backend="torch", verify=False)
+    wanted = settings(source, repository=place, backend="torch")
+    with pytest.raises(Unverified) as caught:
+        opening.open_engine(wanted, model)
+    sluice(*str(caught.value).partition("run sluice ")[2].split())
+    pixels = {"whole": np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)}
+    with (
+        closing(opening.open_engine(wanted, model)) as engine,
+        closing(OpenVinoEngine(model, precision="f32")) as exact,
+    ):
+        assert engine.max_batch == 2
+        expected = exact.infer(pixels)["coarse"]
+        np.testing.assert_allclose(engine.infer(pixels)["coarse"], expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_an_engine_of_another_torch_is_refused_and_built_again_must_be_compared_again(
+    source: Path, model: Model, place: Path
+) -> None:
+    build(source, place, backend="torch")
+    record = next(place.rglob("engine.json"))
+    version = json.loads(record.read_text())["backend_version"]
+    record.write_text(record.read_text().replace(version, "2.6.0"))
+    wanted = settings(source, repository=place, backend="torch")
+    with pytest.raises(EngineMismatch, match=rf"built by torch 2\.6\.0, this is {version}") as caught:
+        opening.open_engine(wanted, model)
+    report = next(place.rglob("parity.json"))  # as if it had been compared with that torch
+    report.write_text(report.read_text().replace(json.loads(report.read_text())["engine"], _digest(record)))
+    sluice(*str(caught.value).partition("--rebuild: sluice ")[2].split())
+    with pytest.raises(Unverified, match="was rebuilt since"):
+        opening.open_engine(wanted, model)
+
+
+def _digest(record: Path) -> str:
+    return EngineRecord.model_validate_json(record.read_text()).digest
+
+
+def test_auto_leaves_processors_to_openvino(source: Path, model: Model, place: Path) -> None:
+    build(source, place, backend="torch")
+    with closing(opening.open_engine(settings(source, repository=place), model)) as engine:
+        assert isinstance(engine, OpenVinoEngine)
+
+
+def test_on_a_gpu_only_its_own_engines_of_torch_serve(
+    source: Path, model: Model, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(source, place, backend="torch")
+    monkeypatch.setattr(opening, "has_gpu", lambda: True)
+    wanted = settings(source, repository=place, backend="torch")
+    with pytest.raises(RepositoryError, match="no such engine \\(there: torch-fp32\\); make it: sluice build "):
+        opening.open_engine(wanted, model)
+    sluice("build", source, "--repository", place, "--backend", "torch", "--compute-capability", "8.9,9.0")
+    monkeypatch.setattr(TorchEngine, "compute_capability", lambda: "9.0")
+    with pytest.raises(Unverified, match="torch-sm90-bf16 was never compared"):
+        opening.open_engine(wanted, model)
+    monkeypatch.setattr(TorchEngine, "compute_capability", lambda: "8.0")
+    with pytest.raises(EngineMismatch, match=r"built for compute capability 8\.9, this is 8\.0"):
+        opening.open_engine(wanted, model)
+
+
+def test_building_scoring_and_serving_on_openvino_never_load_torch_or_onnx(tmp_path: Path) -> None:
     """In a process of its own: this one has torch already."""
     program = (
         "import sys\n"
@@ -205,6 +273,7 @@ def test_scoring_and_serving_on_openvino_never_load_torch(tmp_path: Path) -> Non
         "from worker.settings import Settings\n"
         "from worker.wiring import build_embedded_worker, open_engine\n"
         "open_engine(Settings(), load_model('mst-lite')).close()\n"
+        "app(['build', 'mst-lite', '--backend', 'openvino', '--repository', 'models'], standalone_mode=False)\n"
         f"app(['score', {str(samples())!r}], standalone_mode=False)\n"
         "print(sorted({name.partition('.')[0] for name in sys.modules} & {'torch', 'onnx', 'ray'}))\n"
     )
@@ -223,7 +292,7 @@ def samples() -> Path:
     ("engine", "message"),
     [
         ({"backend": "tensorrt"}, "backend tensorrt needs repository"),
-        ({"backend": "torch", "threads": 2}, "uses neither repository nor threads"),
+        ({"backend": "torch", "threads": 2}, "threads is for openvino"),
         ({"precision": "bf16"}, "precision goes with a backend that is named"),
         ({"backend": "openvino", "precision": "fp16"}, "openvino does not compute in fp16"),
         ({"backend": "torch", "precision": "int8"}, "torch does not compute in int8"),

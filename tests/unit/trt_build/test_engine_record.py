@@ -71,7 +71,7 @@ def test_an_rtx_engine_runs_on_its_own_version_and_gpu_whatever_its_record_claim
     assert len(claims.differences(backend_version="1.7.2.1", compute_capability="8.6")) == 2
 
 
-def test_an_engine_with_another_second_file_or_target_is_another() -> None:
+def test_an_engine_with_another_second_file_target_or_builder_is_another() -> None:
     first, second, other = (FileSpec(path=f"{digit}.bin", sha256=digit * 64) for digit in "012")
     elsewhere = Target(backend="tensorrt", compute_capability="8.9", precision="bf16")
     different = [
@@ -79,14 +79,17 @@ def test_an_engine_with_another_second_file_or_target_is_another() -> None:
         record(files=(first, other)),
         record(files=(first,)),
         record(files=(first, second), target=elsewhere),
+        record(files=(first, second), backend_version="11.4.0"),
     ]
-    assert len({engine.digest for engine in different}) == 4
+    assert len({engine.digest for engine in different}) == 5
     assert record(files=(first, second)).digest == different[0].digest
 
 
 def test_a_target_is_named_after_what_it_is_for() -> None:
     assert Target(backend="tensorrt-rtx", compute_capability="12.0", precision="bf16").name == "tensorrt-rtx-sm120-bf16"
     assert Target(backend="openvino", precision="int8").name == "openvino-int8"
+    assert Target(backend="torch", precision="bf16").name == "torch-bf16"
+    assert Target(backend="torch", compute_capability="9.0", precision="bf16").name == "torch-sm90-bf16"
 
 
 @pytest.mark.parametrize(
@@ -100,6 +103,23 @@ def test_a_target_is_named_after_what_it_is_for() -> None:
 def test_a_target_without_sense_is_refused(fields: dict[str, str]) -> None:
     with pytest.raises(ValidationError):
         Target.model_validate(fields)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "factor", "steps"),
+    [
+        ((1, 16, 64), 2, [1, 2, 4, 8, 16, 32, 64]),
+        ((1, 24, 64), 4, [1, 4, 16, 24, 64]),
+        ((3, 4, 12), 2, [4, 8, 12]),
+        ((5, 5, 5), 2, [5]),
+        ((1, 1, 1), 4, [1]),
+    ],
+)
+def test_batches_are_filled_up_to_a_few_sizes_with_the_best_among_them(
+    sizes: tuple[int, int, int], factor: int, steps: list[int]
+) -> None:
+    smallest, best, largest = sizes
+    assert BatchProfile(smallest=smallest, best=best, largest=largest).steps(factor) == steps
 
 
 def test_a_profile_rises() -> None:
