@@ -34,8 +34,9 @@ def failure_text(name: str, failure: Failure) -> Text:
     )
 
 
-def tell_left_out(screen: Console, skipped: int, unreadable: Sequence[str]) -> None:
-    """Of what was named, the files that are no images by their names, and the folders that could not be looked into."""
+def tell_left_out(screen: Console, skipped: int, links: int, unreadable: Sequence[str]) -> None:
+    """Of what was named, the files that are no images by their names, the links to folders, and the folders that could
+    not be looked into."""
     if skipped:
         files = (
             "1 file without an image's suffix was"
@@ -43,5 +44,8 @@ def tell_left_out(screen: Console, skipped: int, unreadable: Sequence[str]) -> N
             else f"{skipped:,} files without an image's suffix were"
         )
         screen.print(f"{files} left out")
+    if links:
+        folders = "1 link to a folder was" if links == 1 else f"{links:,} links to folders were"
+        screen.print(f"{folders} not followed: name the folders themselves to have their images")
     for problem in unreadable:
         err.print(f"cannot look into {printable(problem)}", markup=False, soft_wrap=True)

@@ -44,8 +44,11 @@ def demo(
     manifest = load_model(settings.model).manifest
     policy = present_policy(settings, data)
     configure_logging(settings.telemetry.model_copy(update={"log_level": "ERROR", "log_format": "console"}))
-    with _progress() as progress:
-        result = run.run_demo(settings, data, progress)
+    try:
+        with _progress() as progress:
+            result = run.run_demo(settings, data, progress)
+    except OSError as error:
+        raise CommandFailed(f"{error.filename or data}: cannot be written: {error.strerror}") from error
     report = data / "report.html"
     try:
         write_report(

@@ -1,5 +1,6 @@
 """Errors of the user's making become one line and an exit code, never a traceback."""
 
+import errno
 from typing import Any
 
 import typer
@@ -29,7 +30,6 @@ EXIT_CODES = {
     "worker.model.clip.checkpoint.CheckpointError": USAGE,
     "worker.model.clip.onnx_export.ExportError": USAGE,
     "worker.model.clip.towers.WeightsError": USAGE,
-    "worker.scoring.opening.EngineMissing": USAGE,
     "worker.scoring.tensorrt_binding.BindingMissing": USAGE,
     "trt_build.errors.BuildError": FAILED,
     "worker.apps.checking.check.DeployConfigError": USAGE,
@@ -48,6 +48,10 @@ EXIT_CODES = {
 """By name: an error's module is loaded when it is raised, and a command should load no more than it needs."""
 
 
+DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
+"""What a disk says that takes nothing more, whatever was being written: exit code 1."""
+
+
 class Commands(TyperGroup):
     """A group of commands whose known errors end in one line on stderr."""
 
@@ -60,12 +64,20 @@ class Commands(TyperGroup):
             code = exit_code(error)
             if code is None:
                 raise
-            text = "\n".join(map(printable, str(error).splitlines()))
+            text = "\n".join(map(printable, _text(error).splitlines()))
             err.print(Text.assemble(("error: ", "bold red"), text), soft_wrap=True)
             raise typer.Exit(code) from error
 
 
 def exit_code(error: Exception) -> int | None:
     """The exit code of a known kind of error; None for what nobody expected."""
+    if isinstance(error, OSError) and error.errno in DISK:
+        return FAILED
     names = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__)
     return next((EXIT_CODES[name] for name in names if name in EXIT_CODES), None)
+
+
+def _text(error: Exception) -> str:
+    if not isinstance(error, OSError):
+        return str(error)
+    return f"{error.filename or 'the output'}: cannot be written: {error.strerror}"

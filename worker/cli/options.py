@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from worker.cli.errors import UsageError
 from worker.settings import FileSettings, Settings, load_settings
 
 DATA = Path("sluice-data")
@@ -40,9 +41,16 @@ def find_place(config: Path | None, data: Path | None, embedded: bool = False) -
     """The servers that `config` names; the embedded parts with `--data`, with `--embedded` and without `--config`.
 
     Embedded parts read any file that their user may read, unless the settings name roots: who can write to their log
-    could read those files anyway. Raises SettingsError.
+    could read those files anyway. Raises SettingsError and UsageError.
     """
     settings = load_settings(config, os.environ)
+    if config is None and data is None and not embedded and "bootstrap_servers" in settings.kafka.model_fields_set:
+        raise UsageError(
+            "SLUICE_KAFKA__BOOTSTRAP_SERVERS is set, but without --config this works on the embedded log; "
+            "--config FILE for the servers (/dev/null where variables say everything), --data DIR for the embedded log"
+        )
+    if data is not None and data.exists() and not data.is_dir():
+        raise UsageError(f"{data}: not a folder")
     if config is not None and data is None and not embedded:
         return Place(settings, None)
     if not settings.files.roots:

@@ -2,13 +2,12 @@
 
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -114,7 +113,7 @@ def score(
             ),
             report,
         )
-    if tally.total:
+    if tally.scored:
         screen.print(_table(tally))
     _summarise(screen, tally, seconds, sources, report)
     if not tally.total and not sources.unreadable:
@@ -135,23 +134,35 @@ def _settings(config: Path | None, policy: Path | None, model: str | None) -> Se
 
 @contextmanager
 def _lines(path: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function that writes one JSON line."""
+    """A function that writes one JSON line. Raises UsageError, and CommandFailed when the file takes no more."""
 
-    def to(file: TextIO) -> Callable[[dict[str, Any]], None]:
-        return lambda line: print(json.dumps(line, ensure_ascii=True), file=file)
+    def write(line: dict[str, Any]) -> None:
+        with _told(path):
+            print(json.dumps(line), file=file)
 
     if path is None:
         yield lambda _line: None
     elif path == Path("-"):
-        yield to(sys.stdout)
+        yield lambda line: print(json.dumps(line))
     else:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("w", encoding="utf-8")
         except OSError as error:
             raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
-        with file:
-            yield to(file)
+        try:
+            yield write
+        finally:
+            with _told(path):
+                file.close()
+
+
+@contextmanager
+def _told(path: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CommandFailed(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _line(result: Result, model: str, policy: str) -> dict[str, Any]:
@@ -203,6 +214,6 @@ def _summarise(screen: Console, tally: Tally, seconds: float, sources: Sources, 
         f"{tally.scored:,} scored in {seconds:.1f} s: {actions['pass']:,} pass, {actions['review']:,} review, "
         f"{actions['reject']:,} reject; {tally.failed:,} could not be judged"
     )
-    console.tell_left_out(screen, sources.skipped, sources.unreadable)
+    console.tell_left_out(screen, sources.skipped, sources.links, sources.unreadable)
     if report is not None:
         screen.print(f"report: {report}", markup=False, soft_wrap=True)

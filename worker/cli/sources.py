@@ -4,7 +4,7 @@ import glob
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 from pydantic import ValidationError
 
@@ -30,15 +30,17 @@ class Source:
 class Sources:
     """The images that `arguments` name, in that order; folders and prefixes in the order of their names.
 
-    They are found while being iterated, so a bucket of any size fits. `skipped` counts the files without an image's
-    suffix that the last iteration passed by, `unreadable` lists the folders that could not be looked into. Raises
-    UsageError at once for an argument that names nothing.
+    They are found while being iterated, so a bucket of any size fits. Of the last iteration `skipped` counts the files
+    without an image's suffix and `links` the links to folders that were passed by, since links may lead in circles;
+    `unreadable` lists the folders that could not be looked into. Raises UsageError at once for an argument that names
+    nothing.
     """
 
     def __init__(self, arguments: Sequence[str], list_objects: ListObjects) -> None:
         self._arguments = arguments
         self._list_objects = list_objects
         self.skipped = 0
+        self.links = 0
         self.unreadable: list[str] = []
         for argument in arguments:
             _check(argument)
@@ -51,6 +53,7 @@ class Sources:
 
     def __iter__(self) -> Iterator[Source]:
         self.skipped = 0
+        self.links = 0
         self.unreadable = []
         for argument in self._arguments:
             if argument.startswith("s3://"):
@@ -68,12 +71,14 @@ class Sources:
                 yield Source(f"s3://{bucket}/{reference.key}", reference)
 
     def _files(self, argument: str) -> Iterator[Source]:
-        for path in [argument] if os.path.lexists(argument) else sorted(_matches(argument)):
-            if not Path(path).is_dir():
-                yield _file(path)
+        places = [argument] if os.path.lexists(argument) else _outermost(_matches(argument, self._note))
+        for place in places:
+            if not _is_folder(place):
+                yield _file(place)
                 continue
-            for folder, folders, names in os.walk(path, onerror=self._note):
+            for folder, folders, names in os.walk(place, onerror=self._note):
                 folders.sort()
+                self.links += sum(Path(folder, name).is_symlink() for name in folders)
                 for name in sorted(names):
                     if self._is_image(name):
                         yield _file(str(Path(folder, name)))
@@ -112,8 +117,32 @@ def _check(argument: str) -> None:
         raise UsageError(f"{argument}: no such file or folder, and no file matches it as a pattern")
 
 
-def _matches(pattern: str) -> Iterator[str]:
-    return glob.iglob(pattern, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute patterns
+def _matches(pattern: str, note: Callable[[OSError], object] = lambda _error: None) -> Iterator[str]:
+    """What a pattern finds, some of it more than once. `**` follows no links, as glob's does: one that leads back up
+    would be followed forty levels deep, and every combination of two such links. `note` is told of closed folders."""
+    parts = PurePath(pattern).parts
+    if "**" not in parts:
+        yield from glob.iglob(pattern)  # noqa: PTH207 - Path.glob takes no absolute patterns
+        return
+    head, tail = parts[: parts.index("**")], parts[parts.index("**") + 1 :]
+    for base in glob.iglob(os.path.join(*head, "")) if head else ["."]:  # noqa: PTH118, PTH207 - with its slash: folders
+        if not tail:
+            yield base
+            continue
+        for folder, folders, _ in os.walk(base, onerror=note):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            yield from _matches(str(PurePath(glob.escape(folder), *tail)), note)
+
+
+def _outermost(matches: Iterable[str]) -> list[str]:
+    """Each place once, in the order of names, without what lies in a folder among them: searching that finds it."""
+    places = sorted({Path(match) for match in matches})
+    folders = {place for place in places if _is_folder(place)}
+    return [str(place) for place in places if folders.isdisjoint(place.parents)]
+
+
+def _is_folder(path: str | Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises for links into folders that are closed to us
 
 
 def _file(path: str) -> Source:

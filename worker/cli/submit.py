@@ -74,7 +74,7 @@ def submit(
         made = maker.events(sources)
     sent, bad = _publish(place, made)
     if sources is not None:
-        console.tell_left_out(console.out, sources.skipped, sources.unreadable)
+        console.tell_left_out(console.out, sources.skipped, sources.links, sources.unreadable)
         if not sent and not bad and not sources.unreadable:
             raise UsageError(f"no images in {', '.join(paths or [])}")
     if bad:

@@ -12,6 +12,7 @@ from worker.cli.errors import UsageError
 from worker.cli.options import ConfigOption, DataOption, find_place
 from worker.cli.records import Topic, describe
 from worker.cli.stream import open_stream
+from worker.intake.embedded import embedded_log
 
 app = typer.Typer(add_completion=False)
 
@@ -34,6 +35,8 @@ def tail(
         raise UsageError("--no-follow starts at the end and stops there; add --from-beginning")
     place = find_place(config, data)
     name = getattr(place.settings.kafka.topics, topic)
+    if place.data is not None and not embedded_log(place.data).exists():
+        console.err.print(f"no log was in {place.data} so far: this one is new", markup=False, soft_wrap=True)
     with closing(open_stream(place)) as stream:
         try:
             for record in islice(stream.read(name, from_beginning=from_beginning, follow=follow), limit):

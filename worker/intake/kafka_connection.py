@@ -6,6 +6,9 @@ from worker.settings import KafkaSettings
 
 BOOTSTRAP_MS = 10_000
 """How long the first broker may take to answer, before the user hears of it."""
+RECONNECT_MS = 3_000
+"""At most so long apart clients try a broker that is gone: they are back soon after it. kafka-python's 30 s kept what
+followed a topic silent for a minute after an outage of a minute."""
 
 
 def connection_options(settings: KafkaSettings) -> dict[str, Any]:
@@ -13,6 +16,7 @@ def connection_options(settings: KafkaSettings) -> dict[str, Any]:
     options: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap_servers.split(","),
         "bootstrap_timeout_ms": BOOTSTRAP_MS,
+        "reconnect_backoff_max_ms": RECONNECT_MS,
         "security_protocol": settings.security_protocol,
     }
     if settings.sasl_mechanism:

@@ -134,7 +134,10 @@ class CudaDevice:
         try:
             yield graph
         except BaseException:
-            self._cuda.cudaStreamEndCapture(stream)  # the stream must leave the capture, whatever comes of it
+            # The stream must leave the capture, whatever comes of it; one that was sound until here gives a graph.
+            _, unfinished = self._cuda.cudaStreamEndCapture(stream)
+            if unfinished is not None:
+                self._cuda.cudaGraphDestroy(unfinished)
             raise
         recorded = self._call("cudaStreamEndCapture", stream)
         try:

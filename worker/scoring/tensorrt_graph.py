@@ -1,6 +1,7 @@
 """One compiled graph on a GPU, by TensorRT or TensorRT for RTX."""
 
 import re
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -51,9 +52,9 @@ class TensorRtGraph:
     """Runs batches through a graph whose every tensor has the batch as first axis.
 
     Everything is allocated when it is made: per lane, pinned host memory and device memory for the largest batch. A
-    batch is filled up to the next of a few sizes, the powers of two in the engine's profile and its largest. Under
-    `tensorrt`, upload, graph and download of each size are one CUDA graph; TensorRT for RTX captures graphs by itself.
-    Safe to call from several threads: each batch takes a lane and waits for one that is free.
+    batch is filled up to the next of a few sizes, the powers of two in the engine's profile, its best and its largest.
+    Under `tensorrt`, upload, graph and download of each size are one CUDA graph; TensorRT for RTX captures graphs by
+    itself. Safe to call from several threads: each batch takes a lane and waits for one that is free.
     """
 
     def __init__(
@@ -78,9 +79,9 @@ class TensorRtGraph:
         self._outputs = outputs
         self._rtx = record.target.backend == "tensorrt-rtx"
         self._largest = record.profile.largest
-        self._sizes = _powers(record.profile.smallest, record.profile.largest)
-        self._said: deque[str] = deque(maxlen=3)
-        self._logger = _logger(self._trt, self._said.append)
+        self._sizes = record.profile.steps(2)
+        self._said = _Said()
+        self._logger = _logger(self._trt, self._said.add)
         self._runtime = self._trt.Runtime(self._logger)
         if record.version_compatible:
             # It carries the lean runtime that built it, code that TensorRT loads only if told so. The file is the one
@@ -90,6 +91,7 @@ class TensorRtGraph:
         if self._engine is None:
             raise self._failure(f"{record.target.name} does not load", BadEngine)
         self._check_tensors()
+        self._kernels: Any = None
         self._strategy = self._allocation()
         self._lanes: list[_Lane] = []
         self._free: SimpleQueue[_Lane | None] = SimpleQueue()
@@ -165,15 +167,20 @@ class TensorRtGraph:
                 *((self._device.unpin, array) for array in lane.host.values()),
                 (self._device.destroy_stream, lane.stream),
             ]
-            lane.contexts = {}  # first, since they use what is freed
+            # What a start that failed has begun may still run, and contexts use what is freed.
+            self._freed(self._device.synchronize, lane.stream)
+            lane.contexts = {}
             lane.host = {}
             for free, resource in frees:
-                try:
-                    self._device.activate()
-                    free(resource)
-                except EngineError as error:  # a lost device has taken it along
-                    log.debug("not_freed", error=str(error))
-        self._strategy = self._engine = self._runtime = None
+                self._freed(free, resource)
+        self._strategy = self._kernels = self._engine = self._runtime = None
+
+    def _freed(self, free: Callable[[Any], None], resource: Any) -> None:
+        try:
+            self._device.activate()
+            free(resource)
+        except EngineError as error:  # a lost device has taken it along
+            log.debug("not_freed", error=str(error))
 
     def _make_lane(self) -> _Lane:
         lane = _Lane(self._device.stream())
@@ -211,6 +218,7 @@ class TensorRtGraph:
             self._device.synchronize(lane.stream)
             if not self._rtx:
                 self._capture(lane, size)
+                self._run(lane, size)  # a graph goes to the GPU when it is first launched
 
     def _capture(self, lane: _Lane, size: int) -> None:
         """Records the graph of a size that has run once, as capturing demands (TensorRT, CUDA graphs). An engine that
@@ -237,6 +245,7 @@ class TensorRtGraph:
         """Starts upload, graph and download of the first `size` rows."""
         for name in self._inputs:
             self._device.upload(lane.device[name], lane.host[name][:size], lane.stream)
+        self._said.clear()
         if not lane.contexts[size].execute_async_v3(lane.stream):
             raise self._failure(f"TensorRT failed on a batch of {size}")
         for name in self._outputs:
@@ -251,14 +260,15 @@ class TensorRtGraph:
         config = self._engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(given)
         config.dynamic_shapes_kernel_specialization_strategy = self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
-        config.set_runtime_cache(config.create_runtime_cache())
+        # Contexts go on reading it, and the binding is not known to keep it alive for them.
+        self._kernels = config.create_runtime_cache()
+        config.set_runtime_cache(self._kernels)
         config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         return config
 
     def _failure(self, what: str, kind: type[EngineError] = EngineError) -> EngineError:
         """The error for what TensorRT refused, with its own words. It reports a want of memory in words only."""
-        said = "; ".join(self._said) or "TensorRT gave no reason"
-        self._said.clear()
+        said = self._said.take() or "TensorRT gave no reason"
         if _NO_MEMORY.search(said):
             return OutOfDeviceMemory(f"{what}: {said}; use a smaller batch, or fewer engines on this GPU")
         return kind(f"{what}: {said}")
@@ -282,9 +292,23 @@ class TensorRtGraph:
                 )
 
 
-def _powers(smallest: int, largest: int) -> list[int]:
-    sizes = [2**exponent for exponent in range(largest.bit_length()) if smallest <= 2**exponent < largest]
-    return [*sizes, largest]
+class _Said(threading.local):
+    """The last errors that TensorRT told each thread of: it logs on the thread that calls it, and another batch's want
+    of memory is none of this one's."""
+
+    def __init__(self) -> None:
+        self._errors: deque[str] = deque(maxlen=3)
+
+    def add(self, error: str) -> None:
+        self._errors.append(error)
+
+    def clear(self) -> None:
+        self._errors.clear()
+
+    def take(self) -> str:
+        said = "; ".join(self._errors)
+        self._errors.clear()
+        return said
 
 
 def _logger(trt: Any, said: Callable[[str], None]) -> Any:

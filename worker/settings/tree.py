@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Final, Self
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from schemas.base import Name
@@ -25,7 +25,18 @@ DELIMITER: Final = "__"
 
 _S3_OBJECT = r"s3://[a-z0-9][a-z0-9.-]+/[^/\s][^\s]*"
 S3Address = Annotated[str, StringConstraints(pattern=f"^{_S3_OBJECT}$", max_length=1200)]
-PolicyAddress = S3Address | Path
+
+
+def _address(value: object) -> object:
+    """A mistyped address would otherwise pass for a file's path."""
+    if not isinstance(value, str | Path):
+        raise ValueError("expected the path of a file or s3://bucket/key")  # noqa: TRY004  # pydantic takes it for a fault of the value
+    if isinstance(value, str) and value.startswith("s3:") and not re.fullmatch(_S3_OBJECT, value):
+        raise ValueError("an object of S3 is written s3://bucket/key")
+    return value
+
+
+PolicyAddress = Annotated[S3Address | Path, BeforeValidator(_address)]
 """Where a policy lives: `s3://bucket/key`, or a file."""
 
 
@@ -59,15 +70,6 @@ class Settings(BaseSettings):
     review: ReviewSettings = ReviewSettings()
     web: WebSettings = WebSettings()
     gateway: GatewaySettings = GatewaySettings()
-
-    @field_validator("policy", "shadow_policies", mode="before")
-    @classmethod
-    def _names_an_object(cls, value: object) -> object:
-        """A mistyped address would otherwise pass for a file's path."""
-        for address in value.values() if isinstance(value, dict) else (value,):
-            if isinstance(address, str) and address.startswith("s3:") and not re.fullmatch(_S3_OBJECT, address):
-                raise ValueError("an object of S3 is written s3://bucket/key")
-        return value
 
     @model_validator(mode="after")
     def _can_take_an_inflight_record(self) -> Self:

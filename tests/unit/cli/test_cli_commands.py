@@ -1,6 +1,8 @@
 """The commands as a user meets them, with the model and the policy that ship."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -313,6 +315,107 @@ def test_every_command_explains_itself() -> None:
     for name in NAMES:
         assert name in overview
         assert sluice(name, "--help").exit_code == 0
+
+
+def test_every_command_explains_itself_with_what_serving_has() -> None:
+    done = subprocess.run([sys.executable, "-c", _HELP_OF_SERVING], capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+
+
+_HELP_OF_SERVING = """
+import importlib.metadata as metadata
+import sys
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from typer.testing import CliRunner
+
+serving = set()
+
+def add(name, extra=""):
+    if (name, extra) in serving:
+        return
+    serving.add((name, extra))
+    try:
+        needed = map(Requirement, metadata.requires(name) or ())
+    except metadata.PackageNotFoundError:
+        return  # for other systems
+    for one in needed:
+        if one.marker is None or one.marker.evaluate({"extra": extra}):
+            for wanted in ("", *one.extras):
+                add(canonicalize_name(one.name), wanted)
+
+add("sluice")
+names = {name for name, _ in serving}
+absent = {
+    module
+    for module, owners in metadata.packages_distributions().items()
+    if names.isdisjoint(map(canonicalize_name, owners))
+} - set(sys.stdlib_module_names)
+assert {"torch", "onnx", "ray", "nncf"} & absent
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in absent:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+for module in [name for name in sys.modules if name.partition(".")[0] in absent - {"packaging"}]:
+    del sys.modules[module]
+sys.meta_path.insert(0, Absent())
+
+from worker.cli.main import NAMES, app
+
+for arguments in ([], *([name] for name in NAMES)):
+    result = CliRunner().invoke(app, [*arguments, "--help"], catch_exceptions=False)
+    assert result.exit_code == 0, (arguments, result.output)
+"""
+"""Has of all packages those that `pip install sluice` brings, without extras."""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the disk that is always full")
+@pytest.mark.parametrize(
+    "arguments", [["score", SAMPLES[0], "--output", "/dev/full"], ["demo", "--data", "/dev/null/x"]]
+)
+def test_a_disk_that_takes_nothing_is_one_message_and_exit_code_1(arguments: list[Any]) -> None:
+    result = sluice(*arguments)
+
+    assert result.exit_code == 1
+    assert f"error: {arguments[-1]}: cannot be written: " in result.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the disk that is always full")
+def test_standard_output_that_takes_nothing_is_one_message_and_exit_code_1() -> None:
+    command = [Path(sys.executable).with_name("sluice"), "score", SAMPLES[0]]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+
+    assert done.returncode == 1
+    assert done.stderr == "error: the output: cannot be written: No space left on device\n"
+
+
+def test_servers_that_only_a_variable_names_are_not_passed_over(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SLUICE_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    result = sluice("submit", SAMPLES[0])
+
+    assert result.exit_code == 2
+    assert "SLUICE_KAFKA__BOOTSTRAP_SERVERS is set, but without --config" in result.stderr
+    assert not (tmp_path / "sluice-data").exists()
+    assert sluice("submit", SAMPLES[0], "--data", "data").exit_code == 0
+
+
+def test_a_log_that_is_new_is_told_to_who_expects_verdicts_in_it() -> None:
+    assert "no log was in sluice-data so far" in sluice("tail", "--from-beginning", "--no-follow").stderr
+    assert sluice("tail", "--from-beginning", "--no-follow").stderr == ""
+
+
+def test_a_data_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for command in (["submit", SAMPLES[0]], ["up"], ["tail"], ["topics", "create"], ["demo"]):
+        result = sluice(*command, "--data", "file")
+        assert (result.exit_code, result.stderr) == (2, "error: file: not a folder\n")
 
 
 @pytest.mark.parametrize("name", EXIT_CODES)

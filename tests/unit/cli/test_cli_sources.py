@@ -130,4 +130,41 @@ def test_folders_that_link_in_a_circle_end(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"x")
     (tmp_path / "loop").symlink_to(tmp_path)
 
-    assert names(tmp_path) == [str(tmp_path / "a.jpg")]
+    sources = Sources([str(tmp_path)], listing)
+    assert [source.name for source in sources] == [str(tmp_path / "a.jpg")]
+    assert sources.links == 1
+
+
+@pytest.mark.timeout(20)
+def test_patterns_through_links_that_lead_in_circles_end(tree: Path) -> None:
+    (tree / "up").symlink_to(tree)
+    (tree / "deep" / "up").symlink_to(tree)
+
+    assert names(tree / "**" / "*.webp") == [str(tree / "deep/er/c.webp")]
+    assert names(tree / "**" / "er" / "**" / "*.webp") == [str(tree / "deep/er/c.webp")]
+
+
+@pytest.mark.parametrize("pattern", ["**", "**/*.webp", "deep/**", "deep/**/*", "d*/**/*.webp", "**/er/*", "*/er"])
+def test_a_pattern_finds_each_image_once(pattern: str, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tree)
+    found = names(pattern)
+
+    assert "deep/er/c.webp" in found
+    assert len(set(found)) == len(found)
+    assert names(tree / pattern) == [str(tree / name) for name in found]
+
+
+def test_a_pattern_leaves_hidden_folders_and_names_with_brackets_as_they_are(tree: Path) -> None:
+    for name in (".thumbnails/t.webp", "a[1]/d.webp"):
+        (tree / name).parent.mkdir()
+        (tree / name).write_bytes(b"x")
+
+    assert names(tree / "**" / "*.webp") == [str(tree / "a[1]/d.webp"), str(tree / "deep/er/c.webp")]
+
+
+def test_a_link_that_cannot_be_followed_is_reported(tmp_path: Path) -> None:
+    link = tmp_path / "link.jpg"
+    link.symlink_to("x" * 300)
+    (source,) = Sources([str(link)], listing)
+
+    assert (source.reference, source.problem) == (None, "File name too long")

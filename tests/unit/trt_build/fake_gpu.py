@@ -1,13 +1,17 @@
 # ruff: noqa: N802, N815  # the names are CUDA's
-"""A CUDA runtime and a TensorRT in host memory: streams do at once what they are told, captures keep it for later.
+"""A CUDA runtime and a TensorRT in host memory: streams do what they are told when they are waited for and not before,
+captures keep it for later.
 
-They hold callers to the real ones' rules: no capture without a run of the same shape before, one context for each
-graph, contexts only with the scratch memory they need, no work on freed memory, nothing left allocated, and an error
-stays once the device is lost.
+They hold callers to the real ones' rules: copies beside the host's work from pinned memory only, no capture without a
+run of the same shape before, nothing allocated or freed by the thread that captures, one context for each graph,
+contexts only with the scratch memory they need, nothing freed that a stream has yet to use, nothing left allocated, and
+an error stays once the device is lost.
 """
 
 import ctypes
 import enum
+import threading
+import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -38,7 +42,10 @@ class FakeCuda:
         self._capability = capability
         self._memory = memory
         self._blocks: dict[int, Any] = {}
-        self._streams: dict[int, list[Callable[[], None]] | None] = {}
+        self._pinned: set[int] = set()
+        self._waiting: dict[int, list[Callable[[], None]]] = {}
+        self._captures: dict[int, list[Callable[[], None]]] = {}
+        self._capturing = threading.local()
         self.failure = Error.cudaSuccess
         self.capturable = True
         self.out_of_memory = False
@@ -46,25 +53,34 @@ class FakeCuda:
         """Called by a context that then says that it failed."""
         self.launches = 0
         self.contexts = 0
+        self.misused: list[str] = []
+        """What was done wrong where an assertion would not be heard."""
         self.configs: list[Any] = []
+        self.ran: set[int] = set()
+        """Sizes of batches that contexts were given."""
+        self.log: Callable[[str], None] = lambda _message: None
+        """Tells an error to the logger of the runtime made last."""
 
     @property
     def leaked(self) -> int:
-        return len(self._blocks) + len(self._streams) + self.contexts
+        return len(self._blocks) + len(self._waiting) + self.contexts
 
     def allocated(self, address: int, size: int) -> bool:
         block = self._blocks.get(address)
         return block is not None and len(block) >= size
 
+    @property
+    def busy(self) -> bool:
+        return any(self._waiting.values())
+
     def enqueue(self, stream: int, work: Callable[[], None]) -> None:
-        recording = self._streams[stream]
-        if recording is None:
-            work()
-        else:
-            recording.append(work)
+        self._captures.get(stream, self._waiting[stream]).append(work)
 
     def capturing(self, stream: int) -> bool:
-        return self._streams[stream] is not None
+        return stream in self._captures
+
+    def _may_allocate(self) -> None:
+        assert not getattr(self._capturing, "now", False), "a thread that captures must neither allocate nor free"
 
     def cudaSetDevice(self, _index: int) -> tuple[Error]:
         return (self.failure,)
@@ -76,6 +92,7 @@ class FakeCuda:
         return Error.cudaSuccess, error.name.encode()
 
     def cudaMalloc(self, size: int) -> tuple[Error, int | None]:
+        self._may_allocate()
         if size > self._memory:
             return Error.cudaErrorMemoryAllocation, None
         self._memory -= size
@@ -85,43 +102,56 @@ class FakeCuda:
         return Error.cudaSuccess, address
 
     def cudaHostAlloc(self, size: int, _flags: int) -> tuple[Error, int | None]:
+        self._may_allocate()
         block = (ctypes.c_uint8 * size)()
         address = ctypes.addressof(block)
         self._blocks[address] = block
+        self._pinned.add(address)
         return Error.cudaSuccess, address
 
     def cudaFree(self, address: int) -> tuple[Error]:
-        return self._give_back(address)
+        return self._free(address)
 
     def cudaFreeHost(self, address: int) -> tuple[Error]:
+        return self._free(address)
+
+    def _free(self, address: int) -> tuple[Error]:
+        self._may_allocate()
+        assert not self.busy, "memory was freed that a stream has yet to use"
         return self._give_back(address)
 
     def _give_back(self, address: int) -> tuple[Error]:
         return (Error.cudaSuccess if self._blocks.pop(address, None) is not None else Error.cudaErrorInvalidValue,)
 
     def cudaStreamCreateWithFlags(self, _flags: int) -> tuple[Error, int]:
-        stream = len(self._streams) + 1
-        self._streams[stream] = None
+        stream = len(self._waiting) + 1
+        self._waiting[stream] = []
         return Error.cudaSuccess, stream
 
     def cudaStreamDestroy(self, stream: int) -> tuple[Error]:
-        del self._streams[stream]
+        del self._waiting[stream]
         return (Error.cudaSuccess,)
 
     def cudaStreamSynchronize(self, stream: int) -> tuple[Error]:
         assert not self.capturing(stream), "a stream must not be waited for while it is captured"
+        while self._waiting[stream]:
+            self._waiting[stream].pop(0)()
         return (self.failure,)
 
-    def cudaMemcpyAsync(self, to: int, source: int, count: int, _kind: int, stream: int) -> tuple[Error]:
+    def cudaMemcpyAsync(self, to: int, source: int, count: int, kind: int, stream: int) -> tuple[Error]:
+        host = source if kind == self.cudaMemcpyKind.cudaMemcpyHostToDevice else to
+        assert host in self._pinned, "a copy of pageable memory waits, and breaks a capture"
         self.enqueue(stream, lambda: ctypes.memmove(to, source, count) and None)
         return (self.failure,)
 
     def cudaStreamBeginCapture(self, stream: int, _mode: int) -> tuple[Error]:
-        self._streams[stream] = []
+        self._captures[stream] = []
+        self._capturing.now = True
         return (Error.cudaSuccess,)
 
     def cudaStreamEndCapture(self, stream: int) -> tuple[Error, int | None]:
-        recorded, self._streams[stream] = self._streams[stream], None
+        recorded = self._captures.pop(stream)
+        self._capturing.now = False
         if not self.capturable:
             return Error.cudaErrorStreamCaptureInvalidated, None
         return Error.cudaSuccess, self._keep(recorded)
@@ -135,10 +165,10 @@ class FakeCuda:
     def cudaGraphExecDestroy(self, graph: int) -> tuple[Error]:
         return self._give_back(graph)
 
-    def cudaGraphLaunch(self, graph: int, _stream: int) -> tuple[Error]:
+    def cudaGraphLaunch(self, graph: int, stream: int) -> tuple[Error]:
         self.launches += 1
         for work in self._blocks[graph]:
-            work()
+            self.enqueue(stream, work)
         return (self.failure,)
 
     def _keep(self, thing: Any) -> int:
@@ -189,6 +219,8 @@ class FakeContext:
 
     def __del__(self) -> None:
         self._cuda.contexts -= 1
+        if self._cuda.busy:
+            self._cuda.misused.append("a context was destroyed before what it started had run")
 
     def set_device_memory(self, memory: int, size: int) -> None:
         assert size >= SCRATCH
@@ -211,6 +243,7 @@ class FakeContext:
         batch = self._batch
         assert not self._cuda.capturing(stream) or batch in self._ran, "run a shape once before it is captured"
         self._ran.add(batch)
+        self._cuda.ran.add(batch)
 
         def work() -> None:
             if "tokens" in self._tensors:
@@ -269,6 +302,7 @@ class FakeTensorRt:
                 return None
             return self._engine(tensors)
 
+        self._cuda.log = lambda message: logger.log(self.ILogger.ERROR, message)
         runtime = SimpleNamespace(deserialize_cuda_engine=deserialize, engine_host_code_allowed=False)
         return runtime
 
@@ -278,6 +312,7 @@ class FakeTensorRt:
         def context(given: Any) -> FakeContext:
             strategy = given if isinstance(given, str) else given.strategy
             assert strategy == "ours", "a context would allocate by itself"
+            assert isinstance(given, str) or given.cache() is not None, "contexts use a cache that is gone"
             self._cuda.configs.append(given)
             return FakeContext(self._cuda, tensors)
 
@@ -298,9 +333,13 @@ class FakeConfig(SimpleNamespace):
     def set_execution_context_allocation_strategy(self, strategy: str) -> None:
         self.strategy = strategy
 
-    def create_runtime_cache(self) -> object:
-        return object()
+    def create_runtime_cache(self) -> "RuntimeCache":
+        return RuntimeCache()
 
-    def set_runtime_cache(self, cache: object) -> bool:
-        self.cache = cache
+    def set_runtime_cache(self, cache: "RuntimeCache") -> bool:
+        self.cache = weakref.ref(cache)
         return True
+
+
+class RuntimeCache:
+    """Stands in for IRuntimeCache, which its config does not keep alive."""
