@@ -77,6 +77,11 @@ class OffsetLedger(Generic[T]):
         lane = self._lanes.get(partition)
         return len(lane.entries) if lane else 0
 
+    def oldest_in(self, partition: Partition) -> Ticket | None:
+        """The first record of a partition received and not yet committed, finished or not."""
+        lane = self._lanes.get(partition)
+        return Ticket(partition, lane.epoch, lane.entries[0].offset) if lane and lane.entries else None
+
     def assign(self, partitions: Iterable[Partition]) -> None:
         """Starts each partition afresh, under a new epoch."""
         for partition in partitions:

@@ -2,8 +2,8 @@
 
 import itertools
 import random
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -402,8 +402,23 @@ class Member:
         metrics.partitions_paused.set(len(self._paused))
         metrics.breaker_open.set(self._is_broken())
         # A restart would not mend a store that is down: that is the breaker's affair, not the watchdog's.
-        stuck = () if self._is_broken() else (p for p in self._settled if lag.get(p) or self._ledger.held_in(p))
-        self._watchdog.observe(self._settled, frozenset(stuck), now)
+        behind = frozenset() if self._is_broken() else self._behind(lag)
+        self._watchdog.observe(self._settled, behind, now)
+
+    def _behind(self, lag: Mapping[Partition, int]) -> frozenset[Partition]:
+        """Partitions with work to do that is theirs to do now.
+
+        Not those whose records only wait until others' have been dispatched, nor those not read because enough is under
+        way: a long backlog is no fault. Where all stands still, what was dispatched shows it.
+        """
+        queued = Counter(job.work for job in self._ready)
+        waiting = {work.ticket for work, jobs in queued.items() if jobs == work.remaining}
+        return frozenset(
+            p
+            for p in self._settled
+            if (oldest := self._ledger.oldest_in(p)) not in waiting
+            and (oldest is not None or (lag.get(p) and p not in self._paused))
+        )
 
 
 def _names(partitions: Iterable[Partition]) -> list[str]:

@@ -589,6 +589,36 @@ def test_a_record_of_several_events_is_finished_when_the_last_of_them_is() -> No
     ]
 
 
+def test_a_partition_whose_events_wait_their_turn_behind_anothers_is_not_called_stuck() -> None:
+    other = Partition(IN.topic, 1)
+    released = threading.Event()
+    store = FakeStore({f"http://images/{i}": lambda: (released.wait(20), png(1))[1] for i in range(100)})
+    theirs = [Record(other, i, event(f"other-{i}", http("0"))) for i in range(5)]
+    log = FakeLog(records(*(event(str(i), http(str(i))) for i in range(100))) + theirs, partitions=(IN, other))
+    bench = Bench(log, store)
+    bench.member._watchdog._stall_seconds = 2.0
+    seen: set[str] = set()
+
+    def done() -> bool:
+        if not released.is_set():
+            seen.update(bench.member.ailments())
+            if seen:
+                released.set()
+        return log.offsets == {IN: 100, other: 5}
+
+    bench.run_until(done)
+    assert len(seen) == 1
+    assert "images.in/0 is behind" in seen.pop()
+
+
+def test_a_partition_that_is_not_read_because_enough_is_under_way_is_not_called_stuck() -> None:
+    other = Partition(IN.topic, 1)
+    bench = Bench(FakeLog([], partitions=(IN, other)))
+    bench.member._settled = {IN: 0, other: 0}
+    bench.member._paused = frozenset({IN})
+    assert bench.member._behind({IN: 10, other: 10}) == {other}
+
+
 def test_a_member_that_stands_still_says_so() -> None:
     bench = http_bench(1, i0=lambda: (time.sleep(0.6), png(1))[1])
     bench.member._watchdog._stall_seconds = 0.0
