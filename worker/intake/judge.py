@@ -56,6 +56,7 @@ class Judge:
         self._routes: Counter[tuple[str, str]] = Counter()
         self._shadow_routes: Counter[tuple[str, str, str]] = Counter()
         self._total = metrics.stage_seconds.labels("total")
+        self._totals: list[float] = []
         self._take_up(in_force())
 
     def turn(self) -> None:
@@ -153,7 +154,7 @@ class Judge:
         route = ruling.route
         self._outcomes[outcome] += 1
         self._routes[route.action, route.queue or ""] += 1
-        self._total.observe(timings["total_ms"] / 1000)
+        self._totals.append(timings["total_ms"] / 1000)
         for answer in ruling.shadow:
             self._shadow_routes[answer.name, destination(route), destination(answer.route or route)] += 1
         if ruling.failure is not None:
@@ -166,5 +167,6 @@ class Judge:
             self._metrics.routes.labels(*labels).inc(number)
         for names, number in self._shadow_routes.items():
             self._metrics.shadow_routes.labels(*names).inc(number)
-        for counts in (self._outcomes, self._routes, self._shadow_routes):
-            counts.clear()
+        self._total.observe_all(self._totals)
+        for counted in (self._outcomes, self._routes, self._shadow_routes, self._totals):
+            counted.clear()

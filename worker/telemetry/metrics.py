@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCollector
 
 from schemas import FailureReason
+from worker.telemetry.bulk_histogram import BulkHistogram
 
 Outcome = Literal["scored", "cached", "failed", "ignored"]
 Stage = Literal["fetch", "decode", "cache", "engine", "commit", "total"]
@@ -40,8 +41,8 @@ class Metrics:
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(name, text, labels, namespace=_NAMESPACE, registry=registry)
 
-        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-            return Histogram(name, text, labels, namespace=_NAMESPACE, registry=registry, buckets=buckets)
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> BulkHistogram:
+            return BulkHistogram(name, text, labels, namespace=_NAMESPACE, registry=registry, buckets=buckets)
 
         self.records_polled = counter("records_polled", "Records read from the log.")
         self.events = counter("events", "Events finished, by outcome.", "outcome")
