@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -91,7 +92,11 @@ class FilePlace:
 
     def read(self, known: PolicyText | None = None) -> PolicyText:
         try:
-            with self._path.open("rb") as file:
+            with open(self._path, "rb", opener=_without_waiting) as file:  # Path.open takes no opener
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise PolicyError(
+                        f"{self.address}: is a pipe or a device; it must be a file, as it is read time and again"
+                    )
                 content = file.read(MAX_BYTES + 1)
         except FileNotFoundError as error:
             if self._may_be_absent:
@@ -197,6 +202,11 @@ def _bounded(content: bytes, address: str) -> bytes:
 
 def _code(error: botocore.exceptions.ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens a file; a pipe, too, that nobody writes to."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _write_whole(target: Path, content: bytes, mode: int) -> None:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +309,11 @@ def test_models_are_listed_and_shown() -> None:
     assert "mst-lite" in listed.stdout
     assert manifest["name"] == "mst-lite"
     assert "tower" in shown.stdout
+
+
+def test_the_version_is_told() -> None:
+    told = sluice("--version")
+    assert (told.exit_code, told.stdout) == (0, f"sluice {version('sluice')}\n")
 
 
 def test_every_command_explains_itself() -> None:

@@ -1,5 +1,6 @@
 """A policy that changes while the worker runs: a good one comes into force, a bad one is told and changes nothing."""
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -92,6 +93,12 @@ def test_a_bad_text_that_was_out_of_reach_is_still_told_to_be_bad(file: Path) ->
 def test_a_live_policy_that_is_none_keeps_the_worker_from_starting(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="No such file"):
         PolicyWatch(FilePlace(tmp_path / "nowhere.yaml"), {})
+
+
+def test_a_pipe_in_a_policys_place_is_told_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "policy.yaml")
+    with pytest.raises(PolicyError, match=r"policy\.yaml: is a pipe or a device"):
+        PolicyWatch(FilePlace(tmp_path / "policy.yaml"), {})
 
 
 def test_a_shadow_that_is_none_is_told_and_joins_once_it_is_one(file: Path, tmp_path: Path) -> None:
