@@ -51,9 +51,9 @@ def train(
     folds: Annotated[int, typer.Option("--folds", help="Parts to split the prompts into.", min=2)] = 5,
     epochs: Annotated[int, typer.Option("--epochs", min=1)] = 20,
     batch: Annotated[int, typer.Option("--batch", min=2)] = 8,
-    rate: Annotated[float, typer.Option("--rate", help="Adam's learning rate.", min=0)] = 5e-6,
-    weight_decay: Annotated[float, typer.Option("--weight-decay", min=0)] = 1e-3,
-    margin: Annotated[float, typer.Option("--margin", help="Of the ranking loss, in points.", min=0)] = 0.1,
+    rate: Annotated[float, typer.Option("--rate", help="Adam's learning rate.", min=0, max=1)] = 5e-6,
+    weight_decay: Annotated[float, typer.Option("--weight-decay", min=0, max=1)] = 1e-3,
+    margin: Annotated[float, typer.Option("--margin", help="Of the ranking loss, in points.", min=0, max=4)] = 0.1,
     patience: Annotated[
         int | None, typer.Option("--patience", help="Stop after so many epochs without a better fold.", min=1)
     ] = None,

@@ -311,6 +311,15 @@ def test_models_are_listed_and_shown() -> None:
     assert "tower" in shown.stdout
 
 
+@pytest.mark.parametrize("option", ["--rate", "--weight-decay", "--margin"])
+def test_what_no_training_survives_is_refused_before_it_begins(option: str, tmp_path: Path) -> None:
+    refused = sluice("train", "--data", tmp_path, "--to", tmp_path / "run", option, "1e38")
+    assert refused.exit_code == 2
+    assert f"'{option}'" in refused.output
+    assert "less than or equal to" in refused.output
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_version_is_told() -> None:
     told = sluice("--version")
     assert (told.exit_code, told.stdout) == (0, f"sluice {version('sluice')}\n")
