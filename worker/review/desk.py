@@ -64,7 +64,9 @@ class Desk:
     def queues(self) -> list[QueueOverview]:
         return overview(self._redis, self._settings, self._now())
 
-    def lease(self, queue: str, reviewer: str, *, count: int = 1, escalated: bool = False) -> list[Lease]:
+    def lease(
+        self, queue: str, reviewer: str, *, count: int = 1, escalated: bool = False, request_id: str | None = None
+    ) -> list[Lease]:
         if escalated:
             grants = self._leases.next([keys.lane("escalated", queue)], queue, reviewer, count)
         elif not self._settings.queue(queue).gold_share:
@@ -77,7 +79,12 @@ class Desk:
                 grants += self._leases.next([keys.lane("gold", queue)], queue, reviewer, gold)
             if len(grants) < count:
                 grants += self._leases.next([keys.lane("open", queue)], queue, reviewer, count - len(grants))
-        return self._handed_out(grants, reviewer, blind=not escalated)
+        leases = self._handed_out(grants, reviewer, blind=not escalated)
+        if request_id is None or self._leases.answered(request_id, reviewer, [grant.token for grant in grants]):
+            return leases
+        for grant in grants:
+            self.release(grant.token, reviewer)
+        return []
 
     def take(self, item_id: str, reviewer: str) -> Lease:
         entry, item = self._entry(item_id)
@@ -94,11 +101,15 @@ class Desk:
     def heartbeat(self, item_id: str, token: int, reviewer: str) -> datetime:
         return self._leases.extend(token, reviewer, item_id).expires_at
 
-    def release(self, item_id: str, token: int, reviewer: str) -> None:
+    def release(self, token: int, reviewer: str) -> None:
         grant = self._leases.end(token, reviewer)
         if grant is not None:
             self.record(reviewer, "release", *grant.items)
-            bulletin.tell(self._redis, DeskEvent("release", self._now(), grant.queue, item_id, reviewer))
+            bulletin.tell(self._redis, DeskEvent("release", self._now(), grant.queue, grant.items[0], reviewer))
+
+    def withdraw(self, request_id: str, reviewer: str) -> None:
+        for token in self._leases.withdraw(request_id, reviewer):
+            self.release(token, reviewer)
 
     def decide(self, choice: Choice, reviewer: str) -> Decided:
         (outcome,) = self.bulk_decide([choice], reviewer)

@@ -29,9 +29,12 @@ class DeskFace(Protocol):
 
     def queues(self) -> list[QueueOverview]: ...
 
-    def lease(self, queue: str, reviewer: str, *, count: int = 1, escalated: bool = False) -> list[Lease]:
+    def lease(
+        self, queue: str, reviewer: str, *, count: int = 1, escalated: bool = False, request_id: str | None = None
+    ) -> list[Lease]:
         """The next items for this reviewer: those assigned to them first, then what is due first. Fewer than `count`,
-        or none, when there are no more. `escalated` ones are for leads. Raises NotReady."""
+        or none, when there are no more, or when `request_id` was withdrawn. `escalated` ones are for leads.
+        Raises NotReady."""
         ...
 
     def take(self, item_id: str, reviewer: str) -> Lease:
@@ -42,8 +45,12 @@ class DeskFace(Protocol):
         """Keeps the lease; until when it now lasts. Raises LeaseLost."""
         ...
 
-    def release(self, item_id: str, token: int, reviewer: str) -> None:
-        """Gives the item back unjudged; nothing is recorded against it. A lost lease is no error."""
+    def release(self, token: int, reviewer: str) -> None:
+        """Gives back what was leased, unjudged; nothing is recorded against it. A lost lease is no error."""
+        ...
+
+    def withdraw(self, request_id: str, reviewer: str) -> None:
+        """Gives back what `lease` granted under this id, or is about to: the reviewer left before the answer came."""
         ...
 
     def decide(self, choice: Choice, reviewer: str) -> Decided:

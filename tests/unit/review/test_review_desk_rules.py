@@ -55,6 +55,26 @@ def test_an_item_is_one_reviewers_until_the_lease_ends() -> None:
     assert [d.reviewer for d in bench.decisions()] == ["bob"]
 
 
+def test_what_a_withdrawn_request_was_granted_goes_back_at_once() -> None:
+    bench = ReviewBench()
+    bench.items(review_item("a"), review_item("b"))
+    bench.desk.lease("quality", "ann", count=2, request_id="left before the answer")
+    bench.desk.withdraw("left before the answer", "bob")
+    assert bench.desk.lease("quality", "bob") == []
+    bench.desk.withdraw("left before the answer", "ann")
+    assert [lease.item_id for lease in bench.desk.lease("quality", "bob", count=5)] == ["a", "b"]
+    bench.desk.withdraw("left before the answer", "ann")
+    assert bench.desk.lease("quality", "ann") == []
+
+
+def test_a_request_that_was_withdrawn_before_it_came_is_granted_nothing() -> None:
+    bench = ReviewBench()
+    bench.items(review_item("a"))
+    bench.desk.withdraw("overtaken", "ann")
+    assert bench.desk.lease("quality", "ann", request_id="overtaken") == []
+    assert bench.one("bob").item_id == "a"
+
+
 def test_a_record_of_a_desk_that_slept_does_not_count_once_something_else_was_done() -> None:
     bench = ReviewBench()
     bench.items(review_item("a"))
@@ -95,7 +115,7 @@ def test_a_lease_needs_its_own_reviewer_and_item() -> None:
         bench.desk.heartbeat("b", lease.token, "ann")
     with pytest.raises(LeaseLost):
         bench.desk.decide(Choice("b", lease.token, "d", "approve"), "ann")
-    bench.desk.release(lease.item_id, lease.token, "bob")
+    bench.desk.release(lease.token, "bob")
     assert bench.desk.heartbeat(lease.item_id, lease.token, "ann") > lease.expires_at - timedelta(seconds=1)
 
 
@@ -306,7 +326,7 @@ def test_a_cluster_can_be_split_under_the_lease() -> None:
     bench.desk.split([apart], "ann", token=lease.token)
     bench.desk.heartbeat(lease.item_id, lease.token, "ann")
     taken = bench.desk.take(apart, "bob")
-    bench.desk.release(apart, taken.token, "bob")
+    bench.desk.release(taken.token, "bob")
     assert apart not in bench.decide(lease, "reject").item_ids
     assert [other.item_id for other in bench.desk.lease("quality", "bob", count=9)] in (
         [apart, "other"],
@@ -526,7 +546,7 @@ def test_every_action_is_in_the_audit_topic() -> None:
     bench.items(review_item("a"), review_item("b"))
     bench.desk.record("ann", "sign-in", detail={"by": "oidc"})
     lease = bench.one("ann")
-    bench.desk.release(lease.item_id, lease.token, "ann")
+    bench.desk.release(lease.token, "ann")
     lease = bench.one("ann")
     bench.desk.skip(lease.item_id, lease.token, "ann")
     bench.decide(bench.one("ann"), "approve", "d1")

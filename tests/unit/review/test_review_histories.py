@@ -1,5 +1,6 @@
 """Arbitrary histories of a desk: leases given, lost, judged late, undone, and Redis lost at any moment."""
 
+import uuid
 from dataclasses import replace
 from typing import Any
 
@@ -49,6 +50,18 @@ class Histories(RuleBasedStateMachine):
         for queue in ("quality", "votes"):
             self.arrive(queue, 50, True)
             self.arrive(queue, 50, False)
+
+    @rule(queue=QUEUES, who=PEOPLE, count=st.integers(1, 3), before=st.booleans())
+    def ask_and_leave(self, queue: str, who: str, count: int, before: bool) -> None:
+        """Nothing stays with somebody who never hears of it."""
+        free = {item: self.desk.item(item).leased_by for item in self.items}
+        request = uuid.uuid4().hex
+        if before:
+            self.desk.withdraw(request, who)
+        given = self.desk.lease(queue, who, count=count, request_id=request)
+        assert not (before and given)
+        self.desk.withdraw(request, who)
+        assert {item: self.desk.item(item).leased_by for item in self.items} == free
 
     @rule(queue=QUEUES, priority=st.integers(0, 100), twin=st.booleans())
     def arrive(self, queue: str, priority: int, twin: bool) -> None:
@@ -142,7 +155,7 @@ class Histories(RuleBasedStateMachine):
     def only_the_assignee_gets_what_is_assigned(self, who: str, queue: str) -> None:
         for lease in self.desk.lease(queue, who, count=100):
             assert self.desk.item(lease.item_id).assignee in (None, who)
-            self.desk.release(lease.item_id, lease.token, who)
+            self.desk.release(lease.token, who)
 
     def _some_live(self, number: int) -> Lease:
         return list(self.live.values())[number % len(self.live)]
@@ -157,11 +170,11 @@ class Histories(RuleBasedStateMachine):
         again = self.desk.lease(lease.queue, lease.reviewer, count=100)
         assert not {v.item.item_id for v in lease.items} & {v.item.item_id for other in again for v in other.items}
         for other in again:
-            self.desk.release(other.item_id, other.token, lease.reviewer)
+            self.desk.release(other.token, lease.reviewer)
 
     @rule(lease=consumes(leases))
     def release(self, lease: Lease) -> None:
-        self.desk.release(lease.item_id, lease.token, lease.reviewer)
+        self.desk.release(lease.token, lease.reviewer)
         self.live.pop(lease.token, None)
 
     @rule(
@@ -233,7 +246,7 @@ class Histories(RuleBasedStateMachine):
             assert view.status not in (Status.APPROVED, Status.REJECTED)
             for other in [o for o in self.live.values() if view.cluster and o.item_id in view.cluster]:
                 del self.live[other.token]  # who undoes has the cluster again, whoever had it
-        self.desk.release(back.item_id, back.token, back.reviewer)
+        self.desk.release(back.token, back.reviewer)
         return back
 
     @rule()

@@ -66,7 +66,9 @@ class StandInDesk:
         oldest = NOW if waiting else None
         return [QueueOverview("quality", len(waiting), len(self.leases), 0, 0, 0, oldest, 0, 1, 1)]
 
-    def lease(self, queue: str, reviewer: str, *, count: int = 1, escalated: bool = False) -> list[Lease]:
+    def lease(
+        self, queue: str, reviewer: str, *, count: int = 1, escalated: bool = False, request_id: str | None = None
+    ) -> list[Lease]:
         with self._lock:
             free = [i for i in self.items if self.status[i] is Status.OPEN and i not in self.leases][:count]
             return [self._lease(item_id, reviewer) for item_id in free]
@@ -79,8 +81,11 @@ class StandInDesk:
         self._held(item_id, token, reviewer)
         return NOW + timedelta(minutes=2)
 
-    def release(self, item_id: str, token: int, reviewer: str) -> None:
-        self.leases.pop(item_id, None)
+    def release(self, token: int, reviewer: str) -> None:
+        self.leases = {item_id: held for item_id, held in self.leases.items() if held[1] != token}
+
+    def withdraw(self, request_id: str, reviewer: str) -> None:
+        self.calls.append(("withdraw", request_id, reviewer))
 
     def decide(self, choice: Choice, reviewer: str) -> Decided:
         with self._lock:

@@ -123,6 +123,12 @@ def test_an_old_token_is_a_conflict_that_says_why(sign_in: SignIn) -> None:
     assert "somebody else" in response.json()["detail"]
 
 
+def test_a_request_whose_answer_was_not_heard_is_withdrawn_by_who_asked(desk: StandInDesk, sign_in: SignIn) -> None:
+    answer = sign_in().post("/v1/leases/release", json={"requests": ["first", "second"]})
+    assert answer.status_code == 204
+    assert desk.calls == [("withdraw", "first", "ana"), ("withdraw", "second", "ana")]
+
+
 def test_bulk_tells_the_outcome_of_each(sign_in: SignIn) -> None:
     client = sign_in()
     first, second = leased(client, 2)

@@ -23,12 +23,15 @@ MAX_LEASES = 60
 
 ItemId = Annotated[str, Field(min_length=1, max_length=512)]
 FencingToken = Annotated[int, Field(ge=0)]
+RequestId = Annotated[str, Field(min_length=1, max_length=64)]
+"""Chosen by who asks, so that they can withdraw a request whose answer they will not hear."""
 
 
 class LeaseRequest(Body):
     count: Annotated[int, Field(ge=1, le=MAX_LEASES)] = 1
     escalated: bool = False
     """The items that wait for a lead."""
+    request_id: RequestId | None = None
 
 
 class Held(Body):
@@ -40,6 +43,12 @@ class Held(Body):
 
 class HeldMany(Body):
     leases: Annotated[list[Held], Field(min_length=1, max_length=MAX_LEASES)]
+
+
+class GivenBack(Body):
+    leases: Annotated[tuple[Held, ...], Field(max_length=MAX_LEASES)] = ()
+    requests: Annotated[tuple[RequestId, ...], Field(max_length=MAX_LEASES)] = ()
+    """Requests for leases whose answer did not come; what they are granted goes back, also if they come later."""
 
 
 class Beat(BaseModel):
@@ -59,7 +68,9 @@ def lease(queue: Annotated[Name, Path()], body: LeaseRequest, session: Reviewer,
     """The next items for who asks; fewer than asked for, or none, when there are no more."""
     if body.escalated and not session.role.includes(Role.LEAD):
         raise Problem(HTTPStatus.FORBIDDEN, "role", "escalated items are for leads")
-    leases = door.desk.lease(queue, session.user, count=body.count, escalated=body.escalated)
+    leases = door.desk.lease(
+        queue, session.user, count=body.count, escalated=body.escalated, request_id=body.request_id
+    )
     showing = Showing(door.links, session.user)
     return [showing.lease(each) for each in leases]
 
@@ -71,10 +82,12 @@ def heartbeat(body: HeldMany, session: Reviewer, door: TheDoor) -> list[Beat]:
 
 
 @router.post("/v1/leases/release", status_code=HTTPStatus.NO_CONTENT)
-def release(body: HeldMany, session: Reviewer, door: TheDoor) -> Response:
+def release(body: GivenBack, session: Reviewer, door: TheDoor) -> Response:
     """Gives items back unjudged."""
     for held in body.leases:
-        door.desk.release(held.item_id, held.token, session.user)
+        door.desk.release(held.token, session.user)
+    for request_id in body.requests:
+        door.desk.withdraw(request_id, session.user)
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 

@@ -77,6 +77,11 @@ def lease(token: int) -> str:
     return f"{PREFIX}lease|{token}"
 
 
+def asked(reviewer: str, request_id: str) -> str:
+    """Set: the tokens that a request for leases was granted, and whether it was answered or withdrawn. It expires."""
+    return f"{PREFIX}asked|{reviewer}|{request_id}"
+
+
 def leased(queue: str) -> str:
     """Sorted set: leased items by when their lease ends, in milliseconds."""
     return f"{PREFIX}leased|{queue}"

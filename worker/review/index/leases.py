@@ -18,6 +18,9 @@ from worker.review.index import keys
 MAX_TOGETHER: Final = 200
 """Near duplicates that one lease covers at most."""
 
+_ANSWERED: Final = "answered"
+_WITHDRAWN: Final = "withdrawn"
+
 _FRESH = """
 local time = redis.call('TIME')
 local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -210,6 +213,15 @@ class Leases:
         self._drop(keys=[keys.PREFIX], args=[found[2], token, items[0]])
         return Grant(token, datetime.now(UTC), reviewer, found[1].decode(), found[2].decode(), items)
 
+    def answered(self, request_id: str, reviewer: str, tokens: Sequence[int]) -> bool:
+        """Remembers what a request was granted. False when it has been withdrawn: whoever asked will not hear of it."""
+        return _WITHDRAWN not in self._of_request(request_id, reviewer, [_ANSWERED, *map(str, tokens)])
+
+    def withdraw(self, request_id: str, reviewer: str) -> list[int]:
+        """The tokens that a request was granted; one that is not answered yet will be told that it is withdrawn."""
+        found = self._of_request(request_id, reviewer, [_WITHDRAWN])
+        return [int(each) for each in found - {_WITHDRAWN, _ANSWERED}]
+
     def shrink(self, token: int, items: Sequence[str]) -> None:
         """Takes items out of a lease."""
         self._shrink(keys=[keys.PREFIX], args=[token, *items])
@@ -223,6 +235,16 @@ class Leases:
             found = iter(pipeline.execute())
         reviewers = [None if token is None else next(found) for token in tokens]
         return [None if reviewer is None else reviewer.decode() for reviewer in reviewers]
+
+    def _of_request(self, request_id: str, reviewer: str, news: Sequence[str]) -> set[str]:
+        """What is known of a request, with the news. That is one step, so of two who do it one sees what both know."""
+        key = keys.asked(reviewer, request_id)
+        with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.sadd(key, *news)
+            pipeline.pexpire(key, self._milliseconds)
+            pipeline.smembers(key)
+            found: set[bytes] = pipeline.execute()[-1]
+        return {each.decode() for each in found}
 
     def _from_lanes(self, lanes: Sequence[str], queue: str, reviewer: str, count: int, wanted: str) -> list[Grant]:
         reply = self._lease(

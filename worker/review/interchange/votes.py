@@ -98,7 +98,7 @@ def _decide(desk: DeskFace, vote: ImportedVote) -> None:
     try:
         desk.decide(choice, vote.reviewer)
     except DeskError:
-        desk.release(vote.item_id, lease.token, vote.reviewer)
+        desk.release(lease.token, vote.reviewer)
         raise
 
 

@@ -168,6 +168,5 @@ document.addEventListener("visibilitychange", () => { if (context.me && document
 addEventListener("hashchange", route);
 // What waits is kept for this tab alone.
 addEventListener("beforeunload", (event) => { if (context.me && context.outbox?.size && !isReachable()) event.preventDefault(); });
-addEventListener("pagehide", () => leave());
 
 begin();

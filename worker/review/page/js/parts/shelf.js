@@ -2,6 +2,9 @@
 
 import { call, post } from "./api.js";
 
+/** Milliseconds after which a queue that had nothing is asked again. */
+export const LOOK_AGAIN = 10_000;
+
 const BEAT_SHARE = 3;
 /** A lease is kept after a third of its time, so two lost heartbeats do no harm. */
 
@@ -12,6 +15,9 @@ export class Shelf extends EventTarget {
   #again = false;
   #timer;
   #closed = false;
+  /** A request for leases whose answer has not come, or will not: the desk may have granted it. */
+  #unheard = null;
+  #hidden = () => this.close();
 
   /** Keeps up to `ahead` leases of a queue. `escalated` ones are for leads. */
   constructor(queue, ahead, leaseSeconds, { escalated = false } = {}) {
@@ -20,6 +26,7 @@ export class Shelf extends EventTarget {
     this.escalated = escalated;
     this.ahead = ahead;
     this.#timer = setInterval(() => this.#beat(), (leaseSeconds * 1000) / BEAT_SHARE);
+    addEventListener("pagehide", this.#hidden);
   }
 
   get leases() {
@@ -47,12 +54,13 @@ export class Shelf extends EventTarget {
   async #fill() {
     const wanted = this.ahead - this.#leases.length;
     if (wanted <= 0 || this.#closed) return;
-    const body = { count: wanted, escalated: this.escalated };
+    if (this.#unheard) await giveBack([], this.#unheard);
+    if (this.#closed) return;
+    this.#unheard = crypto.randomUUID();
+    const body = { count: wanted, escalated: this.escalated, request_id: this.#unheard };
     const leases = await post(`/v1/queues/${encodeURIComponent(this.queue)}/leases`, body);
-    if (this.#closed) {
-      giveBack(leases);
-      return;
-    }
+    this.#unheard = null;
+    if (this.#closed) return; // and have withdrawn the request
     const known = new Set(this.#leases.map((lease) => lease.item_id));
     this.#leases.push(...leases.filter((lease) => !known.has(lease.item_id)));
   }
@@ -93,19 +101,20 @@ export class Shelf extends EventTarget {
     return this.#beat();
   }
 
-  /** Resolves when the items are given back, so that who comes next can have them. */
-  close() {
+  /**
+   * Resolves when the items are given back, so that who comes next can have them, and those too that were asked for.
+   * Also while the tab is being closed; what does not arrive runs out by itself.
+   */
+  async close() {
     this.#closed = true;
     clearInterval(this.#timer);
+    removeEventListener("pagehide", this.#hidden);
     const leases = this.#leases;
     this.#leases = [];
-    return giveBack(leases);
+    if (leases.length || this.#unheard) await giveBack(leases, this.#unheard).catch(() => {});
   }
 }
 
 export const held = (lease) => ({ item_id: lease.item_id, token: lease.token });
 
-async function giveBack(leases) {
-  // Also while the tab is being closed; what does not arrive runs out by itself.
-  if (leases.length) await call("POST", "/v1/leases/release", { leases: leases.map(held) }, { keepalive: true }).catch(() => {});
-}
+const giveBack = (leases, request) => call("POST", "/v1/leases/release", { leases: leases.map(held), requests: request ? [request] : [] }, { keepalive: true });

@@ -10,7 +10,7 @@ import { onQuietDesk } from "../parts/live.js";
 import { announce, complain, explained, toast } from "../parts/messages.js";
 import { picture, small } from "../parts/pictures.js";
 import { applyGrey, prefer, preference } from "../parts/preferences.js";
-import { held, Shelf } from "../parts/shelf.js";
+import { held, LOOK_AGAIN, Shelf } from "../parts/shelf.js";
 import { count, grade } from "../parts/words.js";
 
 const TILES = 24;
@@ -42,6 +42,8 @@ class Grid {
     });
     // Where nothing waits new images appear by themselves; a grid that is being worked through stays as it is.
     const again = () => { if (!this.#tiles.size) this.fill(); };
+    const timer = setInterval(again, LOOK_AGAIN);
+    this.#listeners.push(() => clearInterval(timer));
     this.#listeners.push(onQuietDesk(again), watchConnection((reachable) => { if (reachable) this.#shelf.check().then(again); }));
     this.#listeners.push(watchAway(this.#main, () => this.leave()));
     const refused = ({ detail }) => toast(`A decision did not count: ${detail.error.message}`, { bad: true, seconds: 12 });

@@ -10,12 +10,10 @@ import { announce, complain, explained, toast } from "../parts/messages.js";
 import { described, large, missing, originalSize, picture, preload } from "../parts/pictures.js";
 import { applyGrey, prefer, preference } from "../parts/preferences.js";
 import { waitForQueue } from "../parts/first-queue.js";
-import { Shelf } from "../parts/shelf.js";
+import { LOOK_AGAIN, Shelf } from "../parts/shelf.js";
 import { count } from "../parts/words.js";
 
 const AHEAD = 4;
-/** Milliseconds after which a queue that had nothing is asked again. */
-const LOOK_AGAIN = 10_000;
 /** Pixels that an arrow key moves an image in native pixels. */
 const PAN = 120;
 /** Milliseconds: a heat map takes seconds of all the desk's processors. */
