@@ -38,6 +38,17 @@ def test_who_signs_in_anew_at_another_tab_decides_on_at_the_first(desk: RunningD
     expect(page.get_by_text("did not count")).to_have_count(0)
 
 
+def test_all_that_was_under_way_when_another_tab_signed_in_is_sent_again(desk: RunningDesk, sign_in: SignIn) -> None:
+    page = sign_in("ana")
+    sign_in_at_another_tab(page, desk, "ana")
+    ended = page.evaluate("""async () => {
+        const { post } = await import("/js/parts/api.js");
+        const asked = [1, 2, 3].map(() => post("/v1/queues/quality/leases"));
+        return (await Promise.allSettled(asked)).map(({ status }) => status);
+    }""")
+    assert ended == ["fulfilled"] * 3
+
+
 def test_a_page_is_drawn_anew_for_whoever_signed_in_at_another_tab(desk: RunningDesk, sign_in: SignIn) -> None:
     desk.add_items(2)
     desk.add_person("vera", Role.VIEWER)

@@ -54,7 +54,8 @@ const PATIENCE = 15_000;
 /** Raises Refused or Unreachable, the latter also when there is no answer for `patience` milliseconds. */
 export async function call(method, path, body, { keepalive = false, patience = PATIENCE, again = true } = {}) {
   const headers = { accept: "application/json" };
-  if (method !== "GET") headers["x-csrf-token"] = csrf;
+  const token = csrf;
+  if (method !== "GET") headers["x-csrf-token"] = token;
   if (performance.now() - touched > UNATTENDED) headers["x-unattended"] = "1";
   if (body !== undefined) headers["content-type"] = "application/json";
   let response;
@@ -74,20 +75,19 @@ export async function call(method, path, body, { keepalive = false, patience = P
   if (response.ok) return data;
   if (response.status === 401 && data.type === "urn:sluice:problem:not-signed-in") document.dispatchEvent(new Event("signed-out"));
   const refused = new Refused(data, response.status);
-  if (again && mine && ELSEWHERE.has(refused.kind) && (await renewed())) return call(method, path, body, { keepalive, patience, again: false });
+  if (again && mine && ELSEWHERE.has(refused.kind) && (await renewed(token))) return call(method, path, body, { keepalive, patience, again: false });
   throw refused;
 }
 
-/** Whether the session has another token than this page knew. Raises Unreachable where the page is somebody else's now. */
-export async function renewed() {
+/** Whether the session has another token than the one that was `sent`, and learns it. Raises Unreachable where the page is somebody else's now. */
+export async function renewed(sent = csrf) {
   const me = await call("GET", "/v1/session", undefined, { again: false });
   if (!mine || me.user !== mine.user || me.role !== mine.role) {
     document.dispatchEvent(new Event("session-changed"));
     throw new Unreachable("the page is drawn anew");
   }
-  const other = me.csrf !== csrf;
   csrf = me.csrf;
-  return other;
+  return csrf !== sent;
 }
 
 export const get = (path, options) => call("GET", path, undefined, options);
