@@ -39,7 +39,9 @@ def test_who_signs_in_anew_at_another_tab_decides_on_at_the_first(desk: RunningD
 
 
 def test_all_that_was_under_way_when_another_tab_signed_in_is_sent_again(desk: RunningDesk, sign_in: SignIn) -> None:
+    desk.add_items(1)
     page = sign_in("ana")
+    page.wait_for_selector(".frame img")
     sign_in_at_another_tab(page, desk, "ana")
     ended = page.evaluate("""async () => {
         const { post } = await import("/js/parts/api.js");
