@@ -16,6 +16,8 @@ from schemas import Scores
 _VERSION = 2
 _SEAL = struct.Struct("<BI")
 _LENGTH = struct.Struct("<I")
+# By itself, as validation through the model's method takes a fifth longer.
+_validate_scores = TypeAdapter(Scores).validator.validate_json
 _SIZES = TypeAdapter(dict[str, NonNegativeInt])
 
 
@@ -46,9 +48,10 @@ def encode_scores(scores: Scores) -> bytes:
 def decode_scores(value: bytes) -> Scores:
     """Raises CorruptValue."""
     try:
-        return Scores.model_validate_json(unseal(value))
+        scores: Scores = _validate_scores(unseal(value))
     except ValidationError as error:
         raise CorruptValue("no scores") from error
+    return scores
 
 
 def encode_features(features: Mapping[str, bytes]) -> bytes:

@@ -370,10 +370,14 @@ class Member:
         work.outputs[job.index] = outputs
         work.remaining -= 1
         if not work.remaining:
-            self._close(work.ticket, tuple(itertools.chain.from_iterable(work.outputs)))
+            alone = len(work.outputs) == 1
+            self._close(work.ticket, outputs if alone else tuple(itertools.chain.from_iterable(work.outputs)))
 
     def _close(self, ticket: Ticket, outputs: tuple[Output, ...]) -> None:
-        self._ledger.finish(ticket, outputs, sum(len(output.value) for output in outputs))
+        size = 0
+        for output in outputs:
+            size += len(output.value)
+        self._ledger.finish(ticket, outputs, size)
 
     def _on_commit(self, outcome: CommitOutcome) -> None:
         if self._commits.finish(outcome, self._clock()):

@@ -14,11 +14,10 @@ which a deeply nested value takes to a RecursionError.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import unquote_plus
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from schemas import Base64Data, FailureReason, ImageEvent, S3Reference
@@ -32,6 +31,8 @@ MAX_COLONS = 100_000
 MAX_NOTIFICATION_RECORDS = 1000
 """So many objects in one S3 notification; more would let one record outgrow the intake's window."""
 
+# By itself, as validation through the model's method takes a fifth longer.
+_validate_event = TypeAdapter(ImageEvent).validator.validate_json
 _EVENT_KEYS = tuple(field.alias or name for name, field in ImageEvent.model_fields.items())
 _CONTENT_TYPE = "content-type"
 _STRUCTURED = "application/cloudevents"
@@ -47,8 +48,7 @@ class MalformedRecord(Exception):
         self.message = message
 
 
-@dataclass(frozen=True, slots=True)
-class Parsed:
+class Parsed(NamedTuple):
     """The events of one record, in its order; `ignored` counts notifications of other things than a new object."""
 
     events: tuple[ImageEvent, ...]
@@ -199,7 +199,7 @@ def _parse_data(value: bytes, envelope: _Envelope | None) -> Parsed:
 
 
 def _image_event(value: bytes) -> ImageEvent:
-    event = ImageEvent.model_validate_json(value, strict=True, by_alias=True, by_name=False)
+    event: ImageEvent = _validate_event(value, strict=True, by_alias=True, by_name=False)
     if "schema_" not in event.model_fields_set:
         raise _malformed("image event: schema: is missing; expected 'sluice.image-event/1'")
     return event
