@@ -3,6 +3,7 @@
 import argparse
 import json
 import platform
+import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -65,6 +66,11 @@ def side_by_side(threads: int, times: int, work: Callable[[], object]) -> None:
     with ThreadPoolExecutor(threads) as pool:
         for done in [pool.submit(work) for _ in range(times)]:
             done.result()
+
+
+def median_ratio(rates: Sequence[float], *stages: Sequence[float]) -> float:
+    """A rate beside that of the slowest stage in the same round: the median over the rounds."""
+    return statistics.median(rate / min(alone) for rate, *alone in zip(rates, *stages, strict=True))
 
 
 def machine(*packages: str) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from ops.benchmarks.pipeline_benchmark import (
 )
 from ops.benchmarks.plot import bars
 from ops.benchmarks.processes import processor_seconds
-from ops.benchmarks.results import Options, console, machine, option_parser
+from ops.benchmarks.results import Options, console, machine, median_ratio, option_parser
 from ops.benchmarks.results import publish as publish_results
 from ops.dev.servers import KafkaServer, RedisServer
 from worker.apps.engine import EngineArguments
@@ -160,8 +160,7 @@ def run(options: Options) -> None:
     images, rounds = (96, 1) if options.short else (IMAGES, ROUNDS)
     rates, used = measure(images, rounds)
     medians = {name: statistics.median(each) for name, each in rates.items()}
-    slowest = min(medians["decode alone"], medians["engine alone"])
-    ratio = medians["Kafka + Ray Serve"] / slowest
+    ratio = median_ratio(rates["Kafka + Ray Serve"], rates["decode alone"], rates["engine alone"])
     table = Table("what", "images a second (median)")
     for name, value in medians.items():
         table.add_row(name, f"{value:,.1f}")
