@@ -80,7 +80,9 @@ class Desk:
             if len(grants) < count:
                 grants += self._leases.next([keys.lane("open", queue)], queue, reviewer, count - len(grants))
         leases = self._handed_out(grants, reviewer, blind=not escalated)
-        if request_id is None or self._leases.answered(request_id, reviewer, [grant.token for grant in grants]):
+        if not grants or request_id is None:
+            return leases
+        if self._leases.answered(request_id, reviewer, [grant.token for grant in grants]):
             return leases
         for grant in grants:
             self.release(grant.token, reviewer)

@@ -78,7 +78,7 @@ def lease(token: int) -> str:
 
 
 def asked(reviewer: str, request_id: str) -> str:
-    """Set: the tokens that a request for leases was granted, and whether it was answered or withdrawn. It expires."""
+    """Set: the tokens that a request for leases was granted, and whether it was withdrawn. It expires."""
     return f"{PREFIX}asked|{reviewer}|{request_id}"
 
 

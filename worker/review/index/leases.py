@@ -18,7 +18,6 @@ from worker.review.index import keys
 MAX_TOGETHER: Final = 200
 """Near duplicates that one lease covers at most."""
 
-_ANSWERED: Final = "answered"
 _WITHDRAWN: Final = "withdrawn"
 
 _FRESH = """
@@ -214,13 +213,14 @@ class Leases:
         return Grant(token, datetime.now(UTC), reviewer, found[1].decode(), found[2].decode(), items)
 
     def answered(self, request_id: str, reviewer: str, tokens: Sequence[int]) -> bool:
-        """Remembers what a request was granted. False when it has been withdrawn: whoever asked will not hear of it."""
-        return _WITHDRAWN not in self._of_request(request_id, reviewer, [_ANSWERED, *map(str, tokens)])
+        """Remembers what a request was granted, a token at least. False when it has been withdrawn: whoever asked will
+        not hear of it."""
+        return _WITHDRAWN not in self._of_request(request_id, reviewer, list(map(str, tokens)))
 
     def withdraw(self, request_id: str, reviewer: str) -> list[int]:
         """The tokens that a request was granted; one that is not answered yet will be told that it is withdrawn."""
         found = self._of_request(request_id, reviewer, [_WITHDRAWN])
-        return [int(each) for each in found - {_WITHDRAWN, _ANSWERED}]
+        return [int(each) for each in found - {_WITHDRAWN}]
 
     def shrink(self, token: int, items: Sequence[str]) -> None:
         """Takes items out of a lease."""
