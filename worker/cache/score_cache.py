@@ -130,22 +130,21 @@ class ScoreCache:
             self._refusal.succeeded()
 
     def _look_up(self, kind: CacheKind, keys: Sequence[str | None], decode: Callable[[bytes], _T]) -> list[_T | None]:
-        values = iter(self._read([key for key in keys if key is not None]))
-        found = [None if key is None else _decoded(next(values, None), decode) for key in keys]
+        values = self._read([key for key in keys if key is not None])
+        found = [_decoded(values.get(key), decode) if key is not None else None for key in keys]
         hits = sum(value is not None for value in found)
         self._metrics.cache_requests.labels(kind, "hit").inc(hits)
         self._metrics.cache_requests.labels(kind, "miss").inc(len(found) - hits)
         return found
 
-    def _read(self, keys: Sequence[str]) -> Sequence[object]:
-        """The value of each key; nothing at all where Redis is away."""
+    def _read(self, keys: Sequence[str]) -> Mapping[str, object]:
         if not keys or not self._outage.lets_through():
-            return []
+            return {}
         try:
-            values = self._client.mget(keys)
+            values = dict(zip(keys, self._client.mget(keys), strict=True))
         except Exception as error:  # noqa: BLE001  # as above
             self._outage.failed(error)
-            return []
+            return {}
         self._outage.succeeded()
         return values
 
