@@ -27,21 +27,11 @@ class NoDevice(EngineError):
 
 
 _OUT_OF_MEMORY = {"cudaErrorMemoryAllocation"}
-_NO_DEVICE = {
-    "cudaErrorInsufficientDriver",
-    "cudaErrorNoDevice",
-    "cudaErrorStubLibrary",
-    "cudaErrorInitializationError",
-    "cudaErrorInvalidDevice",
-    "cudaErrorSystemDriverMismatch",
-    "cudaErrorSystemNotReady",
-}
 # After one of these, every later call of the process fails too (CUDA runtime API, error codes).
 _LOST = {
     "cudaErrorAssert",
     "cudaErrorContained",
     "cudaErrorContextIsDestroyed",
-    "cudaErrorDevicesUnavailable",
     "cudaErrorECCUncorrectable",
     "cudaErrorExternalDevice",
     "cudaErrorHardwareStackError",
@@ -63,7 +53,10 @@ class CudaDevice:
     """One GPU. Pointers, streams and graphs are the runtime's own handles; who asks for one gives it back."""
 
     def __init__(self, index: int = 0, runtime: Any = None) -> None:
-        """`runtime`: the module cuda.bindings.runtime, or one that behaves so. Raises NoDevice."""
+        """`runtime`: the module cuda.bindings.runtime, or one that behaves so.
+
+        Raises NoDevice, OutOfDeviceMemory on a GPU that others have filled, and DeviceLost.
+        """
         if runtime is None:
             try:
                 runtime = import_module("cuda.bindings.runtime")
@@ -71,7 +64,12 @@ class CudaDevice:
                 raise NoDevice(f"the CUDA bindings do not load: {error}; pip install cuda-bindings") from error
         self._cuda = runtime
         self._index = index
-        self.activate()
+        try:
+            self.activate()
+        except (OutOfDeviceMemory, DeviceLost):
+            raise
+        except EngineError as error:  # no driver, an old one, a GPU that another process has to itself, and more
+            raise NoDevice(f"no GPU can be used here: {error}; check nvidia-smi and the driver's version") from error
 
     def activate(self) -> None:
         """Makes this the calling thread's GPU; each thread begins with it."""
@@ -171,12 +169,12 @@ class CapturedGraph:
 
 def _typed(name: str, text: str, function: str) -> EngineError:
     said = f"{function}: {name}: {text}"
+    if name in _OUT_OF_MEMORY and function == "cudaHostAlloc":
+        return OutOfDeviceMemory(f"the host gives no memory that the GPU can read ({said}); use a smaller batch")
     if name in _OUT_OF_MEMORY:
         return OutOfDeviceMemory(
             f"the GPU is out of memory ({said}); use a smaller batch, or fewer engines on this GPU"
         )
     if name in _LOST:
         return DeviceLost(f"the GPU is lost to this process ({said}); start it again")
-    if name in _NO_DEVICE:
-        return NoDevice(f"no GPU can be used here ({said}); check nvidia-smi and the driver's version")
     return EngineError(f"CUDA failed ({said})")

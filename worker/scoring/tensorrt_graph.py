@@ -149,13 +149,13 @@ class TensorRtGraph:
 
     def _settle(self, lane: _Lane) -> DeviceLost | None:
         """Waits for what a failed batch has started, which still uses the lane's buffers. TensorRT only says that it
-        failed: whether the GPU was lost shows here."""
+        failed: whether the GPU was lost shows here, where nothing but an error that lasts can fail."""
         try:
             self._device.synchronize(lane.stream)
         except DeviceLost as lost:
             return lost
         except EngineError as error:
-            log.debug("not_settled", error=str(error))
+            return DeviceLost(f"the GPU is lost to this process ({error}); start it again")
         return None
 
     def _release(self) -> None:
@@ -218,7 +218,8 @@ class TensorRtGraph:
             self._device.synchronize(lane.stream)
             if not self._rtx:
                 self._capture(lane, size)
-                self._run(lane, size)  # a graph goes to the GPU when it is first launched
+            # A graph goes to the GPU when it is first launched; RTX makes its own once the kernels are there.
+            self._run(lane, size)
 
     def _capture(self, lane: _Lane, size: int) -> None:
         """Records the graph of a size that has run once, as capturing demands (TensorRT, CUDA graphs). An engine that

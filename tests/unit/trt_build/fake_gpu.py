@@ -2,10 +2,11 @@
 """A CUDA runtime and a TensorRT in host memory: streams do what they are told when they are waited for and not before,
 captures keep it for later.
 
-They hold callers to the real ones' rules: copies beside the host's work from pinned memory only, no capture without a
-run of the same shape before, nothing allocated or freed by the thread that captures, one context for each graph,
-contexts only with the scratch memory they need, nothing freed that a stream has yet to use, nothing left allocated, and
-an error stays once the device is lost.
+They hold callers to the real ones' rules: each thread says first which GPU it means, copies beside the host's work from
+pinned memory only and within what was allocated, no capture without a run of the same shape before, nothing allocated
+or freed by the thread that captures, one context for each graph, contexts only with the scratch memory they need and
+none of it on two streams, nothing freed that a stream has yet to use, nothing left allocated, and an error stays once
+the device is lost.
 """
 
 import ctypes
@@ -23,8 +24,10 @@ class Error(enum.Enum):
     cudaSuccess = 0
     cudaErrorMemoryAllocation = 2
     cudaErrorInsufficientDriver = 35
+    cudaErrorDevicesUnavailable = 46
     cudaErrorIllegalAddress = 700
     cudaErrorInvalidValue = 1
+    cudaErrorUnknown = 999
     cudaErrorStreamCaptureInvalidated = 901
 
 
@@ -38,14 +41,16 @@ class FakeCuda:
     cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
     cudaDeviceAttr = SimpleNamespace(cudaDevAttrComputeCapabilityMajor=75, cudaDevAttrComputeCapabilityMinor=76)
 
-    def __init__(self, capability: tuple[int, int] = (8, 9), memory: int = 1 << 30) -> None:
+    def __init__(self, capability: tuple[int, int] = (8, 9), memory: int = 1 << 30, host_memory: int = 1 << 30) -> None:
         self._capability = capability
         self._memory = memory
+        self._host_memory = host_memory
         self._blocks: dict[int, Any] = {}
         self._pinned: set[int] = set()
         self._waiting: dict[int, list[Callable[[], None]]] = {}
         self._captures: dict[int, list[Callable[[], None]]] = {}
         self._capturing = threading.local()
+        self._meant = threading.local()
         self.failure = Error.cudaSuccess
         self.capturable = True
         self.out_of_memory = False
@@ -56,8 +61,10 @@ class FakeCuda:
         self.misused: list[str] = []
         """What was done wrong where an assertion would not be heard."""
         self.configs: list[Any] = []
-        self.ran: set[int] = set()
-        """Sizes of batches that contexts were given."""
+        self.scratch: dict[int, int] = {}
+        """Address of scratch memory → the stream that it is used on."""
+        self.runs: dict[int, int] = {}
+        """How often contexts were given a batch of each size."""
         self.log: Callable[[str], None] = lambda _message: None
         """Tells an error to the logger of the runtime made last."""
 
@@ -82,7 +89,11 @@ class FakeCuda:
     def _may_allocate(self) -> None:
         assert not getattr(self._capturing, "now", False), "a thread that captures must neither allocate nor free"
 
+    def _knows_the_device(self) -> None:
+        assert getattr(self._meant, "device", False), "this thread never said which GPU it means"
+
     def cudaSetDevice(self, _index: int) -> tuple[Error]:
+        self._meant.device = self.failure is Error.cudaSuccess
         return (self.failure,)
 
     def cudaDeviceGetAttribute(self, attribute: int, _device: int) -> tuple[Error, int]:
@@ -92,6 +103,7 @@ class FakeCuda:
         return Error.cudaSuccess, error.name.encode()
 
     def cudaMalloc(self, size: int) -> tuple[Error, int | None]:
+        self._knows_the_device()
         self._may_allocate()
         if size > self._memory:
             return Error.cudaErrorMemoryAllocation, None
@@ -102,7 +114,10 @@ class FakeCuda:
         return Error.cudaSuccess, address
 
     def cudaHostAlloc(self, size: int, _flags: int) -> tuple[Error, int | None]:
+        self._knows_the_device()
         self._may_allocate()
+        if size > self._host_memory:
+            return Error.cudaErrorMemoryAllocation, None
         block = (ctypes.c_uint8 * size)()
         address = ctypes.addressof(block)
         self._blocks[address] = block
@@ -124,6 +139,7 @@ class FakeCuda:
         return (Error.cudaSuccess if self._blocks.pop(address, None) is not None else Error.cudaErrorInvalidValue,)
 
     def cudaStreamCreateWithFlags(self, _flags: int) -> tuple[Error, int]:
+        self._knows_the_device()
         stream = len(self._waiting) + 1
         self._waiting[stream] = []
         return Error.cudaSuccess, stream
@@ -140,7 +156,10 @@ class FakeCuda:
 
     def cudaMemcpyAsync(self, to: int, source: int, count: int, kind: int, stream: int) -> tuple[Error]:
         host = source if kind == self.cudaMemcpyKind.cudaMemcpyHostToDevice else to
+        self._knows_the_device()
         assert host in self._pinned, "a copy of pageable memory waits, and breaks a capture"
+        assert self.allocated(to, count), "a copy to what lies behind an allocation"
+        assert self.allocated(source, count), "a copy of what lies behind an allocation"
         self.enqueue(stream, lambda: ctypes.memmove(to, source, count) and None)
         return (self.failure,)
 
@@ -166,6 +185,7 @@ class FakeCuda:
         return self._give_back(graph)
 
     def cudaGraphLaunch(self, graph: int, stream: int) -> tuple[Error]:
+        self._knows_the_device()
         self.launches += 1
         for work in self._blocks[graph]:
             self.enqueue(stream, work)
@@ -237,13 +257,15 @@ class FakeContext:
 
     def execute_async_v3(self, stream: int) -> bool:
         assert self._cuda.allocated(self._scratch, SCRATCH), "a context without device memory"
+        used_on = self._cuda.scratch.setdefault(self._scratch, stream)
+        assert used_on == stream, "two streams use the same scratch memory, and may do so at once"
         if self._cuda.refused:
             self._cuda.refused(self._cuda)
             return False
         batch = self._batch
         assert not self._cuda.capturing(stream) or batch in self._ran, "run a shape once before it is captured"
         self._ran.add(batch)
-        self._cuda.ran.add(batch)
+        self._cuda.runs[batch] = self._cuda.runs.get(batch, 0) + 1
 
         def work() -> None:
             if "tokens" in self._tensors:

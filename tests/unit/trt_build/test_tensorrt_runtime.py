@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -255,7 +256,7 @@ def test_a_batch_of_the_size_that_the_engine_is_tuned_for_is_not_filled_up(
 ) -> None:
     engine = start(profile=BatchProfile(smallest=1, best=best, largest=12))
     check(views := pixels(best), engine.infer(views))
-    assert best in cuda.ran
+    assert best in cuda.runs
 
 
 def test_a_failure_is_told_in_its_own_words_and_not_in_those_of_another_batch(start: Start, cuda: FakeCuda) -> None:
@@ -372,18 +373,68 @@ def test_a_lost_device_stays_lost_and_says_what_helps(start: Start, cuda: FakeCu
         engine.infer(pixels(1))
 
 
-def test_a_fault_of_one_batch_does_not_end_the_engine(start: Start, cuda: FakeCuda) -> None:
+def test_a_fault_of_one_batch_does_not_end_the_engine(
+    start: Start, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = start()
-    cuda.failure = Error.cudaErrorInvalidValue
-    with pytest.raises(EngineError, match="cudaErrorInvalidValue"):
-        engine.infer(pixels(1))
-    cuda.failure = Error.cudaSuccess
+    with monkeypatch.context() as once:
+        once.setattr(cuda, "cudaGraphLaunch", lambda *_: (Error.cudaErrorInvalidValue,))
+        with pytest.raises(EngineError, match="cudaErrorInvalidValue") as caught:
+            engine.infer(pixels(1))
+    assert type(caught.value) is EngineError
     views = pixels(5)
     check(views, engine.infer(views))
 
 
-def test_a_machine_without_a_driver_is_told_so() -> None:
+def test_an_error_that_no_code_describes_and_that_lasts_is_a_lost_device(start: Start, cuda: FakeCuda) -> None:
+    """As when a GPU falls off its bus: a batch that is tried again would be blamed for it."""
+    engine = start()
+    cuda.failure = Error.cudaErrorUnknown
+    for _ in range(2):
+        with pytest.raises(DeviceLost, match="cudaErrorUnknown.*start it again"):
+            engine.infer(pixels(1))
+
+
+@pytest.mark.parametrize(
+    "failure", [Error.cudaErrorInsufficientDriver, Error.cudaErrorDevicesUnavailable, Error.cudaErrorUnknown]
+)
+def test_a_machine_whose_gpu_cannot_be_used_is_told_so(failure: Error) -> None:
+    """No driver, a GPU that another process has to itself, a module of the kernel that is not loaded."""
     cuda = FakeCuda()
-    cuda.failure = Error.cudaErrorInsufficientDriver
-    with pytest.raises(NoDevice, match="check nvidia-smi"):
+    cuda.failure = failure
+    with pytest.raises(NoDevice, match=f"{failure.name}.*check nvidia-smi"):
         CudaDevice(runtime=cuda)
+
+
+def test_every_error_that_cuda_says_a_process_does_not_survive_is_a_lost_device() -> None:
+    real = pytest.importorskip("cuda.bindings.runtime", reason="the CUDA bindings are not installed")
+    final = [code for code in real.cudaError_t if "terminated and relaunched" in " ".join((code.__doc__ or "").split())]
+    assert len(final) > 5
+    for code in final:
+        runtime = SimpleNamespace(
+            cudaError_t=real.cudaError_t,
+            cudaGetErrorString=real.cudaGetErrorString,
+            cudaSetDevice=lambda _index, code=code: (code,),
+        )
+        with pytest.raises(DeviceLost, match=code.name):
+            CudaDevice(runtime=runtime)
+
+
+def test_a_gpu_that_others_have_filled_is_not_taken_for_none() -> None:
+    cuda = FakeCuda()
+    cuda.failure = Error.cudaErrorMemoryAllocation
+    with pytest.raises(OutOfDeviceMemory, match="fewer engines on this GPU"):
+        CudaDevice(runtime=cuda)
+
+
+def test_a_host_without_room_for_the_gpus_buffers_is_not_told_that_the_gpu_has_none(start: Start) -> None:
+    small = FakeCuda(host_memory=10_000)
+    with pytest.raises(OutOfDeviceMemory, match="the host gives no memory that the GPU can read"):
+        start(on=small)
+    assert small.leaked == 0
+
+
+def test_rtx_makes_its_graphs_before_the_first_batch(start: Start, cuda: FakeCuda) -> None:
+    """It captures a shape once its kernels are there, so no earlier than when that shape comes again."""
+    start(backend="tensorrt-rtx")
+    assert set(cuda.runs.values()) == {2 * 2}  # of each size, on both lanes
