@@ -1,5 +1,6 @@
 """The torch engine: the reference that others are compared with, and the GPU engine of hosts without TensorRT."""
 
+import gc
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trt_build.errors import BuildError
 from trt_build.graph import prepare_graphs
 from trt_build.precision import TorchPrecision
 from trt_build.torch_graph import TorchGraph, read_graph
@@ -33,7 +35,7 @@ FIXED_BATCHES = BatchProfile(largest=MAX_BATCH).steps(STEP)
 
 NO_GPU = f"torch {torch.__version__} sees no GPU here; install a build of torch for this driver"
 
-_NO_MEMORY = re.compile(r"out of memory|_ALLOC_FAILED")
+_NO_MEMORY = re.compile(r"out of memory|_ALLOC_FAILED|CUBLAS_STATUS_NOT_INITIALIZED")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +75,17 @@ class TorchEngine:
             raise NoDevice(NO_GPU)
         self._manifest = model.manifest
         self._device = torch.device(device)
+        self._lost: DeviceLost | None = None
+        self._copying: Any = None
+        if self._on_gpu:
+            self._copying = self._guarded(lambda: _cuda("Stream", self._device))
         towers, *text = prebuilt or _own_graphs(model, precision)
-        self._graph = read_graph(towers).to(self._device).eval()
+        self._graph = self._load(towers)
         self._prompts = self._open_prompts(model, text)
         self._sizes = sorted(fixed_batches) if compiled else []
-        self._copying: Any = _cuda("Stream", self._device) if self._on_gpu else None
         # Compiled code and its warm-up belong to one thread; what it starts on a GPU it does not wait for.
         self._launcher = ThreadPoolExecutor(1, thread_name_prefix="torch")
         self._programs: dict[int, Callable[..., Sequence[Tensor]]] = {}
-        self._lost: DeviceLost | None = None
         try:
             for size in self._sizes:
                 blank = {name: np.zeros((size, *view.shape), np.uint8) for name, view in model.manifest.views.items()}
@@ -144,7 +148,17 @@ class TorchEngine:
 
     def close(self) -> None:
         self._launcher.shutdown()
-        self._programs = {}
+        self._programs, self._prompts = {}, None
+        self._graph.to("meta")  # whoever still holds it holds no weights
+        if self._sizes:
+            gc.collect()  # compiled programs refer to themselves
+        if self._on_gpu and not self._is_lost():
+            torch.cuda.empty_cache()  # for engines beside this one
+
+    def _load(self, graph: bytes) -> TorchGraph:
+        module = read_graph(graph).eval()
+        placed: TorchGraph = self._guarded(lambda: module.to(self._device))
+        return placed
 
     def _open_prompts(self, model: Model, graphs: Sequence[bytes]) -> PromptScorer | None:
         """What judges prompts. The text tower is not compiled: its answers are kept, and few prompts are new."""
@@ -153,14 +167,17 @@ class TorchEngine:
             return None
         if not graphs:
             raise EngineError("the engine has no text tower, and the model judges prompts; build it with --rebuild")
-        text = read_graph(graphs[0]).to(self._device).eval()
+        text = self._load(graphs[0])
         return prompt.scorer(lambda ids: self._run_text(text, ids), MAX_BATCH)
 
     def _run_text(self, text: TorchGraph, ids: TokenIds) -> Array:
-        with torch.inference_mode():
-            tokens = torch.from_numpy(ids).to(self._device)
-            features: Array = self._guarded(lambda: text(tokens)[0].float().cpu().numpy())
-            return features
+        def run() -> Array:
+            with torch.inference_mode():
+                features: Array = text(torch.from_numpy(ids).to(self._device))[0].float().cpu().numpy()
+                return features
+
+        found: Array = self._guarded(run)
+        return found
 
     @property
     def _on_gpu(self) -> bool:
@@ -226,22 +243,31 @@ class TorchEngine:
         return compiled
 
     def _guarded(self, work: Callable[[], Any]) -> Any:
-        """The work's result; what torch raises becomes an EngineError that says whose fault it is."""
+        """The work's result; what torch and its compilers raise becomes an EngineError that says whose fault it is."""
         try:
             return work()
-        except EngineError:
+        except (BuildError, EngineError):
             raise
-        except RuntimeError as error:
+        except Exception as error:
             # The libraries below torch report a want of memory in words only, and it passes.
             if isinstance(error, torch.OutOfMemoryError) or (self._on_gpu and _NO_MEMORY.search(str(error))):
                 raise OutOfDeviceMemory(
                     f"the GPU is out of memory ({error}); use a smaller batch, or fewer engines on this GPU"
                 ) from error
-            # After an error of CUDA itself every later call of the process fails too.
-            if self._on_gpu and "CUDA error" in str(error):
+            if self._is_lost():
                 self._lost = DeviceLost(f"the GPU is lost to this process ({error}); start it again")
                 raise self._lost from error
-            raise EngineError(f"torch failed on a batch: {error}") from error
+            raise EngineError(f"torch failed: {error}") from error
+
+    def _is_lost(self) -> bool:
+        """Asks the GPU itself, since torch, its compilers and CUDA's libraries each have words of their own: after an
+        error that lasts, waiting for any stream fails too."""
+        try:
+            if self._copying is not None:
+                self._copying.synchronize()
+        except RuntimeError:
+            return True
+        return False
 
 
 def _own_graphs(model: Model, precision: TorchPrecision) -> list[bytes]:

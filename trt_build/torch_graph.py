@@ -88,8 +88,11 @@ class TorchGraph(torch.nn.Module):
 def read_graph(graph: bytes) -> TorchGraph:
     """The module of an ONNX graph. Raises BuildError for one with an operator that is not known here."""
     model = onnx.load_from_string(graph)
-    steps = [(_operator(node), list(node.input), list(node.output), _attributes(node)) for node in model.graph.node]
+    nodes = [node for node in model.graph.node if node.op_type != "Constant"]
+    steps = [(_operator(node), list(node.input), list(node.output), _attributes(node)) for node in nodes]
+    # Constants among the nodes are weights too, and must go where the others go.
     tensors = {weight.name: _tensor(weight) for weight in model.graph.initializer}
+    tensors |= {node.output[0]: _constant(node) for node in model.graph.node if node.op_type == "Constant"}
     return TorchGraph(
         steps,
         [value.name for value in model.graph.input],
@@ -240,10 +243,11 @@ def _divide(x: Sequence[Any], _a: Attributes) -> Tensor:
     return torch.div(x[0], x[1], rounding_mode="trunc")
 
 
-def _constant(_x: Sequence[Any], a: Attributes) -> Tensor:
-    if "value" not in a:
+def _constant(node: onnx.NodeProto) -> Tensor:
+    attributes = _attributes(node)
+    if "value" not in attributes:
         raise BuildError("the torch engine knows constants that are tensors only; use openvino instead")
-    return _tensor(a["value"])
+    return _tensor(attributes["value"])
 
 
 OPERATORS: Mapping[str, Operator] = {
@@ -252,7 +256,6 @@ OPERATORS: Mapping[str, Operator] = {
     "Cast": _cast,
     "Clip": _clip,
     "Concat": lambda x, a: torch.cat(list(x), a["axis"]),
-    "Constant": _constant,
     "Conv": _convolution,
     "Div": _divide,
     "Erf": lambda x, _a: torch.erf(x[0]),

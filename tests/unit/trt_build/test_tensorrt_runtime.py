@@ -391,7 +391,7 @@ def test_an_error_that_no_code_describes_and_that_lasts_is_a_lost_device(start: 
     engine = start()
     cuda.failure = Error.cudaErrorUnknown
     for _ in range(2):
-        with pytest.raises(DeviceLost, match="cudaErrorUnknown.*start it again"):
+        with pytest.raises(DeviceLost, match=r"cudaErrorUnknown.*start it again"):
             engine.infer(pixels(1))
 
 
