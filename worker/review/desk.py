@@ -23,7 +23,7 @@ from worker.review.answers import (
     Statistics,
     Status,
 )
-from worker.review.decision_ids import derived
+from worker.review.decision_ids import derived, undoing
 from worker.review.errors import DeskError, LeaseLost, NotPossible, NotRecorded
 from worker.review.index import keys
 from worker.review.index.entry import Entry
@@ -35,6 +35,7 @@ from worker.review.recorder import Act, Recorder, Step
 from worker.review.search import search
 from worker.review.statistics import statistics
 from worker.review.topics import Topics
+from worker.review.unassigning import unassign
 from worker.review.view import Views, unknown
 from worker.review.votes import settle
 from worker.settings import Settings
@@ -140,32 +141,29 @@ class Desk:
 
     def undo(self, decision_id: str, reviewer: str) -> Lease:
         covered = self._covered(decision_id)
-        entries = self._index.entries(list(covered))
-        steps, token = [], self._leases.token()
-        for item_id, entry in entries.items():
+        token = self._leases.token()
+        back: list[Entry] = []
+        steps: list[Step] = []
+        refusals: list[str] = []
+        for item_id, entry in self._index.entries(list(covered)).items():
             made = next((d for d in entry.state.counted if d.decision_id == covered[item_id]), None)
             if made is None or entry.item is None:
                 continue
-            if self._now() - made.decided_at > timedelta(seconds=self._settings.undo_seconds):
-                raise NotPossible(
-                    f"a decision can be undone for {self._settings.undo_seconds:g} seconds; ask a lead to reopen it"
-                )
-            decision = self._recorder.decision(entry.item, reviewer, "reopen", token, undoes=made.decision_id)
-            steps.append(Step(entry, entry.item, decision))
-        allowed = [step for step in steps if objection(step.entry.state, step.decision) is None]
-        if not allowed:
-            why = objection(steps[0].entry.state, steps[0].decision) if steps else "nothing is known of it any more"
+            undo = self._recorder.decision(
+                entry.item, reviewer, "reopen", token, decision_id=undoing(made.decision_id), undoes=made.decision_id
+            )
+            last = entry.state.counted[-1]
+            if (last.decision_id, last.reviewer) == (undo.decision_id, reviewer):
+                back.append(entry)  # sent again: who asked did not hear that it was done
+            elif why := self._not_undoable(entry.state, made, undo):
+                refusals.append(why)
+            else:
+                back.append(entry)
+                steps.append(Step(entry, entry.item, undo))
+        if not back:
+            why = refusals[0] if refusals else "nothing is known of it any more"
             raise NotPossible(f"the decision cannot be undone: {why}")
-        first = allowed[0]
-        # Leased before it is open again, so that nobody else gets it in between.
-        items = [step.item.item_id for step in allowed]
-        grant = self._leases.grant(first.entry.cluster, first.item.queue, reviewer, items)
-        try:
-            self._recorder.commit(allowed, reviewer, action="undo")
-        except NotRecorded:
-            self._leases.end(grant.token, reviewer)
-            raise
-        return self._shown([grant], reviewer, blind=first.entry.state.status is not Status.ESCALATED)[0]
+        return self._taken_back(back, steps, reviewer) if steps else self._still_leased(back[0], reviewer)
 
     def skip(self, item_id: str, token: int, reviewer: str) -> None:
         self._act(item_id, reviewer, "skip", token)
@@ -178,6 +176,9 @@ class Desk:
 
     def assign(self, item_id: str, assignee: str | None, actor: str) -> None:
         self._act(item_id, actor, "assign", None, assignee=assignee)
+
+    def unassign(self, assignee: str, actor: str) -> int:
+        return unassign(self._redis, self._index, self._recorder, assignee, actor)
 
     def reopen(self, item_id: str, actor: str, *, note: str | None = None) -> None:
         self._act(item_id, actor, "reopen", None, note=note)
@@ -349,6 +350,44 @@ class Desk:
             elif each == item_id:
                 raise NotPossible(why)
         self._recorder.commit(steps, actor)
+
+    def _not_undoable(self, state: ItemState, made: Decision, undo: Decision) -> str | None:
+        if any(earlier.decision_id == undo.decision_id for earlier in state.counted):
+            return "it has been taken back already"
+        if self._now() - made.decided_at > timedelta(seconds=self._settings.undo_seconds):
+            return f"that is possible for {self._settings.undo_seconds:g} seconds; ask a lead to reopen it"
+        return objection(state, undo)
+
+    def _taken_back(self, back: Sequence[Entry], steps: Sequence[Step], reviewer: str) -> Lease:
+        items = [entry.item.item_id for entry in back if entry.item is not None]
+        first = steps[0]
+        # Leased before it is open again, so that nobody else gets it in between.
+        grant = self._leases.grant(first.entry.cluster, first.item.queue, reviewer, items)
+        try:
+            state = self._recorder.commit(steps, reviewer, action="undo")[first.item.item_id]
+        except NotRecorded:
+            self._leases.end(grant.token, reviewer)
+            raise
+        if all(decision.decision_id != first.decision.decision_id for decision in state.counted):
+            self._leases.end(grant.token, reviewer)
+            raise NotPossible("the decision cannot be undone: something else was done to the item at the same moment")
+        return self._shown([grant], reviewer, blind=state.status is not Status.ESCALATED)[0]
+
+    def _still_leased(self, entry: Entry, reviewer: str) -> Lease:
+        """The lease that came of an undo, or a new one where that has run out."""
+        item, lane = entry.item, entry.lane
+        if item is None or lane is None:
+            raise NotPossible("the item waits for nobody any more")
+        blind = entry.state.status is not Status.ESCALATED
+        grant = self._leases.current(entry.cluster, reviewer, item.item_id)
+        if grant is not None:
+            return self._shown([grant], reviewer, blind=blind)[0]
+        grant = self._leases.take(keys.lane(lane[0], item.queue, lane[1]), item.queue, reviewer, item.item_id)
+        if grant is None:
+            raise NotPossible(
+                "the decision was taken back; its lease has run out since, and somebody else has the item"
+            )
+        return self._handed_out([grant], reviewer, blind=blind)[0]
 
     def _covered(self, decision_id: str) -> dict[str, str]:
         """The items that a decision covered, and by which id of its own each."""

@@ -66,7 +66,8 @@ class DeskFace(Protocol):
 
     def undo(self, decision_id: str, reviewer: str) -> Lease:
         """Takes the reviewer's own decision back, within `review.undo_seconds` and while nothing else has happened to
-        the item; it is leased to them again. Raises UnknownItem, NotPossible, NotRecorded."""
+        the item; it is leased to them again. Asked again, also later, the answer is that lease, or another one where it
+        has run out and nobody else has the item. Raises NotPossible, NotRecorded."""
         ...
 
     def skip(self, item_id: str, token: int, reviewer: str) -> None:
@@ -86,6 +87,11 @@ class DeskFace(Protocol):
 
     def assign(self, item_id: str, assignee: str | None, actor: str) -> None:
         """Only the assignee gets the item from now on; None: everybody again. Raises UnknownItem, NotPossible, …"""
+        ...
+
+    def unassign(self, assignee: str, actor: str) -> int:
+        """Everybody gets what was assigned to somebody who decides nothing any more; how many items those were.
+        Raises NotRecorded."""
         ...
 
     def reopen(self, item_id: str, actor: str, *, note: str | None = None) -> None:

@@ -79,6 +79,8 @@ def objection(state: ItemState, decision: Decision) -> str | None:
         return f"the item is {state.status}, so there is nothing to {decision.outcome}"
     if decision.outcome in VOTES and decision.reviewer in state.voters:
         return f"{decision.reviewer} has voted on the item already"
+    if decision.outcome == "assign" and decision.assignee in state.voters:
+        return f"{decision.assignee} has voted on the item already; assign it to somebody else"
     if decision.outcome == "gold" and decision.resolution not in VOTES:
         return "a gold item needs an answer: approve or reject"
     return None
@@ -107,13 +109,15 @@ def _changed(state: ItemState, decision: Decision) -> ItemState:
         case "approve" | "reject":
             return _voted(state, decision, decision.outcome)
         case "skip":
-            return replace(state, skipped_by=state.skipped_by | {decision.reviewer})
+            # who skipped does not get it again: an assignment that lasted would keep the item from all others
+            assignee = None if state.assignee == decision.reviewer else state.assignee
+            return replace(state, skipped_by=state.skipped_by | {decision.reviewer}, assignee=assignee)
         case "hold":
             return replace(state, status=Status.HELD)
         case "escalate":
             return replace(state, status=Status.ESCALATED, assignee=None)
         case "assign":
-            return replace(state, assignee=decision.assignee)
+            return replace(state, assignee=decision.assignee, skipped_by=state.skipped_by - {decision.assignee or ""})
         case "split":
             return replace(state, alone=True)
         case "gold":

@@ -66,8 +66,15 @@ class Recorder:
         }
         return Decision(**{**fields, **more})
 
-    def commit(self, steps: Sequence[Step], actor: str, action: str | None = None) -> dict[str, ItemState]:
-        """Records decisions, with one entry of the audit for each act, `action` or else named by its outcome.
+    def commit(
+        self,
+        steps: Sequence[Step],
+        actor: str,
+        action: str | None = None,
+        detail: Mapping[str, str] | None = None,
+    ) -> dict[str, ItemState]:
+        """Records decisions, with one entry of the audit for each act, `action` or else named by its outcome, which
+        says `detail`, too.
 
         Returns the items' states by id. Raises NotRecorded.
         """
@@ -82,7 +89,14 @@ class Recorder:
             for decision in decisions
         ]
         outputs += [
-            self._audit(Act(actor, name, tuple(d.item_id for d in made), {"decision_id": made[0].decision_id}))
+            self._audit(
+                Act(
+                    actor,
+                    name,
+                    tuple(d.item_id for d in made),
+                    {"decision_id": made[0].decision_id, **(detail or {})},
+                )
+            )
             for (_, name), made in acts.items()
         ]
         try:

@@ -32,6 +32,10 @@ def before_the_answer(desk: Desk, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(desk, "_decided", kill)
 
 
+def before_the_lease_is_shown(desk: Desk, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(desk, "_shown", kill)
+
+
 MOMENTS = [before_the_log, before_the_index, before_the_answer]
 
 
@@ -61,6 +65,31 @@ def test_a_decision_sent_again_after_a_crash_counts_once_and_is_acknowledged(
     back = bench.desk.undo("my-decision", "ann")
     assert {view.item.item_id for view in back.items} == {"a", "b"}
     assert bench.desk.item("a").status is Status.OPEN
+
+
+@pytest.mark.parametrize("moment", [before_the_log, before_the_index, before_the_lease_is_shown])
+@pytest.mark.parametrize("read_meanwhile", [True, False])
+def test_an_undo_sent_again_after_a_crash_counts_once_and_gives_the_items_back(
+    moment: Callable[[Desk, pytest.MonkeyPatch], None], read_meanwhile: bool
+) -> None:
+    bench = ReviewBench()
+    bench.items(*(review_item(name, content_hash=DIGEST) for name in ("a", "b")))
+    bench.decide(bench.one("ann"), "reject", "my-decision")
+    with pytest.MonkeyPatch.context() as patch:
+        moment(bench.desk, patch)
+        with pytest.raises(Killed):
+            bench.desk.undo("my-decision", "ann")
+    bench.desk = Desk(bench.settings, bench.topics, bench.redis, now=bench.clock)
+    if read_meanwhile:
+        bench.projector.step()
+    back = bench.desk.undo("my-decision", "ann")
+    assert {view.item.item_id for view in back.items} == {"a", "b"}
+    bench.projector.step()
+    for item_id in ("a", "b"):
+        assert [decision.outcome for decision in bench.desk.item(item_id).history] == ["reject", "reopen"]
+    (ann,) = bench.desk.statistics().reviewers
+    assert (ann.rejected, ann.undone) == (0, 2)
+    assert bench.decide(back, "approve").resolution == "approve"
 
 
 def test_a_decision_sent_again_to_an_index_built_anew_is_acknowledged() -> None:

@@ -173,9 +173,9 @@ def test_a_decision_can_be_undone_for_ten_seconds_by_who_made_it() -> None:
     bench.sleep(9)
     back = bench.desk.undo("d1", "ann")
     assert (back.item_id, back.reviewer, bench.desk.item("a").status) == ("a", "ann", Status.OPEN)
-    with pytest.raises(NotPossible):
-        bench.desk.undo("d1", "ann")
     bench.decide(back, "approve", "d2")
+    with pytest.raises(NotPossible, match="taken back already"):
+        bench.desk.undo("d1", "ann")
     bench.sleep(11)
     with pytest.raises(NotPossible, match="ask a lead to reopen"):
         bench.desk.undo("d2", "ann")
@@ -194,6 +194,66 @@ def test_an_undo_that_the_log_does_not_take_leaves_the_decision_as_it_was() -> N
     bench.topics.fail = None
     assert bench.desk.item("a").status is Status.REJECTED
     bench.desk.undo("d1", "ann")
+
+
+def test_an_undo_that_is_sent_again_has_the_same_answer_and_is_recorded_once() -> None:
+    bench = ReviewBench()
+    twins(bench)
+    bench.decide(bench.one("ann"), "reject", "d1")
+    back = bench.desk.undo("d1", "ann")
+    bench.sleep(60)  # the first answer was lost, and the connection with it
+    again = bench.desk.undo("d1", "ann")
+    assert (again.token, [view.item.item_id for view in again.items]) == (
+        back.token,
+        [view.item.item_id for view in back.items],
+    )
+    with pytest.raises(NotPossible):
+        bench.desk.undo("d1", "bob")
+    assert [decision.outcome for decision in bench.decisions()].count("reopen") == 3
+    assert [entry.action for entry in bench.audit()].count("undo") == 1
+    assert bench.decide(again, "approve").resolution == "approve"
+
+
+def test_an_undo_that_is_sent_again_after_its_lease_ran_out_leases_anew_unless_somebody_else_has_the_item() -> None:
+    bench = ReviewBench()
+    bench.items(review_item("a"))
+    bench.decide(bench.one("ann"), "reject", "d1")
+    bench.lose_lease(bench.desk.undo("d1", "ann"))
+    anew = bench.desk.undo("d1", "ann")
+    bench.lose_lease(anew)
+    theirs = bench.one("bob")
+    with pytest.raises(NotPossible, match="taken back; its lease has run out"):
+        bench.desk.undo("d1", "ann")
+    assert bench.decide(theirs, "approve").resolution == "approve"
+    with pytest.raises(NotPossible, match="taken back already"):
+        bench.desk.undo("d1", "ann")
+
+
+def test_an_undo_that_the_log_took_without_saying_so_counts_once_when_it_is_sent_again() -> None:
+    bench = ReviewBench()
+    bench.items(review_item("a"))
+    bench.decide(bench.one("ann"), "reject", "d1")
+    bench.topics.fail = "after"
+    with pytest.raises(NotRecorded):
+        bench.desk.undo("d1", "ann")
+    bench.topics.fail = None
+    back = bench.desk.undo("d1", "ann")
+    bench.projector.step()
+    assert [decision.outcome for decision in bench.desk.item("a").history] == ["reject", "reopen"]
+    (ann,) = bench.desk.statistics().reviewers
+    assert (ann.rejected, ann.undone) == (0, 1)
+    assert bench.desk.undo("d1", "ann").token == back.token
+    assert bench.decide(back, "approve").resolution == "approve"
+
+
+def test_who_takes_back_the_vote_that_tied_does_not_see_how_others_voted() -> None:
+    bench = ReviewBench(queues={"quality": QueueSettings(agree=2, votes=2)})
+    bench.items(review_item("a"))
+    bench.decide(bench.one("ann"), "approve")
+    assert bench.decide(bench.one("bob"), "reject", "d1").resolution == "escalate"
+    for _ in range(2):
+        history = bench.desk.undo("d1", "bob").items[0].history
+        assert {decision.reviewer for decision in history} == {"bob"}
 
 
 def test_two_of_three_blind_votes_settle_and_nobody_votes_twice() -> None:
@@ -254,6 +314,63 @@ def test_an_item_goes_to_its_assignee_only() -> None:
     assert [lease.item_id for lease in bench.desk.lease("quality", "ann", count=5)] == ["b"]
     assert bench.one("cem").item_id == "a"
     bench.desk.assign("a", None, "lead")
+    assert bench.one("ann").item_id == "a"
+
+
+def test_what_is_assigned_to_somebody_who_leaves_comes_back_to_its_queue() -> None:
+    bench = ReviewBench()
+    bench.items(*(review_item(name) for name in ("a", "b", "c", "d")), review_item("e", queue="prompt"))
+    for item_id in ("a", "b", "e"):
+        bench.desk.assign(item_id, "cem", "lead")
+    bench.desk.assign("c", "dia", "lead")
+    assert bench.desk.unassign("cem", "admin") == 3
+    assert bench.desk.unassign("cem", "admin") == 0
+    assert {lease.item_id for lease in bench.desk.lease("quality", "ann", count=9)} == {"a", "b", "d"}
+    assert bench.one("ann", "prompt").item_id == "e"
+    told = [entry for entry in bench.audit() if entry.action == "unassign"]
+    assert sorted(entry.subjects for entry in told) == [("a",), ("b",), ("e",)]
+    assert {(entry.actor, entry.detail["assignee"]) for entry in told} == {("admin", "cem")}
+    assert bench.desk.item("a").history[-1].note == "cem decides nothing here any more"
+    assert {queue.name: queue.assigned for queue in bench.desk.queues()} == {"prompt": 0, "quality": 1}
+
+
+def test_who_is_assigned_an_item_while_another_s_come_back_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = ReviewBench()
+    bench.items(review_item("a"))
+    bench.desk.assign("a", "cem", "lead")
+    item, token, append = bench.desk.item("a").item, bench.desk._leases.token(), bench.topics.append
+
+    def overtaken(outputs: Any) -> Any:
+        monkeypatch.undo()
+        assigned = bench.desk._recorder.decision(item, "lead", "assign", token, assignee="dia")
+        bench.publish("images.decisions", assigned, key="item_id")
+        return append(outputs)
+
+    monkeypatch.setattr(bench.topics, "append", overtaken)
+    bench.desk.unassign("cem", "admin")
+    bench.projector.step()
+    assert bench.desk.item("a").assignee == "dia"
+
+
+def test_an_assignee_who_skips_leaves_the_item_to_all_others_and_can_be_assigned_it_again() -> None:
+    bench = ReviewBench()
+    bench.items(review_item("a"))
+    bench.desk.assign("a", "cem", "lead")
+    lease = bench.one("cem")
+    bench.desk.skip("a", lease.token, "cem")
+    assert bench.desk.lease("quality", "cem") == []
+    others = bench.one("ann")
+    bench.desk.release(others.token, "ann")
+    bench.desk.assign("a", "cem", "lead")
+    assert bench.one("cem").item_id == "a"
+
+
+def test_an_item_is_not_assigned_to_who_has_voted_on_it_and_could_not_have_it() -> None:
+    bench = ReviewBench(queues={"quality": QueueSettings(agree=2, votes=3)})
+    bench.items(review_item("a"))
+    bench.decide(bench.one("cem"), "approve")
+    with pytest.raises(NotPossible, match="cem has voted on the item already; assign it to somebody else"):
+        bench.desk.assign("a", "cem", "lead")
     assert bench.one("ann").item_id == "a"
 
 

@@ -246,8 +246,28 @@ class Histories(RuleBasedStateMachine):
             assert view.status not in (Status.APPROVED, Status.REJECTED)
             for other in [o for o in self.live.values() if view.cluster and o.item_id in view.cluster]:
                 del self.live[other.token]  # who undoes has the cluster again, whoever had it
+        again = self.desk.undo(f"d{lease.token}-{outcome}", lease.reviewer)
+        assert (again.token, again.item_id, again.expires_at >= back.expires_at) == (back.token, back.item_id, True)
         self.desk.release(back.token, back.reviewer)
         return back
+
+    @rule(who=PEOPLE)
+    def somebody_leaves(self, who: str) -> None:
+        """Nothing waits for them any more."""
+        theirs = {item_id for item_id in self.items if self.desk.item(item_id).assignee == who}
+        places = {item_id: self.desk.item(item_id).status for item_id in self.items}
+        self.desk.unassign(who, "lead")
+        assert {item_id: self.desk.item(item_id).status for item_id in self.items} == places
+        assert all(self.desk.item(item_id).assignee is None for item_id in theirs if places[item_id] is Status.OPEN)
+
+    @invariant()
+    def what_is_assigned_can_be_had(self) -> None:
+        if hasattr(self, "bench"):
+            for name, members in self.bench.dump().items():
+                if name.startswith("lane|assigned|"):
+                    for member in members:
+                        out = self.bench.redis.smembers(f"sluice:{{desk}}:out|{member.decode()}")
+                        assert name.rsplit("|", 1)[1].encode() not in out
 
     @rule()
     def redis_is_lost(self) -> None:

@@ -142,6 +142,10 @@ class StandInDesk:
     def assign(self, item_id: str, assignee: str | None, actor: str) -> None:
         self._note("assign", item_id, actor, assignee)
 
+    def unassign(self, assignee: str, actor: str) -> int:
+        self.calls.append(("unassign", assignee, actor))
+        return 0
+
     def reopen(self, item_id: str, actor: str, *, note: str | None = None) -> None:
         self._note("reopen", item_id, actor, note)
 

@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from joserfc import jwt
 from joserfc.jwk import KeySet, RSAKey
+from stand_in_desk import StandInDesk
 
 from worker.review.http.app import build_app
 from worker.review.http.door import Door
@@ -126,7 +127,7 @@ def oidc_app(make_door: Callable[..., Door], provider: Provider) -> Iterator[Fas
         issuer=provider.issuer,
         client_id="sluice",
         client_secret="the client's secret",  # type: ignore[arg-type]
-        roles={"moderators": "reviewer", "leads": "lead"},
+        roles={"moderators": "reviewer", "leads": "lead", "auditors": "viewer"},
     )
     with httpx.Client(timeout=5.0) as client:
         yield build_app(make_door(oidc=OidcProvider(settings, client, time.time)))
@@ -159,6 +160,17 @@ def test_the_highest_of_several_roles_counts(oidc_app: FastAPI, provider: Provid
     client = browser(oidc_app)
     walk(client, provider)
     assert client.get("/v1/session").json()["role"] == "lead"
+
+
+@pytest.mark.parametrize(
+    ("roles", "told"), [(["moderators"], []), (["auditors"], ["oidc:ana@example.com"]), ([], ["oidc:ana@example.com"])]
+)
+def test_who_may_decide_no_more_keeps_no_items_once_the_provider_says_so(
+    oidc_app: FastAPI, provider: Provider, desk: StandInDesk, roles: list[str], told: list[str]
+) -> None:
+    provider.claims = {"roles": roles}
+    walk(browser(oidc_app), provider)
+    assert desk.calls == [("unassign", user, "sluice") for user in told]
 
 
 def test_an_email_that_nobody_verified_names_nobody(oidc_app: FastAPI, provider: Provider) -> None:

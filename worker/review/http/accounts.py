@@ -30,6 +30,12 @@ CREATE TABLE users (
 CREATE TABLE invitations (
     token TEXT PRIMARY KEY, role TEXT NOT NULL, made_by TEXT NOT NULL, expires_at REAL NOT NULL) WITHOUT ROWID;
 """
+# Of the same format, which older desks open, too; the file itself remembers whom any process has removed.
+_FORMER = """
+CREATE TABLE IF NOT EXISTS former (name TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS leaving AFTER DELETE ON users
+    BEGIN INSERT OR IGNORE INTO former VALUES (old.name); END;
+"""
 
 
 class AccountsError(Exception):
@@ -157,6 +163,15 @@ class Accounts:
             self._keep_an_admin(db, name, None)
             return db.execute("DELETE FROM users WHERE name = ?", (_key(name),)).rowcount > 0
 
+    def without_decisions(self) -> list[str]:
+        """Those who are or were users here and may decide nothing now."""
+        with self._transaction() as db:
+            rows = db.execute(
+                "SELECT name, role FROM users UNION"
+                " SELECT name, NULL FROM former WHERE name NOT IN (SELECT name FROM users)"
+            ).fetchall()
+        return [name for name, role in rows if role is None or not Role(role).includes(Role.REVIEWER)]
+
     @staticmethod
     def _keep_an_admin(db: sqlite3.Connection, name: str, role: Role | None) -> None:
         if role is Role.ADMIN:
@@ -174,6 +189,8 @@ class Accounts:
                 db.execute(f"PRAGMA user_version = {_FORMAT}")
             elif found != _FORMAT:
                 raise AccountsError(f"{self._path} is not a file of users of format {_FORMAT} (found {found})")
+            for statement in _FORMER.split(";\n"):
+                db.execute(statement)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

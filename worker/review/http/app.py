@@ -23,6 +23,7 @@ from worker.review.http import (
     sign_in,
     statistics,
 )
+from worker.review.http.departures import Departures
 from worker.review.http.door import Door, SignedIn, TheDoor
 from worker.review.http.security import SecurityHeaders, SizeLimits
 
@@ -57,15 +58,18 @@ def healthz() -> dict[str, bool]:
 
 
 def build_app(door: Door) -> FastAPI:
-    """The desk as an ASGI application. Its event reader runs while it is served."""
+    """The desk as an ASGI application. It hears of events, and looks after who has left, while it is served."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.broadcast = events.Broadcast(door.desk)
+        departures = Departures(door.accounts, door.desk) if door.accounts is not None else None
         try:
             yield
         finally:
             app.state.broadcast.close()
+            if departures is not None:
+                departures.close()
 
     app = FastAPI(
         title="Sluice review desk",

@@ -15,6 +15,7 @@ from fastapi.responses import Response
 
 from schemas import ImageReference
 from worker.intake.log import LogError
+from worker.review.errors import NotRecorded
 from worker.review.face import DeskFace
 from worker.review.http.accounts import Accounts
 from worker.review.http.heat_maps import HeatMaps
@@ -35,6 +36,9 @@ SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER: Final = "x-csrf-token"
 UNATTENDED_HEADER: Final = "x-unattended"
 """The page asks by itself, and nobody has touched it for a while: no reason to keep the session."""
+
+ITSELF: Final = "sluice"
+"""Who does what the desk does of its own accord."""
 
 
 class ShownVerdicts:
@@ -84,6 +88,14 @@ class Door:
             self.desk.record(actor, action, detail=detail)
         except (LogError, redis.RedisError) as error:
             log.exception("audit_entry_lost", actor=actor, action=action, error=str(error))
+
+    def unassign(self, user: str, actor: str = ITSELF) -> None:
+        """Brings back what is assigned to somebody who decides nothing any more. A log that is away keeps nobody from
+        removing them; Departures tries again."""
+        try:
+            self.desk.unassign(user, actor)
+        except (NotRecorded, LogError, redis.RedisError) as error:
+            log.warning("unassigning_failed", assignee=user, error=f"{type(error).__name__}: {error}")
 
     @property
     def secure(self) -> bool:

@@ -35,6 +35,14 @@ class OidcError(Exception):
     """Signing in did not work. The message is for the person; it holds no token."""
 
 
+class NoRole(OidcError):
+    """The provider knows `user`, who may do nothing here."""
+
+    def __init__(self, user: str) -> None:
+        super().__init__("you are signed in there, but have no role at this desk; ask who runs it to give you one")
+        self.user = user
+
+
 @dataclass(frozen=True, slots=True)
 class Flow:
     """What must be known again when the browser comes back."""
@@ -139,12 +147,12 @@ class OidcProvider:
         roles = claims.get(self._settings.roles_claim, [])
         theirs = [roles] if isinstance(roles, str) else roles if isinstance(roles, list) else []
         ours = [Role(self._settings.roles[role]) for role in theirs if role in self._settings.roles]
-        if not ours:
-            raise OidcError("you are signed in there, but have no role at this desk; ask who runs it to give you one")
         # The name is for people and may be anybody's; the subject is who it is.
         name = claims.get("email") if claims.get("email_verified") is True else None
-        user = str(name or claims["sub"])[:256]
-        return Identity(PROVIDED + user, max(ours, key=list(Role).index))
+        user = PROVIDED + str(name or claims["sub"])[:256]
+        if not ours:
+            raise NoRole(user)
+        return Identity(user, max(ours, key=list(Role).index))
 
     def _endpoint(self, name: str) -> str:
         self._discover()

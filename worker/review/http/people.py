@@ -48,7 +48,7 @@ def invite(body: WithRole, admin: Admin, door: TheDoor) -> Invitation:
 
 @router.patch("/v1/users/{name}")
 def change_role(name: UserPath, body: WithRole, admin: Admin, door: TheDoor) -> Person:
-    """The user's sessions end, so that the new role counts at once."""
+    """The user's sessions end, so that the new role counts at once; who may not decide any more keeps no items."""
     try:
         user = local_accounts(door).change_role(name, body.role)
     except AccountsError as error:
@@ -57,19 +57,24 @@ def change_role(name: UserPath, body: WithRole, admin: Admin, door: TheDoor) -> 
         raise _unknown(name)
     door.sessions.close_all(user.name)
     door.audit(admin.user, "role-changed", user=user.name, role=body.role.value)
+    if not user.role.includes(Role.REVIEWER):
+        door.unassign(user.name, admin.user)
     return Person(name=user.name, role=user.role, created_at=user.created_at)
 
 
 @router.delete("/v1/users/{name}", status_code=HTTPStatus.NO_CONTENT)
 def remove(name: UserPath, admin: Admin, door: TheDoor) -> Response:
+    """What was assigned to the user comes back to its queue."""
     try:
         removed = local_accounts(door).remove(name)
     except AccountsError as error:
         raise Problem(HTTPStatus.CONFLICT, "user-refused", str(error)) from None
     if not removed:
         raise _unknown(name)
-    door.sessions.close_all(name.strip().casefold())
-    door.audit(admin.user, "user-removed", user=name)
+    user = name.strip().casefold()
+    door.sessions.close_all(user)
+    door.audit(admin.user, "user-removed", user=user)
+    door.unassign(user, admin.user)
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from worker.review.http.accounts import MAX_PASSWORD, MIN_PASSWORD, Accounts, AccountsError
 from worker.review.http.door import Door, SignedIn, TheDoor, check_csrf
-from worker.review.http.oidc import Flow, OidcError, OidcProvider
+from worker.review.http.oidc import Flow, NoRole, OidcError, OidcProvider
 from worker.review.http.problems import Problem
 from worker.review.http.rate_limit import RateLimit
 from worker.review.http.roles import Role
@@ -185,8 +185,12 @@ def from_provider(
         flow = _flow(door, request.cookies.get(door.flow_cookie, ""), state)
         identity = provider.finish(flow, code, door.origin + CALLBACK)
     except OidcError as failure:
+        if isinstance(failure, NoRole):
+            door.unassign(failure.user)
         return _failed(door, failure)
     BY_ADDRESS.give_back(door.redis, _address(request))
+    if not identity.role.includes(Role.REVIEWER):  # which the desk hears of only now
+        door.unassign(identity.user)
     response = RedirectResponse("/", status_code=HTTPStatus.SEE_OTHER)
     door.drop_cookie(response, door.flow_cookie)
     _open(door, response, identity.user, identity.role, "oidc")

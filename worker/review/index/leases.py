@@ -203,6 +203,14 @@ class Leases:
             raise LeaseLost(f"the lease of {item_id} has run out or was taken away; lease it again")
         return grant
 
+    def current(self, cluster: str, reviewer: str, item_id: str) -> Grant | None:
+        """The reviewer's lease of the item, kept for its full time from now; None when they have none."""
+        token: Any = self._redis.get(keys.job(cluster))
+        try:
+            return None if token is None else self.extend(int(token), reviewer, item_id)
+        except LeaseLost:
+            return None
+
     def end(self, token: int, reviewer: str) -> Grant | None:
         """Ends the lease, if it is still this one; what it was."""
         found: Any = self._redis.hmget(keys.lease(token), "reviewer", "queue", "cluster", "items")
