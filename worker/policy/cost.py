@@ -3,14 +3,13 @@
 A condition cannot be stopped once it runs, and holds the process meanwhile. So what is too long is refused.
 """
 
-import re
 from collections.abc import Mapping, Sequence
-from math import prod
 from typing import Final
 
 import cel
 
 from worker.policy.expression import Constant
+from worker.policy.patterns import pattern_steps
 from worker.policy.references import Token
 from worker.policy.vocabulary import MACROS
 
@@ -22,10 +21,6 @@ ATTRIBUTE_VALUES: Final = 100
 _ANCHORS: Final = 5
 _LONG_TEXT: Final = 20
 """Steps to copy a long prompt, or attributes: the library copies what is read."""
-_PATTERN: Final = 800
-"""Steps to compile a pattern, which the library does at each call, beside those for its characters and repetitions."""
-_PATTERN_CHARACTER: Final = 100
-_PATTERN_COPY: Final = 2000
 
 
 def steps_of(tokens: Sequence[Token], constants: Mapping[str, Constant], attribute_values: int) -> int:
@@ -95,7 +90,7 @@ class _Sizes:
             return _LONG_TEXT
         if token.text == "matches":
             patterns = patterns_of(self._tokens, self._constants, index) or [""]
-            return max(map(_pattern_steps, patterns))
+            return max(map(pattern_steps, patterns))
         return 1 + self._named(index)
 
     def repeats(self, bracket: int) -> int:
@@ -137,14 +132,6 @@ class _Sizes:
 
     def _text(self, index: int) -> str:
         return self._tokens[index].text if 0 <= index < len(self._tokens) else ""
-
-
-def _pattern_steps(pattern: str) -> int:
-    """The library's matching never backtracks, but each counted repetition is a copy of what it repeats."""
-    counts = [min(int(found), 10_000) for found in re.findall(r"(\d{1,9})\s*,?\s*\}", pattern)]
-    nested = re.search(r"[)}*+?]\s*\{", pattern)
-    copies = prod(counts[:9]) if nested else sum(counts)
-    return _PATTERN + _PATTERN_CHARACTER * len(pattern) + _PATTERN_COPY * copies
 
 
 def _texts(value: Constant) -> list[str]:

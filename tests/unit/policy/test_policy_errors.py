@@ -221,6 +221,18 @@ def test_common_rules_that_are_copied_for_too_many_tenants_are_refused_at_once()
         parse_policy(text.encode(), "p.yaml")
 
 
+SLOW_PATTERNS = (
+    r"\w{100}\d",
+    r"(?:\w\W?){60}\d",
+    r"(?:\b\w?\B?){200}\bx",
+    r"(?:\p{L}?\p{N}?){100}x$",
+    r".*a.{200}c",
+    "[^a]?" * 500 + r"\bx",
+    r"\B" * 200,
+    r"(?:.|ab)?" * 100 + "x",
+)
+"""Each took 0.1 to 1 s of a processor for some prompt of 20,000 characters."""
+
 NUMBERS = f"[{', '.join(['1.5'] * 300)}]"
 WITH_LIST = GOOD.replace("constants: {poor: 2.0}", f"constants: {{poor: 2.0, many: [{', '.join(['1.5'] * 20_000)}]}}")
 ENDLESS = [
@@ -229,6 +241,10 @@ ENDLESS = [
     ('[1, 2].exists(x, event.id.matches("((a{100}){100}){3}"))', "takes about"),
     ('has(event.prompt) && event.prompt.matches("(a{100}){100}")', "takes about 2"),
     ('has(event.prompt) && event.prompt.matches("a\\x7b5000}")', "takes about 10"),
+    *(
+        (f"has(event.prompt) && event.prompt.matches({json.dumps(pattern)})", "takes about")
+        for pattern in SLOW_PATTERNS
+    ),
     ("[1.5" + ", 1.5" * 700 + "].map(x, has(event.prompt) ? event.prompt : event.id).size() > 3", "takes about"),
     ("has(event.generator) && event.id.matches(event.generator)", "not one that an event brings"),
     ("event.attributes.exists(p, event.id.matches(p))", "not one that an event brings"),
@@ -255,14 +271,29 @@ def test_a_condition_that_would_hold_a_worker_is_refused_at_once_with_its_line(c
     assert time.process_time() - before < 4
 
 
+EVERYDAY_PATTERNS = (
+    r"(?i)\b(blood|gore|knife|weapon)s?\b",
+    "[a-z0-9]{1,64}@[a-z0-9]{1,64}",
+    r"[\w.+-]+@[\w-]+\.[\w.-]+",
+    r"(?i)https?://[^\s/$.?#].[^\s]*",
+    r"\+?\d{1,3}[ -]?\(?\d{3}\)?[ -]?\d{3}[ -]?\d{4}",
+    r"\b[0-9a-fA-F]{64}\b",
+    r"(?i)\bknife\b\W+(?:\w+\W+){0,5}?\bchild\b",
+    r"(?is).*blood.*knife.*",
+    r"(?i)\b(\x{43d}\x{043e}\x{0436}|нож|кровь)\b",
+    "(?i)" + "|".join(r"\b" + f"word{number}" + r"\b" for number in range(200)),
+    "(?i)" + "|".join(f"f[^a-z]*u{number}[^a-z]*c[^a-z]*k" for number in range(80)),
+    "(?i)" + "|".join(f"f{number}" + r"\W*u\W*c\W*k" for number in range(20)),
+)
+
+
 def test_what_platforms_ask_of_lists_and_patterns_is_taken() -> None:
     banned = ", ".join(f"word-{number}" for number in range(300))
     for condition in (
         "has(event.attributes.tags) && event.attributes.tags.exists(t, constants.banned.exists(b, t.contains(b)))",
         "has(event.prompt) && constants.banned.exists(b, event.prompt.contains(b))",
-        'has(event.prompt) && event.prompt.matches("(?i)\\b(blood|gore|knife|weapon)s?\\b")',
-        'has(event.prompt) && event.prompt.matches("[a-z0-9]{1,64}@[a-z0-9]{1,64}")',
         "has(event.prompt) && constants.banned.exists(b, event.prompt.matches(b))",
+        *(f"has(event.prompt) && event.prompt.matches({json.dumps(pattern)})" for pattern in EVERYDAY_PATTERNS),
         "event.tenant in constants.banned",
     ):
         text = GOOD.replace("poor: 2.0", f"poor: 2.0, banned: [{banned}]")
