@@ -55,6 +55,8 @@ class OnnxRuntimeEngine:
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(model.graph, options, providers=list(providers))
+        if missing := set(providers) - set(self._session.get_providers()):
+            raise EngineError(f"onnxruntime {onnxruntime.__version__} could not start {', '.join(sorted(missing))}")
 
     @property
     def max_batch(self) -> int:
