@@ -21,8 +21,7 @@ from worker.scoring.engine_record import BatchProfile, EngineMismatch, EngineRec
 from worker.scoring.manifest import FileSpec
 from worker.scoring.model import Model
 from worker.scoring.openvino_engine import MAX_BATCH
-from worker.scoring.repository import Repository, Version
-from worker.scoring.stores import RepositoryError
+from worker.scoring.repository import DamagedEngine, Repository, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,7 @@ class EngineBuilder:
                 yield Outcome(target, "built", self._build(compiler, graphs, target, options, progress))
             except BuildCancelled:
                 raise
-            except (BuildError, EngineMismatch) as error:
+            except (BuildError, DamagedEngine, EngineMismatch) as error:
                 yield Outcome(target, "failed", problem=f"{error}{_advice(target)}")
 
     def build_torch(
@@ -119,7 +118,7 @@ class EngineBuilder:
             target = Target(backend="torch", compute_capability=capability, precision=precision)
             try:
                 kept = self._kept(target, version, options, rebuild)
-            except EngineMismatch as error:
+            except (DamagedEngine, EngineMismatch) as error:
                 yield Outcome(target, "failed", problem=str(error))
                 continue
             if kept is not None:
@@ -147,8 +146,8 @@ class EngineBuilder:
         """Builds the CPU engine's graph; in int8, with the calibration images. Raises BuildError, EngineMismatch for
         one of another model that is there already, and RepositoryError."""
         target = Target(backend="openvino", precision=precision)
-        there = self._repository.engine(self._version, target)
-        if there is not None and not rebuild:
+        there = None if rebuild else self._repository.engine(self._version, target)
+        if there is not None:
             there.check(model=self._model.manifest.digest)
             if self._is_whole(there):
                 return Outcome(target, "kept", there)
@@ -175,7 +174,7 @@ class EngineBuilder:
         """Whether all of the engine is there: a build may have broken off, or a file may have been damaged since."""
         try:
             self._repository.engine_files(self._version, record)
-        except RepositoryError:
+        except DamagedEngine:
             return False
         return True
 
@@ -197,8 +196,8 @@ class EngineBuilder:
 
     def _kept(self, target: Target, backend_version: str, options: Options, rebuild: bool) -> EngineRecord | None:
         """The engine that is there, when there is nothing to build."""
-        record = self._repository.engine(self._version, target)
-        if record is None or rebuild:
+        record = None if rebuild else self._repository.engine(self._version, target)
+        if record is None:
             return None
         record.check(model=self._model.manifest.digest, backend_version=backend_version)
         differs = [

@@ -289,6 +289,33 @@ def test_a_fleets_engines_are_built_kept_refused_and_rebuilt_from_the_command_li
     assert "built" in healed.stdout
 
 
+def test_a_damaged_record_stops_no_other_build_and_is_mended_by_a_rebuild(tmp_path: Path) -> None:
+    place = tmp_path / "models"
+    base = ("build", write_model(tmp_path / "tiny"), "--repository", place, "--compute-capability", "8.6,8.9,12.0")
+    assert sluice(*base).exit_code == 0
+    record = next(place.rglob("tensorrt-rtx-sm86-fp16/engine.json"))
+    record.write_bytes(record.read_bytes()[:100])
+    next(place.rglob("tensorrt-rtx-sm89-fp16/*.engine")).unlink()
+
+    again = sluice(*base)
+    assert again.exit_code == 1
+    assert [line.split()[3] for line in again.stdout.splitlines() if "tensorrt-rtx-sm" in line] == [
+        "failed", "built", "kept",
+    ]  # fmt: skip
+    assert "tensorrt-rtx-sm86-fp16/engine.json is damaged: Invalid JSON" in again.stderr
+    assert "build it again with --rebuild" in again.stderr
+    listed = sluice("model", "list", "--repository", place)
+    assert listed.exit_code == 1
+    assert "tensorrt-rtx-sm120-fp16" in listed.stdout
+    assert "tensorrt-rtx-sm86-fp16/engine.json is damaged" in listed.stderr
+    compared = sluice("verify", base[1], "--repository", place)
+    assert "tensorrt-rtx-sm86-fp16/engine.json is damaged" in compared.stderr
+    assert "tensorrt-rtx-sm120-fp16 cannot be run here" in compared.stderr
+
+    assert sluice(*base, "--rebuild").exit_code == 0
+    assert json.loads(record.read_text())["schema"] == "sluice.engine/1"
+
+
 def test_ctrl_c_stops_a_fleets_builds_and_keeps_what_was_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,12 +7,12 @@ import typer
 from rich.table import Column, Table
 
 from worker.cli import console, model_import
-from worker.cli.errors import UsageError
+from worker.cli.errors import CommandFailed, UsageError
 from worker.cli.options import ConfigOption
 from worker.scoring.manifest import MANIFEST_NAME, Measurement, ModelManifest, load_manifest
 from worker.scoring.model import SHIPPED_MODELS, load_model
 from worker.scoring.repository import Repository
-from worker.scoring.stores import open_store
+from worker.scoring.stores import RepositoryError, open_store
 from worker.settings import load_settings
 
 COLUMNS: Final = ("name", "version", "digest", "SRCC", "licence")
@@ -40,15 +40,23 @@ def list_models(
 
 
 def _list_repository(models: Repository) -> None:
-    table = Table(*COLUMNS, "engines")
+    table = Table(*COLUMNS, Column("engines", no_wrap=True))
+    problems: list[str] = []
     for version in models.versions():
-        manifest = models.manifest(version)
+        try:
+            manifest = models.manifest(version)
+        except RepositoryError as error:
+            problems.append(str(error))
+            continue
         if manifest is not None:
-            engines = "\n".join(record.target.name for record in models.engines(version))
-            table.add_row(*_cells(version.name, manifest), engines)
-    if not table.row_count:
+            engines, damaged = models.engines(version)
+            table.add_row(*_cells(version.name, manifest), "\n".join(record.target.name for record in engines))
+            problems += map(str, damaged)
+    if not table.row_count and not problems:
         raise UsageError("no model here; sluice build MODEL --repository … puts one into a repository")
     console.out.print(table)
+    if problems:
+        raise CommandFailed("\n".join(problems))
 
 
 def _cells(name: str, manifest: ModelManifest) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from worker.scoring.manifest import ParityLimits
 from worker.scoring.model import Model, load_model
 from worker.scoring.openvino_engine import OpenVinoEngine
 from worker.scoring.openvino_graph import computes_bf16
-from worker.scoring.repository import Repository, Version
+from worker.scoring.repository import DamagedEngine, Repository, Version
 from worker.scoring.stores import open_store
 from worker.scoring.tensorrt_binding import BindingMissing
 from worker.settings import load_settings
@@ -72,8 +72,7 @@ def verify(
     manifest = models.manifest(version)
     if manifest is None or manifest.digest != loaded.manifest.digest:
         raise UsageError(f"{models.where(version)} does not hold this model; put it there with sluice build")
-    records = _chosen(models, version, engine)
-    problems = []
+    records, problems = _chosen(models, version, engine)
     kind = reference or _best_reference()
     with closing(_reference(kind, loaded)) as expected:
         for record in records:
@@ -83,7 +82,7 @@ def verify(
                 continue
             try:
                 found = open_compiled(models, version, record.target, loaded, verified=False)
-            except (EngineError, EngineMismatch, BindingMissing) as error:
+            except (BindingMissing, DamagedEngine, EngineError, EngineMismatch) as error:
                 problems.append(f"{name} cannot be run here, and so was not compared: {error}")
                 continue
             with closing(found), _progress(name, count_golden(golden)) as advance:
@@ -107,14 +106,19 @@ def verify(
         raise CommandFailed("\n".join(problems))
 
 
-def _chosen(models: Repository, version: Version, names: list[str] | None) -> list[EngineRecord]:
-    records = {record.target.name: record for record in models.engines(version)}
-    there = ", ".join(records) or "none"
+def _chosen(models: Repository, version: Version, names: list[str] | None) -> tuple[list[EngineRecord], list[str]]:
+    """The engines to compare and, where they are all, what is wrong with those that are damaged."""
+    sound, damaged = models.engines(version)
+    records = {record.target.name: record for record in sound}
+    problems = [str(error) for error in damaged]
     if unknown := [name for name in names or [] if name not in records]:
-        raise UsageError(f"no engine {', '.join(unknown)} in {models.where(version)}; there: {there}")
+        there = f"there: {', '.join(records) or 'none'}"
+        raise UsageError("; ".join((f"no engine {', '.join(unknown)} in {models.where(version)}", there, *problems)))
+    if names:
+        return [records[name] for name in names], []
     if not records:
-        raise UsageError(f"{models.where(version)} has no engines; make some with sluice build")
-    return [records[name] for name in names] if names else list(records.values())
+        raise UsageError("; ".join(problems) or f"{models.where(version)} has no engines; make some with sluice build")
+    return list(records.values()), problems
 
 
 def _best_reference() -> Literal["torch", "openvino"]:

@@ -53,7 +53,7 @@ def open_compiled(
     """
     record = repository.engine(version, target)
     if record is None:
-        there = ", ".join(record.target.name for record in repository.engines(version)) or "none"
+        there = ", ".join(record.target.name for record in repository.engines(version)[0]) or "none"
         raise RepositoryError(
             f"{repository.where(version)} has no engine {target.name} (there: {there}); make it: "
             f"{build_command(repository, version, target)}"

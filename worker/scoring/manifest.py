@@ -208,11 +208,12 @@ def load_manifest(path: Path) -> ModelManifest:
     try:
         return ModelManifest.model_validate_json(text)
     except ValidationError as error:
-        raise ManifestError(f"{file}: {_explain(error)}") from error
+        raise ManifestError(f"{file}: {explain(error)}") from error
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
+    """What is wrong with a document, in one line, without what stood there."""
     return "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc']) or 'manifest'}: {problem['msg']}"
+        ": ".join(part for part in (".".join(map(str, problem["loc"])), problem["msg"]) if part)
         for problem in error.errors(include_url=False)
     )

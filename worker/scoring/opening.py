@@ -97,7 +97,9 @@ def _candidates(
             f"{repository.where(version)} is model {published.digest}, and the settings' is {model.manifest.digest}; "
             "set model to that place, or publish the other under a version of its own"
         )
-    there = repository.engines(version)
+    there, damaged = repository.engines(version)
+    for problem in damaged:
+        log.warning("engine_passed_over", reason=str(problem))
     chosen = [
         record
         for record in there
@@ -107,6 +109,7 @@ def _candidates(
         raise RepositoryError(
             f"{repository.where(version)} has no such engine (there: "
             f"{', '.join(record.target.name for record in there) or 'none'}); make it: {build}"
+            f"{' --rebuild' if damaged else ''}"
         )
     return sorted(chosen, key=_rank)
 

@@ -17,10 +17,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from worker.scoring.engine_record import EngineRecord, Target
-from worker.scoring.manifest import MANIFEST_NAME, FileSpec, ManifestError, ModelManifest, load_manifest
+from worker.scoring.manifest import MANIFEST_NAME, FileSpec, ManifestError, ModelManifest, explain, load_manifest
 from worker.scoring.stores import FolderStore, RepositoryError, Store
 
 RECORD_NAME = "engine.json"
+
+
+class DamagedEngine(RepositoryError):
+    """What lies at an engine's place is none. It keeps no other engine from being used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,10 @@ class Repository:
         try:
             return ModelManifest.model_validate_json(text)
         except ValidationError as error:
-            raise RepositoryError(f"{self._store.where(name)}: not a manifest: {error}") from error
+            raise RepositoryError(
+                f"{self._store.where(name)} is damaged: {explain(error)}; remove it, and put the model there again: "
+                "sluice build"
+            ) from error
 
     def publish(self, path: Path) -> Version:
         """Puts the model of a manifest's file into the repository. Done before, it does nothing; broken off before, it
@@ -85,15 +92,26 @@ class Repository:
         """The version's address, for people."""
         return self._store.where(version.folder)
 
-    def engines(self, version: Version) -> list[EngineRecord]:
-        """The version's engines, by name."""
-        names = self._store.names(f"{version.folder}/engines/")
-        return [self._record(name) for name in names if name.endswith(f"/{RECORD_NAME}")]
+    def engines(self, version: Version) -> tuple[list[EngineRecord], list[DamagedEngine]]:
+        """The version's engines, by name, and what is wrong with those that are damaged."""
+        place = f"{version.folder}/engines/"
+        found: list[EngineRecord] = []
+        damaged: list[DamagedEngine] = []
+        for name in self._store.names(place):
+            folder, _, file = name.removeprefix(place).partition("/")
+            if file != RECORD_NAME:
+                continue
+            try:
+                record = self._record(place + folder)
+            except DamagedEngine as error:
+                damaged.append(error)
+            else:
+                found += [] if record is None else [record]
+        return found, damaged
 
     def engine(self, version: Version, target: Target) -> EngineRecord | None:
-        """The version's engine for a target; None where there is none."""
-        name = f"{engine_folder(version, target)}/{RECORD_NAME}"
-        return self._record(name) if self._store.read(name) is not None else None
+        """The version's engine for a target; None where there is none. Raises DamagedEngine."""
+        return self._record(engine_folder(version, target))
 
     def engine_files(self, version: Version, record: EngineRecord) -> list[bytes]:
         """The engine's files, checked against their digests, in the record's order."""
@@ -103,16 +121,19 @@ class Repository:
             where = self._store.where(f"{folder}/{spec.path}")
             data = self._store.read(f"{folder}/{spec.path}")
             if data is None:
-                raise RepositoryError(f"{where} is gone, and {RECORD_NAME} names it; build it again with --rebuild")
+                raise DamagedEngine(f"{where} is gone, and {RECORD_NAME} names it; build it again with --rebuild")
             if hashlib.sha256(data).hexdigest() != spec.sha256:
-                raise RepositoryError(f"{where} is damaged: its sha256 is another; build it again with --rebuild")
+                raise DamagedEngine(f"{where} is damaged: its sha256 is another; build it again with --rebuild")
             files.append(data)
         return files
 
     def publish_engine(self, version: Version, record: EngineRecord, files: Mapping[str, bytes]) -> None:
         """Puts an engine in place of the one that was there. `files`: content by the name that the record gives it."""
         folder = engine_folder(version, record.target)
-        before = self.engine(version, record.target)
+        try:
+            before = self.engine(version, record.target)
+        except DamagedEngine:
+            before = None
         for spec in record.files:
             self._store.write(f"{folder}/{spec.path}", files[spec.path])
         self._store.write(f"{folder}/{RECORD_NAME}", _json(record))
@@ -138,11 +159,19 @@ class Repository:
     def write_cache(self, name: str, data: bytes) -> None:
         self._store.write(f".cache/{name}", data)
 
-    def _record(self, name: str) -> EngineRecord:
+    def _record(self, folder: str) -> EngineRecord | None:
+        name = f"{folder}/{RECORD_NAME}"
+        text = self._store.read(name)
+        if text is None:
+            return None
+        again = "build it again with --rebuild"
         try:
-            return EngineRecord.model_validate_json(self._store.read(name) or b"")
+            record = EngineRecord.model_validate_json(text)
         except ValidationError as error:
-            raise RepositoryError(f"{self._store.where(name)}: not an engine's record: {error}") from error
+            raise DamagedEngine(f"{self._store.where(name)} is damaged: {explain(error)}; {again}") from error
+        if not folder.endswith(f"/{record.target.name}"):
+            raise DamagedEngine(f"{self._store.where(name)} is of engine {record.target.name}; remove it, or {again}")
+        return record
 
     def _write_once(self, name: str, spec: FileSpec, data: bytes) -> None:
         there = self._store.read(name)
@@ -173,7 +202,7 @@ def fetch_model(store: Store, cache: Path) -> Path:
     try:
         manifest = ModelManifest.model_validate_json(text)
     except ValidationError as error:
-        raise ManifestError(f"{store.where(top)}: not a manifest: {error}") from error
+        raise ManifestError(f"{store.where(top)}: not a manifest: {explain(error)}") from error
     for spec in manifest.files:
         there = copies.read(spec.path)
         if there is None or hashlib.sha256(there).hexdigest() != spec.sha256:

@@ -104,7 +104,7 @@ def test_a_wrong_manifest_is_refused_with_the_place(folder: Path, change: Edit, 
 
 def test_what_is_no_json_is_refused(folder: Path) -> None:
     (folder / "manifest.json").write_bytes(b"\xff{")
-    with pytest.raises(ManifestError, match=r"manifest\.json: manifest: Invalid JSON"):
+    with pytest.raises(ManifestError, match=r"manifest\.json: Invalid JSON"):
         load_model(str(folder))
 
 

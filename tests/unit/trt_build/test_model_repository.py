@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from tests.unit.trt_build.towers import write_model
 from worker.scoring.engine_record import BatchProfile, EngineRecord, Target
 from worker.scoring.manifest import FileSpec, ManifestError, load_manifest
 from worker.scoring.model import find_model, load_model
-from worker.scoring.repository import Repository, Version
+from worker.scoring.repository import DamagedEngine, Repository, Version
 from worker.scoring.stores import FolderStore, RepositoryError, open_store
 from worker.settings import S3Settings
 
@@ -183,8 +184,27 @@ def test_a_record_that_is_no_record_is_told_where_it_lies(tmp_path: Path) -> Non
     repository.publish_engine(TINY, *engine(b"old"))
     file = next(tmp_path.rglob("engine.json"))
     file.write_text(json.dumps({"schema": "sluice.engine/2"}))
-    with pytest.raises(RepositoryError, match=r"engine\.json: not an engine's record"):
+    with pytest.raises(DamagedEngine, match=r"engine\.json is damaged: .*build it again with --rebuild"):
         repository.engine(TINY, TARGET)
+
+
+def test_a_damaged_record_hides_no_other_engine_and_gives_way_to_a_new_one(tmp_path: Path) -> None:
+    repository = Repository(FolderStore(tmp_path))
+    record, files = engine(b"sound")
+    repository.publish_engine(TINY, record, files)
+    folder = next(tmp_path.rglob("engine.json")).parent
+    shutil.copytree(folder, folder.with_name("somewhere-else"))
+    other = folder.with_name("openvino-fp32")
+    other.mkdir()
+    (other / "engine.json").write_bytes((folder / "engine.json").read_bytes()[:100])
+    found, damaged = repository.engines(TINY)
+    assert found == [record]
+    said = [str(error) for error in damaged]
+    assert ["openvino-fp32/engine.json is damaged" in said[0], f"is of engine {TARGET.name}" in said[1]] == [True, True]
+
+    again = record.model_copy(update={"target": Target(backend="openvino", precision="fp32")})
+    repository.publish_engine(TINY, again, files)
+    assert {each.target.name for each in repository.engines(TINY)[0]} == {"openvino-fp32", TARGET.name}
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
