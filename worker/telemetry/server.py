@@ -4,7 +4,9 @@ import json
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from socketserver import TCPServer, ThreadingMixIn
@@ -18,6 +20,11 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 log = structlog.get_logger(__name__)
+
+CONNECTIONS = 16
+"""At once: another one takes the place of the oldest."""
+SECONDS = 15.0
+"""How long a connection may last, whatever comes or goes on it meanwhile; Prometheus gives up after ten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +42,8 @@ class TelemetryServerError(Exception):
 class TelemetryServer:
     """Serves until closed, from its own thread. `/healthz` answers 200, or 503 with the reasons.
 
-    `health` is asked at each request and must not wait; if it raises, that is a reason too.
+    `health` is asked at each request and must not wait; if it raises, that is a reason too. Slow clients take no more
+    than CONNECTIONS threads and sockets, keep nobody else waiting, and are cut off after SECONDS.
     Raises TelemetryServerError when the address cannot be had. Port 0 takes a free one, told by `port`.
     """
 
@@ -95,14 +103,52 @@ def _json(start_response: "StartResponse", status: HTTPStatus, body: dict[str, A
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = 10  # a client that connects and says nothing must not keep a thread
-
     def log_message(self, format: str, *args: Any) -> None:
         """Scrapes are not events."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
+    """A thread for each connection, of which there are few and none for long."""
+
     daemon_threads = True
+    request_queue_size = 128  # with the usual 5, TCP lets a client wait for a second while others come
+
+    def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
+        self._opened: dict[socket.socket, float] = {}  # the oldest first
+        self._lock = threading.Lock()
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            if len(self._opened) == CONNECTIONS:
+                self._cut(next(iter(self._opened)))
+            self._opened[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def service_actions(self) -> None:
+        """Called by `serve_forever` twice a second, and after each connection."""
+        self._cut_older_than(SECONDS)
+
+    def server_close(self) -> None:
+        super().server_close()
+        self._cut_older_than(0)
+
+    def _cut_older_than(self, seconds: float) -> None:
+        with self._lock:
+            over = time.monotonic() - seconds
+            for request in [request for request, opened in self._opened.items() if opened <= over]:
+                self._cut(request)
+
+    def _cut(self, request: socket.socket) -> None:
+        """Whatever its thread waits for on the socket ends at once, and with it the thread."""
+        del self._opened[request]
+        with suppress(OSError):  # the client was faster
+            request.shutdown(socket.SHUT_RDWR)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._opened.pop(request, None)
+        super().shutdown_request(request)
 
     @classmethod
     def listening(cls, host: str, port: int) -> "_Server":
