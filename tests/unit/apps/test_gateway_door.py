@@ -479,6 +479,8 @@ def test_keys_open_the_door_to_anybody_who_has_one(open_bench: Open) -> None:
     [
         (("203.0.113.9", 1), {}),
         (LOCAL, {"host": "evil.example"}),
+        (LOCAL, {"host": "[::1"}),
+        (LOCAL, {"host": "[localhost]"}),
         (LOCAL, {"x-forwarded-for": "203.0.113.9"}),
         (LOCAL, {"origin": "https://evil.example"}),
     ],
@@ -505,6 +507,14 @@ def test_the_open_inference_protocol_tells_of_the_model(open_bench: Open, model:
     assert client.get(f"/v2/models/{manifest.name}/versions/{manifest.version}").json() == metadata
     assert is_problem(client.get("/v2/models/other"), 404, "unknown-model")
     assert is_problem(client.get(f"/v2/models/{manifest.name}/versions/0.0"), 404, "unknown-model")
+
+
+def test_what_the_open_inference_protocol_refuses_is_told_in_its_words(open_bench: Open) -> None:
+    """Its clients read `error`, and know nothing of problems."""
+    unknown = open_bench().client.get("/v2/models/other")
+    stranger = open_bench(peer=("203.0.113.9", 1)).client.get("/v2")
+    assert [answer.status_code for answer in (unknown, stranger)] == [404, 403]
+    assert all(answer.json()["error"] == answer.json()["detail"] for answer in (unknown, stranger))
 
 
 def test_health_tells_the_gateway_from_the_engine_and_needs_no_key(open_bench: Open, model: Model) -> None:

@@ -52,7 +52,7 @@ def _be_local(request: Request) -> None:
     """Lets only programs of this machine in: no other machine, nobody behind a proxy, no page in a browser (which could
     be anybody's, under a name that resolves to this address)."""
     host = request.client.host if request.client else ""
-    named = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    named = _name_in(request.headers.get("host", ""))
     if not _is_loopback(host) or not _is_loopback(named) or any(name in request.headers for name in _BY_OTHERS):
         raise Problem(
             HTTPStatus.FORBIDDEN,
@@ -60,6 +60,14 @@ def _be_local(request: Request) -> None:
             "without keys only programs on this machine are answered, under a loopback address; to let others in, "
             "make a key with `sluice deploy key` and set gateway.keys",
         )
+
+
+def _name_in(host: str) -> str:
+    """The name without the port; none where there is no address within the brackets."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _is_loopback(host: str) -> bool:

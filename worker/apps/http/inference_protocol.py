@@ -102,14 +102,22 @@ def _manifest(request: Request, model_name: str) -> ModelManifest:
 def _of_version(request: Request, model_name: str, model_version: str) -> ModelManifest:
     manifest: ModelManifest = request.app.state.gateway.manifest
     if (model_name, model_version) != (manifest.name, manifest.version):
-        raise Problem(
-            HTTPStatus.NOT_FOUND, "unknown-model", f"the model here is {manifest.name}, version {manifest.version}"
-        )
+        text = f"the model here is {manifest.name}, version {manifest.version}"
+        raise _in_its_words(Problem(HTTPStatus.NOT_FOUND, "unknown-model", text))
     return manifest
 
 
 def _identified(request: Request) -> None:
-    request.app.state.gateway.callers.identify(request)
+    try:
+        request.app.state.gateway.callers.identify(request)
+    except Problem as problem:
+        raise _in_its_words(problem) from None
+
+
+def _in_its_words(problem: Problem) -> Problem:
+    """The problem with `error`, where clients of the protocol look for what was wrong."""
+    problem.more["error"] = problem.detail
+    return problem
 
 
 TheReadiness = Annotated[Readiness, Depends(_readiness)]

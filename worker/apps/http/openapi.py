@@ -70,6 +70,7 @@ _PROBLEM: Final[dict[str, Any]] = {
         "title": {"type": "string"},
         "status": {"type": "integer"},
         "detail": {"type": "string", "description": "A sentence for people."},
+        "error": {"type": "string", "description": "Below `/v2`: `detail`, as the Open Inference Protocol names it."},
         "route": {"$ref": f"{_SCHEMAS}Route"},
         "faults": {
             "type": "array",
