@@ -39,6 +39,7 @@ class RayNodes:
         # A dead node is noticed after 5 s rather than 15; fewer would take a busy machine's pauses for deaths.
         patience = {"health_check_period_ms": 1000, "health_check_failure_threshold": 5}
         head = self._add(num_cpus=0, _system_config=patience)
+        self._logs = Path(head.get_logs_dir_path())
         self._nodes: dict[str, Node] = {}
         ray.init(
             address=self._cluster.address,
@@ -75,6 +76,11 @@ class RayNodes:
             for actor in actors().values()
             if actor["Name"].startswith(f"SERVE_REPLICA::{application}#") and actor["State"] == "ALIVE"
         }
+
+    def logged(self, text: str) -> list[str]:
+        """The lines with that text on standard error of the nodes' processes."""
+        lines = (line for file in self._logs.glob("worker-*.err") for line in file.read_text("utf-8").splitlines())
+        return [line for line in lines if text in line]
 
     def tell(self) -> str:
         """What Serve says of the applications, for messages."""

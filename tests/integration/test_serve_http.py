@@ -2,7 +2,6 @@
 
 import base64
 import io
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,11 +17,10 @@ from typer.testing import CliRunner
 from ops.dev.ports import free_ports
 from ops.dev.servers import KafkaServer, RedisServer
 from tests.integration.ray_nodes import RayNodes, ending_all_processes, wait_for
+from worker.apps.desk import FIRST_LINK
 from worker.apps.http.callers import digest_of
 from worker.cli.main import app
 from worker.demo.sample import SAMPLE_IMAGES
-from worker.review.http.accounts import Accounts
-from worker.review.http.opening import PEOPLE_FILE
 from worker.scoring.manifest import load_manifest
 from worker.scoring.model import SHIPPED_MODELS
 
@@ -40,7 +38,6 @@ class Site:
     """By name, as the config has them."""
     address: str
     config: Path
-    data: Path
 
     def deploy(self, **gateway: Any) -> None:
         """All four, the gateway with these live changes."""
@@ -88,7 +85,7 @@ def site(
         nodes = RayNodes({"host": "127.0.0.1", "port": port})
         try:
             nodes.add("node")
-            site = Site(nodes, applications, address, config, folder / "desk")
+            site = Site(nodes, applications, address, config)
             site.deploy()
             yield site
         finally:
@@ -97,13 +94,12 @@ def site(
 
 @pytest.fixture
 def person(site: Site) -> Iterator[httpx.Client]:
-    """Somebody who came by the first user's link."""
-    accounts = Accounts(site.data / PEOPLE_FILE, time.time)
+    """Somebody who came by the first user's link, as the replica's log has it."""
+    (line,) = site.nodes.logged(FIRST_LINK)
+    address, _, token = line.partition(": ")[2].partition("/#invitation=")
+    assert address == site.address
     with httpx.Client(base_url=site.address, timeout=PATIENCE_SECONDS) as client:
         client.headers["x-csrf-token"] = client.get("/v1/sign-in").json()["csrf"]
-        token = accounts.invite_first()
-        accounts.close()
-        assert token is not None
         me = client.post("/v1/invitations/accept", json={"token": token, "name": "ann", "password": PASSWORD})
         assert me.status_code == 200, me.text
         client.headers["x-csrf-token"] = me.json()["csrf"]

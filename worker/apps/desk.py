@@ -4,6 +4,7 @@
 route prefix is `/`. See docs/ray-serve.md.
 """
 
+import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +17,8 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from worker.apps.arguments import Arguments
 from worker.cache.client import connect
-from worker.review.http.opening import open_app
+from worker.review.http.opening import check_door, open_app
+from worker.review.http.server import DeskServerError
 from worker.review.running import open_desk
 from worker.settings import Settings, SettingsError
 from worker.telemetry.logs import configure_logging
@@ -28,6 +30,9 @@ REQUESTS_AT_ONCE: Final = 1000
 """Each open page holds one, for its live events."""
 CLOSE_SECONDS: Final = 10.0
 """Live events have no end of their own: after so long they are cut, and pages ask again."""
+
+
+FIRST_LINK: Final = "nobody can sign in yet; this link, good once, makes the first user"
 
 
 class DeskArguments(Arguments):
@@ -62,8 +67,9 @@ class DeskReplica:
         self._web: ASGIApp = ProxyHeadersMiddleware(web, proxies) if proxies else web  # type: ignore[assignment]
         log.info("desk_open", address=origin)
         if opened.first_link is not None:
-            note = "nobody can sign in yet; this link, good once, makes the first user"
-            log.warning("desk_has_no_users", note=note, link=opened.first_link)
+            log.warning("desk_has_no_users", note="the link that makes the first one, good once, is on the next line")
+            # No log: that would take the secret out of the link.
+            print(f"{FIRST_LINK}: {opened.first_link}", file=sys.stderr, flush=True)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._web
@@ -79,6 +85,10 @@ def build(arguments: DeskArguments) -> Application:
     settings = arguments.load()
     if settings.web.public_url is None:
         raise SettingsError("web.public_url: is missing; behind Ray Serve the desk cannot know what people type")
+    try:
+        check_door(settings.web, settings.web.public_url)
+    except DeskServerError as error:
+        raise SettingsError(str(error)) from None
     deployment: Any = serve.deployment(
         DeskReplica,
         name=DESK,

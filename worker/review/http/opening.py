@@ -32,7 +32,7 @@ from worker.review.http.server import DeskServer, DeskServerError, listen
 from worker.review.http.sessions import Sessions
 from worker.review.running import open_desk
 from worker.scoring.model import load_model
-from worker.settings import Settings
+from worker.settings import Settings, WebSettings
 from worker.wiring import open_engine
 
 PEOPLE_FILE = "people.sqlite"
@@ -127,9 +127,7 @@ def open_app(
     """The desk for whoever serves it at `origin`; the rest as for `open_door`."""
     web = settings.web
     tune_interpreter()
-    if not web.local_users and web.oidc is None:
-        raise DeskServerError("nobody could sign in: web.local_users is off and web.oidc is not set")
-    _check_origin(origin)
+    check_door(web, origin)
     folder.mkdir(parents=True, exist_ok=True)
     secret = web.secret_key.get_secret_value().encode() if web.secret_key else _kept_key(folder / KEY_FILE)
     accounts = Accounts(folder / PEOPLE_FILE, time.time) if web.local_users else None
@@ -203,7 +201,10 @@ def _loopback_origin(host: str, port: int) -> str:
     return f"http://{host}:{port}"
 
 
-def _check_origin(origin: str) -> None:
+def check_door(web: WebSettings, origin: str) -> None:
+    """Raises DeskServerError where nobody could sign in, or passwords and images would travel in the clear."""
+    if not web.local_users and web.oidc is None:
+        raise DeskServerError("nobody could sign in: web.local_users is off and web.oidc is not set")
     parts = urlsplit(origin)
     if parts.scheme != "https" and parts.hostname not in {"127.0.0.1", "localhost"}:
         raise DeskServerError(f"web.public_url {origin} must begin with https://; only loopback may do without")
