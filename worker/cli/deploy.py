@@ -27,7 +27,9 @@ def check(file: Annotated[Path, typer.Argument(metavar="FILE", help="The config 
     except ModuleNotFoundError as error:
         raise UsageError(f"{error.name} is not installed; install Sluice with its extra: sluice[serve]") from error
     checked = check_config(file)
-    console.out.print(f"{file}: {', '.join(checked.applications)} can be deployed", markup=False, soft_wrap=True)
+    named = ", ".join(checked.applications)
+    verdict = f"{named} can be deployed" if named else "names no application; Serve would end all that it runs"
+    console.out.print(f"{file}: {verdict}", markup=False, soft_wrap=True)
     for note in checked.notes:
         console.out.print(f"note: {note}", markup=False, soft_wrap=True)
 

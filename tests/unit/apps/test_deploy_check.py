@@ -225,6 +225,16 @@ def test_times_that_do_not_fit_together_are_told(problems_of: Changed) -> None:
     assert "cut the desk's live events" in problems
 
 
+def test_times_that_a_user_config_changes_must_fit_too(problems_of: Changed) -> None:
+    def change(data: Any) -> None:
+        deployment(data, "intake")["user_config"] = {"intake": {"drain_seconds": 100}}
+        deployment(data, "gateway")["user_config"] = {"gateway": {"max_requests": 200}}
+
+    drain, room = problems_of(change)
+    assert "before the 130 s that stopping may take" in drain
+    assert "leaves no room for health checks beside the 200 requests" in room
+
+
 def test_a_gateway_without_room_for_health_checks_is_told(problems_of: Changed) -> None:
     (problem,) = problems_of(lambda data: deployment(data, "gateway").update(max_ongoing_requests=64))
     assert "leaves no room for health checks" in problem
@@ -253,6 +263,25 @@ def test_a_desk_without_its_address_is_told(problems_of: Changed) -> None:
     assert "web.public_url: is missing" in problem
 
 
+@pytest.mark.parametrize(
+    ("web", "says"),
+    [
+        ({"public_url": "http://desk.example.com"}, "must begin with https://"),
+        ({"public_url": "https://desk.example.com", "local_users": False}, "nobody could sign in"),
+    ],
+)
+def test_a_desk_that_would_not_open_is_told(problems_of: Changed, web: dict[str, Any], says: str) -> None:
+    (problem,) = problems_of(lambda data: application(data, "desk")["args"]["settings"].update(web=web))
+    assert says in problem
+
+
+def test_an_address_that_a_file_elsewhere_may_hold_is_not_missed(tmp_path: Path) -> None:
+    data = yaml.safe_load((CONFIGS / "local.yaml").read_text())
+    application(data, "desk")["args"] = {"config": str(tmp_path / "absent.yaml"), "data": "desk"}
+    (tmp_path / "serve.yaml").write_text(yaml.safe_dump(data))
+    assert any(note.startswith("desk: ") for note in check(tmp_path / "serve.yaml").notes)
+
+
 def test_what_a_settings_file_says_is_checked_where_it_is_and_noted_where_it_is_not(tmp_path: Path) -> None:
     def checked(config: Path) -> Checked:
         data = yaml.safe_load((CONFIGS / "local.yaml").read_text())
@@ -273,6 +302,18 @@ def test_the_command_ends_with_2_and_every_problem(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "did you mean 'applications'?" in result.stderr
     assert "applications: is missing" in result.stderr
+
+
+def test_a_missing_import_path_is_told_once(problems_of: Changed) -> None:
+    (problem,) = problems_of(lambda data: application(data, "desk").pop("import_path"))
+    assert problem == "applications[3].import_path: is missing"
+
+
+def test_a_config_without_applications_is_told_to_end_all(tmp_path: Path) -> None:
+    (tmp_path / "none.yaml").write_text("applications: []\n")
+    result = CliRunner().invoke(app, ["deploy", "check", str(tmp_path / "none.yaml")])
+    assert result.exit_code == 0
+    assert "names no application; Serve would end all that it runs" in result.stdout
 
 
 def test_a_key_is_made_with_the_digest_that_lets_it_in() -> None:

@@ -32,7 +32,8 @@ class Built:
     builder: Any = None
     arguments: Arguments | None = None
     settings: Settings | None = None
-    """Of one of Sluice's applications; without its settings file where that is not on this machine."""
+    """Of one of Sluice's applications, as `user_config` leaves them; without its settings file where that is not on
+    this machine."""
     deployments: dict[str, Deployment] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -64,8 +65,10 @@ def build(entry: Mapping[str, Any], path: Path, found: list[Problem]) -> Built:
         found.append(Problem((*path, "route_prefix"), str(error)))
     except AttributeError:  # no text: the schema has said so
         pass
+    if not isinstance(entry.get("import_path"), str):  # the schema says so
+        return built
     try:
-        built.builder = import_attr(str(entry.get("import_path", "")))
+        built.builder = import_attr(entry["import_path"])
     except Exception as error:  # noqa: BLE001  # the module is the user's, and may do anything
         found.append(Problem((*path, "import_path"), f"cannot be imported: {type(error).__name__}: {error}"))
         return built
@@ -78,7 +81,8 @@ def build(entry: Mapping[str, Any], path: Path, found: list[Problem]) -> Built:
         if built.arguments is not None:
             built.settings = built.arguments.load()
     except SettingsError as error:
-        found.extend(_setting(line, (*path, "args"), (*path, "args", "settings")) for line in str(error).splitlines())
+        lines = [line for line in str(error).splitlines() if not built.notes or _SETTING.fullmatch(line)]
+        found.extend(_setting(line, (*path, "args"), (*path, "args", "settings")) for line in lines)
     except Exception as error:  # noqa: BLE001  # as above
         found.append(Problem(path, f"cannot be built: {type(error).__name__}: {error}"))
     else:
@@ -147,7 +151,7 @@ def _of_user_config(built: Built, deployment: str, given: Any, path: Path) -> It
         yield Problem(path, f"{deployment!r} takes none, and could not start; write what it needs under args")
     elif built.settings is not None:
         try:
-            changed(built.settings, given, "user_config")
+            built.settings = changed(built.settings, given, "user_config")
         except SettingsError as error:
             yield from (_setting(line, path, path) for line in str(error).splitlines())
 

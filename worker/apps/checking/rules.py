@@ -78,11 +78,7 @@ def _desk(built: Built, settings: Settings) -> Iterator[Problem]:  # noqa: ARG00
 
 
 def _model(built: Built) -> str | None:
-    """The model of an application of Sluice, as `user_config` leaves it."""
-    if built.settings is None:
-        return None
-    changes = [entry["user_config"] for _, entry in built.entries() if isinstance(entry.get("user_config"), dict)]
-    return str(next((each["model"] for each in changes if "model" in each), built.settings.model))
+    return str(built.settings.model) if built.settings is not None else None
 
 
 def _has_no_route(built: Built) -> Iterator[Problem]:
