@@ -1,5 +1,6 @@
 """What happens to pages that stay open all day: other tabs, other people at them, nobody at them."""
 
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,70 @@ def test_who_signs_in_anew_at_another_tab_decides_on_at_the_first(desk: RunningD
     page.keyboard.press("r")
     assert [decision.reviewer for decision in desk.wait_for_decisions(1)] == ["ana"]
     expect(page.get_by_text("did not count")).to_have_count(0)
+
+
+def at_an_image(page: Page, address: str) -> None:
+    """An image that can be decided about: the one before is gone, and this one is there."""
+    page.goto(address)
+    page.reload()
+    expect(page.locator(".frame:not(.loading) img")).to_be_visible()
+
+
+def signed_out(page: Page) -> None:
+    """The session ends, and the page finds out when it next asks."""
+    page.context.clear_cookies()
+    page.keyboard.press("r")
+    expect(page.get_by_text("Your session is over")).to_be_visible()
+
+
+def come_back_to(page: Page) -> None:
+    """What the browser does when its window is looked at again."""
+    page.evaluate("dispatchEvent(new Event('focus'))")
+
+
+def test_who_was_signed_out_and_signs_in_at_another_tab_goes_on_at_the_first(
+    desk: RunningDesk, sign_in: SignIn
+) -> None:
+    desk.add_items(16, queue="prompt")
+    desk.add_items(1)
+    page = sign_in("ana")
+    at_an_image(page, f"{desk.address}/#/review/prompt")
+    signed_out(page)
+    come_back_to(page)
+    expect(page.get_by_label("Password")).to_be_visible()  # nobody has signed in yet
+    sign_in_at_another_tab(page, desk, "ana")
+    come_back_to(page)
+    expect(page.locator(".frame img")).to_be_visible()
+    assert page.url.endswith("#/review/prompt")
+    (decision,) = desk.wait_for_decisions(1)
+    assert (decision.reviewer, decision.queue) == ("ana", "prompt")
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_who_signs_in_where_somebody_else_was_signed_out_begins_anew(
+    desk: RunningDesk, sign_in: SignIn, elsewhere: bool
+) -> None:
+    desk.add_items(16, queue="prompt")
+    desk.add_person("ben")
+    page = sign_in("ana")
+    at_an_image(page, f"{desk.address}/#/review/prompt")
+    page.evaluate("window.hers = true")
+    signed_out(page)
+    if elsewhere:
+        sign_in_at_another_tab(page, desk, "ben")
+        come_back_to(page)
+    else:
+        enter_password(page, "ben")
+    expect(page.locator(".who")).to_contain_text("ben")
+    expect(page.locator(".frame:not(.loading) img")).to_be_visible()
+    assert page.evaluate("[window.hers, location.hash]") == [None, ""]
+    page.keyboard.press("a")
+    assert [decision.reviewer for decision in desk.wait_for_decisions(1)] == ["ben"]
+    assert len(json.loads(page.evaluate("sessionStorage.getItem('sluice.outbox.ana')"))) == 1
+    page.get_by_role("button", name="Sign out").click()
+    enter_password(page, "ana")  # what she decided is sent as hers
+    decisions = desk.wait_for_decisions(2)
+    assert [(decision.reviewer, decision.outcome) for decision in decisions] == [("ben", "approve"), ("ana", "reject")]
 
 
 def test_all_that_was_under_way_when_another_tab_signed_in_is_sent_again(desk: RunningDesk, sign_in: SignIn) -> None:

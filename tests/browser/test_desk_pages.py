@@ -150,6 +150,43 @@ def test_many_whose_answer_was_lost_are_sent_again_and_count_once(desk: RunningD
     assert page.get_by_text("did not count").count() == 0
 
 
+def test_many_that_are_taken_back_while_the_desk_is_away_come_back_when_it_answers(
+    desk: RunningDesk, sign_in: SignIn
+) -> None:
+    page = grid_of(3, desk, sign_in)
+    page.keyboard.press("c")
+    page.keyboard.press("r")
+    desk.wait_for_decisions(3)
+    expect(page.get_by_text("3 images rejected").first).to_be_visible()
+    page.context.set_offline(True)
+    page.keyboard.press("u")
+    expect(page.get_by_text("3 decisions will be taken back as soon as the desk answers")).to_be_visible()
+    page.context.set_offline(False)
+    expect(page.locator(".tile")).to_have_count(3)
+    outcomes = [decision.outcome for decision in desk.wait_for_decisions(6)]
+    assert (outcomes.count("reject"), outcomes.count("reopen")) == (3, 3)
+
+
+def test_what_was_assigned_to_somebody_who_is_removed_is_everybody_s_again(desk: RunningDesk, sign_in: SignIn) -> None:
+    desk.add_items(1)
+    desk.add_person("ben")
+    page = sign_in("ada", Role.ADMIN)
+    page.goto(f"{desk.address}/#/search")
+    page.locator(".tile").click()
+    page.get_by_role("button", name="Assign").click()
+    page.get_by_label("Name").fill("ben")
+    page.keyboard.press("Enter")
+    desk.wait_for_decisions(1)
+    page.goto(f"{desk.address}/#/people")
+    page.get_by_role("button", name="Remove ben").click()
+    page.get_by_role("button", name="Remove", exact=True).click()
+    expect(page.get_by_text("ben was removed")).to_be_visible()
+    ana = sign_in("ana")
+    expect(ana.locator(".frame img")).to_be_visible()
+    assigned, back = desk.wait_for_decisions(2)
+    assert (assigned.assignee, back.outcome, back.assignee, back.reviewer) == ("ben", "assign", None, "ada")
+
+
 def test_shift_and_an_arrow_choose_a_row_of_images(desk: RunningDesk, sign_in: SignIn) -> None:
     page = grid_of(4, desk, sign_in)
     page.keyboard.press("Shift+ArrowRight")

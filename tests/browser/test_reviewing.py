@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -163,6 +163,72 @@ def test_undo_brings_the_image_back_with_what_was_said_of_it(desk: RunningDesk, 
     rejected, undone, approved = desk.wait_for_decisions(3)
     assert (undone.outcome, undone.undoes) == ("reopen", rejected.decision_id)
     assert (approved.item_id, approved.outcome) == (rejected.item_id, "approve")
+
+
+def lose_answers(page: Page, pattern: str, times: int) -> None:
+    """The desk does what it is asked, and nobody hears of it, so many times."""
+    left = iter(range(times))
+
+    def lose(route: Route) -> None:
+        if next(left, None) is None:
+            route.continue_()
+        else:
+            route.fetch()
+            route.abort()
+
+    page.route(pattern, lose)
+
+
+def test_an_undo_whose_answer_was_lost_is_sent_again_and_counts_once(desk: RunningDesk, sign_in: SignIn) -> None:
+    desk.add_items(3)
+    page = sign_in()
+    first = shown_prompt(page)
+    page.keyboard.press("2")
+    page.keyboard.press("r")
+    desk.wait_for_decisions(1)
+    lose_answers(page, "**/undo", 2)
+    page.keyboard.press("u")
+    expect(page.get_by_text("It is taken back as soon as the desk answers")).to_be_visible()
+    second = shown_prompt(page)
+    assert second != first
+    expect(page.get_by_text("Taken back: that image comes next")).to_be_visible()
+    assert shown_prompt(page) == second  # a key pressed now decides about what is looked at
+    assert [decision.outcome for decision in desk.wait_for_decisions(2)] == ["reject", "reopen"]
+    page.keyboard.press("a")
+    expect(page.locator(".prompt")).to_have_text(first)
+    expect(page.get_by_role("button", name="anatomy")).to_have_attribute("aria-pressed", "true")
+    page.wait_for_function("() => document.querySelector('.frame img').complete")
+    page.keyboard.press("a")
+    assert [decision.outcome for decision in desk.wait_for_decisions(4)][2:] == ["approve", "approve"]
+
+
+def test_a_decision_whose_answer_was_lost_is_taken_back_at_the_desk_too(desk: RunningDesk, sign_in: SignIn) -> None:
+    desk.add_items(2)
+    page = sign_in()
+    shown_prompt(page)
+    lose_answers(page, "**/v1/decisions", 1)
+    page.keyboard.press("r")
+    expect(page.get_by_text("The connection to the desk is lost")).to_be_visible()
+    page.keyboard.press("u")
+    expect(page.get_by_text("Taken back: that image comes next")).to_be_visible()
+    assert [decision.outcome for decision in desk.wait_for_decisions(2)] == ["reject", "reopen"]
+    assert page.get_by_text("did not count").count() == 0
+
+
+def test_an_undo_that_comes_too_late_is_told(make_desk: Callable[..., RunningDesk], sign_in: SignIn) -> None:
+    desk = make_desk(undo_seconds=2.0)
+    desk.add_items(2)
+    page = sign_in(to=desk)
+    shown_prompt(page)
+    page.keyboard.press("r")
+    desk.wait_for_decisions(1)
+    page.context.set_offline(True)
+    page.keyboard.press("u")
+    expect(page.get_by_text("as soon as the desk answers")).to_be_visible()
+    page.wait_for_timeout(2500)
+    page.context.set_offline(False)
+    expect(page.get_by_text("Your decision stands")).to_be_visible()
+    assert len(desk.decisions()) == 1
 
 
 def test_there_is_nothing_to_undo_after_its_seconds(make_desk: Callable[..., RunningDesk], sign_in: SignIn) -> None:

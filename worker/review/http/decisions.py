@@ -80,5 +80,5 @@ def bulk(body: Many, session: Reviewer, door: TheDoor) -> list[OutcomeOut]:
 
 @router.post("/v1/decisions/{decision_id}/undo")
 def undo(decision_id: Annotated[DecisionId, Path()], session: Reviewer, door: TheDoor) -> LeaseOut:
-    """Takes one's own decision back, within seconds; the item is leased again."""
+    """Takes one's own decision back, within seconds; the item is leased again. Sending it again is safe."""
     return Showing(door.links, session.user).lease(door.desk.undo(decision_id, session.user))

@@ -2,6 +2,7 @@
 
 import { get, isReachable, renewed, useToken, watchConnection } from "./parts/api.js";
 import { complain, explained } from "./parts/messages.js";
+import { onReturn } from "./parts/away.js";
 import { Bar } from "./parts/bar.js";
 import { empty, h, replace } from "./parts/dom.js";
 import { setKeys } from "./parts/keys.js";
@@ -68,7 +69,8 @@ async function enter(message) {
 
 async function work() {
   context.about = await get("/v1/desk");
-  context.outbox = new Outbox(context.me.user);
+  context.outbox ??= new Outbox(context.me.user);
+  context.outbox.open();
   context.bar = new Bar(context);
   connect();
   await route();
@@ -147,6 +149,7 @@ watchConnection((reachable) => {
 
 document.addEventListener("signed-out", async ({ detail }) => {
   if (!context.me) return;
+  const former = context.me;
   context.me = null;
   const message = detail?.wanted ? null : `Your session is over. Sign in to go on${context.outbox?.size ? ": what you decided is kept" : ""}.`;
   context.outbox?.close();
@@ -158,12 +161,19 @@ document.addEventListener("signed-out", async ({ detail }) => {
   context.bar?.hide();
   document.querySelectorAll(".toast, dialog").forEach((each) => each.remove());
   await enter(message);
-  await work();
+  if (context.me.user === former.user) await work();
+  else anew();
 });
 
+/** For somebody else nothing is left of what the page showed, nor where. */
+function anew() {
+  history.replaceState(null, "", "/");
+  location.reload();
+}
+
 // Another tab has signed in as somebody else, or with another role: all that is shown here is drawn for whom it is now.
-document.addEventListener("session-changed", () => location.reload());
-document.addEventListener("visibilitychange", () => { if (context.me && document.visibilityState === "visible") renewed().catch(() => {}); });
+document.addEventListener("session-changed", ({ detail: me }) => (me.user === context.me?.user ? location.reload() : anew()));
+onReturn(() => { if (context.me) renewed().catch(() => {}); });
 
 addEventListener("hashchange", route);
 // What waits is kept for this tab alone.

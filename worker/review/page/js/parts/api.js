@@ -55,6 +55,7 @@ const PATIENCE = 15_000;
 export async function call(method, path, body, { keepalive = false, patience = PATIENCE, again = true } = {}) {
   const headers = { accept: "application/json" };
   const token = csrf;
+  const whose = mine?.user;
   if (method !== "GET") headers["x-csrf-token"] = token;
   if (performance.now() - touched > UNATTENDED) headers["x-unattended"] = "1";
   if (body !== undefined) headers["content-type"] = "application/json";
@@ -75,7 +76,8 @@ export async function call(method, path, body, { keepalive = false, patience = P
   if (response.ok) return data;
   if (response.status === 401 && data.type === "urn:sluice:problem:not-signed-in") document.dispatchEvent(new Event("signed-out"));
   const refused = new Refused(data, response.status);
-  if (again && mine && ELSEWHERE.has(refused.kind) && (await renewed(token))) return call(method, path, body, { keepalive, patience, again: false });
+  // What one person asked is never asked again for another.
+  if (again && whose && whose === mine?.user && ELSEWHERE.has(refused.kind) && (await renewed(token))) return call(method, path, body, { keepalive, patience, again: false });
   throw refused;
 }
 
@@ -83,7 +85,7 @@ export async function call(method, path, body, { keepalive = false, patience = P
 export async function renewed(sent = csrf) {
   const me = await call("GET", "/v1/session", undefined, { again: false });
   if (!mine || me.user !== mine.user || me.role !== mine.role) {
-    document.dispatchEvent(new Event("session-changed"));
+    document.dispatchEvent(new CustomEvent("session-changed", { detail: me }));
     throw new Unreachable("the page is drawn anew");
   }
   csrf = me.csrf;

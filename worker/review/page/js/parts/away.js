@@ -1,7 +1,14 @@
-/** Who walks away from the page holds nothing: what was leased goes back, so that others can go on. */
+/** Going away and coming back. Who walks away from the page holds nothing: what was leased goes back, so that others can go on. */
 
 import { button, empty, replace } from "./dom.js";
 import { setKeys } from "./keys.js";
+
+/** Calls `listener` whenever somebody comes back to this page, from another tab or window; until `signal` is aborted. */
+export function onReturn(listener, signal) {
+  const back = () => { if (document.visibilityState === "visible") listener(); };
+  document.addEventListener("visibilitychange", back, { signal });
+  addEventListener("focus", back, { signal });
+}
 
 /** Without a key or a click for so long, somebody is away. */
 const MINUTES = 10;

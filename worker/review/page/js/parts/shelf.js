@@ -73,8 +73,18 @@ export class Shelf extends EventTarget {
 
   /** Puts a lease in front: a decision was taken back. */
   putFirst(lease) {
+    this.#put(lease, 0);
+  }
+
+  /** Puts a lease behind the one that is looked at. */
+  putSecond(lease) {
+    this.#put(lease, 1);
+  }
+
+  #put(lease, at) {
+    if (this.#closed) return void giveBack([lease]).catch(() => {});
     this.remove(lease.item_id);
-    this.#leases.unshift(lease);
+    this.#leases.splice(at, 0, lease);
   }
 
   async #beat() {
@@ -117,4 +127,5 @@ export class Shelf extends EventTarget {
 
 export const held = (lease) => ({ item_id: lease.item_id, token: lease.token });
 
-const giveBack = (leases, request) => call("POST", "/v1/leases/release", { leases: leases.map(held), requests: request ? [request] : [] }, { keepalive: true });
+/** Gives leases back, and those that a `request` was granted. Raises Refused or Unreachable. */
+export const giveBack = (leases, request = null) => call("POST", "/v1/leases/release", { leases: leases.map(held), requests: request ? [request] : [] }, { keepalive: true });

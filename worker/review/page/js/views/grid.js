@@ -47,8 +47,11 @@ class Grid {
     this.#listeners.push(onQuietDesk(again), watchConnection((reachable) => { if (reachable) this.#shelf.check().then(again); }));
     this.#listeners.push(watchAway(this.#main, () => this.leave()));
     const refused = ({ detail }) => toast(`A decision did not count: ${detail.error.message}`, { bad: true, seconds: 12 });
-    context.outbox.addEventListener("refused", refused);
-    this.#listeners.push(() => context.outbox.removeEventListener("refused", refused));
+    const stands = ({ detail }) => toast(`A decision stands: ${detail.error.message}`, { bad: true, seconds: 12 });
+    for (const [kind, listener] of [["refused", refused], ["stands", stands], ["undone", (event) => this.#undone(event)]]) {
+      context.outbox.addEventListener(kind, listener);
+      this.#listeners.push(() => context.outbox.removeEventListener(kind, listener));
+    }
     this.#buttons = [
       button("Approve", { key: "A", iconName: "check", kind: "approve", onclick: () => this.#decide("approve") }),
       button("Reject", { key: "R", iconName: "cross", kind: "reject", onclick: () => this.#decide("reject") }),
@@ -250,7 +253,7 @@ class Grid {
       }
       const good = answers.filter((answer) => answer.decided);
       const images = good.reduce((sum, answer) => sum + answer.decided.item_ids.length, 0);
-      this.#last = { at: performance.now(), ids: good.map((answer) => answer.decided.decision_id), leases };
+      this.#remember(good.map((answer) => answer.decided.decision_id), decisions, leases);
       if (good.length) this.#offerUndo(`${count(images, "image")} ${DONE[outcome]}`);
       if (refused.length) toast(`${count(refused.length, "image")} did not count: ${refused[0].refused.detail}`, { bad: true, seconds: 12 });
       announce(`${good.length} ${DONE[outcome]}`);
@@ -269,16 +272,16 @@ class Grid {
     for (const decision of decisions) {
       this.#shelf.remove(decision.item_id);
       this.#drop(decision.item_id);
-      this.#context.outbox.add(decision);
+      this.#context.outbox.add(decision, { unheard: true });
     }
-    this.#last = { at: performance.now(), ids: decisions.map((decision) => decision.decision_id), leases };
+    this.#remember(decisions.map((decision) => decision.decision_id), decisions, leases);
     this.#offerUndo(`${count(decisions.length, "image")} ${DONE[outcome]}, to be sent`);
   }
 
-  /** Takes a decision back and resolves with its lease. */
-  async #takeBack(id, leases) {
-    const itemId = this.#context.outbox.withdraw(id);
-    return itemId ? leases.find((lease) => lease.item_id === itemId) : post(`/v1/decisions/${id}/undo`);
+  /** What can be taken back: the decisions of these `ids`, each with its lease. */
+  #remember(ids, decisions, leases) {
+    const lease = new Map(decisions.map((decision, index) => [decision.decision_id, leases[index]]));
+    this.#last = { at: performance.now(), taken: ids.map((id) => [id, lease.get(id)]) };
   }
 
   #offerUndo(text) {
@@ -291,13 +294,24 @@ class Grid {
     if (!last || performance.now() - last.at > 1000 * this.#context.about.undo_seconds) return toast("There is nothing to undo");
     this.#last = null;
     this.#dismissUndo();
-    const taken = await Promise.allSettled(last.ids.map((id) => this.#takeBack(id, last.leases)));
-    for (const result of taken.reverse()) {
-      if (result.status === "fulfilled") this.#shelf.putFirst(result.value);
-      else complain(result.reason);
-    }
+    const taken = await Promise.allSettled(last.taken.map(([id, lease]) => this.#context.outbox.takeBack(id, lease)));
+    for (const { reason } of taken) if (reason) complain(reason);
+    const leases = taken.map(({ value }) => value).filter(Boolean);
+    for (const lease of leases.reverse()) this.#shelf.putFirst(lease);
     this.#draw();
-    return toast(`${count(taken.filter((result) => result.status === "fulfilled").length, "decision")} taken back`);
+    const late = taken.filter(({ value }) => value === null).length;
+    if (late) toast(`${count(late, "decision")} will be taken back as soon as the desk answers`);
+    if (leases.length) toast(`${count(leases.length, "decision")} taken back`);
+  }
+
+  /** The desk has answered late. */
+  #undone(event) {
+    const { lease } = event.detail;
+    if (lease.queue !== this.#shelf.queue) return;
+    event.preventDefault();
+    this.#shelf.putFirst(lease);
+    this.#draw();
+    toast("Taken back");
   }
 
   #toggleBlur() {

@@ -47,7 +47,7 @@ function row(user, me, draw) {
   const role = h("select.person-role", { "aria-label": `Role of ${user.name}`, onchange: () => attempt(() => call("PATCH", path, { role: role.value }), `${user.name} is a ${role.value} now`) }, ROLES.map((each) => h("option", { value: each }, each)));
   role.value = user.role;
   const remove = button("Remove", { kind: "danger", "aria-label": `Remove ${user.name}`, onclick: async () => {
-    if (await ask(`Remove ${user.name}?`, ["They cannot sign in any more. What they decided stays."], { action: "Remove", danger: true })) await attempt(() => call("DELETE", path), `${user.name} was removed`);
+    if (await ask(`Remove ${user.name}?`, ["They cannot sign in any more. What they decided stays; what is assigned to them is everybody’s again."], { action: "Remove", danger: true })) await attempt(() => call("DELETE", path), `${user.name} was removed`);
   } });
   return h("tr", null, h("th", { scope: "row" }, user.name), h("td", null, role), h("td", null, new Date(user.created_at * 1000).toLocaleDateString()), h("td.number", null, user.name === me.user ? h("span.soft", null, "you") : remove));
 }

@@ -1,6 +1,6 @@
 /** One image at a time, by keyboard. */
 
-import { get, isReachable, post, Unreachable, watchConnection } from "../parts/api.js";
+import { get, isReachable, post, watchConnection } from "../parts/api.js";
 import { watchAway } from "../parts/away.js";
 import { button, empty, h, replace } from "../parts/dom.js";
 import { duplicates, itemPanel } from "../parts/item-panel.js";
@@ -40,6 +40,8 @@ class Review {
   #lease = null; #twin = 0; #seen = false; #shownAt = 0; #labels = new Set(); #native = false; #heat = null; #away = false;
   #blur = preference("blur", false); #grey = preference("grey", false);
   #decided = 0; #seconds = []; #last = null; #dismissUndo = () => {};
+  /** What was said in decisions that are taken back, by their ids until that is done, then by the item, until it is decided anew. */
+  #regretted = new Map(); #said = new Map();
   #frame = h("div.frame", { tabindex: "-1" }); #side = h("aside.side", { "aria-label": "About this image" });
   #tools; #size = h("span.size"); #actions; #pace = h("div.pace", { "aria-hidden": "true" }); #note; #reasons;
 
@@ -55,6 +57,8 @@ class Review {
     this.#listen(this.#shelf, "lost", ({ detail }) => this.#lost(detail.lease));
     this.#listen(this.#context.outbox, "sent", ({ detail }) => this.#sent(detail));
     this.#listen(this.#context.outbox, "refused", ({ detail }) => this.#refused(detail));
+    this.#listen(this.#context.outbox, "undone", (event) => this.#undone(event));
+    this.#listen(this.#context.outbox, "stands", ({ detail }) => toast(`Your decision stands: ${detail.error.message}`, { bad: true, seconds: 12 }));
     this.#listen(this.#context.outbox, "change", () => this.#drawPace());
     this.#listeners.push(onDeskEvent((event) => { if (!this.#lease && event.queue === this.#shelf.queue) this.#next(); }));
     this.#timers.push(setInterval(() => { if (!this.#lease && !this.#away) this.#next(); }, LOOK_AGAIN));
@@ -152,8 +156,9 @@ class Review {
     this.#lease = lease;
     this.#twin = 0;
     this.#heat = null;
-    this.#labels.clear();
-    this.#note.value = "";
+    const said = this.#said.get(lease?.item_id);
+    this.#labels = new Set(said?.labels);
+    this.#note.value = said?.note ?? "";
     this.#drawReasons();
     this.#main.querySelector(".desk").toggleAttribute("data-empty", !lease);
     for (const each of this.#actions) each.disabled = !lease;
@@ -299,6 +304,7 @@ class Review {
     const seconds = Math.min(3600, (performance.now() - this.#shownAt) / 1000);
     const decision = { decision_id: crypto.randomUUID(), item_id: lease.item_id, token: lease.token, outcome, labels: [...this.#labels], note: this.#note.value.trim() || null, seconds_spent: Math.round(seconds * 100) / 100 };
     this.#shelf.remove(lease.item_id);
+    this.#said.delete(lease.item_id);
     this.#decided += 1;
     this.#seconds.push(seconds);
     this.#last = { decision, lease, at: performance.now() };
@@ -323,24 +329,44 @@ class Review {
     }
     this.#last = null;
     this.#dismissUndo();
+    const { decision } = last;
     try {
-      let lease = last.lease;
-      if (!outbox.withdraw(last.decision.decision_id)) {
-        await outbox.settled();
-        lease = await post(`/v1/decisions/${last.decision.decision_id}/undo`);
+      const lease = await outbox.takeBack(decision.decision_id, last.lease);
+      if (!lease) {
+        this.#regretted.set(decision.decision_id, decision);
+        return toast("It is taken back as soon as the desk answers");
       }
-      this.#decided = Math.max(0, this.#decided - 1);
-      this.#seconds.pop();
+      this.#takenBack(lease, decision);
       this.#shelf.putFirst(lease);
+      if (this.#away) return;
       this.#draw(lease);
-      for (const label of last.decision.labels) this.#labels.add(label);
-      this.#note.value = last.decision.note ?? "";
-      this.#drawReasons();
       toast("Taken back");
     } catch (error) {
       complain(error);
-      if (error instanceof Unreachable) toast("The connection is lost; it could not be taken back", { bad: true });
     }
+  }
+
+  /** The desk has answered late: what one looks at by now stays, so that no key meant for it decides about another. */
+  #undone(event) {
+    const { id, lease } = event.detail;
+    if (lease.queue !== this.#shelf.queue || this.#away) return;
+    event.preventDefault();
+    this.#takenBack(lease, this.#regretted.get(id));
+    this.#regretted.delete(id);
+    if (this.#lease) {
+      this.#shelf.putSecond(lease);
+      toast("Taken back: that image comes next");
+    } else {
+      this.#shelf.putFirst(lease);
+      this.#draw(lease);
+      toast("Taken back");
+    }
+  }
+
+  #takenBack(lease, decision) {
+    this.#decided = Math.max(0, this.#decided - 1);
+    this.#seconds.pop();
+    if (decision) this.#said.set(lease.item_id, decision);
   }
 
   async #pass(what) {
@@ -348,6 +374,7 @@ class Review {
     if (!lease) return;
     const note = this.#note.value.trim() || null;
     this.#shelf.remove(lease.item_id);
+    this.#said.delete(lease.item_id);
     this.#next();
     try {
       if (what === "skip") await post("/v1/leases/skip", { item_id: lease.item_id, token: lease.token });
@@ -367,7 +394,10 @@ class Review {
     try {
       await post("/v1/clusters/split", { item_ids: [lease.item_id], token: lease.token });
       lease.items = lease.items.slice(0, 1);
-      this.#draw(lease);
+      this.#twin = 0;
+      this.#heat = null;
+      this.#drawImage();
+      this.#drawSide();
       toast("Each is judged alone now");
     } catch (error) {
       complain(error);

@@ -1,6 +1,7 @@
 /** The door: name and password, the provider, or an invitation. */
 
 import { call, get, useToken } from "../parts/api.js";
+import { onReturn } from "../parts/away.js";
 import { button, h, replace } from "../parts/dom.js";
 
 /** Draws into `main`, with a `message` for who was here before, and resolves with who has signed in. */
@@ -21,7 +22,9 @@ function frame(main, ...content) {
 }
 
 function ask(main, ways, { message = null, failed = ways.failure } = {}) {
-  return new Promise((resolve) => {
+  return new Promise((done) => {
+    const here = new AbortController();
+    const resolve = (me) => { here.abort(); done(me); };
     const failure = h("p.notice.bad", { role: "alert", hidden: !failed }, failed);
     const submit = button("Sign in", { kind: "primary", type: "submit" });
     const name = h("input", { name: "name", autocomplete: "username", required: true, maxlength: "256", autocapitalize: "none", spellcheck: "false" });
@@ -37,6 +40,13 @@ function ask(main, ways, { message = null, failed = ways.failure } = {}) {
       ways.local && ways.oidc && h("div.or", null, "or"),
       ways.oidc && h("a.button", { href: "/v1/sign-in/oidc", class: ways.local ? "" : "primary" }, `Continue with ${ways.oidc}`));
     if (ways.local) name.focus();
+    // The session is the browser's: who has signed in at another tab meanwhile goes on here.
+    onReturn(async () => {
+      const me = submit.disabled ? null : await get("/v1/session").catch(() => null);
+      if (!me || submit.disabled || here.signal.aborted) return;
+      useToken(me.csrf, me);
+      resolve(me);
+    }, here.signal);
   });
 }
 
