@@ -34,13 +34,13 @@ lint-schemas: $(BIN)/.dev
 
 .PHONY: bench
 bench: server-prerequisites $(BIN)/.all ## Measure stages, engines, latency and the whole path; writes ops/benchmarks/*.json and plots
-	$(BIN)/python -m ops.benchmarks.decode_benchmark --json ops/benchmarks/decode.json
+	$(BIN)/python -m ops.benchmarks.decode_benchmark --out ops/benchmarks
 	$(BIN)/python -m ops.benchmarks.stages_benchmark --out ops/benchmarks
 	$(BIN)/python -m ops.benchmarks.engines_benchmark --out ops/benchmarks
 	$(BIN)/python -m ops.benchmarks.sweep_benchmark --out ops/benchmarks
 	$(BIN)/python -m ops.benchmarks.latency_benchmark --out ops/benchmarks
-	$(BIN)/python -m ops.benchmarks.pipeline_benchmark --out ops/benchmarks/pipeline.json
-	$(BIN)/python -m ops.benchmarks.desk_benchmark --out ops/benchmarks/desk.json
+	$(BIN)/python -m ops.benchmarks.pipeline_benchmark --out ops/benchmarks
+	$(BIN)/python -m ops.benchmarks.desk_benchmark --out ops/benchmarks
 	$(BIN)/python -m ops.benchmarks.serve_benchmark --out ops/benchmarks
 
 .PHONY: gpu-test

@@ -1,16 +1,13 @@
 """How fast encoded images become views, beside plain Pillow doing the same, image by image in the same run.
 
-    python -m ops.benchmarks.decode_benchmark [--images FOLDER] [--json FILE] [--rounds N]
+    python -m ops.benchmarks.decode_benchmark [--short] [--out FOLDER] [--images FOLDER]
 
 Each round times every route over all images, in an order that changes from round to round, so that whatever else the
 machine does meets all of them alike. A ratio is the median over the rounds of (Pillow's time / ours) within one round.
 """
 
-import argparse
 import io
-import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -20,16 +17,17 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import PIL
 from PIL import Image
-from rich.console import Console
 from rich.table import Table
 
+from ops.benchmarks.plot import bars
+from ops.benchmarks.results import Options, machine, option_parser, publish, ratios
+from worker.demo.sample import SAMPLE_IMAGES
 from worker.images.decode import decode
 from worker.images.views import make_views
 from worker.view import ViewSpec
 
-SAMPLES = Path(__file__).parents[2] / "worker" / "demo" / "samples" / "images"
+ROUNDS = 20
 
 # OpenAI's CLIP, clip.py, _transform: mean and std of the channels in 0..1.
 MEAN = np.array((0.48145466, 0.4578275, 0.40821073), np.float32)
@@ -130,8 +128,8 @@ def _run(route: Route, image: bytes) -> None:
 
 
 def _result(name: str, threads: int, count: int, theirs: list[float], ours: list[float]) -> Result:
-    ratios = [pillow / us for pillow, us in zip(theirs, ours, strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4)
+    speedups = ratios([count / seconds for seconds in ours], [count / seconds for seconds in theirs])
+    low, middle, high = statistics.quantiles(speedups, n=4)
     return Result(
         name=name,
         threads=threads,
@@ -160,25 +158,35 @@ def table(results: Sequence[Result]) -> Table:
     return drawn
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, default=SAMPLES, help="a folder of JPEGs (the samples that ship)")
-    parser.add_argument("--json", type=Path, help="a file for the numbers")
-    parser.add_argument("--rounds", type=int, default=20)
-    arguments = parser.parse_args()
-    images = [file.read_bytes() for file in sorted(arguments.images.glob("*.jpg"))]
+def run(options: Options, folder: Path) -> None:
+    images = [file.read_bytes() for file in sorted(folder.glob("*.jpg"))]
     if not images:
-        parser.error(f"no *.jpg in {arguments.images}")
+        raise SystemExit(f"error: no *.jpg in {folder}; name a folder of JPEGs with --images")
+    rounds = 2 if options.short else ROUNDS
     results = [
         result
-        for threads in sorted({1, os.cpu_count() or 1})
-        for result in measure(images, rounds=arguments.rounds, threads=threads)
+        for threads in sorted({1, len(os.sched_getaffinity(0))})
+        for result in measure(images, rounds=rounds, threads=threads)
     ]
-    Console(width=100).print(table(results))
-    if arguments.json:
-        machine = {"processors": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
-        report = {"machine": machine | {"pillow": PIL.__version__}, "images": len(images), "rounds": arguments.rounds}
-        arguments.json.write_text(json.dumps(report | {"results": [asdict(result) for result in results]}, indent=2))
+    report = {
+        "measured_on": machine("pillow", "numpy"),
+        "images": len(images),
+        "rounds": rounds,
+        "results": [asdict(result) for result in results],
+    }
+    publish("decode", options, report, [table(results)], plot(results))
+
+
+def plot(results: Sequence[Result]) -> str:
+    values = {f"{each.name}, threads: {each.threads}": each.ratio for each in results}
+    return bars("Encoded image to views", "times as fast as plain Pillow", values)
+
+
+def main() -> None:
+    parser = option_parser(__doc__)
+    parser.add_argument("--images", type=Path, default=SAMPLE_IMAGES, help="a folder of JPEGs (the samples that ship)")
+    given = parser.parse_args()
+    run(Options(given.short, given.out), given.images)
 
 
 if __name__ == "__main__":

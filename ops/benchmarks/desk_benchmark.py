@@ -1,6 +1,6 @@
 """How long reviewers wait: 50 of them at one decision a second each, by HTTP, on real Kafka and Redis.
 
-    python -m ops.benchmarks.desk_benchmark --out ops/benchmarks/desk.json
+    python -m ops.benchmarks.desk_benchmark [--short] [--out FOLDER] [--reviewers N] [--seconds N]
 
 The desk is a process of its own, as `sluice up --desk` serves it. Each reviewer does what the page does: holds four
 leases, looks at each image, listens to live events, asks for the queues, beats for its leases. Reviewers share the
@@ -9,18 +9,15 @@ small; the load average tells what else ran. A run in which an item was given to
 the topic, is no result: it ends with an error.
 """
 
-import argparse
 import asyncio
-import json
 import multiprocessing
 import os
-import platform
 import statistics
 import tempfile
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -31,9 +28,11 @@ from typing import Any
 import aiohttp
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from pydantic import SecretStr
-from rich.console import Console
 from rich.table import Table
 
+from ops.benchmarks.plot import bars
+from ops.benchmarks.results import Options, console, machine, option_parser
+from ops.benchmarks.results import publish as publish_results
 from ops.dev.servers import KafkaServer, RedisServer
 from schemas import Decision, FileReference, ReviewItem, Scores, Source
 from worker.demo.sample import SAMPLE_IMAGES
@@ -51,7 +50,8 @@ QUEUES_SECONDS = 3.0
 """How often a page asks for the queues while things happen."""
 READY_SECONDS = 120.0
 GOAL_MS = 200.0
-console = Console()
+REVIEWERS = 50
+SECONDS = 60
 
 
 @dataclass
@@ -313,8 +313,7 @@ def measure(reviewers: int, seconds: int) -> dict[str, Any]:
             kafka.stop()
             redis_server.stop()
     return {
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
+        "measured_on": machine("kafka-python", "redis", "aiohttp"),
         "reviewers": reviewers,
         "seconds": seconds,
         "decisions": len(outcome.decided),
@@ -338,24 +337,32 @@ def _spread(values: list[float]) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--reviewers", type=int, default=50)
-    parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    result = measure(options.reviewers, options.seconds)
-    table = Table("request", "count", "p50", "p95", "p99", "max", title=f"{options.reviewers} reviewers, milliseconds")
+def run(options: Options, reviewers: int, seconds: int) -> None:
+    result = measure(reviewers, seconds)
+    table = Table("request", "count", "p50", "p95", "p99", "max", title=f"{reviewers} reviewers, milliseconds")
     for what, spread in result["milliseconds"].items():
         table.add_row(what, *(str(spread[name]) for name in ("count", "p50", "p95", "p99", "max")))
-    console.print(table)
+    publish_results("desk", options, result, [table], plot(result))
     console.print(
         f"{result['decisions']} decisions, {result['decisions_a_second']} a second; no item was given twice; "
         f"the desk took {result['desk_cpu_ms_a_decision']} ms of a processor for each"
     )
-    if options.out is not None:
-        options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        console.print(f"wrote {options.out}")
+
+
+def plot(result: Mapping[str, Any]) -> str:
+    values = {
+        f"{what}, {part}": spread[part] for what, spread in result["milliseconds"].items() for part in ("p50", "p95")
+    }
+    return bars(f"{result['reviewers']} reviewers wait for the desk", "milliseconds", values)
+
+
+def main() -> None:
+    parser = option_parser(__doc__)
+    parser.add_argument("--reviewers", type=int, metavar="N", help=f"absent: {REVIEWERS}")
+    parser.add_argument("--seconds", type=int, metavar="N", help=f"absent: {SECONDS}")
+    given = parser.parse_args()
+    people, seconds = (4, 3) if given.short else (REVIEWERS, SECONDS)
+    run(Options(given.short, given.out), given.reviewers or people, given.seconds or seconds)
 
 
 if __name__ == "__main__":

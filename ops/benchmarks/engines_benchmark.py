@@ -25,7 +25,7 @@ from rich.table import Table
 
 from ops.benchmarks.inputs import Batch, clip_sized_model, golden_views, sample_views
 from ops.benchmarks.plot import bars
-from ops.benchmarks.results import Options, Timed, console, machine, option_parser, publish, timed
+from ops.benchmarks.results import Options, Timed, console, machine, median_ratio, option_parser, publish, timed
 from trt_build.golden import calibration_images
 from trt_build.openvino_build import compile_openvino
 from trt_build.torch_engine import TorchEngine
@@ -115,28 +115,28 @@ def measure(model: Model, makers: Makers, batch: Batch, images: Batch, rounds: i
         reference.infer(batch)  # warms up
         expected = _scores(model, reference, images)
         spent = [timed(size, lambda: reference.infer(batch)) for _ in range(rounds)]
-        found.append(_measured(REFERENCE, spent, [1.0], expected, expected))
+        found.append(_measured(REFERENCE, spent, spent, expected, expected))
         for name, make in makers.items():
             if name == REFERENCE:
                 continue
             with closing(make()) as engine:
                 engine.infer(batch)
-                spent, ratios = [], []
+                spent, beside = [], []
                 for _ in range(rounds):
-                    beside = timed(size, lambda: reference.infer(batch))
+                    beside.append(timed(size, lambda: reference.infer(batch)))
                     spent.append(timed(size, lambda engine=engine: engine.infer(batch)))
-                    ratios.append(beside.seconds / spent[-1].seconds)
-                found.append(_measured(name, spent, ratios, expected, _scores(model, engine, images)))
+                found.append(_measured(name, spent, beside, expected, _scores(model, engine, images)))
             console.print(f"{name}: {found[-1].ratio:.2f} times torch")
     return found
 
 
-def _measured(name: str, spent: Sequence[Timed], ratios: Sequence[float], expected: Scores, found: Scores) -> Measured:
+def _measured(name: str, spent: Sequence[Timed], beside: Sequence[Timed], expected: Scores, found: Scores) -> Measured:
+    speeds = [each.per_second for each in spent]
     return Measured(
         engine=name,
-        images_per_second=round(statistics.median(each.per_second for each in spent), 2),
+        images_per_second=round(statistics.median(speeds), 2),
         processor_ms=round(statistics.median(each.processor_ms for each in spent), 2),
-        ratio=round(statistics.median(ratios), 2),
+        ratio=round(median_ratio(speeds, [each.per_second for each in beside]), 2),
         spearman=rank_correlation(list(expected), list(found)),
         largest_score_error=float(np.abs(found - expected).max()),
     )

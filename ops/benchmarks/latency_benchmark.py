@@ -141,7 +141,7 @@ def run(options: Options) -> None:
         "seconds_each": seconds,
         "loads": [asdict(one) for one in found],
     }
-    plot = lines("Latency under open-loop load", "events a second", "milliseconds", series, logarithmic=True)
+    plot = lines("Latency under open-loop load", "events a second", "milliseconds", series)
     publish("latency", options, report, [table], plot)
 
 

@@ -1,6 +1,6 @@
 """How much of the slowest stage's speed the whole pipeline keeps, embedded and through Kafka; all in one run.
 
-    python -m ops.benchmarks.pipeline_benchmark --out ops/benchmarks/pipeline.json
+    python -m ops.benchmarks.pipeline_benchmark [--short] [--out FOLDER]
 
 Stages alone: fetch + decode + views, and the engine with heads. Pipelines: the embedded one (SQLite log), the one on
 Kafka and Redis with the engine in process, and the cached path on Kafka (consume, verdict from the cache, produce)
@@ -9,14 +9,11 @@ formed within each round, whose runs follow one another, and their median is tol
 long enough that filling the pipeline and emptying it, about 0.6 s, hardly counts.
 """
 
-import argparse
-import json
-import platform
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -29,10 +26,11 @@ from kafka.admin import KafkaAdminClient
 from PIL import Image
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
-from rich.console import Console
 from rich.table import Table
 
-from ops.benchmarks.results import median_ratio
+from ops.benchmarks.plot import bars
+from ops.benchmarks.results import Options, console, machine, median_ratio, option_parser
+from ops.benchmarks.results import publish as publish_results
 from ops.dev.servers import KafkaServer, RedisServer
 from schemas import FileReference, ImageEvent, S3Reference, Scores
 from worker.cache.score_cache import CachedScore, ScoreCache, ScoreKey, connect
@@ -51,7 +49,10 @@ from worker.wiring import Worker, build_embedded_worker, build_worker, open_engi
 
 PARTITIONS = 4
 OBJECTS = 1000
-console = Console()
+IMAGES = 2400
+CACHED_EVENTS = 150_000
+ROUNDS = 3
+GOALS = {"embedded / slowest stage alone": 0.85, "kafka / slowest stage alone": 0.75, "cached / bare kafka-python": 0.5}
 
 
 def distinct_jpegs(folder: Path, count: int) -> list[Path]:
@@ -290,43 +291,41 @@ def measure(images: int, cached_events: int, rounds: int) -> dict[str, list[floa
     return results
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=2400)
-    parser.add_argument("--cached-events", type=int, default=150_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    measured = measure(arguments.images, arguments.cached_events, arguments.rounds)
+def run(options: Options) -> None:
+    images, cached_events, rounds = (40, 500, 1) if options.short else (IMAGES, CACHED_EVENTS, ROUNDS)
+    measured = measure(images, cached_events, rounds)
     stages = measured["decode alone"], measured["engine alone"]
     ratios = {
-        "embedded / slowest stage alone": (median_ratio(measured["embedded"], *stages), 0.85),
-        "kafka / slowest stage alone": (median_ratio(measured["kafka"], *stages), 0.75),
-        "cached / bare kafka-python": (
-            median_ratio(measured["cached through kafka"], measured["bare kafka-python"]),
-            0.5,
-        ),
+        "embedded / slowest stage alone": median_ratio(measured["embedded"], *stages),
+        "kafka / slowest stage alone": median_ratio(measured["kafka"], *stages),
+        "cached / bare kafka-python": median_ratio(measured["cached through kafka"], measured["bare kafka-python"]),
     }
-    rates = {name: statistics.median(values) for name, values in measured.items()}
-    table = Table("what", "a second (median)")
-    for name, value in rates.items():
-        table.add_row(name, f"{value:,.1f}")
-    console.print(table)
-    table = Table("ratio", "measured", "goal")
-    for name, (value, goal) in ratios.items():
-        table.add_row(name, f"{value:.2f}", f"{goal:.2f}")
-    console.print(table)
-    if arguments.out:
-        report = {
-            "when": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": f"{platform.machine()}, {platform.processor() or 'cpu'}, Python {platform.python_version()}",
-            "images": arguments.images,
-            "cached_events": arguments.cached_events,
-            "rounds": arguments.rounds,
-            "per_second": {name: round(value, 1) for name, value in rates.items()},
-            "ratios": {name: {"measured": round(v, 3), "goal": goal} for name, (v, goal) in ratios.items()},
-        }
-        arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+    speeds = {name: statistics.median(values) for name, values in measured.items()}
+    rates = Table("what", "a second (median)")
+    for name, value in speeds.items():
+        rates.add_row(name, f"{value:,.1f}")
+    shares = Table("ratio (median)", "measured", "goal")
+    for name, value in ratios.items():
+        shares.add_row(name, f"{value:.2f}", f"{GOALS[name]:.2f}")
+    report = {
+        "measured_on": machine("openvino", "kafka-python", "redis"),
+        "images": images,
+        "cached_events": cached_events,
+        "rounds": rounds,
+        "per_second": {name: round(value, 1) for name, value in speeds.items()},
+        "ratios": {name: {"measured": round(value, 3), "goal": GOALS[name]} for name, value in ratios.items()},
+    }
+    publish_results("pipeline", options, report, [rates, shares], plot(ratios))
+
+
+def plot(ratios: Mapping[str, float]) -> str:
+    values = {f"{name} (goal {GOALS[name]})": value for name, value in ratios.items()}
+    return bars("Pipelines beside what bounds them", "ratio of rates", values)
+
+
+def main() -> None:
+    given = option_parser(__doc__).parse_args()
+    run(Options(given.short, given.out))
 
 
 if __name__ == "__main__":

@@ -68,9 +68,14 @@ def side_by_side(threads: int, times: int, work: Callable[[], object]) -> None:
             done.result()
 
 
+def ratios(rates: Sequence[float], *stages: Sequence[float]) -> list[float]:
+    """A rate beside that of the slowest stage in the same round, for each round."""
+    return [rate / min(alone) for rate, *alone in zip(rates, *stages, strict=True)]
+
+
 def median_ratio(rates: Sequence[float], *stages: Sequence[float]) -> float:
-    """A rate beside that of the slowest stage in the same round: the median over the rounds."""
-    return statistics.median(rate / min(alone) for rate, *alone in zip(rates, *stages, strict=True))
+    """The median of the rounds' ratios: a busy minute of the machine spoils one of them."""
+    return statistics.median(ratios(rates, *stages))
 
 
 def machine(*packages: str) -> dict[str, Any]:

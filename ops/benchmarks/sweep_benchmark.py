@@ -124,7 +124,8 @@ def run(options: Options, settings: Settings) -> None:
         ]
         for flight in sorted({cell.batches_in_flight for cell in cells})
     }
-    publish("sweep", options, report, [table], lines("Batch and concurrency", "batch size", "images a second", series))
+    plot = lines("Batches and how many in flight", "batch size", "images a second", series, doubling=True)
+    publish("sweep", options, report, [table], plot)
     console.print(
         f"recommended: intake: {{batch_size: {best.batch_size}, batches_in_flight: {best.batches_in_flight}}}  "
         f"# {best.images_per_second:,.0f} images a second, {best.images_in_flight} under way",

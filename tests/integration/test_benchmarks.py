@@ -11,11 +11,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from ops.benchmarks import engines_benchmark, latency_benchmark, stages_benchmark, sweep_benchmark
+from ops.benchmarks import decode_benchmark, engines_benchmark, latency_benchmark, stages_benchmark, sweep_benchmark
 from ops.benchmarks.latency_benchmark import arrivals
 from ops.benchmarks.plot import lines
 from ops.benchmarks.results import Options
 from ops.benchmarks.sweep_benchmark import Cell, recommend
+from worker.demo.sample import SAMPLE_IMAGES
 from worker.settings import Settings
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -72,17 +73,24 @@ def test_serve_applications_are_measured_beside_their_slowest_stage(options: Opt
     assert report["ratio"]["goal"] == 0.75
 
 
-def test_pipelines_are_measured_beside_their_slowest_stage(tmp_path: Path) -> None:
-    file = tmp_path / "pipeline.json"
-    in_a_process("pipeline", "--images", "40", "--cached-events", "500", "--rounds", "1", "--out", file)
-    rates = json.loads(file.read_text())["per_second"]
-    assert {"decode alone", "engine alone", "embedded", "kafka"} <= set(rates)
-    assert all(rate > 0 for rate in rates.values())
+def test_pipelines_are_measured_beside_their_slowest_stage(options: Options, tmp_path: Path) -> None:
+    in_a_process("pipeline", "--short", "--out", tmp_path)
+    report = written(options, "pipeline")
+    assert {"decode alone", "engine alone", "embedded", "kafka", "cached through kafka"} <= set(report["per_second"])
+    assert all(rate > 0 for rate in report["per_second"].values())
+    assert len(report["ratios"]) == 3
 
 
-def test_decoding_is_measured_beside_pillow(tmp_path: Path) -> None:
-    in_a_process("decode", "--rounds", "2", "--json", tmp_path / "decode.json")
-    assert len(json.loads((tmp_path / "decode.json").read_text())["results"]) >= 4
+def test_decoding_is_measured_beside_pillow(options: Options) -> None:
+    decode_benchmark.run(options, SAMPLE_IMAGES)
+    assert len(written(options, "decode")["results"]) >= 4
+
+
+def test_the_desk_is_measured_with_reviewers_at_work(options: Options, tmp_path: Path) -> None:
+    in_a_process("desk", "--short", "--out", tmp_path)
+    report = written(options, "desk")
+    assert report["decisions"] == report["reviewers"] * report["seconds"]
+    assert 0 < report["milliseconds"]["decision"]["p50"] <= report["milliseconds"]["decision"]["p95"]
 
 
 def test_the_sweep_recommends_settings_that_can_be_set(options: Options, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,7 +124,8 @@ def test_arrivals_come_at_the_rate_that_was_asked_for_and_bunch_as_a_poisson_pro
     assert gaps.std() == pytest.approx(gaps.mean(), rel=0.05)  # of an exponential distribution both are 1 / rate
 
 
-def test_a_plot_on_a_logarithmic_axis_places_ten_times_as_much_equally_far() -> None:
-    root = ElementTree.fromstring(lines("t", "x", "y", {"a": [(1, 1), (2, 10), (3, 100)]}, logarithmic=True))
-    heights = [float(node.get("cy", "")) for node in root.iter() if node.tag.endswith("circle")]
-    assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[2], abs=0.2)
+def test_a_plot_of_doubled_sizes_places_each_as_far_from_the_last() -> None:
+    root = ElementTree.fromstring(lines("t", "x", "y", {"a": [(1, 1), (2, 10), (4, 100)]}, doubling=True))
+    places = [float(node.get("cx", "")) for node in root.iter() if node.tag.endswith("circle")]
+    assert places[1] - places[0] == pytest.approx(places[2] - places[1], abs=0.2)
+    assert places[1] - places[0] > 100
