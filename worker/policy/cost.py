@@ -18,6 +18,8 @@ MAX_STEPS: Final = 500_000
 
 ATTRIBUTE_VALUES: Final = 100
 """Elements that a list or map in an event's attributes is reckoned to have."""
+_ATTRIBUTE_PROMPTS: Final = 3
+"""Attributes may hold so many times the text of the longest prompt (vocabulary.py)."""
 _ANCHORS: Final = 5
 _LONG_TEXT: Final = 20
 """Steps to copy a long prompt, or attributes: the library copies what is read."""
@@ -79,6 +81,7 @@ class _Sizes:
         self._tokens = tokens
         self._constants = constants
         self._attribute_values = attribute_values
+        self._text_share = _ATTRIBUTE_PROMPTS if any(token.text == "attributes" for token in tokens) else 1
         self._all = 1 + sum(
             max(token.text == ",", self._named(index), attribute_values * (token.text == "attributes"))
             for index, token in enumerate(tokens)
@@ -90,7 +93,7 @@ class _Sizes:
             return _LONG_TEXT
         if token.text == "matches":
             patterns = patterns_of(self._tokens, self._constants, index) or [""]
-            return max(map(pattern_steps, patterns))
+            return self._text_share * max(map(pattern_steps, patterns))
         return 1 + self._named(index)
 
     def repeats(self, bracket: int) -> int:

@@ -245,6 +245,7 @@ ENDLESS = [
         (f"has(event.prompt) && event.prompt.matches({json.dumps(pattern)})", "takes about")
         for pattern in SLOW_PATTERNS
     ),
+    ('has(event.attributes.text) && event.attributes.text.matches("[ab]*a[ab]{200}c")', "takes about 1"),
     ("[1.5" + ", 1.5" * 700 + "].map(x, has(event.prompt) ? event.prompt : event.id).size() > 3", "takes about"),
     ("has(event.generator) && event.id.matches(event.generator)", "not one that an event brings"),
     ("event.attributes.exists(p, event.id.matches(p))", "not one that an event brings"),
@@ -294,6 +295,8 @@ def test_what_platforms_ask_of_lists_and_patterns_is_taken() -> None:
         "has(event.prompt) && constants.banned.exists(b, event.prompt.contains(b))",
         "has(event.prompt) && constants.banned.exists(b, event.prompt.matches(b))",
         *(f"has(event.prompt) && event.prompt.matches({json.dumps(pattern)})" for pattern in EVERYDAY_PATTERNS),
+        'has(event.prompt) && event.prompt.matches("[ab]*a[ab]{200}c")',
+        'has(event.attributes.text) && event.attributes.text.matches("(?i)\\b(blood|gore|knife|weapon)s?\\b")',
         "event.tenant in constants.banned",
     ):
         text = GOOD.replace("poor: 2.0", f"poor: 2.0, banned: [{banned}]")
