@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from worker.apps.arguments import Arguments
+from worker.apps.patience import once_kafka_answers
 from worker.cache.client import connect
 from worker.review.http.opening import check_door, open_app
 from worker.review.http.server import DeskServerError
@@ -59,7 +60,8 @@ class DeskReplica:
         self._resources = ExitStack()
         client = connect(settings.redis)
         self._resources.callback(client.close)
-        desk = self._resources.enter_context(closing(open_desk(settings, None, client)))
+        desk = once_kafka_answers(lambda: open_desk(settings, None, client))
+        self._resources.callback(desk.close)
         origin = settings.web.public_url or ""
         opened = self._resources.enter_context(closing(open_app(settings, data, desk, client, None, origin)))
         proxies = list(settings.web.trusted_proxies)

@@ -15,6 +15,7 @@ from ray.serve.schema import ReplicaRank
 
 from worker.apps.arguments import Arguments, LiveChanges, changed
 from worker.apps.autoscaling import BACKLOG, PARTITIONS
+from worker.apps.patience import once_kafka_answers
 from worker.apps.ray_metrics import RayMetrics
 from worker.apps.serve_engine import ENGINE, ServeEngine
 from worker.apps.served_model import load_served_model, wait_for_engine
@@ -101,8 +102,8 @@ class IntakeReplica:
             return
         settings = _of_a_replica(changed(self._settings, changes, "user_config"))
         model = load_served_model(settings)
-        shift = Shift(settings, model, self._find_engine(settings, model))
-        shift.start()
+        engine = self._find_engine(settings, model)
+        shift = once_kafka_answers(lambda: _started(settings, model, engine), stopping=lambda: self._stopping)
         before, self._shift, self._changes = self._shift, shift, changes
         if self._stopping:
             shift.stop()
@@ -124,6 +125,12 @@ class IntakeReplica:
                 f"intake.batch_size is {settings.intake.batch_size}, the engine takes at most {engine.max_batch}"
             )
         return engine
+
+
+def _started(settings: Settings, model: Model, engine: ServeEngine) -> Shift:
+    shift = Shift(settings, model, engine)
+    shift.start()
+    return shift
 
 
 def _of_a_replica(settings: Settings) -> Settings:
