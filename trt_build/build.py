@@ -12,8 +12,8 @@ import openvino
 
 from trt_build.compile import BuildCancelled, Compiler, Options
 from trt_build.errors import BuildError
-from trt_build.openvino_build import Images, compile_openvino, openvino_layers
-from trt_build.precision import CpuPrecision, Precision, TorchPrecision
+from trt_build.openvino_build import ImageViews, compile_openvino, openvino_layers
+from trt_build.precision import CpuPrecision, Precision, Quantised, TorchPrecision
 from trt_build.reports import BuildReport, LayerReport, render
 from worker.scoring.compiled import load_torch_engine
 from worker.scoring.cuda_device import CudaDevice, NoDevice
@@ -57,18 +57,21 @@ class EngineBuilder:
     def build(
         self,
         backend: TensorRtBackend,
-        precision: Precision,
+        precision: Precision | Quantised,
         compute_capabilities: Sequence[str],
         options: Options,
         *,
+        calibration: Sequence[ImageViews] = (),
         rebuild: bool = False,
         progress: Progress = lambda _target, _phase, _done, _steps: True,
     ) -> Iterator[Outcome]:
         """Builds an engine of TensorRT for each compute capability; none given: for this machine's GPU.
 
-        An engine that is there already, whole and of the same making, is kept. One of another making is refused unless
-        `rebuild`. What fails does not stop the others. Raises BindingMissing, BuildError for a graph that no engine can
-        be made of, BuildCancelled when `progress` said so, NoDevice where a GPU is needed, and RepositoryError.
+        int8 and fp8 want calibration images; what is not quantised computes in what the model was measured in, else in
+        fp16. An engine that is there already, whole and of the same making, is kept. One of another making is refused
+        unless `rebuild`. What fails does not stop the others. Raises BindingMissing, BuildError for a graph that no
+        engine can be made of, BuildCancelled when `progress` said so, NoDevice where a GPU is needed, and
+        RepositoryError.
         """
         if backend != "tensorrt" and (options.version_compatible or options.hardware_compatibility != "none"):
             raise BuildError(
@@ -76,7 +79,7 @@ class EngineBuilder:
                 "capability it was built for; leave --version-compatible and --hardware-compatibility out"
             )
         compiler = Compiler(backend)
-        graphs = _prepare(self._model, precision, backend)
+        graphs: list[bytes] = []
         targets = [
             Target(backend=backend, compute_capability=capability, precision=precision)
             for capability in self._capabilities(compiler, backend, compute_capabilities)
@@ -84,14 +87,21 @@ class EngineBuilder:
         for target in targets:
             try:
                 kept = self._kept(target, compiler.version, options, rebuild)
-                if kept is not None:
-                    yield Outcome(target, "kept", kept)
-                    continue
-                yield Outcome(target, "built", self._build(compiler, graphs, target, options, progress))
+            except (DamagedEngine, EngineMismatch) as error:
+                yield Outcome(target, "failed", problem=str(error))
+                continue
+            if kept is not None:
+                yield Outcome(target, "kept", kept)
+                continue
+            graphs = graphs or _prepare(self._model, target, calibration, progress)
+            try:
+                record = self._build(compiler, graphs, target, options, progress)
             except BuildCancelled:
                 raise
-            except (BuildError, DamagedEngine, EngineMismatch) as error:
+            except BuildError as error:
                 yield Outcome(target, "failed", problem=f"{error}{_advice(target)}")
+                continue
+            yield Outcome(target, "built", record)
 
     def build_torch(
         self,
@@ -138,7 +148,7 @@ class EngineBuilder:
     def build_openvino(
         self,
         precision: CpuPrecision,
-        calibration: Images = (),
+        calibration: Sequence[ImageViews] = (),
         *,
         rebuild: bool = False,
         progress: Callable[[int], object] = lambda _images: None,
@@ -277,18 +287,34 @@ class EngineBuilder:
         )
 
 
-def _prepare(model: Model, precision: Precision, backend: TensorRtBackend) -> list[bytes]:
+def _prepare(model: Model, target: Target, calibration: Sequence[ImageViews], progress: Progress) -> list[bytes]:
     """The graphs of towers and text tower. Raises BuildError."""
     try:
         from trt_build.graph import prepare_graphs  # it needs onnx, which OpenVINO's builds do without
+        from trt_build.quantise import quantise_graph
     except ImportError as error:
+        backend = target.backend
         raise BuildError(f"building for {backend} needs onnx ({error}); pip install 'sluice[{backend}]'") from error
-    return prepare_graphs(model, precision)
+
+    def calibrated(images: int) -> None:
+        if not progress(target, "calibrating", images, len(calibration)):
+            raise BuildCancelled("the build was cancelled before any engine of it was built")
+
+    rest = model.manifest.precision or "fp16"
+    match target.precision:
+        case "int8" | "fp8":
+            _, *text = prepare_graphs(model, rest)
+            return [quantise_graph(model.graph, target.precision, rest, calibration, calibrated), *text]
+        case precision:
+            return prepare_graphs(model, precision)
 
 
 def _advice(target: Target) -> str:
-    """What TensorRT does not say of a GPU that computes in half precision and in no other that is asked for here."""
-    turing = target.compute_capability == "7.5" and target.precision != "fp16"
+    """What TensorRT does not say of a GPU that does not compute in what is asked for here."""
+    capability = float(target.compute_capability or 0)
+    if target.precision == "fp8" and capability < 8.9:
+        return "; fp8 needs compute capability 8.9 or later: --precision int8"
+    turing = capability == 7.5 and target.precision != "fp16"
     return "; for compute capability 7.5 it builds in fp16 only: --precision fp16" if turing else ""
 
 

@@ -62,7 +62,7 @@ def prepare_graph(graph: bytes, precision: Precision) -> bytes:
         raise BuildError(f"the graph is not sound ONNX: {error}; export the model again") from error
     if model.functions or any(a.type == onnx.AttributeProto.GRAPH for n in model.graph.node for a in n.attribute):
         raise BuildError("the graph has functions or branches, and towers need none; export the model without them")
-    _name_constants(model.graph)
+    name_constants(model.graph)
     _cast_pixels_first(model.graph)
     model = shape_inference.infer_shapes(_without_value_info(model), strict_mode=True)
     if precision != "fp32":
@@ -111,7 +111,7 @@ def _cast_pixels_first(graph: onnx.GraphProto) -> None:
     graph.node.extend(nodes)
 
 
-def _name_constants(graph: onnx.GraphProto) -> None:
+def name_constants(graph: onnx.GraphProto) -> None:
     """Makes weights of constants that stand among the nodes."""
     nodes = []
     for node in graph.node:

@@ -20,14 +20,14 @@ from worker.scoring.openvino_graph import computes_bf16
 
 _TOLD = ("execOrder", "layerType", "runtimePrecision")
 
-Images = Iterable[Mapping[str, NDArray[np.uint8]]]
-"""Views of images, one at a time: view name → [*view.shape]."""
+ImageViews = Mapping[str, NDArray[np.uint8]]
+"""Views of one image: view name → [*view.shape]."""
 
 
 def compile_openvino(
     model: Model,
     precision: CpuPrecision,
-    calibration: Images = (),
+    calibration: Iterable[ImageViews] = (),
     report: Callable[[int], object] = lambda _done: None,
 ) -> tuple[bytes, bytes]:
     """The towers as OpenVINO's graph (XML) and weights, with the manifest's inputs and outputs and any batch.
@@ -65,7 +65,7 @@ def openvino_layers(compiled: tuple[bytes, bytes], precision: CpuPrecision) -> I
             )
 
 
-def _quantise(graph: Any, calibration: Images, report: Callable[[int], object]) -> Any:
+def _quantise(graph: Any, calibration: Iterable[ImageViews], report: Callable[[int], object]) -> Any:
     try:
         import nncf  # takes seconds, and only int8 needs it
     except ImportError as error:
@@ -75,7 +75,7 @@ def _quantise(graph: Any, calibration: Images, report: Callable[[int], object]) 
         raise BuildError("int8 needs images to calibrate with; give some")
     done = 0
 
-    def feed(views: Mapping[str, NDArray[np.uint8]]) -> dict[str, NDArray[np.uint8]]:
+    def feed(views: ImageViews) -> dict[str, NDArray[np.uint8]]:
         nonlocal done
         done += 1
         report(done)

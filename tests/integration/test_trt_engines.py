@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 from collections import Counter
 from pathlib import Path
@@ -19,6 +20,7 @@ from trt_build.compile import BuildCancelled, Compiled, Compiler, Options
 from trt_build.errors import BuildError
 from trt_build.graph import Precision, prepare_graph
 from worker.cli.main import app
+from worker.demo.sample import load_samples
 from worker.scoring.engine_record import BatchProfile
 from worker.scoring.model import load_model
 from worker.scoring.opening import has_gpu
@@ -289,6 +291,36 @@ def test_a_fleets_engines_are_built_kept_refused_and_rebuilt_from_the_command_li
     assert "built" in healed.stdout
 
 
+def test_quantised_engines_are_built_from_the_model_as_it_is_for_the_gpus_that_compute_so(
+    tmp_path: Path, few_images: Path
+) -> None:
+    place = tmp_path / "models"
+    base = ("build", write_model(tmp_path / "tiny"), "--repository", place, "--calibration", few_images)
+    for precision in ("int8", "fp8"):
+        built = sluice(*base, "--precision", precision, "--compute-capability", "8.0,8.9,12.0")
+        assert built.exit_code == (precision == "fp8"), built.output
+        if precision == "fp8":
+            assert "tensorrt-rtx-sm80-fp8" in built.stderr
+            assert "fp8 needs compute capability 8.9 or later: --precision int8" in built.stderr
+        for folder in ("tensorrt-rtx-sm89", "tensorrt-rtx-sm120"):
+            [file] = place.rglob(f"{folder}-{precision}/build.json")
+            layers = json.loads(file.read_text())["layers"]
+            assert ("quantize", precision) in {(layer["kind"], layer["precision"]) for layer in layers}
+            assert {layer["precision"] for layer in layers if layer["kind"] == "convolution"} == {"half"}
+    assert not list(place.rglob("tensorrt-rtx-sm80-fp8"))
+    kept = sluice(*base, "--precision", "fp8", "--compute-capability", "8.9")
+    assert (kept.exit_code, "kept" in kept.stdout) == (0, True)
+
+
+@pytest.fixture
+def few_images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for sample in load_samples()[:2]:
+        shutil.copy(sample.path, folder)
+    return folder
+
+
 def test_a_damaged_record_stops_no_other_build_and_is_mended_by_a_rebuild(tmp_path: Path) -> None:
     place = tmp_path / "models"
     base = ("build", write_model(tmp_path / "tiny"), "--repository", place, "--compute-capability", "8.6,8.9,12.0")
@@ -399,9 +431,9 @@ def test_without_a_gpu_the_fleets_gpus_must_be_named(tmp_path: Path) -> None:
         (("--compute-capability", "sm89"), "write it as NVIDIA does, 8.9 or 12.0"),
         (("--batches", "8:4:1"), "give MIN:BEST:MAX, rising numbers"),
         (("--batches", "many"), "give MIN:BEST:MAX, rising numbers"),
-        (("--precision", "int8"), "int8 is for openvino"),
         (("--backend", "openvino", "--compute-capability", "8.9"), "openvino builds for CPUs"),
         (("--backend", "openvino", "--precision", "fp16"), "leave --precision out for bf16"),
+        (("--backend", "openvino", "--precision", "fp8"), "leave --precision out for bf16"),
         (("--backend", "torch", "--precision", "int8"), "torch computes in bf16 or fp32"),
     ],
 )

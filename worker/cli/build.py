@@ -15,7 +15,7 @@ from rich.table import Table
 from trt_build.build import EngineBuilder, Outcome
 from trt_build.compile import Options
 from trt_build.golden import calibration_images
-from trt_build.precision import CpuPrecision, Precision, TorchPrecision
+from trt_build.precision import CpuPrecision, TorchPrecision
 from worker.cli import console
 from worker.cli.errors import CommandFailed, UsageError
 from worker.cli.options import ConfigOption
@@ -45,14 +45,18 @@ def build(
         typer.Option("--compute-capability", metavar="X.Y[,X.Y…]", help="GPUs to build for; absent: this machine's."),
     ] = None,
     precision: Annotated[
-        Literal["fp32", "fp16", "bf16", "int8"] | None,
-        typer.Option(help="Absent: what the model was measured in; else fp16 for TensorRT, bf16 for the others."),
+        Literal["fp32", "fp16", "bf16", "int8", "fp8"] | None,
+        typer.Option(
+            help="Absent: what the model was measured in; else fp16 for TensorRT, bf16 for the others. int8: not for "
+            "torch. fp8: for TensorRT only, from compute capability 8.9."
+        ),
     ] = None,
     batches: Annotated[
         str, typer.Option(metavar="MIN:BEST:MAX", help="Batch sizes a GPU's engine takes, and is tuned for.")
     ] = "1:16:64",
     calibration: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Images to calibrate int8 with; absent: the samples that ship.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Images to calibrate int8 or fp8 with; absent: the samples that ship."),
     ] = None,
     version_compatible: Annotated[
         bool, typer.Option("--version-compatible", help="Make it run on later minor versions of TensorRT too.")
@@ -87,10 +91,11 @@ def build(
     version = models.publish(find_model(model, settings.s3))
     builder = EngineBuilder(models, version, loaded)
     outcomes: list[Outcome] = []
+    quantised = precision in ("int8", "fp8")
+    images = list(calibration_images(loaded.manifest.views, calibration)) if quantised else []
     with _progress() as show:
         if backend == "openvino":
             target = Target(backend="openvino", precision=precision or "bf16")
-            images = list(calibration_images(loaded.manifest.views, calibration)) if precision == "int8" else []
             outcomes.append(
                 builder.build_openvino(
                     cast(CpuPrecision, precision or "bf16"),
@@ -103,9 +108,11 @@ def build(
             lower = cast(TorchPrecision, precision or "bf16")
             outcomes += builder.build_torch(lower, capabilities, options.profile, rebuild=rebuild)
         else:
-            lowered = cast(Precision, precision or loaded.manifest.precision or "fp16")
+            lowered = precision or loaded.manifest.precision or "fp16"
             with _until_stopped(show) as going_on:
-                outcomes += builder.build(backend, lowered, capabilities, options, rebuild=rebuild, progress=going_on)
+                outcomes += builder.build(
+                    backend, lowered, capabilities, options, calibration=images, rebuild=rebuild, progress=going_on
+                )
     console.out.print(_table(outcomes))
     console.out.print(f"model: {models.where(version)}", markup=False, soft_wrap=True)
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
@@ -116,12 +123,10 @@ def build(
 def _refuse_nonsense(backend: Backend, precision: str | None, compute_capabilities: Sequence[str]) -> None:
     if backend == "openvino" and compute_capabilities:
         raise UsageError("--compute-capability is for GPUs; openvino builds for CPUs")
-    if backend == "openvino" and precision == "fp16":
+    if backend == "openvino" and precision in ("fp16", "fp8"):
         raise UsageError("openvino computes in fp32, bf16 or int8 on a CPU; leave --precision out for bf16")
-    if backend == "torch" and precision in ("fp16", "int8"):
+    if backend == "torch" and precision in ("fp16", "int8", "fp8"):
         raise UsageError("torch computes in bf16 or fp32; leave --precision out for bf16")
-    if backend.startswith("tensorrt") and precision == "int8":
-        raise UsageError("int8 is for openvino; for TensorRT quantise the ONNX graph (Q/DQ) and build it with fp32")
 
 
 def _profile(text: str) -> BatchProfile:

@@ -47,7 +47,7 @@ class Target(Part):
 
     backend: Backend
     compute_capability: ComputeCapability | None = None
-    precision: Literal["fp32", "fp16", "bf16", "int8"]
+    precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 
     @model_validator(mode="after")
     def _is_sensible(self) -> Self:

@@ -19,7 +19,7 @@ from worker.settings import EngineSettings, Settings
 log = structlog.get_logger(__name__)
 
 BEST_BACKENDS_FIRST = ("tensorrt", "tensorrt-rtx", "torch", "openvino")
-FASTEST_FIRST = ("int8", "fp16", "bf16", "fp32")
+FASTEST_FIRST = ("int8", "fp8", "fp16", "bf16", "fp32")
 
 
 def open_engine(settings: Settings, model: Model) -> Engine:

@@ -41,7 +41,7 @@ class EngineSettings(Section):
     """
 
     backend: Literal["auto", "openvino", "tensorrt", "tensorrt-rtx", "torch"] = "auto"
-    precision: Literal["fp32", "fp16", "bf16", "int8"] | None = None
+    precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"] | None = None
     repository: str | None = None
     threads: PositiveInt | None = None
     """Processors that openvino uses; absent: all that the process may use."""
@@ -56,15 +56,15 @@ class EngineSettings(Section):
             raise ValueError("precision goes with a backend that is named, not with auto")
         if self.precision in self._REFUSED.get(self.backend, ()):
             raise ValueError(f"backend {self.backend} does not compute in {self.precision}")
-        if self.precision == "int8" and self.repository is None:
-            raise ValueError("precision int8 needs repository, where sluice build has put a quantised engine")
+        if self.precision in ("int8", "fp8") and self.repository is None:
+            raise ValueError(
+                f"precision {self.precision} needs repository, where sluice build has put a quantised engine"
+            )
         return self
 
     _REFUSED: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "openvino": ("fp16",),
-        "tensorrt": ("int8",),
-        "tensorrt-rtx": ("int8",),
-        "torch": ("fp16", "int8"),
+        "openvino": ("fp16", "fp8"),
+        "torch": ("fp16", "int8", "fp8"),
     }
 
 

@@ -297,6 +297,7 @@ def samples() -> Path:
         ({"backend": "openvino", "precision": "fp16"}, "openvino does not compute in fp16"),
         ({"backend": "torch", "precision": "int8"}, "torch does not compute in int8"),
         ({"backend": "openvino", "precision": "int8"}, "int8 needs repository"),
+        ({"backend": "openvino", "precision": "fp8"}, "openvino does not compute in fp8"),
     ],
 )
 def test_settings_that_no_engine_could_follow_are_refused(source: Path, engine: dict[str, Any], message: str) -> None:
