@@ -1,8 +1,8 @@
 """How long a regular expression takes on the longest prompt, estimated from its text before it is used.
 
 The CEL library's engine, Rust's regex, never backtracks. But it compiles a pattern at each call, and a pattern that can
-be in many states at once it follows through all of them, at each byte: one that counts repetitions, or has wide things
-(`.`, `\\w`, `[^a]`) one after another.
+be in many states at once it follows through all of them, at each byte: one that counts repetitions, or has things
+that are wide (`.`, `\\w`, `[^a]`) or may be lacking one after another.
 """
 
 import re
@@ -52,7 +52,8 @@ _PLAIN: Final = _Steps(0, 2_000)
 class _Group:
     """What an open group, or the whole pattern, holds so far.
 
-    `wide`: a wide thing may stand directly before what comes next; `wide_before`: before what came last.
+    `wide`: a wide thing, or one that may be lacking, stands directly before what comes next; `wide_before`: before
+    what came last.
     """
 
     wide: bool
@@ -65,6 +66,11 @@ class _Group:
     def take(self, part: _Steps) -> None:
         self.done += self.last
         self.last = part
+
+    def may_lack_last(self) -> None:
+        if self.wide_before:
+            self.last = self.last.copies(1)
+        self.wide = True
 
 
 def pattern_steps(pattern: str) -> int:
@@ -84,11 +90,12 @@ def pattern_steps(pattern: str) -> int:
                 least = int(part["least"] or 0)
                 most = int(part["most"].strip(", ") or least + 1) if part["most"] else least
                 group.last = group.last.copies(min(most, _MAX_COUNT)) if most > 1 else group.last
-                group.wide = group.wide or (least == 0 and group.wide_before)
+                if least == 0:
+                    group.may_lack_last()
             case "sign" if part["sign"] == "|":
                 group.left_wide, group.wide = group.left_wide or group.wide, group.entered_wide
             case "sign" if part["sign"] in "*?":
-                group.wide = group.wide or group.wide_before
+                group.may_lack_last()
             case "edge":
                 group.take(_EDGE if len(part[0]) <= 2 else _EDGE.copies(1 + len(part[0]) // 2))
             case "atom":
