@@ -158,11 +158,12 @@ def _convolution(x: Sequence[Any], a: Attributes) -> Tensor:
     pads = list(a.get("pads", [0, 0, 0, 0]))
     if a.get("auto_pad", b"NOTSET") != b"NOTSET":
         raise BuildError("the torch engine knows no auto_pad; use openvino instead")
-    pixels = functional.pad(x[0], (pads[1], pads[3], pads[0], pads[2]))
-    bias = x[2] if len(x) > 2 else None
-    return functional.conv2d(
-        pixels, x[1], bias, tuple(a.get("strides", [1, 1])), 0, tuple(a.get("dilations", [1, 1])), a.get("group", 1)
-    )
+    pixels, bias = x[0], x[2] if len(x) > 2 else None
+    strides, dilations = tuple(a.get("strides", [1, 1])), tuple(a.get("dilations", [1, 1]))
+    padding = tuple(pads[:2])
+    if pads[:2] != pads[2:]:  # torch's convolution pads alike on both sides only
+        pixels, padding = functional.pad(pixels, (pads[1], pads[3], pads[0], pads[2])), (0, 0)
+    return functional.conv2d(pixels, x[1], bias, strides, padding, dilations, a.get("group", 1))
 
 
 def _average_pool(x: Sequence[Any], a: Attributes) -> Tensor:
@@ -176,6 +177,17 @@ def _gemm(x: Sequence[Any], a: Attributes) -> Tensor:
     right = x[1].T if a.get("transB") else x[1]
     product: Tensor = a.get("alpha", 1.0) * (left @ right)
     return product if len(x) < 3 else product + a.get("beta", 1.0) * x[2]
+
+
+def _product(x: Sequence[Any], _a: Attributes) -> Tensor:
+    """By a plain matrix as one product: torch makes one for each row of a batch where that lies transposed."""
+    left, right = x
+    product: Tensor
+    if right.ndim == 2 and left.ndim > 2:
+        product = (left.reshape(-1, left.shape[-1]) @ right).reshape(*left.shape[:-1], right.shape[-1])
+    else:
+        product = left @ right
+    return product
 
 
 def _reshape(x: Sequence[Any], _a: Attributes) -> Tensor:
@@ -220,6 +232,13 @@ def _unsqueeze(x: Sequence[Any], a: Attributes) -> Tensor:
     return result
 
 
+def _expand(x: Sequence[Any], _a: Attributes) -> Tensor:
+    """Either shape may be the one that is repeated, as in NumPy."""
+    shape = np.broadcast_shapes(tuple(x[0].shape), tuple(_ints(x[1])))
+    result: Tensor = x[0].expand(shape)
+    return result
+
+
 def _layer_norm(x: Sequence[Any], a: Attributes) -> Tensor:
     axis = a.get("axis", -1) % x[0].ndim
     bias = x[2] if len(x) > 2 else None
@@ -259,13 +278,13 @@ OPERATORS: Mapping[str, Operator] = {
     "Conv": _convolution,
     "Div": _divide,
     "Erf": lambda x, _a: torch.erf(x[0]),
-    "Expand": lambda x, _a: x[0] * torch.ones(_ints(x[1]), dtype=x[0].dtype, device=x[0].device),
+    "Expand": _expand,
     "Gather": _gather,
     "Gelu": lambda x, a: functional.gelu(x[0], approximate=a.get("approximate", b"none").decode()),
     "Gemm": _gemm,
     "Identity": lambda x, _a: x[0],
     "LayerNormalization": _layer_norm,
-    "MatMul": lambda x, _a: x[0] @ x[1],
+    "MatMul": _product,
     "Mul": lambda x, _a: x[0] * x[1],
     "ReduceMean": _reduce_mean,
     "Relu": lambda x, _a: functional.relu(x[0]),

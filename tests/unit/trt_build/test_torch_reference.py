@@ -11,6 +11,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from tests.unit.trt_build.towers import SIZE, convolution_towers, write_model
 from trt_build.errors import BuildError
@@ -126,6 +127,43 @@ def test_steering_by_the_batchs_own_shape_is_worked_out_before_compiling() -> No
     for towers in (module, fixed, program):
         [found] = towers(given)
         np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("pads", [[0, 0, 0, 0], [1, 2, 1, 2], [0, 1, 1, 2]])
+def test_a_convolution_pads_as_the_specification_says(pads: list[int]) -> None:
+    random = np.random.default_rng(0)
+    kernel = numpy_helper.from_array(random.normal(size=(2, 3, 3, 3)).astype(np.float32), "kernel")
+    graph = _graph([helper.make_node("Conv", ["a", "kernel"], ["b"], pads=pads, strides=[2, 1])], [kernel])
+    pixels = random.normal(size=(2, 3, 8, 9)).astype(np.float32)
+    [expected] = ReferenceEvaluator(graph).run(None, {"a": pixels})
+    [found] = read_graph(graph.SerializeToString())(torch.from_numpy(pixels))
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
+
+
+def test_a_transposed_batch_is_multiplied_by_a_matrix_in_one_product() -> None:
+    """As attention's projections are: as many products as tokens, of a few rows each, leave a GPU half idle."""
+    random = np.random.default_rng(0)
+    matrix = numpy_helper.from_array(random.normal(size=(4, 5)).astype(np.float32), "matrix")
+    nodes = [
+        helper.make_node("Transpose", ["a"], ["turned"], perm=[1, 0, 2]),
+        helper.make_node("MatMul", ["turned", "matrix"], ["b"]),
+    ]
+    graph = _graph(nodes, [matrix])
+    rows = random.normal(size=(2, 3, 4)).astype(np.float32)
+    [expected] = ReferenceEvaluator(graph).run(None, {"a": rows})
+    module = read_graph(graph.SerializeToString())
+    np.testing.assert_allclose(module(torch.from_numpy(rows))[0].numpy(), expected, atol=1e-5)
+    traced = make_fx(module)(torch.from_numpy(rows))
+    called = {str(node.target) for node in traced.graph.nodes}
+    assert "aten.mm.default" in called
+    assert "aten.bmm.default" not in called
+
+
+def _graph(nodes: list[onnx.NodeProto], weights: list[TensorProto]) -> onnx.ModelProto:
+    """From `a` to `b`."""
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("a", "b")]
+    graph = helper.make_graph(nodes, "part", values[:1], values[1:], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
 def test_where_torch_sees_no_gpu_it_says_so(tmp_path: Path) -> None:
