@@ -141,7 +141,14 @@ class EngineBuilder:
             record = self._record(target, version, options, ("onnx",) * len(graphs), graphs, seconds)
             layers = tuple(torch_layers(graphs))
             self._publish(
-                BuildReport(record=record, layers_of="network", layers=layers, device_memory_bytes=None), graphs
+                BuildReport(
+                    schema="sluice.build-report/1",
+                    record=record,
+                    layers_of="network",
+                    layers=layers,
+                    device_memory_bytes=None,
+                ),
+                graphs,
             )
             yield Outcome(target, "built", record)
 
@@ -167,7 +174,16 @@ class EngineBuilder:
         seconds = time.perf_counter() - started
         record = self._record(target, openvino.__version__, options, ("xml", "bin"), files, seconds)
         layers = tuple(openvino_layers(files, precision))
-        self._publish(BuildReport(record=record, layers_of="engine", layers=layers, device_memory_bytes=None), files)
+        self._publish(
+            BuildReport(
+                schema="sluice.build-report/1",
+                record=record,
+                layers_of="engine",
+                layers=layers,
+                device_memory_bytes=None,
+            ),
+            files,
+        )
         return Outcome(target, "built", record)
 
     def _publish(self, report: BuildReport, files: Sequence[bytes]) -> None:
@@ -247,6 +263,7 @@ class EngineBuilder:
         engines = [part.engine for part in built]
         memory = [part.device_memory_bytes for part in built if part.device_memory_bytes is not None]
         report = BuildReport(
+            schema="sluice.build-report/1",
             record=self._record(target, built[0].version, options, ("engine",) * len(built), engines, seconds),
             layers_of=built[0].source,
             layers=tuple(

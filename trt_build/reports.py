@@ -1,9 +1,10 @@
 """Reports on builds and comparisons: JSON for programs, one HTML page that needs nothing beside it for people."""
 
 from collections import Counter
+from typing import Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from worker.scoring.engine_record import EngineRecord
 
@@ -29,7 +30,7 @@ class BuildReport(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_: str = "sluice.build-report/1"
+    schema_: Literal["sluice.build-report/1"] = Field("sluice.build-report/1", alias="schema")
     record: EngineRecord
     layers_of: str
     layers: tuple[LayerReport, ...]

@@ -255,6 +255,7 @@ def test_a_fleets_engines_are_built_kept_refused_and_rebuilt_from_the_command_li
     assert set(folders) == {"tensorrt-rtx-sm89-fp16", "tensorrt-rtx-sm120-fp16"}
 
     report = json.loads((folders["tensorrt-rtx-sm89-fp16"] / "build.json").read_text())
+    assert report["schema"] == "sluice.build-report/1"
     [file] = report["record"]["files"]
     engine = folders["tensorrt-rtx-sm89-fp16"] / file["path"]
     assert engine.stat().st_size == report["record"]["bytes"]
