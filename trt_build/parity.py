@@ -189,12 +189,21 @@ class _Judge:
         return [(each, self._route(image, each)) for image, each in zip(images, scores, strict=True)]
 
     def _route(self, image: GoldenImage, scores: Scores) -> str:
+        """Where the image goes, and where it goes otherwise for tenants with thresholds of their own."""
         event = ImageEvent(
             id=hashlib.sha256(image.name.encode()).hexdigest(),
             occurred_at=datetime(2026, 1, 1, tzinfo=UTC),
             image=FileReference(path=image.name),
             prompt=image.prompt,
         )
+        common = self._route_of(event, scores)
+        others = {
+            tenant: self._route_of(event.model_copy(update={"tenant": tenant}), scores)
+            for tenant in self._policy.tenants
+        }
+        return "; ".join((common, *(f"{tenant}: {route}" for tenant, route in others.items() if route != common)))
+
+    def _route_of(self, event: ImageEvent, scores: Scores) -> str:
         try:
             return _words(self._policy.route(event, scores))
         except PolicyError as error:

@@ -66,6 +66,11 @@ class Policy:
         self._common = common
         self._tenants = dict(tenants)
 
+    @property
+    def tenants(self) -> tuple[str, ...]:
+        """The tenants that have rules or constants of their own."""
+        return tuple(self._tenants)
+
     def chain(self, tenant: str) -> Chain:
         """The rules for a tenant."""
         return self._tenants.get(tenant, self._common)

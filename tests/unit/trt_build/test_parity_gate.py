@@ -147,6 +147,37 @@ def test_an_engine_that_sees_nothing_fails_the_rank_correlation(
     assert "Spearman's rank correlation" in failed(report)
 
 
+def test_a_flip_at_a_threshold_that_only_one_tenant_has_counts(
+    tmp_path: Path, model: Model, features: dict[str, np.ndarray]
+) -> None:
+    same = run(model, load_policy(_with_a_tenant(tmp_path, 3.0)), features, features)
+    nearest = min(same.images, key=lambda image: abs(image.reference - 3.0))
+    threshold = nearest.reference
+    moved = {name: rows * 1.02 + 0.02 for name, rows in features.items()}
+    report = run(model, load_policy(_with_a_tenant(tmp_path, threshold)), features, moved)
+    flipped = [image for image in report.images if image.flipped]
+    assert flipped
+    for image in flipped:
+        assert {image.reference_route, image.engine_route} == {"pass", "pass; acme: review acme"}
+        assert (image.reference < threshold) != (image.engine < threshold)
+    assert not run(model, load_policy(_with_a_tenant(tmp_path, 1.0)), features, moved).moved(
+        ParityLimits(max_score_error=9)
+    )
+
+
+def _with_a_tenant(folder: Path, threshold: float) -> Path:
+    """A policy that passes all but the images of one tenant that are below its threshold."""
+    file = folder / f"{threshold}.yaml"
+    file.write_text(
+        "schema: sluice.policy/1\nversion: test\nrules:\n"
+        "  - name: default\n    route: {action: pass}\n"
+        "failures: {queue: failures, priority: 70}\n"
+        f"tenants:\n  acme:\n    rules:\n      - name: own\n        when: scores.quality < {threshold!r}\n"
+        "        route: {action: review, queue: acme}\n"
+    )
+    return file
+
+
 def test_an_engine_that_reads_prompts_otherwise_fails_and_its_images_are_named(
     tmp_path: Path, policy: Policy, features: dict[str, np.ndarray]
 ) -> None:
