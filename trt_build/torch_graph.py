@@ -1,5 +1,6 @@
 """A model's own ONNX graph as a torch module: its nodes in their order, each by the torch operation it means."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -78,7 +79,7 @@ class TorchGraph(torch.nn.Module):
                 known |= made
         weights = {name: self.get_buffer(buffer) for name, buffer in self._buffers_of.items()}
         plain = {name: _plain(value) for name, value in known.items()}
-        return TorchGraph(steps, self.inputs, self.outputs, weights, plain)
+        return TorchGraph(_attending(steps, self.outputs, values), self.inputs, self.outputs, weights, plain)
 
     def _values(self, given: Sequence[Tensor]) -> dict[str, Any]:
         values: dict[str, Any] = {"": None, **dict(zip(self.inputs, given, strict=True)), **self._steering}
@@ -106,6 +107,26 @@ def _results(step: Step, values: Mapping[str, Any]) -> dict[str, Any]:
     operator, inputs, outputs, attributes = step
     result = operator([values[name] for name in inputs], attributes)
     return dict(zip(outputs, result if isinstance(result, tuple) else (result,), strict=False))
+
+
+def _attending(steps: Sequence[Step], outputs: Sequence[str], values: Mapping[str, Any]) -> Sequence[Step]:
+    """The steps, each softmax(q kᵀ) v among them as torch's own attention, which writes none of its scores to memory.
+    `values` have the shapes of all values."""
+    reads = Counter(name for _, inputs, _, _ in steps for name in inputs) + Counter(outputs)
+    made = {step[2][0]: step for step in steps}
+    replaced: dict[int, Step | None] = {}
+    for step in steps:
+        operator, (weighed, *others), results, _ = step
+        softmax = made.get(weighed)
+        if operator is not _product or softmax is None or softmax[0] is not _softmax or softmax[3].get("axis") != -1:
+            continue
+        product = made.get(softmax[1][0])
+        if product is None or product[0] is not _product or reads[weighed] > 1 or reads[softmax[1][0]] > 1:
+            continue
+        parts = [*product[1], *others]
+        if len({tuple(values[name].shape[:-2]) for name in parts}) == 1 and values[parts[0]].ndim == 4:
+            replaced |= {id(product): None, id(softmax): None, id(step): (_attention, parts, results, {})}
+    return [kept for step in steps if (kept := replaced.get(id(step), step)) is not None]
 
 
 def _steers(value: Tensor) -> bool:
@@ -188,6 +209,15 @@ def _product(x: Sequence[Any], _a: Attributes) -> Tensor:
     else:
         product = left @ right
     return product
+
+
+def _softmax(x: Sequence[Any], a: Attributes) -> Tensor:
+    return torch.softmax(x[0], a.get("axis", -1))
+
+
+def _attention(x: Sequence[Any], _a: Attributes) -> Tensor:
+    """Queries, turned keys and values of several heads; the scale is in the queries and keys already."""
+    return functional.scaled_dot_product_attention(x[0], x[1].transpose(-2, -1), x[2], scale=1.0)
 
 
 def _reshape(x: Sequence[Any], _a: Attributes) -> Tensor:
@@ -292,7 +322,7 @@ OPERATORS: Mapping[str, Operator] = {
     "Shape": lambda x, a: torch.tensor(x[0].shape[a.get("start", 0) : a.get("end")], dtype=torch.int64),
     "Sigmoid": lambda x, _a: torch.sigmoid(x[0]),
     "Slice": _slice,
-    "Softmax": lambda x, a: torch.softmax(x[0], a.get("axis", -1)),
+    "Softmax": _softmax,
     "Sqrt": lambda x, _a: torch.sqrt(x[0]),
     "Squeeze": _squeeze,
     "Sub": lambda x, _a: x[0] - x[1],

@@ -159,6 +159,29 @@ def test_a_transposed_batch_is_multiplied_by_a_matrix_in_one_product() -> None:
     assert "aten.bmm.default" not in called
 
 
+@pytest.mark.parametrize("also_reads", [None, "scores", "weights"])
+def test_attention_is_torchs_own_once_shapes_are_fixed_unless_its_inside_is_read(also_reads: str | None) -> None:
+    """Its own writes no scores to memory: those of 197 tokens and 12 heads are four times an image's activations."""
+    node = helper.make_node
+    nodes = [
+        node("Transpose", ["a"], ["keys"], perm=[0, 1, 3, 2]),
+        node("MatMul", ["a", "keys"], ["scores"]),
+        node("Softmax", ["scores"], ["weights"], axis=-1),
+        node("MatMul", ["weights", "a"], ["b" if also_reads is None else "attended"]),
+    ]
+    if also_reads is not None:
+        nodes += [node("ReduceMean", [also_reads], ["mean"], keepdims=1), node("Add", ["attended", "mean"], ["b"])]
+    graph = _graph(nodes, [])
+    tokens = np.random.default_rng(0).normal(size=(2, 3, 5, 4)).astype(np.float32)
+    [expected] = ReferenceEvaluator(graph).run(None, {"a": tokens})
+    given = torch.from_numpy(tokens)
+    fixed = read_graph(graph.SerializeToString()).fixed(given)
+    np.testing.assert_allclose(fixed(given)[0].numpy(), expected, atol=1e-5)
+    program = torch.export.export(fixed, (given,), strict=False)
+    called = {str(node.target) for node in program.graph.nodes}
+    assert ("aten.scaled_dot_product_attention.default" in called) == (also_reads is None)
+
+
 def _graph(nodes: list[onnx.NodeProto], weights: list[TensorProto]) -> onnx.ModelProto:
     """From `a` to `b`."""
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("a", "b")]
