@@ -177,6 +177,7 @@ def test_what_was_assigned_to_somebody_who_is_removed_is_everybody_s_again(desk:
     page.get_by_label("Name").fill("ben")
     page.keyboard.press("Enter")
     desk.wait_for_decisions(1)
+    expect(page.locator(".tile")).to_be_focused()  # one goes on where one was
     page.goto(f"{desk.address}/#/people")
     page.get_by_role("button", name="Remove ben").click()
     page.get_by_role("button", name="Remove", exact=True).click()
@@ -185,6 +186,36 @@ def test_what_was_assigned_to_somebody_who_is_removed_is_everybody_s_again(desk:
     expect(ana.locator(".frame img")).to_be_visible()
     assigned, back = desk.wait_for_decisions(2)
     assert (assigned.assignee, back.outcome, back.assignee, back.reviewer) == ("ben", "assign", None, "ada")
+
+
+def test_a_role_is_changed_by_keyboard_and_none_that_is_passed_on_the_way(desk: RunningDesk, sign_in: SignIn) -> None:
+    desk.add_person("ben")
+    page = sign_in("ada", Role.ADMIN)
+    page.goto(f"{desk.address}/#/people")
+    role = page.get_by_label("Role of ben", exact=True)
+    changes: list[str] = []
+    page.on("request", lambda request: changes.append(str(request.post_data)) if request.method == "PATCH" else None)
+    role.focus()
+    for key in ("ArrowUp", "ArrowDown", "ArrowDown"):
+        page.keyboard.press(key)
+    expect(role).to_have_value("lead")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Change the role of ben")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("ben is a lead now")).to_be_visible()
+    expect(role).to_be_focused()
+    assert changes == ['{"role":"lead"}']
+
+
+def test_who_presses_the_button_of_a_message_goes_on_at_the_work(desk: RunningDesk, sign_in: SignIn) -> None:
+    desk.add_items(2)
+    page = sign_in()
+    expect(page.locator(".frame:not(.loading) img")).to_be_visible()
+    page.keyboard.press("r")
+    page.get_by_role("button", name="Undo").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Taken back", exact=True)).to_be_visible()
+    expect(page.locator("main")).to_be_focused()
 
 
 def test_shift_and_an_arrow_choose_a_row_of_images(desk: RunningDesk, sign_in: SignIn) -> None:

@@ -196,6 +196,8 @@ def test_an_undo_whose_answer_was_lost_is_sent_again_and_counts_once(desk: Runni
     assert second != first
     expect(page.get_by_text("Taken back: that image comes next")).to_be_visible()
     assert shown_prompt(page) == second  # a key pressed now decides about what is looked at
+    expect(page.get_by_text("as soon as the desk answers")).to_have_count(0)
+    expect(page.locator(".pace")).to_have_text("0decided")
     assert [decision.outcome for decision in desk.wait_for_decisions(2)] == ["reject", "reopen"]
     page.keyboard.press("a")
     expect(page.locator(".prompt")).to_have_text(first)

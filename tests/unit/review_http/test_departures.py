@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from desk_clients import PASSWORD, Clock
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from stand_in_desk import StandInDesk
 
@@ -120,3 +121,14 @@ def test_a_file_that_an_older_desk_made_remembers_who_leaves_from_now_on(tmp_pat
         assert accounts.without_decisions() == []
         assert accounts.remove("ben")
         assert accounts.without_decisions() == ["ben"]
+
+
+def test_a_desk_looks_after_those_who_left_while_it_is_served(
+    people: Accounts, desk: StandInDesk, app: FastAPI
+) -> None:
+    people.remove("ben")
+    with TestClient(app):
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while ("unassign", "ben", "sluice") not in desk.calls:
+            assert time.monotonic() < deadline, desk.calls
+            time.sleep(0.01)

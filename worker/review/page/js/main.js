@@ -1,7 +1,7 @@
 /** Begins: who is it, what may they do, which view. */
 
 import { get, isReachable, renewed, useToken, watchConnection } from "./parts/api.js";
-import { complain, explained } from "./parts/messages.js";
+import { announce, complain, explained } from "./parts/messages.js";
 import { onReturn } from "./parts/away.js";
 import { Bar } from "./parts/bar.js";
 import { empty, h, replace } from "./parts/dom.js";
@@ -113,7 +113,7 @@ async function route() {
   try {
     const { show } = await VIEWS[name].load();
     if (mine !== turn) return;
-    context.bar.mark(name);
+    announce(context.bar.mark(name));
     // Each showing has a place of its own: a view that is still loading when another was chosen draws where nobody looks.
     const place = h("div.view");
     replace(main, place);

@@ -56,6 +56,7 @@ export class Bar {
     this.#forget = onQuietDesk(() => this.refresh().catch(() => {}), QUEUES_EVERY);
   }
 
+  /** Shows which view it is, and returns its name. */
   mark(view) {
     for (const [name, link] of this.#links) {
       if (name === view) {
@@ -66,7 +67,9 @@ export class Bar {
       else link.removeAttribute("aria-current");
     }
     this.#picker.hidden = view !== "review" && view !== "grid";
-    document.title = `${this.#links.get(view)?.textContent ?? "Review desk"} · Sluice`;
+    const place = this.#links.get(view)?.textContent ?? "Review desk";
+    document.title = `${place} · Sluice`;
+    return place;
   }
 
   live(reachable) {

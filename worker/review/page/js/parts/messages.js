@@ -9,7 +9,12 @@ const SECONDS = 6;
 
 /** Shows a message; `action` is `{ label, key, run }`; `seconds` how long. Returns a function that takes it away. */
 export function toast(text, { bad = false, action, seconds = SECONDS, timer = false } = {}) {
-  const remove = () => { clearTimeout(timeout); element.remove(); };
+  const remove = () => {
+    clearTimeout(timeout);
+    // Who pressed its button goes on at the work, not at the top of the page.
+    if (element.contains(document.activeElement)) document.getElementById("main").focus();
+    element.remove();
+  };
   // Said again it is said once: a row of the same words hides more than it tells.
   for (const other of [...region.children]) if (other.firstChild.textContent === text) other.remove();
   const element = h("div.toast", { role: bad ? "alert" : null, class: bad ? "bad" : "" }, h("span", null, text),

@@ -12,7 +12,7 @@ export async function show(main, context) {
   const rows = h("tbody");
   const role = h("select", { "aria-label": "Role of who is invited" }, ROLES.map((each) => h("option", { value: each, selected: each === "reviewer" }, `${each}: ${MEAN[each]}`)));
   const made = h("div", { role: "status" });
-  const draw = async () => replace(rows, (await get("/v1/users")).map((user) => row(user, context.me, draw)));
+  const draw = async () => replace(rows, (await get("/v1/users")).map((user) => row(user, context.me, rows, draw)));
   const invite = async () => {
     try {
       const { link } = await post("/v1/invitations", { role: role.value });
@@ -33,7 +33,7 @@ export async function show(main, context) {
   await draw();
 }
 
-function row(user, me, draw) {
+function row(user, me, rows, draw) {
   const path = `/v1/users/${encodeURIComponent(user.name)}`;
   const attempt = async (run, done) => {
     try {
@@ -43,11 +43,15 @@ function row(user, me, draw) {
       complain(error);
     }
     await draw().catch(complain);
+    // All rows were drawn anew, and the one that had the focus with them.
+    (rows.querySelector(`[data-user="${CSS.escape(user.name)}"]`) ?? rows.closest("[role=region]"))?.focus();
   };
-  const role = h("select.person-role", { "aria-label": `Role of ${user.name}`, onchange: () => attempt(() => call("PATCH", path, { role: role.value }), `${user.name} is a ${role.value} now`) }, ROLES.map((each) => h("option", { value: each }, each)));
+  // By keyboard one passes other roles on the way to the one that is meant: nobody is made any of those.
+  const change = button("Change", { "aria-label": `Change the role of ${user.name}`, hidden: true, onclick: () => attempt(() => call("PATCH", path, { role: role.value }), `${user.name} is a ${role.value} now`) });
+  const role = h("select.person-role", { "aria-label": `Role of ${user.name}`, "data-user": user.name, onchange: () => { change.hidden = role.value === user.role; } }, ROLES.map((each) => h("option", { value: each }, each)));
   role.value = user.role;
   const remove = button("Remove", { kind: "danger", "aria-label": `Remove ${user.name}`, onclick: async () => {
     if (await ask(`Remove ${user.name}?`, ["They cannot sign in any more. What they decided stays; what is assigned to them is everybody’s again."], { action: "Remove", danger: true })) await attempt(() => call("DELETE", path), `${user.name} was removed`);
   } });
-  return h("tr", null, h("th", { scope: "row" }, user.name), h("td", null, role), h("td", null, new Date(user.created_at * 1000).toLocaleDateString()), h("td.number", null, user.name === me.user ? h("span.soft", null, "you") : remove));
+  return h("tr", null, h("th", { scope: "row" }, user.name), h("td", null, h("div.picker", null, role, change)), h("td", null, new Date(user.created_at * 1000).toLocaleDateString()), h("td.number", null, user.name === me.user ? h("span.soft", null, "you") : remove));
 }

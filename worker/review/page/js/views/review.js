@@ -40,7 +40,7 @@ class Review {
   #lease = null; #twin = 0; #seen = false; #shownAt = 0; #labels = new Set(); #native = false; #heat = null; #away = false;
   #blur = preference("blur", false); #grey = preference("grey", false);
   #decided = 0; #seconds = []; #last = null; #dismissUndo = () => {};
-  /** What was said in decisions that are taken back, by their ids until that is done, then by the item, until it is decided anew. */
+  /** Decisions that the desk is yet to take back, by their ids; and what was said in those it has, by their items. */
   #regretted = new Map(); #said = new Map();
   #frame = h("div.frame", { tabindex: "-1" }); #side = h("aside.side", { "aria-label": "About this image" });
   #tools; #size = h("span.size"); #actions; #pace = h("div.pace", { "aria-hidden": "true" }); #note; #reasons;
@@ -306,7 +306,7 @@ class Review {
     this.#shelf.remove(lease.item_id);
     this.#said.delete(lease.item_id);
     this.#decided += 1;
-    this.#seconds.push(seconds);
+    this.#seconds.push(decision.seconds_spent);
     this.#last = { decision, lease, at: performance.now() };
     this.#context.outbox.add(decision);
     this.#offerUndo(outcome, lease.items.length);
@@ -333,8 +333,8 @@ class Review {
     try {
       const lease = await outbox.takeBack(decision.decision_id, last.lease);
       if (!lease) {
-        this.#regretted.set(decision.decision_id, decision);
-        return toast("It is taken back as soon as the desk answers");
+        const told = toast("It is taken back as soon as the desk answers");
+        return void this.#regretted.set(decision.decision_id, { decision, told });
       }
       this.#takenBack(lease, decision);
       this.#shelf.putFirst(lease);
@@ -351,8 +351,10 @@ class Review {
     const { id, lease } = event.detail;
     if (lease.queue !== this.#shelf.queue || this.#away) return;
     event.preventDefault();
-    this.#takenBack(lease, this.#regretted.get(id));
+    const { decision = null, told } = this.#regretted.get(id) ?? {};
     this.#regretted.delete(id);
+    told?.();
+    this.#takenBack(lease, decision);
     if (this.#lease) {
       this.#shelf.putSecond(lease);
       toast("Taken back: that image comes next");
@@ -364,9 +366,11 @@ class Review {
   }
 
   #takenBack(lease, decision) {
+    if (!decision) return; // made before the page was loaded anew, and not counted here
     this.#decided = Math.max(0, this.#decided - 1);
-    this.#seconds.pop();
-    if (decision) this.#said.set(lease.item_id, decision);
+    this.#seconds.splice(this.#seconds.lastIndexOf(decision.seconds_spent), 1);
+    this.#said.set(lease.item_id, decision);
+    this.#drawPace();
   }
 
   async #pass(what) {

@@ -35,12 +35,18 @@ export async function show(main, context) {
       const page = await get(`/v1/items?${query}`);
       cursor = page.cursor;
       more.hidden = !cursor;
-      const tiles = page.items.map((item) => tile(item, () => open(item.item_id, context, () => run())));
+      const tiles = page.items.map((item) => tile(item, () => open(item.item_id, context, () => runAndReturnTo(item.item_id))));
       if (further) results.append(...tiles);
       else replace(results, tiles.length ? tiles : empty("image", "Nothing found", "Try fewer words, or another queue."));
     } catch (error) {
       complain(error);
     }
+  }
+
+  /** Something was done to an item: whoever did it goes on where it was. */
+  async function runAndReturnTo(id) {
+    await run();
+    (results.querySelector(`[data-item="${CSS.escape(id)}"]`) ?? text).focus();
   }
 
   replace(main, h("div.page", null, h("header", null, h("div", null, h("h1", null, "Search"), h("p", null, "Every item that the desk remembers."))),
@@ -56,7 +62,7 @@ function tile(item, onclick) {
   const none = () => replace(view, icon("broken"));
   if (item.image) replace(view, picture(small(item.image), "", { onmissing: none }));
   else none();
-  return h("button.tile", { type: "button", onclick }, view,
+  return h("button.tile", { type: "button", "data-item": item.item_id, onclick }, view,
     h("span.text", null, h("span.top", null, h("b", null, h("span.unseen", null, "quality "), item.scores?.quality.toFixed(2) ?? "–"), h("span.badge", { class: LOOKS[item.status] ?? "" }, item.status)),
       h("span.line", { dir: "auto" }, item.prompt ?? item.place ?? item.event_id), h("span.line", null, `${item.queue} · ${ago(item.created_at)}`)));
 }

@@ -27,7 +27,7 @@ function ask(main, ways, { message = null, failed = ways.failure } = {}) {
     const resolve = (me) => { here.abort(); done(me); };
     const failure = h("p.notice.bad", { role: "alert", hidden: !failed }, failed);
     const submit = button("Sign in", { kind: "primary", type: "submit" });
-    const name = h("input", { name: "name", autocomplete: "username", required: true, maxlength: "256", autocapitalize: "none", spellcheck: "false" });
+    const name = h("input", { name: "name", "aria-describedby": message ? "door-message" : null, autocomplete: "username", required: true, maxlength: "256", autocapitalize: "none", spellcheck: "false" });
     const password = h("input", { name: "password", type: "password", autocomplete: "current-password", required: true, maxlength: "256" });
     const form = h("form", {
       onsubmit: (event) => {
@@ -35,7 +35,7 @@ function ask(main, ways, { message = null, failed = ways.failure } = {}) {
         run(submit, failure, () => call("POST", "/v1/sign-in", { name: name.value, password: password.value }), resolve, () => password.select());
       },
     }, h("label.field", null, h("span", null, "Name"), name), h("label.field", null, h("span", null, "Password"), password), submit);
-    frame(main, h("div", null, h("h1", null, "Review desk"), h("p.soft", null, "Sign in to look at what the gate held back.")), message && h("p.notice", { role: "status" }, message), failure,
+    frame(main, h("div", null, h("h1", null, "Review desk"), h("p.soft", null, "Sign in to look at what the gate held back.")), message && h("p.notice", { id: "door-message" }, message), failure,
       ways.local && form,
       ways.local && ways.oidc && h("div.or", null, "or"),
       ways.oidc && h("a.button", { href: "/v1/sign-in/oidc", class: ways.local ? "" : "primary" }, `Continue with ${ways.oidc}`));
