@@ -72,16 +72,21 @@ class FolderStore:
             raise self._failed("written", name, error) from error
 
     def names(self, prefix: str = "") -> list[str]:
-        files = (path for path in self.folder.rglob("*") if path.is_file() and not path.name.startswith(".part-"))
-        return sorted(
-            name for name in (path.relative_to(self.folder).as_posix() for path in files) if name.startswith(prefix)
-        )
+        folders = os.walk(self.folder, onerror=self._unlisted)
+        paths = (Path(folder, name) for folder, _, files in folders for name in files if not name.startswith(".part-"))
+        names = (path.relative_to(self.folder).as_posix() for path in paths if path.is_file())
+        return sorted(name for name in names if name.startswith(prefix))
 
     def delete(self, name: str) -> None:
         try:
             (self.folder / name).unlink(missing_ok=True)
         except OSError as error:
             raise self._failed("removed", name, error) from error
+
+    def _unlisted(self, error: OSError) -> None:
+        """A folder that is not there, or no more, holds nothing; one that may not be read could hold anything."""
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise RepositoryError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
     def _failed(self, what: str, name: str, error: OSError) -> RepositoryError:
         return RepositoryError(f"{self.where(name)}: cannot be {what}: {error.strerror}")

@@ -1,7 +1,9 @@
 """A model repository in a folder: whole or not at all, whatever happens in between."""
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -211,6 +213,25 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RepositoryError, match=r"cannot be written: (Not a directory|File exists)"):
         FolderStore(tmp_path / "file").write("a/b", b"")
+
+
+def test_a_folder_that_may_not_be_read_is_told_and_not_taken_for_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = Repository(FolderStore(tmp_path))
+    repository.publish_engine(TINY, *engine(b"there"))
+    listed = os.scandir
+
+    def forbidden(path: str) -> object:
+        """As the system answers anybody but root, who may run the tests."""
+        if Path(path).name == TARGET.name:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return listed(path)
+
+    monkeypatch.setattr("os.scandir", forbidden)
+    with pytest.raises(RepositoryError, match=rf"{TARGET.name}: cannot be read: Permission denied"):
+        repository.engines(TINY)
+    assert FolderStore(tmp_path / "nowhere").names() == []
 
 
 @pytest.mark.parametrize("place", ["gs://bucket/models", "s3://", "https://example.com/models"])
