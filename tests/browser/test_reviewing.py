@@ -215,6 +215,7 @@ def test_a_decision_whose_answer_was_lost_is_taken_back_at_the_desk_too(desk: Ru
     page.keyboard.press("r")
     while not lost:
         page.wait_for_timeout(20)
+    page.wait_for_timeout(300)  # it waits to be sent again, and could be withdrawn if nobody had heard of it
     page.keyboard.press("u")
     expect(page.get_by_text(re.compile("^Taken back"))).to_be_visible()
     assert [decision.outcome for decision in desk.wait_for_decisions(2)] == ["reject", "reopen"]
