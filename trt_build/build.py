@@ -85,13 +85,8 @@ class EngineBuilder:
             for capability in self._capabilities(compiler, backend, compute_capabilities)
         ]
         for target in targets:
-            try:
-                kept = self._kept(target, compiler.version, options, rebuild)
-            except (DamagedEngine, EngineMismatch) as error:
-                yield Outcome(target, "failed", problem=str(error))
-                continue
-            if kept is not None:
-                yield Outcome(target, "kept", kept)
+            if standing := self._standing(target, compiler.version, options, rebuild):
+                yield standing
                 continue
             graphs = graphs or _prepare(self._model, target, calibration, progress)
             try:
@@ -126,13 +121,8 @@ class EngineBuilder:
         capabilities: Sequence[str | None] = compute_capabilities or [own_compute_capability()]
         for capability in capabilities:
             target = Target(backend="torch", compute_capability=capability, precision=precision)
-            try:
-                kept = self._kept(target, version, options, rebuild)
-            except (DamagedEngine, EngineMismatch) as error:
-                yield Outcome(target, "failed", problem=str(error))
-                continue
-            if kept is not None:
-                yield Outcome(target, "kept", kept)
+            if standing := self._standing(target, version, options, rebuild):
+                yield standing
                 continue
             if not graphs:
                 started = time.perf_counter()
@@ -141,14 +131,7 @@ class EngineBuilder:
             record = self._record(target, version, options, ("onnx",) * len(graphs), graphs, seconds)
             layers = tuple(torch_layers(graphs))
             self._publish(
-                BuildReport(
-                    schema="sluice.build-report/1",
-                    record=record,
-                    layers_of="network",
-                    layers=layers,
-                    device_memory_bytes=None,
-                ),
-                graphs,
+                BuildReport(record=record, layers_of="network", layers=layers, device_memory_bytes=None), graphs
             )
             yield Outcome(target, "built", record)
 
@@ -174,16 +157,7 @@ class EngineBuilder:
         seconds = time.perf_counter() - started
         record = self._record(target, openvino.__version__, options, ("xml", "bin"), files, seconds)
         layers = tuple(openvino_layers(files, precision))
-        self._publish(
-            BuildReport(
-                schema="sluice.build-report/1",
-                record=record,
-                layers_of="engine",
-                layers=layers,
-                device_memory_bytes=None,
-            ),
-            files,
-        )
+        self._publish(BuildReport(record=record, layers_of="engine", layers=layers, device_memory_bytes=None), files)
         return Outcome(target, "built", record)
 
     def _publish(self, report: BuildReport, files: Sequence[bytes]) -> None:
@@ -219,6 +193,14 @@ class EngineBuilder:
                 "machine with the other GPU, or use --backend tensorrt-rtx, which needs none"
             )
         return [here]
+
+    def _standing(self, target: Target, backend_version: str, options: Options, rebuild: bool) -> Outcome | None:
+        """What to say of an engine that is there and stays: it is kept, or may not be replaced unasked."""
+        try:
+            record = self._kept(target, backend_version, options, rebuild)
+        except (DamagedEngine, EngineMismatch) as error:
+            return Outcome(target, "failed", problem=str(error))
+        return None if record is None else Outcome(target, "kept", record)
 
     def _kept(self, target: Target, backend_version: str, options: Options, rebuild: bool) -> EngineRecord | None:
         """The engine that is there, when there is nothing to build."""
@@ -263,7 +245,6 @@ class EngineBuilder:
         engines = [part.engine for part in built]
         memory = [part.device_memory_bytes for part in built if part.device_memory_bytes is not None]
         report = BuildReport(
-            schema="sluice.build-report/1",
             record=self._record(target, built[0].version, options, ("engine",) * len(built), engines, seconds),
             layers_of=built[0].source,
             layers=tuple(
@@ -288,7 +269,6 @@ class EngineBuilder:
         """`kinds`: what the files' names end in; they are named by their content."""
         digests = [hashlib.sha256(data).hexdigest() for data in files]
         return EngineRecord(
-            schema="sluice.engine/1",
             target=target,
             backend_version=backend_version,
             model=self._model.manifest.digest,

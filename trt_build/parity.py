@@ -82,7 +82,7 @@ class Check(Part):
 class ParityReport(Part):
     """An engine beside the reference on the golden set: `sluice.parity/1`. `engine` is the engine's digest."""
 
-    schema_: Literal["sluice.parity/1"] = Field("sluice.parity/1", alias="schema")
+    schema_: Literal["sluice.parity/1"] = Field(default="sluice.parity/1", alias="schema")
     passed: bool
     engine: str
     engine_name: str
@@ -160,7 +160,6 @@ def compare(
     )
     checks = (*_checks(limits, towers, results), *_prompt_checks(limits, prompted))
     return ParityReport(
-        schema="sluice.parity/1",
         passed=all(check.passed for check in checks),
         engine=record.digest,
         engine_name=record.target.name,

@@ -30,7 +30,7 @@ class BuildReport(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_: Literal["sluice.build-report/1"] = Field("sluice.build-report/1", alias="schema")
+    schema_: Literal["sluice.build-report/1"] = Field(default="sluice.build-report/1", alias="schema")
     record: EngineRecord
     layers_of: str
     layers: tuple[LayerReport, ...]

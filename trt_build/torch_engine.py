@@ -17,7 +17,7 @@ from trt_build.errors import BuildError
 from trt_build.graph import prepare_graphs
 from trt_build.precision import TorchPrecision
 from trt_build.torch_graph import TorchGraph, read_graph
-from worker.scoring.cuda_device import DeviceLost, NoDevice, OutOfDeviceMemory
+from worker.scoring.cuda_device import DeviceLost, NoDevice, OutOfDeviceMemory, device_lost
 from worker.scoring.engine import PROMPT, EngineError, Features, Prompts, Views, check_batch
 from worker.scoring.engine_record import BatchProfile, EngineRecord
 from worker.scoring.model import Model
@@ -255,7 +255,7 @@ class TorchEngine:
                     f"the GPU is out of memory ({error}); use a smaller batch, or fewer engines on this GPU"
                 ) from error
             if self._is_lost():
-                self._lost = DeviceLost(f"the GPU is lost to this process ({error}); start it again")
+                self._lost = device_lost(error)
                 raise self._lost from error
             raise EngineError(f"torch failed: {error}") from error
 

@@ -150,13 +150,19 @@ def test_a_lease_that_ran_out_before_the_eyes_is_told(make_desk: Callable[..., R
     expect(ana.get_by_role("heading", name="All clear")).to_be_visible()
 
 
-def test_undo_brings_the_image_back_with_what_was_said_of_it(desk: RunningDesk, sign_in: SignIn) -> None:
-    desk.add_items(3)
-    page = sign_in()
-    first = shown_prompt(page)
+def reject_with_a_reason(desk: RunningDesk, page: Page) -> str:
+    """Rejects the image that is shown, for its anatomy, and returns its prompt once that counts."""
+    prompt = shown_prompt(page)
     page.keyboard.press("2")
     page.keyboard.press("r")
     desk.wait_for_decisions(1)
+    return prompt
+
+
+def test_undo_brings_the_image_back_with_what_was_said_of_it(desk: RunningDesk, sign_in: SignIn) -> None:
+    desk.add_items(3)
+    page = sign_in()
+    first = reject_with_a_reason(desk, page)
     page.keyboard.press("u")
     expect(page.locator(".prompt")).to_have_text(first)
     expect(page.get_by_role("button", name="anatomy")).to_have_attribute("aria-pressed", "true")
@@ -185,10 +191,7 @@ def lose_answers(page: Page, pattern: str, times: int) -> list[str]:
 def test_an_undo_whose_answer_was_lost_is_sent_again_and_counts_once(desk: RunningDesk, sign_in: SignIn) -> None:
     desk.add_items(3)
     page = sign_in()
-    first = shown_prompt(page)
-    page.keyboard.press("2")
-    page.keyboard.press("r")
-    desk.wait_for_decisions(1)
+    first = reject_with_a_reason(desk, page)
     lose_answers(page, "**/undo", 2)
     page.keyboard.press("u")
     expect(page.get_by_text("It is taken back as soon as the desk answers")).to_be_visible()

@@ -1,4 +1,4 @@
-"""Waiting for Kafka when an application starts."""
+"""Waiting for what an application needs before it can start."""
 
 import time
 from collections.abc import Callable
@@ -16,6 +16,30 @@ RETRY_SECONDS: Final = 1.0
 T = TypeVar("T")
 
 
+def patiently(
+    work: Callable[[], T],
+    faults: tuple[type[Exception], ...],
+    *,
+    patience_seconds: float,
+    retry_seconds: float,
+    tell: Callable[[Exception], object] = lambda _error: None,
+    stopping: Callable[[], bool] = lambda: False,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> T:
+    """What `work` returns, which is called again, and `tell` told why, as long as it raises one of `faults`. Raises the
+    fault when the time is up, or when `stopping`."""
+    deadline = clock() + patience_seconds
+    while True:
+        try:
+            return work()
+        except faults as error:
+            if clock() >= deadline or stopping():
+                raise
+            tell(error)
+        sleep(retry_seconds)
+
+
 def once_kafka_answers(
     open_it: Callable[[], T],
     *,
@@ -29,12 +53,13 @@ def once_kafka_answers(
     comes up before its Kafka, or before the topics are made, must wait rather than fail. Raises LogError when the time
     is up, or when `stopping`.
     """
-    deadline = clock() + PATIENCE_SECONDS
-    while True:
-        try:
-            return open_it()
-        except LogError as error:
-            if stopping() or clock() >= deadline:
-                raise
-            log.warning("waiting_for_kafka", error=str(error))
-        sleep(RETRY_SECONDS)
+    return patiently(
+        open_it,
+        (LogError,),
+        patience_seconds=PATIENCE_SECONDS,
+        retry_seconds=RETRY_SECONDS,
+        tell=lambda error: log.warning("waiting_for_kafka", error=str(error)),
+        stopping=stopping,
+        clock=clock,
+        sleep=sleep,
+    )

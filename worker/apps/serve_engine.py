@@ -10,6 +10,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from worker.apps.patience import patiently
 from worker.scoring.engine import EngineError, Features, Prompts, Views
 
 ENGINE = "engine"
@@ -99,21 +100,20 @@ def find_engine(
     *,
     patience_seconds: float,
     stopping: Callable[[], bool] = lambda: False,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
 ) -> DeploymentHandle[Any]:
     """The handle of the engine application; waits until there is one, since applications of one Serve config come up in
     any order. Raises EngineAway when there is none in time, or when `stopping`."""
-    deadline = clock() + patience_seconds
-    while True:
-        try:
-            handle: DeploymentHandle[Any] = serve.get_deployment_handle(ENGINE, application)
-        except (KeyError, RayError) as error:
-            if clock() >= deadline or stopping():
-                raise EngineAway(
-                    f"there is no Serve application {application!r} with a deployment {ENGINE!r}; deploy the engine, "
-                    "or name its application in the arguments"
-                ) from error
-            sleep(RETRY_SECONDS)
-        else:
-            return handle
+
+    def find() -> DeploymentHandle[Any]:
+        return serve.get_deployment_handle(ENGINE, application)
+
+    faults = (KeyError, RayError)
+    try:
+        return patiently(
+            find, faults, patience_seconds=patience_seconds, retry_seconds=RETRY_SECONDS, stopping=stopping
+        )
+    except faults as error:
+        raise EngineAway(
+            f"there is no Serve application {application!r} with a deployment {ENGINE!r}; deploy the engine, "
+            "or name its application in the arguments"
+        ) from error

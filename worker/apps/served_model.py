@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
+from worker.apps.patience import patiently
 from worker.apps.serve_engine import RETRY_SECONDS, EngineAway, ModelNotServed, ServeEngine, find_engine
 from worker.intake.engine_room import blank_views
 from worker.scoring.model import Model, load_model
@@ -37,13 +38,12 @@ def wait_for_engine(
     deadline = time.monotonic() + patience_seconds
     handle = find_engine(application, patience_seconds=patience_seconds, stopping=stopping)
     engine = ServeEngine(handle, model.manifest.digest, patience_seconds=call_seconds)
-    while True:
-        try:
-            engine.infer(blank_views(model.manifest.views))
-        except (EngineAway, ModelNotServed) as error:
-            if time.monotonic() >= deadline or stopping():
-                raise
-            log.warning("waiting_for_the_engine", error=str(error))
-            time.sleep(RETRY_SECONDS)  # a deployment that Serve has given up on refuses calls at once
-        else:
-            return engine
+    patiently(
+        lambda: engine.infer(blank_views(model.manifest.views)),
+        (EngineAway, ModelNotServed),
+        patience_seconds=deadline - time.monotonic(),
+        retry_seconds=RETRY_SECONDS,  # a deployment that Serve has given up on refuses calls at once
+        tell=lambda error: log.warning("waiting_for_the_engine", error=str(error)),
+        stopping=stopping,
+    )
+    return engine

@@ -28,7 +28,6 @@ VERSION = "0.4.0"
 def export_model(network: MstLite, reports: Sequence[Report], folder: Path) -> ModelManifest:
     """Writes graph, heads and manifest of the trained network into the folder."""
     manifest = ModelManifest(
-        schema="sluice.model/1",
         name="mst-lite",
         version=VERSION,
         views=VIEWS,

@@ -49,6 +49,11 @@ _LOST = {
 }
 
 
+def device_lost(said: object) -> DeviceLost:
+    """`said`: by what it showed."""
+    return DeviceLost(f"the GPU is lost to this process ({said}); start it again")
+
+
 class CudaDevice:
     """One GPU. Pointers, streams and graphs are the runtime's own handles; who asks for one gives it back."""
 
@@ -176,5 +181,5 @@ def _typed(name: str, text: str, function: str) -> EngineError:
             f"the GPU is out of memory ({said}); use a smaller batch, or fewer engines on this GPU"
         )
     if name in _LOST:
-        return DeviceLost(f"the GPU is lost to this process ({said}); start it again")
+        return device_lost(said)
     return EngineError(f"CUDA failed ({said})")

@@ -72,7 +72,7 @@ class Target(Part):
 class EngineRecord(Part):
     """Identity and origin of an engine: `sluice.engine/1`. Written after the files it names."""
 
-    schema_: Literal["sluice.engine/1"] = Field("sluice.engine/1", alias="schema")
+    schema_: Literal["sluice.engine/1"] = Field(default="sluice.engine/1", alias="schema")
     target: Target
     backend_version: str
     model: str

@@ -125,7 +125,7 @@ _LATER = ("parity", "precision", "prompt")
 class ModelManifest(Part):
     """Identity, inputs, weights and provenance of a model: `sluice.model/1`."""
 
-    schema_: Literal["sluice.model/1"] = Field("sluice.model/1", alias="schema")
+    schema_: Literal["sluice.model/1"] = Field(default="sluice.model/1", alias="schema")
     name: Name
     version: Name
     views: dict[PartName, ViewSpec] = Field(min_length=1, max_length=8)

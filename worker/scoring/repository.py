@@ -105,8 +105,9 @@ class Repository:
                 record = self._record(place + folder)
             except DamagedEngine as error:
                 damaged.append(error)
-            else:
-                found += [] if record is None else [record]
+                continue
+            if record is not None:
+                found.append(record)
         return found, damaged
 
     def engine(self, version: Version, target: Target) -> EngineRecord | None:

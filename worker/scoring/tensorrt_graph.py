@@ -12,7 +12,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from worker.scoring.cuda_device import CapturedGraph, CudaDevice, DeviceLost, OutOfDeviceMemory
+from worker.scoring.cuda_device import CapturedGraph, CudaDevice, DeviceLost, OutOfDeviceMemory, device_lost
 from worker.scoring.engine import EngineError
 from worker.scoring.engine_record import EngineRecord
 
@@ -155,7 +155,7 @@ class TensorRtGraph:
         except DeviceLost as lost:
             return lost
         except EngineError as error:
-            return DeviceLost(f"the GPU is lost to this process ({error}); start it again")
+            return device_lost(error)
         return None
 
     def _release(self) -> None:

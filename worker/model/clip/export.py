@@ -39,7 +39,6 @@ def export_model(
     graph = export_towers(towers, views)
     folder.mkdir(parents=True, exist_ok=True)
     manifest = ModelManifest(
-        schema="sluice.model/1",
         name="mst-clip",
         version=version,
         views={
