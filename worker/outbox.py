@@ -24,6 +24,7 @@ from schemas import (
     ShadowRoute,
 )
 from worker.intake.log import Output, Record
+from worker.judging.job import TimingFields
 from worker.settings import TopicSettings
 
 ROOM_FOR_OURS = 96 * 1024
@@ -40,15 +41,6 @@ class SourceFields(TypedDict):
     partition: int
     offset: int
     index: int
-
-
-class TimingFields(TypedDict):
-    """The fields of a `schemas.Timings`, in milliseconds."""
-
-    fetch_ms: float
-    decode_ms: float
-    engine_ms: float
-    total_ms: float
 
 
 @dataclass(frozen=True, slots=True)

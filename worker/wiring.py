@@ -15,15 +15,16 @@ from prometheus_client import CollectorRegistry
 from worker.cache.score_cache import ScoreCache, connect, connect_embedded
 from worker.images.fetch import build_fetcher
 from worker.intake.embedded import embedded_log, open_embedded_topics
-from worker.intake.engine_room import EngineRoom
 from worker.intake.intake import Intake
 from worker.intake.interpreter import tune_interpreter
 from worker.intake.judge import Judge
 from worker.intake.kafka_log import KafkaLog
 from worker.intake.log import Log
 from worker.intake.member import Parts
-from worker.intake.prepare import Preparer
 from worker.intake.sqlite_log import SqliteLog
+from worker.intake.work import RecordJob
+from worker.judging.batch_runner import BatchRunner
+from worker.judging.prepare import Preparer
 from worker.outbox import ROOM_FOR_OURS, Identity, Outbox
 from worker.policy.place import open_place, place_of
 from worker.policy.watch import PolicyWatch
@@ -75,12 +76,12 @@ class Worker:
             max_entries=cache_entries,
         )
         fetcher = build_fetcher(settings)
-        engine_room = EngineRoom(
+        batches: BatchRunner[RecordJob] = BatchRunner(
             engine, model, cache, self.metrics, batches_in_flight=settings.intake.batches_in_flight
         )
         prepare_pool = ThreadPoolExecutor(settings.intake.prepare_threads, thread_name_prefix="sluice-prepare")
         # Closed in the opposite order: those who use a part before the part.
-        for close in (redis_client.close, fetcher.close, engine.close, engine_room.close):
+        for close in (redis_client.close, fetcher.close, engine.close, batches.close):
             self._resources.callback(close)
         self._resources.callback(prepare_pool.shutdown, wait=False, cancel_futures=True)
         outbox = Outbox(
@@ -91,7 +92,7 @@ class Worker:
         )
         parts = Parts(
             preparer=Preparer(fetcher, cache, manifest.views, max_pixels=settings.images.max_pixels),
-            engine_room=engine_room,
+            batch_runner=batches,
             judge=Judge(lambda: self._policies.in_force, outbox, self.metrics, time.monotonic),
             cache=cache,
             metrics=self.metrics,

@@ -17,8 +17,7 @@ from ray.serve.schema import ReplicaRank
 from worker.apps.arguments import Arguments, LiveChanges, changed
 from worker.apps.hosted import Hosted
 from worker.apps.serve_engine import ENGINE
-from worker.intake.engine_room import blank_views
-from worker.scoring.engine import Features, Prompts, Views
+from worker.scoring.engine import Features, Prompts, Views, blank_views
 from worker.scoring.model import load_model
 from worker.settings import Settings
 from worker.telemetry.logs import configure_logging

@@ -8,7 +8,7 @@ import structlog
 
 from worker.apps.patience import patiently
 from worker.apps.serve_engine import RETRY_SECONDS, EngineAway, ModelNotServed, ServeEngine, find_engine
-from worker.intake.engine_room import blank_views
+from worker.scoring.engine import blank_views
 from worker.scoring.model import Model, load_model
 from worker.settings import Settings
 

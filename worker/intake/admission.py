@@ -9,7 +9,7 @@ from worker.cache.score_cache import ScoreCache, ScoreKey
 from worker.intake.ledger import Ticket
 from worker.intake.log import Record
 from worker.intake.parse import MalformedRecord, parse
-from worker.intake.work import Job, RecordWork
+from worker.intake.work import RecordJob, RecordWork
 from worker.telemetry.metrics import Metrics
 
 logger = structlog.get_logger(__name__)
@@ -23,7 +23,7 @@ class Admission:
         self._metrics = metrics
         self._max_event_bytes = max_event_bytes
 
-    def open(self, record: Record, ticket: Ticket, now: float) -> list[Job] | Failure:
+    def open(self, record: Record, ticket: Ticket, now: float) -> list[RecordJob] | Failure:
         """One job an event; none for a record that only tells of other things than new images."""
         try:
             parsed = parse(record, max_bytes=self._max_event_bytes)
@@ -36,15 +36,15 @@ class Admission:
         if parsed.ignored:
             self._metrics.events.labels("ignored").inc(parsed.ignored)
         work = RecordWork(record, ticket, [()] * len(parsed.events), len(parsed.events))
-        return [Job(work, index, event, polled_at=now) for index, event in enumerate(parsed.events)]
+        return [RecordJob(event, now, work, index) for index, event in enumerate(parsed.events)]
 
-    def look_up(self, jobs: list[Job]) -> tuple[list[tuple[Job, Scores]], list[Job]]:
+    def look_up(self, jobs: list[RecordJob]) -> tuple[list[tuple[RecordJob, Scores]], list[RecordJob]]:
         """Splits the jobs: those whose object was scored before, with its scores and unfetched; the others."""
         objects = [(job, job.event.image) for job in jobs if isinstance(job.event.image, S3Reference)]
         if not objects:
             return [], jobs
         hashes = self._cache.content_hashes([image for _, image in objects])
-        hashed: list[Job] = []
+        hashed: list[RecordJob] = []
         for (job, _), content_hash in zip(objects, hashes, strict=True):
             if content_hash is not None and job.event.sha256 in (None, content_hash.removeprefix("sha256:")):
                 job.content_hash = content_hash
@@ -54,9 +54,9 @@ class Admission:
         served = {job for job, _ in known}
         return known, [job for job in jobs if job not in served]
 
-    def features(self, jobs: list[Job]) -> list[Mapping[str, bytes] | None]:
+    def features(self, jobs: list[RecordJob]) -> list[Mapping[str, bytes] | None]:
         """The features of jobs that were scored before, where they are still known."""
         return self._cache.features([self._key(job) for job in jobs])
 
-    def _key(self, job: Job) -> ScoreKey:
+    def _key(self, job: RecordJob) -> ScoreKey:
         return self._cache.key(job.content_hash or "", job.event.prompt)

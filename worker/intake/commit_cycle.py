@@ -7,7 +7,7 @@ import structlog
 from worker.intake.committer import CommitOutcome, Committer
 from worker.intake.ledger import Batch, OffsetLedger
 from worker.intake.log import CommitFailed, Fenced, Output
-from worker.intake.retries import RetryPolicy
+from worker.judging.retries import RetryPolicy
 from worker.settings import IntakeSettings
 from worker.telemetry.metrics import Metrics
 

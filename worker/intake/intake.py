@@ -7,7 +7,7 @@ import structlog
 
 from worker.intake.log import Log, LogError
 from worker.intake.member import Member, Parts
-from worker.intake.retries import RetryPolicy
+from worker.judging.retries import RetryPolicy
 
 logger = structlog.get_logger(__name__)
 

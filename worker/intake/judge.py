@@ -9,8 +9,9 @@ import structlog
 from schemas import Failure, FailureReason, ImageEvent, Route, Scores, ShadowRoute
 from worker.cache.score_cache import CachedScore
 from worker.intake.log import Output, Record
-from worker.intake.work import Job, source_of
-from worker.outbox import Outbox, TimingFields
+from worker.intake.work import RecordJob, source_of
+from worker.judging.job import TimingFields
+from worker.outbox import Outbox
 from worker.policy import PolicyError
 from worker.policy.replay import destination
 from worker.policy.shadow import shadow_routes
@@ -67,7 +68,7 @@ class Judge:
             self._take_up(in_force)
         self._tell()
 
-    def rule(self, job: Job, scores: Scores) -> Ruling:
+    def rule(self, job: RecordJob, scores: Scores) -> Ruling:
         """What becomes of an event that has scores."""
         try:
             route = self._policy.route(job.event, scores)
@@ -77,7 +78,9 @@ class Judge:
         except Exception as error:  # noqa: BLE001  # a fault of ours must neither stop the stream nor let the image through
             return self._fault(job, error)
 
-    def write(self, job: Job, ruling: Ruling, features: Mapping[str, bytes], *, cached: bool) -> tuple[Output, ...]:
+    def write(
+        self, job: RecordJob, ruling: Ruling, features: Mapping[str, bytes], *, cached: bool
+    ) -> tuple[Output, ...]:
         """The outputs of a job that was ruled on since the last turn, and whose content hash is known.
 
         `features` are left out unless the ruling needs them.
@@ -105,11 +108,11 @@ class Judge:
         self._count("cached" if cached else "scored", ruling, timings)
         return outputs
 
-    def scored(self, job: Job, score: CachedScore, *, cached: bool) -> tuple[Output, ...]:
+    def scored(self, job: RecordJob, score: CachedScore, *, cached: bool) -> tuple[Output, ...]:
         """Rules and writes."""
         return self.write(job, self.rule(job, score.scores), score.features, cached=cached)
 
-    def failed(self, job: Job, failure: Failure) -> tuple[Output, ...]:
+    def failed(self, job: RecordJob, failure: Failure) -> tuple[Output, ...]:
         """The outputs of a job that could not be judged."""
         return self._write_failed(job, self._failure_ruling(job, failure, None), failure)
 
@@ -120,18 +123,18 @@ class Judge:
         self._count("failed", Ruling(None, route, shadow, failure), _NONE)
         return self._outbox.failed(record, None, source_of(record), failure, route, _NONE, shadow=shadow)
 
-    def _fault(self, job: Job, error: Exception) -> Ruling:
+    def _fault(self, job: RecordJob, error: Exception) -> Ruling:
         """The ruling on an event that we could not judge though it can be."""
         logger.exception("judging_failed", event_id=job.event.id)
         message = f"{type(error).__name__} while the verdict was written"
         return self._failure_ruling(job, Failure(reason=FailureReason.INTERNAL_ERROR, message=message), None)
 
-    def _failure_ruling(self, job: Job, failure: Failure, scores: Scores | None) -> Ruling:
+    def _failure_ruling(self, job: RecordJob, failure: Failure, scores: Scores | None) -> Ruling:
         """`scores` where there are some, and only the live policy could make nothing of them."""
         route = self._policy.failure_route(job.event.tenant, job.event.priority)
         return Ruling(scores, route, self._shadow(route, job.event, scores), failure)
 
-    def _write_failed(self, job: Job, ruling: Ruling, failure: Failure) -> tuple[Output, ...]:
+    def _write_failed(self, job: RecordJob, ruling: Ruling, failure: Failure) -> tuple[Output, ...]:
         timings = job.timings(self._clock())
         self._count("failed", ruling, timings)
         return self._outbox.failed(

@@ -14,20 +14,21 @@ from schemas import Failure, FailureReason, Scores
 from worker.cache.score_cache import CachedScore, ScoreCache
 from worker.images.errors import ImageError, TransientFetchError
 from worker.intake.admission import Admission
-from worker.intake.batcher import Batcher
-from worker.intake.breaker import Breaker
 from worker.intake.commit_cycle import CommitCycle
 from worker.intake.committer import CommitOutcome, Committer
-from worker.intake.engine_room import BatchFailed, BatchScored, EngineRoom
-from worker.intake.fetch_retries import FetchRetries
 from worker.intake.judge import Judge, Ruling
 from worker.intake.ledger import OffsetLedger, Ticket
 from worker.intake.log import Fenced, Log, LogError, Output, Partition, Poll, Record
-from worker.intake.prepare import Known, Parked, Prepared, Preparer, SingleFlight
 from worker.intake.pressure import Bounds, partitions_to_pause
-from worker.intake.retries import RetryPolicy
 from worker.intake.watchdog import Watchdog
-from worker.intake.work import Job
+from worker.intake.work import RecordJob
+from worker.judging.batch_runner import BatchRunner, FailedBatch, ScoredBatch
+from worker.judging.batcher import Batcher
+from worker.judging.breaker import Breaker
+from worker.judging.fetch_retries import FetchRetries
+from worker.judging.prepare import Duplicate, Known, Prepared, Preparer
+from worker.judging.retries import RetryPolicy
+from worker.judging.single_flight import SingleFlight
 from worker.settings import IntakeSettings
 from worker.telemetry.metrics import Metrics
 
@@ -44,8 +45,8 @@ ENGINE_FAILURES_TO_BLAME = 2
 class Parts:
     """What every member of this process shares. `clock` is monotonic, in seconds."""
 
-    preparer: Preparer
-    engine_room: EngineRoom
+    preparer: Preparer[RecordJob]
+    batch_runner: BatchRunner[RecordJob]
     judge: Judge
     cache: ScoreCache
     metrics: Metrics
@@ -81,12 +82,14 @@ class Member:
             settings.retry_max_seconds,
             settings.retry_deadline_seconds,
         )
-        self._fetches = FetchRetries(patience, Breaker(), parts.rng, outage_seconds=settings.outage_seconds)
+        self._fetches: FetchRetries[RecordJob] = FetchRetries(
+            patience, Breaker(), parts.rng, outage_seconds=settings.outage_seconds
+        )
         self._admission = Admission(parts.cache, parts.metrics, max_event_bytes=parts.max_event_bytes)
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._flights = SingleFlight()
-        self._ready: deque[Job] = deque()
-        self._batcher = Batcher(settings.batch_size, settings.batch_wait_seconds)
+        self._flights: SingleFlight[RecordJob] = SingleFlight()
+        self._ready: deque[RecordJob] = deque()
+        self._batcher: Batcher[RecordJob] = Batcher(settings.batch_size, settings.batch_wait_seconds)
         self._engine_breaker = Breaker()
         self._watchdog = Watchdog(settings.stall_seconds)
         self._commits = CommitCycle(
@@ -211,7 +214,7 @@ class Member:
             return
         self._metrics.records_polled.inc(len(records))
         now = self._clock()
-        jobs: list[Job] = []
+        jobs: list[RecordJob] = []
         for record in records:
             try:
                 ticket = self._ledger.receive(record.partition, record.offset, len(record.value or b""))
@@ -228,10 +231,10 @@ class Member:
         self._ready.extend(unknown)
         self._finish_known(known)
 
-    def _finish_known(self, known: Sequence[tuple[Job, Scores]]) -> None:
+    def _finish_known(self, known: Sequence[tuple[RecordJob, Scores]]) -> None:
         """Finishes jobs that were scored before; only what goes to review is asked for its features."""
         judge = self._parts.judge
-        for_review: list[tuple[Job, Ruling]] = []
+        for_review: list[tuple[RecordJob, Ruling]] = []
         for job, scores in known:
             ruling = judge.rule(job, scores)
             if ruling.needs_features:
@@ -258,7 +261,7 @@ class Member:
             self._preparing += 1
             self._parts.prepare_pool.submit(self._prepare, job)
 
-    def _prepare(self, job: Job) -> None:
+    def _prepare(self, job: RecordJob) -> None:
         """On a thread of the pool."""
         try:
             outcome = self._parts.preparer.prepare(job, self._flights)
@@ -268,7 +271,9 @@ class Member:
         else:
             self._inbox.put(lambda: self._on_prepared(job, outcome))
 
-    def _on_prepared(self, job: Job, outcome: Prepared | Known | Parked) -> None:
+    def _on_prepared(
+        self, job: RecordJob, outcome: Prepared[RecordJob] | Known[RecordJob] | Duplicate[RecordJob]
+    ) -> None:
         self._preparing -= 1
         now = self._clock()
         self._metrics.stage_seconds.labels("fetch").observe(job.fetch_ms / 1000)
@@ -279,7 +284,7 @@ class Member:
             self._metrics.stage_seconds.labels("decode").observe(job.decode_ms / 1000)
             self._batcher.add(outcome, now)
 
-    def _on_prepare_failed(self, job: Job, error: Exception) -> None:
+    def _on_prepare_failed(self, job: RecordJob, error: Exception) -> None:
         self._preparing -= 1
         now = self._clock()
         failure: Failure | None
@@ -309,13 +314,13 @@ class Member:
                 return
             self._batches_running += 1
             self._images_running += len(batch)
-            self._parts.engine_room.start(batch, lambda result: self._inbox.put(lambda: self._on_batch(result)))
+            self._parts.batch_runner.start(batch, lambda result: self._inbox.put(lambda: self._on_batch(result)))
 
-    def _on_batch(self, result: BatchScored | BatchFailed) -> None:
+    def _on_batch(self, result: ScoredBatch[RecordJob] | FailedBatch[RecordJob]) -> None:
         self._batches_running -= 1
         self._images_running -= len(result.batch)
         now = self._clock()
-        if isinstance(result, BatchScored):
+        if isinstance(result, ScoredBatch):
             self._engine_breaker.record(True, now)
             for prepared, score in zip(result.batch, result.scores, strict=True):
                 prepared.job.engine_ms = round(result.milliseconds, 3)
@@ -324,15 +329,15 @@ class Member:
         logger.warning(
             "batch_failed",
             size=len(result.batch),
-            engine_is_well=result.engine_is_well,
+            engine_is_healthy=result.engine_is_healthy,
             error=f"{type(result.error).__name__}: {result.error}",
         )
         self._metrics.retries.labels("engine").inc(len(result.batch))
-        if not result.engine_is_well:
+        if not result.engine_is_healthy:
             self._engine_breaker.trip(now)
         for prepared in result.batch:
             job = prepared.job
-            job.engine_failures += result.engine_is_well
+            job.engine_failures += result.engine_is_healthy
             if job.engine_failures >= ENGINE_FAILURES_TO_BLAME and len(result.batch) == 1:
                 message = f"the engine fails on this image: {type(result.error).__name__}: {result.error}"
                 self._give_up(
@@ -344,28 +349,28 @@ class Member:
 
     # -- outcomes --------------------------------------------------------------------------------------------------
 
-    def _land(self, job: Job, score: CachedScore, *, cached: bool) -> None:
+    def _land(self, job: RecordJob, score: CachedScore, *, cached: bool) -> None:
         """Finishes a job and those that waited for the same image."""
         self._finish_scored(job, score, cached=cached)
         for other in self._end_flight(job):
             self._finish_scored(other, score, cached=True)
 
-    def _give_up(self, job: Job, failure: Failure) -> None:
+    def _give_up(self, job: RecordJob, failure: Failure) -> None:
         """Fails a job; those that waited for it try for themselves."""
         self._ready.extend(self._end_flight(job))
         if self._ledger.is_current(job.work.ticket):
             self._finish(job, self._parts.judge.failed(job, failure))
 
-    def _end_flight(self, job: Job) -> list[Job]:
+    def _end_flight(self, job: RecordJob) -> list[RecordJob]:
         if job.content_hash is None:
             return []
         return self._flights.land(self._parts.cache.key(job.content_hash, job.event.prompt), job)
 
-    def _finish_scored(self, job: Job, score: CachedScore, *, cached: bool) -> None:
+    def _finish_scored(self, job: RecordJob, score: CachedScore, *, cached: bool) -> None:
         if self._ledger.is_current(job.work.ticket):
             self._finish(job, self._parts.judge.scored(job, score, cached=cached))
 
-    def _finish(self, job: Job, outputs: tuple[Output, ...]) -> None:
+    def _finish(self, job: RecordJob, outputs: tuple[Output, ...]) -> None:
         work = job.work
         work.outputs[job.index] = outputs
         work.remaining -= 1

@@ -45,6 +45,11 @@ class Engine(Protocol):
         """Frees what the engine holds. It must not be used afterwards."""
 
 
+def blank_views(views: Mapping[str, ViewSpec]) -> Views:
+    """A batch of one black image, for warming an engine up and for checking that it answers."""
+    return {name: np.zeros((1, *view.shape), np.uint8) for name, view in views.items()}
+
+
 def check_batch(views: Views, specs: Mapping[str, ViewSpec], max_batch: int) -> int:
     """The number of images in a batch that fits a model's views. Raises EngineError for one that does not."""
     if set(views) != set(specs):

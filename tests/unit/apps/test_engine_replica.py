@@ -10,7 +10,7 @@ import pytest
 
 from worker.apps.engine import EngineArguments, EngineReplica, build
 from worker.apps.serve_engine import ModelNotServed
-from worker.intake.engine_room import blank_views
+from worker.scoring.engine import blank_views
 from worker.scoring.manifest import ManifestError, load_manifest
 from worker.scoring.model import SHIPPED_MODELS
 from worker.settings import Settings, SettingsError

@@ -12,7 +12,7 @@ from worker.cache.score_cache import CachedScore
 from worker.intake.judge import Judge
 from worker.intake.ledger import Ticket
 from worker.intake.log import Output, Partition, Record
-from worker.intake.work import Job, RecordWork
+from worker.intake.work import RecordJob, RecordWork
 from worker.outbox import Identity, Outbox
 from worker.policy import Policy, parse_policy
 from worker.policy.watch import InForce
@@ -59,10 +59,10 @@ class Bench:
         return self.registry.get_sample_value(f"sluice_{name}_total", labels) or 0.0
 
 
-def job() -> Job:
+def job() -> RecordJob:
     event = ImageEvent(id="e", occurred_at=NOW, tenant="acme", image=InlineReference(bytes=b"x"))
     work = RecordWork(RECORD, Ticket(RECORD.partition, 0, 7), [()], 1)
-    return Job(work, 0, event, 0.0, content_hash="sha256:" + "c" * 64)
+    return RecordJob(event, 0.0, work, 0, content_hash="sha256:" + "c" * 64)
 
 
 def verdict(outputs: tuple[Output, ...]) -> Verdict:

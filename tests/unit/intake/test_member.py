@@ -21,12 +21,12 @@ from tests.unit.intake.pictures import png
 from worker.cache.score_cache import ScoreCache, connect_embedded
 from worker.images.errors import ImageError, TransientFetchError
 from worker.images.fetch import FetchedImage
-from worker.intake.breaker import Breaker
-from worker.intake.engine_room import EngineRoom
 from worker.intake.judge import Judge
 from worker.intake.log import CommitFailed, Fenced, Lag, LogError, Output, Partition, Poll, Record
 from worker.intake.member import Member, Parts
-from worker.intake.prepare import Preparer
+from worker.judging.batch_runner import BatchRunner
+from worker.judging.breaker import Breaker
+from worker.judging.prepare import Preparer
 from worker.outbox import Identity, Outbox
 from worker.policy import load_policy
 from worker.policy.watch import InForce
@@ -196,7 +196,7 @@ class Bench:
             self.log,
             Parts(
                 preparer=Preparer(self.store, cache, VIEWS, max_pixels=10_000),
-                engine_room=EngineRoom(
+                batch_runner=BatchRunner(
                     self.engine, model, cache, self.metrics, batches_in_flight=self.settings.batches_in_flight
                 ),
                 judge=Judge(lambda: InForce(policy), outbox, self.metrics, time.monotonic),

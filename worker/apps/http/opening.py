@@ -19,11 +19,12 @@ from worker.apps.http.scoring import Batching, Scoring, Stages, on_thread
 from worker.cache.score_cache import ScoreCache
 from worker.images.fetch import build_fetcher
 from worker.intake.admission import Admission
-from worker.intake.engine_room import EngineRoom, blank_views
-from worker.intake.prepare import Preparer
+from worker.intake.work import RecordJob
+from worker.judging.batch_runner import BatchRunner
+from worker.judging.prepare import Preparer
 from worker.policy.place import place_of
 from worker.policy.watch import PolicyWatch
-from worker.scoring.engine import Engine
+from worker.scoring.engine import Engine, blank_views
 from worker.scoring.model import Model
 from worker.settings import Settings
 from worker.telemetry.metrics import Metrics
@@ -74,7 +75,9 @@ def open_gateway(
         )
         fetcher = build_fetcher(settings)
         resources.callback(fetcher.close)
-        room = EngineRoom(engine, model, cache, metrics, batches_in_flight=settings.intake.batches_in_flight)
+        room: BatchRunner[RecordJob] = BatchRunner(
+            engine, model, cache, metrics, batches_in_flight=settings.intake.batches_in_flight
+        )
         resources.callback(room.close)
         probe_thread = ThreadPoolExecutor(1, thread_name_prefix="sluice-probe")
         resources.callback(probe_thread.shutdown, wait=False, cancel_futures=True)
@@ -82,7 +85,7 @@ def open_gateway(
         stages = Stages(
             admission=Admission(cache, metrics, max_event_bytes=settings.kafka.max_message_bytes),
             preparer=Preparer(fetcher, cache, manifest.views, max_pixels=settings.images.max_pixels),
-            engine_room=room,
+            batch_runner=room,
             cache=cache,
         )
         gateway = Gateway(

@@ -15,11 +15,12 @@ from schemas import FailureReason, ImageEvent, Route, Scores, Timings
 from worker.cache.score_cache import CachedScore, ScoreCache
 from worker.images.errors import ImageError
 from worker.intake.admission import Admission
-from worker.intake.engine_room import BatchFailed, BatchScored, EngineRoom
 from worker.intake.ledger import Ticket
 from worker.intake.log import Partition, Record
-from worker.intake.prepare import Known, Parked, Prepared, Preparer, SingleFlight
-from worker.intake.work import Job, RecordWork
+from worker.intake.work import RecordJob, RecordWork
+from worker.judging.batch_runner import BatchRunner, FailedBatch, ScoredBatch
+from worker.judging.prepare import Duplicate, Known, Prepared, Preparer
+from worker.judging.single_flight import SingleFlight
 from worker.policy import Policy
 from worker.scoring.engine import EngineError
 from worker.settings import IntakeSettings
@@ -39,7 +40,10 @@ class Batching(Protocol):
 
     def __call__(
         self, *, max_batch_size: int, batch_wait_timeout_s: float, max_concurrent_batches: int
-    ) -> Callable[[Callable[[list[Prepared]], Awaitable[list[Outcome]]]], Callable[[Prepared], Awaitable[Outcome]]]: ...
+    ) -> Callable[
+        [Callable[[list[Prepared[RecordJob]]], Awaitable[list[Outcome]]]],
+        Callable[[Prepared[RecordJob]], Awaitable[Outcome]],
+    ]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +63,8 @@ class Stages:
     """The intake's stages, put together for the gateway."""
 
     admission: Admission
-    preparer: Preparer
-    engine_room: EngineRoom
+    preparer: Preparer[RecordJob]
+    batch_runner: BatchRunner[RecordJob]
     cache: ScoreCache
 
 
@@ -80,13 +84,13 @@ class Scoring:
         self._stages = stages
         self._clock = clock
         self._pool = ThreadPoolExecutor(settings.prepare_threads, thread_name_prefix="sluice-gateway")
-        self._flights = SingleFlight()
-        self._parked: dict[Job, asyncio.Future[Scores]] = {}
+        self._flights: SingleFlight[RecordJob] = SingleFlight()
+        self._parked: dict[RecordJob, asyncio.Future[Scores]] = {}
         self._offsets = itertools.count()
         self._tasks: set[asyncio.Task[Any]] = set()
 
         # A function and no method: Serve would take the first argument's attribute of that name for the method.
-        async def run(batch: list[Prepared]) -> list[Outcome]:
+        async def run(batch: list[Prepared[RecordJob]]) -> list[Outcome]:
             return await self._run(batch)
 
         self._batched = batching(
@@ -124,7 +128,7 @@ class Scoring:
         timings = Timings.model_validate(job.timings(self._clock()))
         return Judged(event, content_hash, scores, route, cached, timings)
 
-    async def _score(self, job: Job) -> tuple[Scores, bool]:
+    async def _score(self, job: RecordJob) -> tuple[Scores, bool]:
         """The scores, and whether they were there already."""
         known, _ = await on_thread(self._pool, self._stages.admission.look_up, [job])
         if known:
@@ -133,7 +137,7 @@ class Scoring:
         parked = self._parked[job] = asyncio.get_running_loop().create_future()
         try:
             outcome = await on_thread(self._pool, self._stages.preparer.prepare, job, self._flights)
-            if isinstance(outcome, Parked):
+            if isinstance(outcome, Duplicate):
                 return await parked, True
             score = outcome.score if isinstance(outcome, Known) else await self._infer(outcome)
         except Exception as error:
@@ -146,24 +150,24 @@ class Scoring:
             follower.set_result(score.scores)
         return score.scores, isinstance(outcome, Known)
 
-    async def _infer(self, prepared: Prepared) -> CachedScore:
+    async def _infer(self, prepared: Prepared[RecordJob]) -> CachedScore:
         outcome = await self._batched(prepared)
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
-    async def _run(self, batch: list[Prepared]) -> list[Outcome]:
+    async def _run(self, batch: list[Prepared[RecordJob]]) -> list[Outcome]:
         """A batch through the engine; where it fails though the engine is well, its images one by one."""
         started = time.perf_counter()
-        result = await self._in_engine_room(batch)
+        result = await self._infer_batch(batch)
         milliseconds = round((time.perf_counter() - started) * 1000, 3)
         for prepared in batch:
             prepared.job.engine_ms = milliseconds
-        if isinstance(result, BatchScored):
+        if isinstance(result, ScoredBatch):
             return list(result.scores)
         cause = f"{type(result.error).__name__}: {result.error}"[:1000]
-        log.warning("batch_failed", size=len(batch), engine_is_well=result.engine_is_well, error=cause)
-        if not result.engine_is_well:
+        log.warning("batch_failed", size=len(batch), engine_is_healthy=result.engine_is_healthy, error=cause)
+        if not result.engine_is_healthy:
             return [EngineError(f"the engine does not answer: {cause}")] * len(batch)
         if len(batch) > 1:
             return list(itertools.chain.from_iterable([await self._run([prepared]) for prepared in batch]))
@@ -173,27 +177,27 @@ class Scoring:
             return await self._run(batch)
         return [ImageError(FailureReason.ENGINE_FAILED, f"the engine fails on this image: {cause}")]
 
-    async def _in_engine_room(self, batch: list[Prepared]) -> BatchScored | BatchFailed:
+    async def _infer_batch(self, batch: list[Prepared[RecordJob]]) -> ScoredBatch[RecordJob] | FailedBatch[RecordJob]:
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[BatchScored | BatchFailed] = loop.create_future()
+        done: asyncio.Future[ScoredBatch[RecordJob] | FailedBatch[RecordJob]] = loop.create_future()
 
-        def report(result: BatchScored | BatchFailed) -> None:
+        def report(result: ScoredBatch[RecordJob] | FailedBatch[RecordJob]) -> None:
             loop.call_soon_threadsafe(done.set_result, result)
 
-        self._stages.engine_room.start(batch, report)
+        self._stages.batch_runner.start(batch, report)
         return await done
 
-    def _end_flight(self, job: Job) -> "Sequence[asyncio.Future[Scores]]":
+    def _end_flight(self, job: RecordJob) -> "Sequence[asyncio.Future[Scores]]":
         if job.content_hash is None:
             return []
         key = self._stages.cache.key(job.content_hash, job.event.prompt)
         return [self._parked[waiting] for waiting in self._flights.land(key, job)]
 
-    def _job(self, event: ImageEvent) -> Job:
+    def _job(self, event: ImageEvent) -> RecordJob:
         """The stages take jobs of records: a request is a record that stands in no log and is never committed."""
         record = Record(Partition("gateway", 0), next(self._offsets), value=None)
         work = RecordWork(record, Ticket(record.partition, 0, record.offset), [()], 1)
-        return Job(work, 0, event, polled_at=self._clock())
+        return RecordJob(event, self._clock(), work, 0)
 
 
 async def on_thread(threads: Executor, function: Callable[..., _T], *arguments: Any) -> _T:

@@ -2,12 +2,16 @@
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
-from worker.intake.prepare import Prepared
+from worker.judging.job import Job
+from worker.judging.prepare import Prepared
+
+J = TypeVar("J", bound=Job)
 
 
 @dataclass(slots=True)
-class Batcher:
+class Batcher(Generic[J]):
     """Collects prepared images over all partitions.
 
     A batch is due when `size` images wait or the first has waited `wait_seconds`. An image that has been in a failed
@@ -16,19 +20,19 @@ class Batcher:
 
     size: int
     wait_seconds: float
-    _waiting: deque[tuple[float, Prepared]] = field(default_factory=deque)
-    _alone: deque[Prepared] = field(default_factory=deque)
+    _waiting: deque[tuple[float, Prepared[J]]] = field(default_factory=deque)
+    _alone: deque[Prepared[J]] = field(default_factory=deque)
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._alone)
 
-    def add(self, prepared: Prepared, now: float) -> None:
+    def add(self, prepared: Prepared[J], now: float) -> None:
         if prepared.job.engine_failures:
             self._alone.append(prepared)
         else:
             self._waiting.append((now, prepared))
 
-    def next_batch(self, now: float, *, hurry: bool) -> list[Prepared] | None:
+    def next_batch(self, now: float, *, hurry: bool) -> list[Prepared[J]] | None:
         """The next batch that is due; with `hurry`, whatever waits."""
         if self._alone:
             return [self._alone.popleft()]

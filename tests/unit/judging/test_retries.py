@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.intake.retries import DueHeap, RetryPolicy
+from worker.judging.retries import DueHeap, RetryPolicy
 
 POLICY = RetryPolicy(max_attempts=3, base_seconds=0.5, max_seconds=4.0, deadline_seconds=60.0)
 

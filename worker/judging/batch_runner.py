@@ -1,41 +1,44 @@
 """Runs batches through the engine and the heads, several at a time, off the loop's thread."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import structlog
 
 from worker.cache.score_cache import CachedScore, ScoreCache
-from worker.intake.prepare import Prepared
-from worker.scoring.engine import PROMPT, Engine, Features, Views
+from worker.judging.job import Job
+from worker.judging.prepare import Prepared
+from worker.scoring.engine import PROMPT, Engine, Features, blank_views
 from worker.scoring.model import Model
 from worker.telemetry.metrics import Metrics
-from worker.view import ViewSpec
 
 log = structlog.get_logger(__name__)
 
+J = TypeVar("J", bound=Job)
+
 
 @dataclass(frozen=True, slots=True)
-class BatchScored:
-    batch: list[Prepared]
+class ScoredBatch(Generic[J]):
+    batch: list[Prepared[J]]
     scores: list[CachedScore]
     milliseconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class BatchFailed:
-    """`engine_is_well` tells whether the engine could still judge a blank image right after: if so, the batch is to
+class FailedBatch(Generic[J]):
+    """`engine_is_healthy` tells whether the engine could still judge a blank image right after: if so, the batch is to
     blame; if not, the engine is."""
 
-    batch: list[Prepared]
+    batch: list[Prepared[J]]
     error: Exception
-    engine_is_well: bool
+    engine_is_healthy: bool
 
 
-class EngineRoom:
+class BatchRunner(Generic[J]):
     """At most `batches_in_flight` batches at once. Results are reported on the thread that ran the batch."""
 
     def __init__(
@@ -48,13 +51,13 @@ class EngineRoom:
         self._metrics = metrics
         self._threads = ThreadPoolExecutor(batches_in_flight, thread_name_prefix="sluice-engine")
 
-    def start(self, batch: list[Prepared], report: Callable[[BatchScored | BatchFailed], None]) -> None:
+    def start(self, batch: list[Prepared[J]], report: Callable[[ScoredBatch[J] | FailedBatch[J]], None]) -> None:
         self._threads.submit(self._run, batch, report)
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _run(self, batch: list[Prepared], report: Callable[[BatchScored | BatchFailed], None]) -> None:
+    def _run(self, batch: list[Prepared[J]], report: Callable[[ScoredBatch[J] | FailedBatch[J]], None]) -> None:
         try:
             started = time.perf_counter()
             views = {name: np.stack([prepared.views[name] for prepared in batch]) for name in batch[0].views}
@@ -65,25 +68,20 @@ class EngineRoom:
             packed = _packed(features, len(batch))
             results = [CachedScore(s, f) for s, f in zip(scores, packed, strict=True)]
         except Exception as error:  # noqa: BLE001  # a backend may raise anything; the images must be accounted for
-            report(BatchFailed(batch, error, self._is_well()))
+            report(FailedBatch(batch, error, self._is_healthy()))
             return
         self._metrics.stage_seconds.labels("engine").observe(seconds)
         self._metrics.batch_size.observe(len(batch))
-        report(BatchScored(batch, results, seconds * 1000))
+        report(ScoredBatch(batch, results, seconds * 1000))
         self._cache.put({prepared.key: result for prepared, result in zip(batch, results, strict=True)}, {})
 
-    def _is_well(self) -> bool:
+    def _is_healthy(self) -> bool:
         try:
             self._model.heads.score(self._engine.infer(blank_views(self._model.manifest.views)))
         except Exception as error:  # noqa: BLE001
-            log.warning("engine_is_unwell", error=f"{type(error).__name__}: {error}")
+            log.warning("engine_check_failed", error=f"{type(error).__name__}: {error}")
             return False
         return True
-
-
-def blank_views(views: Mapping[str, ViewSpec]) -> Views:
-    """A batch of one black image, for warming an engine up and for asking whether it is well."""
-    return {name: np.zeros((1, *view.shape), np.uint8) for name, view in views.items()}
 
 
 def _packed(features: Features, count: int) -> list[dict[str, bytes]]:

@@ -8,33 +8,30 @@ from hypothesis import strategies as st
 
 from schemas import Failure, FailureReason, FileReference, ImageEvent, S3Reference
 from worker.images.errors import TransientFetchError
-from worker.intake.breaker import Breaker
-from worker.intake.fetch_retries import FetchRetries
-from worker.intake.ledger import Ticket
-from worker.intake.log import Partition, Record
-from worker.intake.retries import RetryPolicy
-from worker.intake.work import Job, RecordWork
+from worker.judging.breaker import Breaker
+from worker.judging.fetch_retries import FetchRetries
+from worker.judging.job import Job
+from worker.judging.retries import RetryPolicy
 
-IN = Partition("images.in", 0)
 SLOW = TransientFetchError("503 SlowDown")
 
 
 def job_of(image: S3Reference | FileReference) -> Job:
     event = ImageEvent(id="1", occurred_at=datetime(2026, 1, 1, tzinfo=UTC), image=image)
-    return Job(RecordWork(Record(IN, 0, b""), Ticket(IN, 0, 0), [()], 1), 0, event, polled_at=0.0)
+    return Job(event, 0.0)
 
 
 def stored(key: int) -> Job:
     return job_of(S3Reference(bucket="bucket", key=str(key)))
 
 
-def retries(*, max_attempts: int = 3, outage_seconds: float = 600.0, pause_seconds: float = 2.0) -> FetchRetries:
+def retries(*, max_attempts: int = 3, outage_seconds: float = 600.0, pause_seconds: float = 2.0) -> FetchRetries[Job]:
     policy = RetryPolicy(max_attempts, base_seconds=1.0, max_seconds=8.0, deadline_seconds=1000.0)
     breaker = Breaker(min_calls=4, window_seconds=60.0, pause_seconds=pause_seconds)
     return FetchRetries(policy, breaker, random.Random(1), outage_seconds=outage_seconds)
 
 
-def bring_down(fetches: FetchRetries, now: float) -> None:
+def bring_down(fetches: FetchRetries[Job], now: float) -> None:
     for key in range(100):
         if fetches.store_is_down:
             return

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,61 +17,38 @@ from worker.images.decode import decode
 from worker.images.errors import ImageError
 from worker.images.fetch import FetchedImage, Fetcher
 from worker.images.views import make_views
-from worker.intake.work import Job
+from worker.judging.job import Job
+from worker.judging.single_flight import SingleFlight
 from worker.view import ViewSpec
+
+J = TypeVar("J", bound=Job)
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(Generic[J]):
     """Ready for the engine."""
 
-    job: Job
+    job: J
     key: ScoreKey
     views: Mapping[str, NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class Known(Generic[J]):
     """Scored before."""
 
-    job: Job
+    job: J
     score: CachedScore
 
 
 @dataclass(frozen=True, slots=True)
-class Parked:
-    """The same image is being scored for another event; its outcome will serve both."""
+class Duplicate(Generic[J]):
+    """The same image is being scored for another job; its outcome serves both."""
 
-    job: Job
-
-
-class SingleFlight:
-    """Sees that one image and prompt is scored once at a time, however many events carry it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._leaders: dict[ScoreKey, Job] = {}
-
-    def lead(self, key: ScoreKey, job: Job) -> bool:
-        """True when the job is to be scored; False when it was parked with the one that is."""
-        with self._lock:
-            leader = self._leaders.setdefault(key, job)
-            if leader is job:
-                return True
-            leader.waiting.append(job)
-            return False
-
-    def land(self, key: ScoreKey, job: Job) -> list[Job]:
-        """Ends a flight; returns the jobs that were parked with it."""
-        with self._lock:
-            if self._leaders.get(key) is not job:
-                return []
-            del self._leaders[key]
-            waiting, job.waiting = job.waiting, []
-            return waiting
+    job: J
 
 
-class Preparer:
+class Preparer(Generic[J]):
     """Fetches, hashes, looks up, decodes and cuts views; one call an event, safe from many threads.
 
     Many may fetch at a time, for that is waiting; only as many decode as there are processors. More would take turns at
@@ -93,7 +71,7 @@ class Preparer:
         self._clock = clock
         self._decoders = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
 
-    def prepare(self, job: Job, flights: SingleFlight) -> Prepared | Known | Parked:
+    def prepare(self, job: J, flights: SingleFlight[J]) -> Prepared[J] | Known[J] | Duplicate[J]:
         """What is to be done for the job. Raises ImageError or TransientFetchError; the flight is then over."""
         started = self._clock()
         fetched = self._fetcher.fetch(job.event.image)
@@ -103,7 +81,7 @@ class Preparer:
         self._remember_alias(job.event, fetched, content_hash)
         key = self._cache.key(content_hash, job.event.prompt)
         if not flights.lead(key, job):
-            return Parked(job)
+            return Duplicate(job)
         cached = self._cache.get([key])[0]
         if cached is not None:
             return Known(job, cached)

@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from worker.intake.breaker import Breaker
+from worker.judging.breaker import Breaker
 
 
 def a_breaker() -> Breaker:

@@ -1,0 +1,46 @@
+"""One event on its way to a judgement."""
+
+from dataclasses import KW_ONLY, dataclass
+from typing import TypedDict
+
+from schemas import ImageEvent
+
+
+class TimingFields(TypedDict):
+    """The fields of a `schemas.Timings`, in milliseconds."""
+
+    fetch_ms: float
+    decode_ms: float
+    engine_ms: float
+    total_ms: float
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One event to judge. Times are seconds of the monotonic clock, stages in milliseconds.
+
+    It knows nothing of where the event came from: each caller of the pipeline adds what it needs in a subclass.
+    """
+
+    event: ImageEvent
+    started_at: float
+    _: KW_ONLY
+    content_hash: str | None = None
+    attempts: int = 0
+    """Failed fetches that count against the limit."""
+    first_failed_at: float | None = None
+    probes: int = 0
+    """Fetches that failed while the store seemed to be down, since `probed_since`."""
+    probed_since: float | None = None
+    engine_failures: int = 0
+    fetch_ms: float = 0.0
+    decode_ms: float = 0.0
+    engine_ms: float = 0.0
+
+    def timings(self, now: float) -> TimingFields:
+        return {
+            "fetch_ms": self.fetch_ms,
+            "decode_ms": self.decode_ms,
+            "engine_ms": self.engine_ms,
+            "total_ms": round((now - self.started_at) * 1000, 3),
+        }
