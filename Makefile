@@ -42,6 +42,7 @@ bench: server-prerequisites $(BIN)/.all ## Measure stages, engines, latency and 
 	$(BIN)/python -m ops.benchmarks.pipeline_benchmark --out ops/benchmarks
 	$(BIN)/python -m ops.benchmarks.desk_benchmark --out ops/benchmarks
 	$(BIN)/python -m ops.benchmarks.serve_benchmark --out ops/benchmarks
+	$(BIN)/python -m ops.benchmarks.trust_benchmark --out ops/benchmarks
 
 .PHONY: gpu-test
 gpu-test: $(BIN)/.all ## Build, run, compare and time engines on this machine's NVIDIA GPU; says what it could not run

@@ -66,6 +66,13 @@ def in_a_process(name: str, *arguments: str | Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_certificates_are_simulated(options: Options, tmp_path: Path) -> None:
+    in_a_process("trust", "--short", "--out", tmp_path)
+    report = written(options, "trust")
+    assert all(row["sequence_ever_wrong"] <= 0.1 < row["wilson_ever_wrong"] for row in report["coverage"])
+    assert [row["certified"] for row in report["certification"][:2]] == [1.0, 1.0]
+
+
 def test_serve_applications_are_measured_beside_their_slowest_stage(options: Options, tmp_path: Path) -> None:
     in_a_process("serve", "--short", "--out", tmp_path)
     report = written(options, "serve")

@@ -25,6 +25,7 @@ NAMES = (
     "evaluate",
     "explain",
     "train",
+    "trust",
 )
 """Each a module of this package with an `app`."""
 

@@ -125,7 +125,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """`count` of `total`, with the 95 % Wilson interval of the share behind it."""
+    """`count` of `total`, with a 95 % interval of the share."""
 
     count: int
     total: int

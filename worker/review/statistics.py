@@ -14,6 +14,7 @@ from worker.review.agreement import Panel, overall_kappa, pairwise_kappas
 from worker.review.answers import HourOfWork, ReviewerStatistics, Share, Statistics
 from worker.review.index import keys
 from worker.review.sampling import wilson
+from worker.trust.confidence import confidence_interval
 
 ENOUGH_SHARED: Final = 5
 """Items that must have been judged by the same people before their agreement is told."""
@@ -44,9 +45,15 @@ def statistics(client: redis.Redis, now: datetime, hours: int) -> Statistics:
         reviewers=_reviewers(client, counts, settled),
         cohen_kappa=pairwise_kappas(votes, ENOUGH_SHARED),
         fleiss_kappa=overall_kappa(votes, ENOUGH_SHARED),
-        audit_misses=wilson(min(missed, audited), audited),  # read a moment apart
+        audit_misses=_audit_misses(min(missed, audited), audited),  # read a moment apart
         resolved_after_seconds=median(times) if times else None,
     )
+
+
+def _audit_misses(missed: int, audited: int) -> Share:
+    """The share of audited images that are bad. Leads look at it every day, so its interval must hold at all times."""
+    interval = confidence_interval(missed, audited)
+    return Share(missed, audited, interval.low, interval.high)
 
 
 def _of_settled(client: redis.Redis, item_ids: Sequence[bytes]) -> tuple[list[bytes], list[float]]:

@@ -1,0 +1,126 @@
+"""`sluice trust report` on the embedded log."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from schemas import Decision, Route, Scores, Source, Verdict
+from schemas.base import Contract
+from worker.cli.main import app
+from worker.intake.embedded import open_embedded_topics
+from worker.intake.log import Output
+from worker.settings import Settings, TopicSettings
+
+MODEL = f"sha256:{'a' * 64}"
+NOW = datetime.now(UTC)
+TOPICS = TopicSettings()
+
+
+def passed(number: int, tenant: str = "acme") -> Verdict:
+    return Verdict(
+        verdict_id=f"v{number}",
+        event_id=f"e{number}",
+        tenant=tenant,
+        occurred_at=NOW,
+        judged_at=NOW - timedelta(days=number // 100),
+        content_hash=None,
+        status="scored",
+        scores=Scores(quality=4.0),
+        route=Route(action="pass", rule="default"),
+        model=MODEL,
+        policy=MODEL,
+        source=Source(topic="images.in", partition=0, offset=number),
+    )
+
+
+def decided(number: int, outcome: str, token: int = 1, **more: object) -> Decision:
+    return Decision.model_validate(
+        {
+            "decision_id": f"d{number}-{token}",
+            "item_id": f"v{number}",
+            "verdict_id": f"v{number}",
+            "event_id": f"e{number}",
+            "tenant": "acme",
+            "queue": "audit",
+            "reviewer": "ann",
+            "outcome": outcome,
+            "resolution": outcome if outcome in ("approve", "reject") else None,
+            "decided_at": NOW,
+            "fencing_token": token,
+            **more,
+        }
+    )
+
+
+def write(data: Path, topic: str, *records: Contract | bytes) -> None:
+    topics = open_embedded_topics(Settings(), data)
+    values = [
+        record if isinstance(record, bytes) else record.model_dump_json(by_alias=True).encode() for record in records
+    ]
+    topics.append([Output(topic, value, key=str(number).encode()) for number, value in enumerate(values)])
+    topics.close()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """400 images passed; of 120 that were audited, one is bad, and one more was decided and reopened."""
+    write(tmp_path, TOPICS.verdicts, *(passed(number) for number in range(400)), passed(400, tenant="globex"))
+    write(
+        tmp_path,
+        TOPICS.decisions,
+        *(decided(number, "reject" if number == 7 else "approve") for number in range(120)),
+        decided(120, "reject"),
+        decided(120, "reopen", token=2),
+        decided(121, "reject", queue="quality"),
+    )
+    return tmp_path
+
+
+def run(data: Path, *options: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["trust", "report", "--data", str(data), *options])
+    return result.exit_code, result.output
+
+
+def test_the_audits_of_each_tenant_are_counted_with_an_interval_and_a_certificate(data: Path) -> None:
+    code, output = run(data, "--json", "--at-most", "0.1")
+    assert code == 0
+    acme, globex = json.loads(output)["rates"]
+    assert (acme["cell"]["tenant"], acme["passed"], acme["audited"], acme["missed"]) == ("acme", 400, 120, 1)
+    assert acme["interval"]["low"] < 1 / 120 < acme["interval"]["high"] < 0.1
+    assert acme["certificate"]["state"] == "certified"
+    assert (globex["audited"], globex["share"], globex["certificate"]["state"]) == (0, None, "undecided")
+
+
+def test_the_table_is_explained_in_sentences(data: Path) -> None:
+    code, output = run(data, "--at-most", "0.01")
+    assert code == 0
+    assert "0.83%" in output
+    assert "more audits without a bad image would certify it" in output
+
+
+def test_only_recent_images_count_on_request(data: Path) -> None:
+    _, output = run(data, "--json", "--days", "1")
+    assert json.loads(output)["rates"][0]["passed"] == 100
+
+
+def test_a_log_without_verdicts_says_so(tmp_path: Path) -> None:
+    code, output = run(tmp_path)
+    assert (code, output.strip()) == (0, "no image has passed yet, so there is nothing to audit")
+
+
+def test_records_that_cannot_be_read_are_counted_and_end_with_1(data: Path) -> None:
+    write(data, TOPICS.decisions, b"not json")
+    code, output = run(data)
+    assert code == 1
+    assert f"1 of {TOPICS.decisions}" in output
+    assert "acme" in output  # the rest is told all the same
+
+
+@pytest.mark.parametrize("option", [("--at-most", "0"), ("--at-most", "1"), ("--confidence", "95")])
+def test_shares_outside_of_0_and_1_are_refused(data: Path, option: tuple[str, str]) -> None:
+    code, output = run(data, *option)
+    assert code == 2
+    assert option[0] in output
