@@ -7,14 +7,14 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 import structlog
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
-from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import CorruptRecordError, KafkaError
 from kafka.future import Future
 
 from worker.intake.kafka_connection import connection_options
 from worker.intake.kafka_output import KafkaOutput
+from worker.intake.kafka_python_fixes import FixedConsumer
 from worker.intake.log import Lag, LogError, Output, Partition, Poll, Record
 from worker.settings import KafkaSettings, TelemetrySettings
 
@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 MAX_POLL_RECORDS = 500
 POLLS_AHEAD = 4
 POLL_SECONDS = 0.05
+METADATA_SECONDS = 15
+"""New partitions are found within this time; kafka-python's default is 300 s."""
 CLOSE_SECONDS = 10.0
 
 
@@ -128,19 +130,19 @@ class KafkaLog:
         self._reader.join(CLOSE_SECONDS)
 
     @staticmethod
-    def _open_consumer(settings: KafkaSettings) -> Any:
-        return KafkaConsumer(
+    def _open_consumer(settings: KafkaSettings) -> FixedConsumer:
+        return FixedConsumer(
             **connection_options(settings),
             group_id=settings.group_id,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             isolation_level="read_committed",
-            partition_assignment_strategy=[CooperativeStickyAssignor],
             max_poll_records=MAX_POLL_RECORDS,
             max_partition_fetch_bytes=settings.max_message_bytes,
             session_timeout_ms=int(settings.session_timeout_seconds * 1000),
             heartbeat_interval_ms=int(settings.session_timeout_seconds * 1000 / 5),
             fetch_max_wait_ms=100,
+            metadata_max_age_ms=METADATA_SECONDS * 1000,
             allow_auto_create_topics=False,
             metrics_enabled=False,
         )
@@ -172,20 +174,15 @@ class KafkaLog:
             self._consumer.pause(*_theirs(wanted - current))
         if current - wanted:
             self._consumer.resume(*_theirs(current - wanted))
-        # kafka-python 3.0.12 parks what it has fetched of a paused partition, and takes it up again only while its
-        # in-line slot is None. A partition read to the end leaves the slot drained, not None, and the parked ones
-        # would never be read again.
-        fetcher = self._consumer._fetcher
-        if fetcher._next_partition_records is not None and not fetcher._next_partition_records:
-            fetcher._next_partition_records = None
+        self._consumer.unpark_fetched()
 
     def _measure_lag(self) -> dict[Partition, int]:
         behind: dict[Partition, int] = {}
         for partition in self._consumer.assignment():
             end = self._consumer.highwater(partition)
-            position = self._consumer._subscription.position(partition)
+            position = self._consumer.position_if_known(partition)
             if end is not None and position is not None:
-                behind[Partition(partition.topic, partition.partition)] = max(0, end - position.offset)
+                behind[Partition(partition.topic, partition.partition)] = max(0, end - position)
         return behind
 
 

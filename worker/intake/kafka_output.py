@@ -34,7 +34,8 @@ class KafkaOutput:
     def commit(self, outputs: Sequence[Output], offsets: Mapping[Partition, int]) -> None:
         """See Log.commit."""
         group = self._consumer.group_metadata()
-        if group.member_id != self.member_id:
+        if group.generation_id < 0 or group.member_id != self.member_id:
+            # Without a generation, the broker would take offsets in a transaction from anybody.
             raise Fenced("this member was put out of the group; its partitions are others' now")
         if self._transactional:
             self._producer.send_in_transaction(outputs, offsets, group)

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
-from kafka import KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka import OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError, ProducerFencedError
 from kafka.structs import ConsumerGroupMetadata
 
 from worker.intake.kafka_connection import connection_options
+from worker.intake.kafka_python_fixes import FixedProducer
 from worker.intake.log import CommitFailed, Fenced, Output, Partition
 from worker.settings import KafkaSettings
 
@@ -36,7 +37,7 @@ class Producer:
             options["transactional_id"] = settings.transactional_id or f"{settings.group_id}-{uuid.uuid4().hex}"
             options["transaction_timeout_ms"] = int(settings.transaction_timeout_seconds * 1000)
         self._options = options
-        self._producer = KafkaProducer(**options)
+        self._producer = FixedProducer(**options)
         if transactional:
             self._producer.init_transactions()
 
@@ -47,7 +48,7 @@ class Producer:
         except (KafkaError, CommitFailed) as error:
             # An idempotent producer refuses everything after an output that the broker refused for good.
             self.close()
-            self._producer = KafkaProducer(**self._options)
+            self._producer = FixedProducer(**self._options)
             raise CommitFailed(str(error)) from error
 
     def send_in_transaction(

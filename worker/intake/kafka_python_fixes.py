@@ -1,0 +1,147 @@
+"""Faults of kafka-python that lose, duplicate or stall records, each with our fix.
+
+This is the only file of Sluice that uses kafka-python's private parts. All of it was read and tried against
+kafka-python 3.0.12; pyproject.toml pins the version, and tests/unit/intake/test_kafka_python_fixes.py shows each fault
+in the unfixed library, so that it fails when a new version has mended one. Then drop the fix here. docs/kafka-client.md
+says what was compared with Apache Kafka's Java client.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.consumer import ConsumerCoordinator
+from kafka.producer.transaction_manager import TransactionManager
+from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment
+
+
+class FixedAssignor(CooperativeStickyAssignor):  # type: ignore[misc]  # kafka-python has no types
+    """The cooperative-sticky assignor, without double ownership of a partition.
+
+    Fault 1 (3.0.12): a member claims the partitions of its last assignment for ever, also after the group has put it
+    out and given them to others. The leader then leaves a partition with the false claimant while its owner still
+    commits for it: records are judged twice. Apache Kafka mended the same as KAFKA-12984.
+
+    Two fixes: a member claims only what it owns now (`owned`), and a leader gives a partition that two members claim to
+    neither, so that both give it up before the next round assigns it. The second one also protects against members
+    that run an older Sluice.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.owned: Callable[[], Iterable[TopicPartition]] = tuple
+
+    def metadata(self, topics: Any) -> Any:
+        self.member_assignment = sorted(self.owned())
+        return super().metadata(topics)
+
+    def assign(self, cluster: Any, members: Any) -> dict[str, Any]:
+        claims = Counter(
+            partition for member in members for partition in self.parse_member_metadata(member.metadata).partitions
+        )
+        assignments: dict[str, Any] = super().assign(cluster, members)
+        disputed = {partition for partition, claimants in claims.items() if claimants > 1}
+        if disputed:
+            assignments = {member: _without(disputed, given) for member, given in assignments.items()}
+        return assignments
+
+
+def _without(partitions: set[TopicPartition], assignment: Any) -> Any:
+    kept = [
+        (topic, [number for number in numbers if TopicPartition(topic, number) not in partitions])
+        for topic, numbers in assignment.assigned_partitions
+    ]
+    return ConsumerProtocolAssignment(assignment.version, [(topic, numbers) for topic, numbers in kept if numbers], b"")
+
+
+class FixedCoordinator(ConsumerCoordinator):  # type: ignore[misc]
+    """The consumer's side of the group protocol, without four faults of 3.0.12.
+
+    Fault 3: when partitions were added, the leader rejoins because its metadata has changed, not because
+    `rejoin_needed` is set. If `poll` times out between JoinGroup and SyncGroup, `need_rejoin` turns false, the new
+    assignment is never taken and heartbeats stay off: the broker removes the member, which reads nothing more until it
+    is restarted. Java goes on while a join is pending (`rejoinNeededOrPending`).
+
+    Fault 4: when the broker answers a JoinGroup or SyncGroup with UNKNOWN_MEMBER_ID, the member joins again without
+    `on_partitions_lost`, keeps its positions from before, and goes on with partitions that another member has read
+    meanwhile: records are judged twice. Java calls `onJoinPrepare` again (`resetStateAndRejoin`).
+
+    Fault 5: an OffsetFetch that outlives its `poll` is kept under its set of partitions, and answers the next fetch for
+    the same set, however much later: after partitions have been away and come back, reading starts from offsets of long
+    ago. Java compares the generation (`PendingCommittedOffsetRequest.sameRequest`).
+
+    Fault 7: only the member that made the assignment looks for new partitions. A static member that led the group and
+    was restarted is not told that it leads (that came with KIP-814, JoinGroup 9; 3.0.12 speaks 7), so nobody looks.
+    Here each member looks.
+    """
+
+    _assignment_snapshot: dict[str, set[int]] | None
+
+    def need_rejoin(self) -> bool:
+        if self._join_task is not None:
+            return True
+        if self._assignment_snapshot is None and self.stable() and all(self._metadata_snapshot.values()):
+            self._assignment_snapshot = self._metadata_snapshot
+        if super().need_rejoin():
+            self.rejoin_needed = True  # until the assignment is taken, whatever the reason was
+            return True
+        return False
+
+    def reset_generation(self, *args: Any, **options: Any) -> None:
+        super().reset_generation(*args, **options)
+        self.rejoining = False  # so that the next attempt begins with on_partitions_lost
+
+    async def _on_join_complete_async(self, *args: Any) -> None:
+        self._offset_fetch_futures.clear()
+        await super()._on_join_complete_async(*args)
+
+
+class FixedTransactionManager(TransactionManager):  # type: ignore[misc]
+    """The producer's transactions, without one fault of 3.0.12.
+
+    Fault 2: offsets that were to be committed by a transaction survive its abort, and the next transaction commits them
+    without their outputs: events are lost. Java clears them with the rest of the transaction's state.
+    """
+
+    def _complete_transaction(self) -> None:
+        super()._complete_transaction()
+        self._pending_txn_offset_commits.clear()
+
+
+class FixedConsumer(KafkaConsumer):  # type: ignore[misc]
+    """A consumer that reads as a member of a group, by cooperative-sticky assignment."""
+
+    def __init__(self, **options: Any) -> None:
+        """`options` are KafkaConsumer's; the assignor is ours."""
+        assignor = FixedAssignor()
+        super().__init__(partition_assignment_strategy=[assignor], **options)
+        assignor.owned = self._subscription.assigned_partitions
+        self._coordinator.__class__ = FixedCoordinator
+
+    def position_if_known(self, partition: TopicPartition) -> int | None:
+        """The offset that will be read next; None while it is looked up. Does not wait, as `position` may."""
+        position = self._subscription.position(partition)
+        return position.offset if position is not None else None
+
+    def unpark_fetched(self) -> None:
+        """Lets `poll` go on with what was fetched of partitions that were paused and are no longer.
+
+        Fault 6 (3.0.12): what was fetched of a paused partition is parked, and taken up again only while the fetcher's
+        slot for the batch in hand is None. A batch read to its end leaves the slot drained, not None, and the parked
+        ones would never be read.
+        """
+        fetcher = self._fetcher
+        if fetcher._next_partition_records is not None and not fetcher._next_partition_records:
+            fetcher._next_partition_records = None
+
+
+class FixedProducer(KafkaProducer):  # type: ignore[misc]
+    """A producer whose transactions keep nothing of an earlier one."""
+
+    def __init__(self, **options: Any) -> None:
+        """`options` are KafkaProducer's."""
+        super().__init__(**options)
+        if self._transaction_manager is not None:
+            self._transaction_manager.__class__ = FixedTransactionManager
