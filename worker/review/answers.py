@@ -4,8 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Literal
 
 from schemas import Decision, Resolution, ReviewItem, Vote
+
+Action = Literal[Vote, "skip", "hold", "escalate"]
+"""What a reviewer does to a leased item: a vote, or one of the ways not to vote."""
 
 
 class Status(StrEnum):
@@ -60,12 +64,12 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A reviewer's vote on a leased item. Sending it again with the same `decision_id` is safe."""
+    """What a reviewer does to a leased item. Idempotent by `decision_id`."""
 
     item_id: str
     token: int
     decision_id: str
-    outcome: Vote
+    outcome: Action
     labels: tuple[str, ...] = ()
     note: str | None = None
     seconds_spent: float | None = None

@@ -12,6 +12,7 @@ from schemas import Decision, ImageReference, InlineReference, Resolution, Revie
 from worker.intake.log import LogError
 from worker.review import bulletin
 from worker.review.answers import (
+    Action,
     Choice,
     Decided,
     DeskEvent,
@@ -66,9 +67,18 @@ class Desk:
         return overview(self._redis, self._settings, self._now())
 
     def lease(
-        self, queue: str, reviewer: str, *, count: int = 1, escalated: bool = False, request_id: str | None = None
+        self,
+        queue: str,
+        reviewer: str,
+        *,
+        count: int = 1,
+        escalated: bool = False,
+        skipped: bool = False,
+        request_id: str | None = None,
     ) -> list[Lease]:
-        if escalated:
+        if skipped:
+            grants = self._skipped(queue, reviewer, count)
+        elif escalated:
             grants = self._leases.next([keys.lane("escalated", queue)], queue, reviewer, count)
         elif not self._settings.queue(queue).gold_share:
             lanes = [keys.lane("assigned", queue, reviewer), keys.lane("open", queue)]
@@ -155,7 +165,7 @@ class Desk:
             last = entry.state.counted[-1]
             if (last.decision_id, last.reviewer) == (undo.decision_id, reviewer):
                 back.append(entry)  # sent again: who asked did not hear that it was done
-            elif why := self._not_undoable(entry.state, made, undo):
+            elif why := self._not_undoable(entry, made, undo):
                 refusals.append(why)
             else:
                 back.append(entry)
@@ -165,14 +175,32 @@ class Desk:
             raise NotPossible(f"the decision cannot be undone: {why}")
         return self._taken_back(back, steps, reviewer) if steps else self._still_leased(back[0], reviewer)
 
-    def skip(self, item_id: str, token: int, reviewer: str) -> None:
-        self._act(item_id, reviewer, "skip", token)
+    def skip(
+        self, item_id: str, token: int, reviewer: str, *, labels: Sequence[str] = (), note: str | None = None
+    ) -> None:
+        self._act(item_id, reviewer, "skip", token, labels=labels, note=note)
 
-    def hold(self, item_id: str, actor: str, *, token: int | None = None, note: str | None = None) -> None:
-        self._act(item_id, actor, "hold", token, note=note)
+    def hold(
+        self,
+        item_id: str,
+        actor: str,
+        *,
+        token: int | None = None,
+        labels: Sequence[str] = (),
+        note: str | None = None,
+    ) -> None:
+        self._act(item_id, actor, "hold", token, labels=labels, note=note)
 
-    def escalate(self, item_id: str, actor: str, *, token: int | None = None, note: str | None = None) -> None:
-        self._act(item_id, actor, "escalate", token, note=note)
+    def escalate(
+        self,
+        item_id: str,
+        actor: str,
+        *,
+        token: int | None = None,
+        labels: Sequence[str] = (),
+        note: str | None = None,
+    ) -> None:
+        self._act(item_id, actor, "escalate", token, labels=labels, note=note)
 
     def assign(self, item_id: str, assignee: str | None, actor: str) -> None:
         self._act(item_id, actor, "assign", None, assignee=assignee)
@@ -235,6 +263,20 @@ class Desk:
         point = hashlib.sha256(f"sluice.gold\0{reviewer}\0{turn}".encode()).digest()[:8]
         return int.from_bytes(point, "big") < share * 2**64
 
+    def _skipped(self, queue: str, reviewer: str, count: int) -> list[Grant]:
+        """Leases of items that this reviewer skipped and that still wait, the one due first in front."""
+        found: Any = self._redis.zrange(keys.skipped(queue, reviewer), 0, -1)
+        grants: list[Grant] = []
+        for item_id, entry in self._index.entries([each.decode() for each in found]).items():
+            if len(grants) >= count:
+                break
+            if entry.lane is None or entry.lane[1] not in ("", reviewer):
+                continue
+            grant = self._leases.take(keys.lane(entry.lane[0], queue, entry.lane[1]), queue, reviewer, item_id)
+            if grant is not None:
+                grants.append(grant)
+        return grants
+
     def _handed_out(self, grants: Sequence[Grant], reviewer: str, *, blind: bool) -> list[Lease]:
         if not grants:
             return []
@@ -270,7 +312,7 @@ class Desk:
         return self._answer(made, tuple(self._covered(choice.decision_id)) or (choice.item_id,))
 
     def _ballot(self, choice: Choice, reviewer: str) -> list[Step]:
-        """A vote on each item of the lease on which it counts, the one looked at first.
+        """The action on each item of the lease to which it can be done, the one looked at first.
 
         Raises LeaseLost, NotPossible.
         """
@@ -303,8 +345,8 @@ class Desk:
                 raise NotPossible(why)
         return steps
 
-    def _resolution(self, state: ItemState, item: ReviewItem, vote: Vote) -> Resolution | None:
-        if state.status is Status.GOLD:
+    def _resolution(self, state: ItemState, item: ReviewItem, vote: Action) -> Resolution | None:
+        if state.status is Status.GOLD or (vote != "approve" and vote != "reject"):
             return None
         if state.status is Status.ESCALATED:
             return vote
@@ -327,6 +369,7 @@ class Desk:
         outcome: Command,
         token: int | None,
         *,
+        labels: Sequence[str] = (),
         note: str | None = None,
         assignee: str | None = None,
         resolution: Resolution | None = None,
@@ -342,7 +385,14 @@ class Desk:
         for each in item_ids:
             entry, item = self._entry(each)
             decision = self._recorder.decision(
-                item, actor, outcome, fence, note=note, assignee=assignee, resolution=resolution
+                item,
+                actor,
+                outcome,
+                fence,
+                labels=tuple(labels),
+                note=note,
+                assignee=assignee,
+                resolution=resolution,
             )
             why = objection(entry.state, decision)
             if why is None:
@@ -351,12 +401,18 @@ class Desk:
                 raise NotPossible(why)
         self._recorder.commit(steps, actor)
 
-    def _not_undoable(self, state: ItemState, made: Decision, undo: Decision) -> str | None:
-        if any(earlier.decision_id == undo.decision_id for earlier in state.counted):
+    def _not_undoable(self, entry: Entry, made: Decision, undo: Decision) -> str | None:
+        if any(earlier.decision_id == undo.decision_id for earlier in entry.state.counted):
             return "it has been taken back already"
         if self._now() - made.decided_at > timedelta(seconds=self._settings.undo_seconds):
             return f"that is possible for {self._settings.undo_seconds:g} seconds; ask a lead to reopen it"
-        return objection(state, undo)
+        if made.outcome == "skip" and self._held_by_another(entry, made.reviewer):
+            return "somebody else has the item at the moment"
+        return objection(entry.state, undo)
+
+    def _held_by_another(self, entry: Entry, reviewer: str) -> bool:
+        token: Any = self._redis.get(keys.job(entry.cluster))
+        return self._leases.holders([token])[0] not in (None, reviewer)
 
     def _taken_back(self, back: Sequence[Entry], steps: Sequence[Step], reviewer: str) -> Lease:
         items = [entry.item.item_id for entry in back if entry.item is not None]

@@ -30,11 +30,18 @@ class DeskFace(Protocol):
     def queues(self) -> list[QueueOverview]: ...
 
     def lease(
-        self, queue: str, reviewer: str, *, count: int = 1, escalated: bool = False, request_id: str | None = None
+        self,
+        queue: str,
+        reviewer: str,
+        *,
+        count: int = 1,
+        escalated: bool = False,
+        skipped: bool = False,
+        request_id: str | None = None,
     ) -> list[Lease]:
         """The next items for this reviewer: those assigned to them first, then what is due first. Fewer than `count`,
-        or none, when there are no more, or when `request_id` was withdrawn. `escalated` ones are for leads.
-        Raises NotReady."""
+        or none, when there are no more, or when `request_id` was withdrawn. `escalated` ones are for leads;
+        `skipped` ones are those that this reviewer skipped and nobody has settled since. Raises NotReady."""
         ...
 
     def take(self, item_id: str, reviewer: str) -> Lease:
@@ -54,7 +61,8 @@ class DeskFace(Protocol):
         ...
 
     def decide(self, choice: Choice, reviewer: str) -> Decided:
-        """Votes on a leased item and its near duplicates; returns when the log has it.
+        """Votes on a leased item and its near duplicates, or skips, holds or escalates them; returns when the log has
+        it.
 
         Idempotent by `decision_id`. Raises LeaseLost, NotPossible, NotRecorded.
         """
@@ -65,23 +73,42 @@ class DeskFace(Protocol):
         ...
 
     def undo(self, decision_id: str, reviewer: str) -> Lease:
-        """Takes the reviewer's own decision back, within `review.undo_seconds` and while nothing else has happened to
-        the item; it is leased to them again. Asked again, also later, the answer is that lease, or another one where it
-        has run out and nobody else has the item. Raises NotPossible, NotRecorded."""
+        """Takes back an action of the reviewer's own, of any kind that `decide` takes, within `review.undo_seconds` and
+        while nothing else has happened to the item; it is leased to them again. Idempotent: asked again, also later,
+        the answer is that lease, or another one where it has run out and nobody else has the item. Raises NotPossible,
+        NotRecorded."""
         ...
 
-    def skip(self, item_id: str, token: int, reviewer: str) -> None:
+    def skip(
+        self, item_id: str, token: int, reviewer: str, *, labels: Sequence[str] = (), note: str | None = None
+    ) -> None:
         """This reviewer does not get the item again, others do. Raises LeaseLost, NotRecorded."""
         ...
 
-    def hold(self, item_id: str, actor: str, *, token: int | None = None, note: str | None = None) -> None:
+    def hold(
+        self,
+        item_id: str,
+        actor: str,
+        *,
+        token: int | None = None,
+        labels: Sequence[str] = (),
+        note: str | None = None,
+    ) -> None:
         """Sets the item aside until it is reopened; under a lease (`token`), or as a lead, whoever has it.
 
         Raises UnknownItem, LeaseLost, NotPossible, NotRecorded.
         """
         ...
 
-    def escalate(self, item_id: str, actor: str, *, token: int | None = None, note: str | None = None) -> None:
+    def escalate(
+        self,
+        item_id: str,
+        actor: str,
+        *,
+        token: int | None = None,
+        labels: Sequence[str] = (),
+        note: str | None = None,
+    ) -> None:
         """Passes the item on to leads. As `hold`."""
         ...
 

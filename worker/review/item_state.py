@@ -8,6 +8,8 @@ from schemas import Decision, Vote
 from worker.review.answers import Status
 
 VOTES = frozenset({"approve", "reject"})
+UNDOABLE = VOTES | {"skip", "hold", "escalate"}
+"""What its reviewer can take back."""
 CLOSED = frozenset({Status.APPROVED, Status.REJECTED})
 _UNSETTLED = frozenset({Status.OPEN, Status.ESCALATED, Status.GOLD})
 _POSSIBLE = {
@@ -48,8 +50,8 @@ class ItemState:
     closed_at: datetime | None = None
     fence: int = 0
     counted: tuple[Decision, ...] = ()
-    before_last_vote: "ItemState | None" = None
-    """The state to return to when the last decision, a vote, is undone."""
+    before_last_action: "ItemState | None" = None
+    """The state to return to when the last decision, if it is one that can be undone, is taken back."""
 
     @property
     def voters(self) -> frozenset[str]:
@@ -70,7 +72,7 @@ def objection(state: ItemState, decision: Decision) -> str | None:
         return "something else has been done to the item since it was leased"
     if decision.outcome == "reopen" and decision.undoes is not None:
         last = state.counted[-1] if state.counted else None
-        if last is None or last.decision_id != decision.undoes or state.before_last_vote is None:
+        if last is None or last.decision_id != decision.undoes or state.before_last_action is None:
             return "something else has been done to the item since, so the decision cannot be undone"
         if last.reviewer != decision.reviewer:
             return "only who made a decision can undo it"
@@ -91,9 +93,9 @@ def after(state: ItemState, decision: Decision) -> ItemState:
     if objection(state, decision) is not None:
         return state
     counted = replace(_changed(state, decision), fence=decision.fencing_token, counted=(*state.counted, decision))
-    if decision.outcome in VOTES:
-        return replace(counted, before_last_vote=replace(state, before_last_vote=None))
-    return replace(counted, before_last_vote=None)
+    if decision.outcome in UNDOABLE:
+        return replace(counted, before_last_action=replace(state, before_last_action=None))
+    return replace(counted, before_last_action=None)
 
 
 def fold(decisions: Iterable[Decision]) -> ItemState:
@@ -124,8 +126,8 @@ def _changed(state: ItemState, decision: Decision) -> ItemState:
             answer: Vote = "approve" if decision.resolution == "approve" else "reject"
             return replace(state, status=Status.GOLD, answer=answer, ballots=(), closed_at=None, assignee=None)
         case "reopen":
-            if decision.undoes is not None and state.before_last_vote is not None:
-                return state.before_last_vote
+            if decision.undoes is not None and state.before_last_action is not None:
+                return state.before_last_action
             return replace(state, status=Status.OPEN, ballots=(), answer=None, closed_at=None, assignee=None)
 
 

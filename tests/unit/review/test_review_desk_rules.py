@@ -184,6 +184,52 @@ def test_a_decision_can_be_undone_for_ten_seconds_by_who_made_it() -> None:
     assert (ann.approved, ann.rejected, ann.undone) == (1, 0, 1)
 
 
+@pytest.mark.parametrize(
+    ("outcome", "status"), [("skip", Status.OPEN), ("hold", Status.HELD), ("escalate", Status.ESCALATED)]
+)
+def test_a_skip_a_hold_and_an_escalation_keep_what_was_said_and_can_be_undone(outcome: str, status: Status) -> None:
+    bench = ReviewBench()
+    bench.items(review_item("a"))
+    done = bench.decide(bench.one("ann"), outcome, "d1", labels=("artefacts",), note="six fingers")
+    assert (done.resolution, bench.desk.item("a").status) == (None, status)
+    (made,) = bench.desk.item("a").history
+    assert (made.outcome, made.labels, made.note) == (outcome, ("artefacts",), "six fingers")
+    assert bench.desk.lease("quality", "ann") == []
+    assert bench.desk.decide(Choice("a", 0, "d1", outcome), "ann") == done  # type: ignore[arg-type]
+    back = bench.desk.undo("d1", "ann")
+    assert bench.desk.item("a").status is Status.OPEN
+    assert bench.decide(back, "approve", "d2").resolution == "approve"
+    (ann,) = bench.desk.statistics().reviewers
+    assert (ann.approved, ann.skipped, ann.escalated, ann.undone) == (1, 0, 0, 1)
+
+
+def test_a_skip_is_not_undone_while_somebody_else_has_the_item() -> None:
+    bench = ReviewBench()
+    bench.items(review_item("a"))
+    bench.decide(bench.one("ann"), "skip", "d1")
+    bens = bench.one("ben")
+    with pytest.raises(NotPossible, match="somebody else has the item"):
+        bench.desk.undo("d1", "ann")
+    bench.desk.release(bens.token, "ben")
+    assert bench.desk.undo("d1", "ann").item_id == "a"
+
+
+def test_who_skipped_items_can_ask_for_those_that_still_wait() -> None:
+    bench = ReviewBench()
+    bench.items(*(review_item(name) for name in "abcd"))
+    for name in "abc":
+        bench.desk.skip(name, bench.desk.take(name, "ann").token, "ann", labels=("blur",), note="no idea")
+    bench.decide(bench.desk.take("b", "ben"), "approve")
+    assert [lease.item_id for lease in bench.desk.lease("quality", "ann", count=9)] == ["d"]
+    assert bench.desk.lease("quality", "ben", count=9, skipped=True) == []
+    leases = bench.desk.lease("quality", "ann", count=9, skipped=True)
+    assert [lease.item_id for lease in leases] == ["a", "c"]
+    assert bench.desk.item("a").history[-1].note == "no idea"
+    bench.decide(leases[0], "reject")
+    bench.desk.release(leases[1].token, "ann")
+    assert [lease.item_id for lease in bench.desk.lease("quality", "ann", count=9, skipped=True)] == ["c"]
+
+
 def test_an_undo_that_the_log_does_not_take_leaves_the_decision_as_it_was() -> None:
     bench = ReviewBench()
     bench.items(review_item("a"))

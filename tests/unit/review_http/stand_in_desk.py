@@ -67,7 +67,14 @@ class StandInDesk:
         return [QueueOverview("quality", len(waiting), len(self.leases), 0, 0, 0, oldest, 0, 1, 1)]
 
     def lease(
-        self, queue: str, reviewer: str, *, count: int = 1, escalated: bool = False, request_id: str | None = None
+        self,
+        queue: str,
+        reviewer: str,
+        *,
+        count: int = 1,
+        escalated: bool = False,
+        skipped: bool = False,
+        request_id: str | None = None,
     ) -> list[Lease]:
         with self._lock:
             free = [i for i in self.items if self.status[i] is Status.OPEN and i not in self.leases][:count]
@@ -88,6 +95,7 @@ class StandInDesk:
         self.calls.append(("withdraw", request_id, reviewer))
 
     def decide(self, choice: Choice, reviewer: str) -> Decided:
+        assert choice.outcome in ("approve", "reject"), "the stand-in takes votes alone"
         with self._lock:
             if choice.decision_id not in self.decisions:
                 self._held(choice.item_id, choice.token, reviewer)
@@ -129,14 +137,32 @@ class StandInDesk:
         self.status[decision.item_id] = Status.OPEN
         return self._lease(decision.item_id, reviewer)
 
-    def skip(self, item_id: str, token: int, reviewer: str) -> None:
+    def skip(
+        self, item_id: str, token: int, reviewer: str, *, labels: Sequence[str] = (), note: str | None = None
+    ) -> None:
         self._held(item_id, token, reviewer)
         del self.leases[item_id]
 
-    def hold(self, item_id: str, actor: str, *, token: int | None = None, note: str | None = None) -> None:
+    def hold(
+        self,
+        item_id: str,
+        actor: str,
+        *,
+        token: int | None = None,
+        labels: Sequence[str] = (),
+        note: str | None = None,
+    ) -> None:
         self._note("hold", item_id, actor, token, note)
 
-    def escalate(self, item_id: str, actor: str, *, token: int | None = None, note: str | None = None) -> None:
+    def escalate(
+        self,
+        item_id: str,
+        actor: str,
+        *,
+        token: int | None = None,
+        labels: Sequence[str] = (),
+        note: str | None = None,
+    ) -> None:
         self._note("escalate", item_id, actor, token, note)
 
     def assign(self, item_id: str, assignee: str | None, actor: str) -> None:

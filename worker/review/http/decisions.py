@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
 
-from schemas import Name, Vote
-from worker.review.answers import Choice, Decided
+from schemas import Name
+from worker.review.answers import Action, Choice, Decided
 from worker.review.errors import DeskError
 from worker.review.http.answers import LeaseOut, Showing
 from worker.review.http.door import Reviewer, TheDoor
@@ -21,12 +21,13 @@ DecisionId = Annotated[str, Field(min_length=8, max_length=128, pattern=r"^[A-Za
 
 
 class ChoiceIn(Body):
-    """A vote on a leased item. `decision_id` is the sender's own; sending it again is safe."""
+    """An action on a leased item: a vote, a skip, a hold or an escalation. `decision_id` is chosen by the sender and
+    makes it idempotent."""
 
     decision_id: DecisionId
     item_id: ItemId
     token: FencingToken
-    outcome: Vote
+    outcome: Action
     labels: Annotated[tuple[Name, ...], Field(max_length=20)] = ()
     note: Annotated[str, Field(max_length=4000)] | None = None
     seconds_spent: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] | None = None
@@ -80,5 +81,5 @@ def bulk(body: Many, session: Reviewer, door: TheDoor) -> list[OutcomeOut]:
 
 @router.post("/v1/decisions/{decision_id}/undo")
 def undo(decision_id: Annotated[DecisionId, Path()], session: Reviewer, door: TheDoor) -> LeaseOut:
-    """Takes one's own decision back, within seconds; the item is leased again. Sending it again is safe."""
+    """Takes back an action of one's own, of any kind, within `undo_seconds`; the item is leased again. Idempotent."""
     return Showing(door.links, session.user).lease(door.desk.undo(decision_id, session.user))

@@ -16,7 +16,6 @@ from worker.images.errors import ImageError, TransientFetchError
 from worker.review.http.answers import Showing
 from worker.review.http.door import Door, SignedIn, TheDoor
 from worker.review.http.heat_maps import Busy, HeatMap, NoEngine
-from worker.review.http.image_links import LINK_SECONDS
 from worker.review.http.problems import Problem
 from worker.review.http.rate_limit import RateLimit
 from worker.review.http.renditions import Rendition
@@ -90,7 +89,8 @@ def _image(door: Door, session: Session, token: str, rendition: Rendition, known
             rendered = door.renderer.render(reference, content_hash, rendition)
     headers = {
         "ETag": rendered.etag,
-        "Cache-Control": f"private, max-age={LINK_SECONDS}, immutable",
+        # The browser asks each time, so a copy in its cache shows nothing to the next person who signs in there.
+        "Cache-Control": "private, no-cache",
         "Content-Disposition": "inline",
         "X-Image-Width": str(rendered.width),
         "X-Image-Height": str(rendered.height),

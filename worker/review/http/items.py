@@ -30,6 +30,7 @@ class SetAside(Body):
     """Under a lease, with its token; leads may do without."""
 
     token: FencingToken | None = None
+    labels: Annotated[tuple[Name, ...], Field(max_length=20)] = ()
     note: Note = None
 
 
@@ -69,8 +70,10 @@ def search(
     cursor: Annotated[str | None, Query(max_length=1024)] = None,
 ) -> PageOut:
     """Who votes may not search by what others voted, nor by what tests them."""
-    if session.role is Role.REVIEWER and (reviewer or label or status is not None):
-        raise Problem(HTTPStatus.FORBIDDEN, "role", "searching by status, reviewer or label is for leads and viewers")
+    others = reviewer is not None and reviewer != session.user
+    if session.role is Role.REVIEWER and (others or label or status is not None):
+        detail = "searching by status, label or another reviewer is for leads and viewers"
+        raise Problem(HTTPStatus.FORBIDDEN, "role", detail)
     wanted = Wanted(queue, status, tenant, reviewer, label, event_id, content_hash, text, oldest_first)
     found = door.desk.search(wanted, limit=limit, cursor=cursor, blind_to=_blind_to(session))
     return Showing(door.links, session.user).page(found)
@@ -145,7 +148,7 @@ def _blind_to(session: Session) -> str | None:
 
 def _set_aside(act: Callable[..., None], item_id: str, body: SetAside, session: Session) -> Response:
     _need_token_or_lead(body.token, session)
-    act(item_id, session.user, token=body.token, note=body.note)
+    act(item_id, session.user, token=body.token, labels=body.labels, note=body.note)
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 

@@ -31,6 +31,8 @@ class LeaseRequest(Body):
     count: Annotated[int, Field(ge=1, le=MAX_LEASES)] = 1
     escalated: bool = False
     """The items that wait for a lead."""
+    skipped: bool = False
+    """The items that who asks has skipped and that still wait."""
     request_id: RequestId | None = None
 
 
@@ -39,6 +41,13 @@ class Held(Body):
 
     item_id: ItemId
     token: FencingToken
+
+
+class Skipped(Held):
+    """A lease that is given up for others, and why."""
+
+    labels: Annotated[tuple[Name, ...], Field(max_length=20)] = ()
+    note: Annotated[str, Field(max_length=4000)] | None = None
 
 
 class HeldMany(Body):
@@ -69,7 +78,12 @@ def lease(queue: Annotated[Name, Path()], body: LeaseRequest, session: Reviewer,
     if body.escalated and not session.role.includes(Role.LEAD):
         raise Problem(HTTPStatus.FORBIDDEN, "role", "escalated items are for leads")
     leases = door.desk.lease(
-        queue, session.user, count=body.count, escalated=body.escalated, request_id=body.request_id
+        queue,
+        session.user,
+        count=body.count,
+        escalated=body.escalated,
+        skipped=body.skipped,
+        request_id=body.request_id,
     )
     showing = Showing(door.links, session.user)
     return [showing.lease(each) for each in leases]
@@ -92,9 +106,9 @@ def release(body: GivenBack, session: Reviewer, door: TheDoor) -> Response:
 
 
 @router.post("/v1/leases/skip", status_code=HTTPStatus.NO_CONTENT)
-def skip(body: Held, session: Reviewer, door: TheDoor) -> Response:
+def skip(body: Skipped, session: Reviewer, door: TheDoor) -> Response:
     """Others get the item, who asks does not get it again."""
-    door.desk.skip(body.item_id, body.token, session.user)
+    door.desk.skip(body.item_id, body.token, session.user, labels=body.labels, note=body.note)
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 

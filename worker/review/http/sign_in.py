@@ -147,6 +147,8 @@ def sign_out(session: SignedIn, door: TheDoor) -> Response:
     door.audit(session.user, "sign-out")
     response = Response(status_code=HTTPStatus.NO_CONTENT)
     door.drop_cookie(response, door.session_cookie)
+    # Images that this person has seen are gone with them, also from the back/forward cache.
+    response.headers["Clear-Site-Data"] = '"cache"'
     return response
 
 

@@ -12,10 +12,10 @@ from worker.review.decision_ids import original
 from worker.review.index import keys, tallies
 from worker.review.index.entry import CLUSTER, Entry
 from worker.review.index.leases import DROP
-from worker.review.item_state import VOTES, ItemState
+from worker.review.item_state import UNDOABLE, ItemState
 
 REPEATABLE_SECONDS: Final = 3600
-"""So long a vote that is sent again, or undone, is known by its id with all that it covered."""
+"""How long an action can be repeated or undone by its id: the items that it covered are kept for so long."""
 
 
 class Change:
@@ -78,18 +78,26 @@ class Change:
         pipeline.delete(keys.excluded(self.item_id))
         if now is not None and state.excluded:
             pipeline.sadd(keys.excluded(self.item_id), *state.excluded)
+        self._note_skips(pipeline, after, queue)
         if now is None or state.alone:
             pipeline.delete(keys.near(self.item_id))
             for bucket in buckets:
                 pipeline.srem(keys.bucket(bucket), self.item_id)
 
+    def _note_skips(self, pipeline: Any, after: Entry, queue: str) -> None:
+        before, now = _skipped_by(self._before), _skipped_by(after)
+        for reviewer in before - now:
+            pipeline.zrem(keys.skipped(queue, reviewer), self.item_id)
+        for reviewer in now - before:
+            pipeline.zadd(keys.skipped(queue, reviewer), {self.item_id: after.due})
+
     def _cluster_before(self, after: Entry) -> str:
         return self._before.cluster if self._before.item is not None else after.cluster
 
     def _remember(self, pipeline: Any) -> None:
-        """Which items a vote covers. With the index, not after it: who has the one must not lack the other."""
+        """Which items an action covered. In the transaction of the index: neither is ever there without the other."""
         for _, decision in self._counted:
-            if decision.outcome in VOTES:
+            if decision.outcome in UNDOABLE:
                 known = keys.decided(original(decision))
                 pipeline.hset(known, self.item_id, decision.decision_id)
                 pipeline.expire(known, REPEATABLE_SECONDS)
@@ -106,6 +114,11 @@ class Change:
             told.append(("settle", state.closed_at, None))
         for kind, at, actor in told:
             bulletin.publish(pipeline, DeskEvent(kind, at, item.queue, self.item_id, actor, state.status))
+
+
+def _skipped_by(entry: Entry) -> frozenset[str]:
+    """Reviewers who skipped the item and can still come back to it."""
+    return frozenset() if entry.lane is None else entry.state.skipped_by - entry.state.voters
 
 
 def _introduce(pipeline: Any, item: ReviewItem) -> None:

@@ -37,6 +37,11 @@ def excluded(item_id: str) -> str:
     return f"{PREFIX}out|{item_id}"
 
 
+def skipped(queue: str, reviewer: str) -> str:
+    """Sorted set: the queue's waiting items that the reviewer skipped and has not voted on since, by due time."""
+    return f"{PREFIX}skipped|{queue}|{reviewer}"
+
+
 def lane(name: str, queue: str, assignee: str = "") -> str:
     """Sorted set: the items that wait in a lane (open, assigned, escalated, held, gold) of a queue, by due time."""
     return f"{PREFIX}lane|{name}|{queue}|{assignee}"
@@ -98,7 +103,7 @@ def content(content_hash: str) -> str:
 
 
 def decided(decision_id: str) -> str:
-    """Hash: item that a vote covered → the vote's id for it, while it may be repeated or undone."""
+    """Hash: item that an action covered → the action's id for it, while it may be repeated or undone."""
     return f"{PREFIX}decided|{decision_id}"
 
 

@@ -34,8 +34,8 @@ def count_decision(pipeline: Any, before: ItemState, decision: Decision) -> None
         _tally(pipeline, before, decision, 1)
     else:
         _add(pipeline, decision.decided_at, f"undo|{decision.reviewer}", 1)
-        if before.before_last_vote is not None:
-            _tally(pipeline, before.before_last_vote, before.counted[-1], -1)
+        if before.before_last_action is not None:
+            _tally(pipeline, before.before_last_action, before.counted[-1], -1)
     if decision.seconds_spent is not None and decision.decided_with is None and decision.outcome in VOTES:
         hour = _hour_of(decision.decided_at)
         pipeline.hincrbyfloat(hour, f"seconds|{decision.reviewer}", decision.seconds_spent)
