@@ -13,7 +13,6 @@ import openvino
 from trt_build.compile import BuildCancelled, Compiler, Options
 from trt_build.errors import BuildError
 from trt_build.openvino_build import ImageViews, compile_openvino, openvino_layers
-from trt_build.precision import CpuPrecision, Precision, Quantised, TorchPrecision
 from trt_build.reports import BuildReport, LayerReport, render
 from worker.scoring.compiled import load_torch_engine
 from worker.scoring.cuda_device import CudaDevice, NoDevice
@@ -21,6 +20,7 @@ from worker.scoring.engine_record import BatchProfile, EngineMismatch, EngineRec
 from worker.scoring.manifest import FileSpec
 from worker.scoring.model import Model
 from worker.scoring.openvino_engine import MAX_BATCH
+from worker.scoring.precision import CpuPrecision, Precision, Quantised, TorchPrecision
 from worker.scoring.repository import DamagedEngine, Repository, Version
 
 
@@ -287,8 +287,8 @@ class EngineBuilder:
 def _prepare(model: Model, target: Target, calibration: Sequence[ImageViews], progress: Progress) -> list[bytes]:
     """The graphs of towers and text tower. Raises BuildError."""
     try:
-        from trt_build.graph import prepare_graphs  # it needs onnx, which OpenVINO's builds do without
         from trt_build.quantise import quantise_graph
+        from worker.scoring.graph_precision import prepare_graphs  # it needs onnx, which OpenVINO's builds do without
     except ImportError as error:
         backend = target.backend
         raise BuildError(f"building for {backend} needs onnx ({error}); pip install 'sluice[{backend}]'") from error

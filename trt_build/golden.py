@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trt_build.errors import BuildError
-from worker.demo.degrade import DEGRADATIONS
-from worker.demo.sample import load_samples
 from worker.images.decode import decode
 from worker.images.errors import ImageError
 from worker.images.views import make_views
+from worker.samples.degrade import DEGRADATIONS
+from worker.samples.sample import load_samples
 from worker.view import ViewSpec
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif"}

@@ -13,10 +13,10 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from trt_build.errors import BuildError
-from trt_build.precision import CpuPrecision
 from trt_build.reports import LayerReport
 from worker.scoring.model import Model
 from worker.scoring.openvino_graph import computes_bf16
+from worker.scoring.precision import CpuPrecision
 
 _TOLD = ("execOrder", "layerType", "runtimePrecision")
 

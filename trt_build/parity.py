@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas import FileReference, ImageEvent, Route, Scores
 from trt_build.golden import GoldenImage
-from worker.demo.correlation import rank_correlation
 from worker.policy import Policy, PolicyError
+from worker.rank_correlation import rank_correlation
 from worker.scoring.engine import PROMPT, Engine, Features
 from worker.scoring.engine_record import EngineRecord
 from worker.scoring.manifest import ParityLimits, PromptScore

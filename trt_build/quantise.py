@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
 from trt_build.errors import BuildError
-from trt_build.graph import PRODUCTS, name_constants, prepare_graph
 from trt_build.openvino_build import ImageViews
-from trt_build.precision import Precision, Quantised
+from worker.scoring.graph_precision import PRODUCTS, name_constants, prepare_graph
+from worker.scoring.precision import Precision, Quantised
 
 Array = NDArray[Any]
 

@@ -7,13 +7,13 @@ import onnx
 import torch
 from onnx import TensorProto, shape_inference
 
-from trt_build.graph import prepare_graphs
-from trt_build.precision import TorchPrecision
 from trt_build.reports import LayerReport
-from trt_build.torch_engine import NO_GPU, TorchEngine
 from worker.scoring.cuda_device import NoDevice
+from worker.scoring.graph_precision import prepare_graphs
 from worker.scoring.model import Model
 from worker.scoring.opening import has_gpu
+from worker.scoring.precision import TorchPrecision
+from worker.scoring.torch_engine import NO_GPU, TorchEngine
 
 
 def prepare_torch(model: Model, precision: TorchPrecision) -> list[bytes]:

@@ -22,9 +22,9 @@ from rich.table import Table
 
 from ops.benchmarks.plot import bars
 from ops.benchmarks.results import Options, machine, option_parser, publish, ratios
-from worker.demo.sample import SAMPLE_IMAGES
 from worker.images.decode import decode
 from worker.images.views import make_views
+from worker.samples.sample import SAMPLE_IMAGES
 from worker.view import ViewSpec
 
 ROUNDS = 20

@@ -35,11 +35,11 @@ from ops.benchmarks.results import Options, console, machine, option_parser
 from ops.benchmarks.results import publish as publish_results
 from ops.dev.servers import KafkaServer, RedisServer
 from schemas import Decision, FileReference, ReviewItem, Scores, Source
-from worker.demo.sample import SAMPLE_IMAGES
 from worker.intake.topics import create_topics
 from worker.review.http.accounts import Accounts
 from worker.review.http.opening import PEOPLE_FILE, open_desk_door
 from worker.review.http.roles import Role
+from worker.samples.sample import SAMPLE_IMAGES
 from worker.settings import FileSettings, KafkaSettings, RedisSettings, ReviewSettings, Settings, WebSettings
 
 QUEUE = "quality"

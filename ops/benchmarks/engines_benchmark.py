@@ -28,12 +28,12 @@ from ops.benchmarks.plot import bars
 from ops.benchmarks.results import Options, Timed, console, machine, median_ratio, option_parser, publish, timed
 from trt_build.golden import calibration_images
 from trt_build.openvino_build import compile_openvino
-from trt_build.torch_engine import TorchEngine
-from worker.demo.correlation import rank_correlation
+from worker.rank_correlation import rank_correlation
 from worker.scoring.engine import Engine, EngineError, Features, Prompts, Views
 from worker.scoring.model import Model, load_model
 from worker.scoring.openvino_engine import OpenVinoEngine
 from worker.scoring.openvino_graph import computes_bf16
+from worker.scoring.torch_engine import TorchEngine
 
 REFERENCE = "torch eager, fp32"
 BATCH = 16

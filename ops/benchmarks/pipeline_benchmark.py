@@ -34,7 +34,6 @@ from ops.benchmarks.results import publish as publish_results
 from ops.dev.servers import KafkaServer, RedisServer
 from schemas import FileReference, ImageEvent, S3Reference, Scores
 from worker.cache.score_cache import CachedScore, ScoreCache, ScoreKey, connect
-from worker.demo.sample import SAMPLE_IMAGES
 from worker.images.decode import decode
 from worker.images.views import make_views
 from worker.intake.embedded import open_embedded_topics
@@ -42,6 +41,7 @@ from worker.intake.kafka_connection import connection_options
 from worker.intake.kafka_reading import open_reader, partitions_of
 from worker.intake.log import Output
 from worker.intake.topics import create_topics
+from worker.samples.sample import SAMPLE_IMAGES
 from worker.scoring.model import load_model
 from worker.settings import FileSettings, KafkaSettings, RedisSettings, Settings
 from worker.telemetry.metrics import Metrics

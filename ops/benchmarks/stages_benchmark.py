@@ -21,7 +21,6 @@ from ops.benchmarks.inputs import stack
 from ops.benchmarks.plot import bars
 from ops.benchmarks.results import Options, machine, option_parser, publish
 from schemas import FileReference, ImageEvent
-from worker.demo.sample import SAMPLE_IMAGES
 from worker.images.decode import decode
 from worker.images.fetch import build_fetcher
 from worker.images.views import make_views
@@ -29,6 +28,7 @@ from worker.intake.log import Partition, Record
 from worker.intake.parse import parse
 from worker.outbox import Identity, Outbox
 from worker.policy import load_policy
+from worker.samples.sample import SAMPLE_IMAGES
 from worker.scoring.model import load_model
 from worker.scoring.openvino_engine import OpenVinoEngine
 from worker.settings import FileSettings, Settings

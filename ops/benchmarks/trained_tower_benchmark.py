@@ -29,7 +29,7 @@ from rich.table import Table
 from ops.benchmarks.plot import bars
 from ops.benchmarks.results import Options, machine, option_parser, publish, timed
 from trt_build.golden import calibration_images, golden_images
-from worker.demo.correlation import rank_correlation
+from worker.rank_correlation import rank_correlation
 from worker.scoring.openvino_graph import computes_bf16
 from worker.view import ViewSpec
 

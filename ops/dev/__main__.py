@@ -71,7 +71,7 @@ def _write_settings(path: Path, kafka: KafkaServer, redis: RedisServer, s3: S3Se
         "kafka": {"bootstrap_servers": kafka.bootstrap_servers, "group_id": "sluice", "topics": topics},
         "redis": {"url": redis.url},
         "s3": {"endpoint_url": s3.endpoint, "region": s3.region, "addressing_style": "path"},
-        "files": {"roots": [str(ROOT / "worker" / "demo" / "samples")]},
+        "files": {"roots": [str(ROOT / "worker" / "samples")]},
         "telemetry": {"log_format": "console"},
     }
     path.write_text(f"# Written by `make servers`.\n{yaml.safe_dump(settings, sort_keys=False)}")
@@ -97,7 +97,7 @@ Their settings are in {folder}/dev.yaml, the S3 credentials in {folder}/dev.env,
 
   set -a; . {folder}/dev.env; set +a
   .venv/bin/sluice topics create --config {folder}/dev.yaml
-  .venv/bin/sluice submit worker/demo/samples/images --config {folder}/dev.yaml
+  .venv/bin/sluice submit worker/samples/images --config {folder}/dev.yaml
   .venv/bin/sluice up --config {folder}/dev.yaml        # judges them until Ctrl-C
   .venv/bin/sluice tail --config {folder}/dev.yaml      # in a second terminal
 

@@ -17,7 +17,6 @@ from playwright.sync_api import Page, sync_playwright
 from schemas import Vote
 from worker.cache.client import connect_embedded
 from worker.demo.run import run_demo
-from worker.demo.sample import SAMPLE_IMAGES
 from worker.policy.loading import DEFAULT
 from worker.review.answers import Choice
 from worker.review.desk import Desk
@@ -26,6 +25,7 @@ from worker.review.http.accounts import Accounts
 from worker.review.http.opening import PEOPLE_FILE, open_door
 from worker.review.http.roles import Role
 from worker.review.running import open_desk
+from worker.samples.sample import SAMPLE_IMAGES
 from worker.settings import FileSettings, QueueSettings, ReviewSettings, Settings, WebSettings
 
 CHROMIUM = "/usr/bin/chromium"

@@ -14,10 +14,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from running_desk import PATIENCE_MS, RunningDesk, enter_password
 
 from worker.cache.client import connect_embedded
-from worker.demo.sample import SAMPLE_IMAGES
 from worker.review.http.opening import open_door
 from worker.review.http.roles import Role
 from worker.review.running import open_desk
+from worker.samples.sample import SAMPLE_IMAGES
 from worker.settings import FileSettings, ReviewSettings, Settings, WebSettings
 from worker.wiring import open_embedded_topics
 

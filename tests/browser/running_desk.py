@@ -11,12 +11,12 @@ from pathlib import Path
 from playwright.sync_api import Page
 
 from schemas import Decision, FileReference, ReviewItem, Route, Scores, ShadowRoute, Source, Verdict
-from worker.demo.sample import SAMPLE_IMAGES
 from worker.intake.embedded import open_embedded_topics
 from worker.intake.log import Output
 from worker.review.http.accounts import Accounts
 from worker.review.http.opening import OpenDoor
 from worker.review.http.roles import Role
+from worker.samples.sample import SAMPLE_IMAGES
 from worker.settings import Settings
 
 PASSWORD = "correct horse battery"

@@ -21,10 +21,10 @@ from running_desk import PASSWORD, RunningDesk, enter_password
 from schemas import FileReference, ImageEvent, Verdict
 from worker.cli.options import Place
 from worker.cli.stream import open_stream
-from worker.demo.sample import SAMPLE_IMAGES
 from worker.policy.loading import DEFAULT
 from worker.review.http.opening import open_desk_door
 from worker.review.http.roles import Role
+from worker.samples.sample import SAMPLE_IMAGES
 from worker.settings import (
     FileSettings,
     KafkaSettings,

@@ -21,7 +21,6 @@ from ops.benchmarks.engines_benchmark import OnnxRuntimeEngine
 from ops.benchmarks.inputs import clip_sized_model
 from tests.unit.trt_build.towers import write_model
 from trt_build.compile import Compiler
-from trt_build.torch_engine import TorchEngine
 from worker.cli.main import app
 from worker.scoring.compiled import open_compiled
 from worker.scoring.cuda_device import CudaDevice, NoDevice, OutOfDeviceMemory
@@ -33,6 +32,7 @@ from worker.scoring.openvino_engine import OpenVinoEngine
 from worker.scoring.repository import Repository, Version
 from worker.scoring.stores import FolderStore
 from worker.scoring.tensorrt_binding import BindingMissing
+from worker.scoring.torch_engine import TorchEngine
 from worker.settings import Settings
 
 # TensorRT measures every kernel when it builds, and torch compiles for each size of a batch: minutes each.
@@ -142,7 +142,7 @@ def test_memory_that_the_gpu_does_not_have_is_refused_and_no_more_than_that(capa
 
 LOSE_THE_GPU = """
 import os, numpy as np, torch
-from trt_build.torch_engine import TorchEngine
+from worker.scoring.torch_engine import TorchEngine
 from worker.scoring.cuda_device import CudaDevice, DeviceLost
 from worker.scoring.model import load_model
 

@@ -16,7 +16,7 @@ from ops.benchmarks.latency_benchmark import arrivals
 from ops.benchmarks.plot import lines
 from ops.benchmarks.results import Options
 from ops.benchmarks.sweep_benchmark import Cell, recommend
-from worker.demo.sample import SAMPLE_IMAGES
+from worker.samples.sample import SAMPLE_IMAGES
 from worker.settings import Settings
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]

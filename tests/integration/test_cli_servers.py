@@ -15,7 +15,7 @@ import yaml
 
 from ops.dev.servers import S3Server
 from tests.conftest import Servers
-from worker.demo.sample import load_samples
+from worker.samples.sample import load_samples
 from worker.settings import TopicSettings
 
 SAMPLES = [sample.path for sample in load_samples()[:6]]

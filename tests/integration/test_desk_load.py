@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ops.benchmarks.desk_benchmark import check, decisions_in_topic, invitations, publish, review, wait_for_items
-from worker.demo.sample import SAMPLE_IMAGES
 from worker.review.http.opening import open_desk_door
+from worker.samples.sample import SAMPLE_IMAGES
 from worker.settings import (
     FileSettings,
     KafkaSettings,

@@ -12,8 +12,8 @@ import httpx
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from schemas import Decision, FileReference, ReviewItem, Scores, Source
-from worker.demo.sample import SAMPLE_IMAGES
 from worker.review.http.opening import open_desk_door
+from worker.samples.sample import SAMPLE_IMAGES
 from worker.settings import FileSettings, KafkaSettings, RedisSettings, Settings, TopicSettings, WebSettings
 
 PASSWORD = "correct horse battery"

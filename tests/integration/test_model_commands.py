@@ -19,7 +19,7 @@ from schemas import Decision, ReviewItem, Scores, Source
 from worker.scoring.model import load_model
 
 MODULE = [sys.executable, "-c", "from worker.cli.main import app; app()"]
-SAMPLES = sorted(Path("worker/demo/samples/images").glob("*.jpg"))[:8]
+SAMPLES = sorted(Path("worker/samples/images").glob("*.jpg"))[:8]
 
 
 def sluice(*arguments: str | Path, home: Path) -> subprocess.CompletedProcess[str]:

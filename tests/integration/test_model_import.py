@@ -53,7 +53,7 @@ def test_an_imported_checkpoint_is_a_model_that_scores_images(checkpoint: Path, 
     assert "AGIQA-1K" in shown.stdout
     assert "correspondence, of 77 tokens" in shown.stdout
 
-    sample = next(Path("worker/demo/samples/images").glob("*.jpg"))
+    sample = next(Path("worker/samples/images").glob("*.jpg"))
     scored = sluice("score", sample, "--model", tmp_path / "model", "--output", tmp_path / "scores.jsonl")
     assert scored.returncode == 0, scored.stderr
     assert 1 <= json.loads((tmp_path / "scores.jsonl").read_text())["quality"] <= 5

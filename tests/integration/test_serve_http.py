@@ -20,7 +20,7 @@ from tests.integration.ray_nodes import RayNodes, ending_all_processes, wait_for
 from worker.apps.desk import FIRST_LINK
 from worker.apps.http.callers import digest_of
 from worker.cli.main import app
-from worker.demo.sample import SAMPLE_IMAGES
+from worker.samples.sample import SAMPLE_IMAGES
 from worker.scoring.manifest import load_manifest
 from worker.scoring.model import SHIPPED_MODELS
 

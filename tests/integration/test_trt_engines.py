@@ -18,11 +18,12 @@ from typer.testing import CliRunner, Result
 from tests.unit.trt_build.towers import SIZE, convolution_towers, write_model
 from trt_build.compile import BuildCancelled, Compiled, Compiler, Options
 from trt_build.errors import BuildError
-from trt_build.graph import Precision, prepare_graph
 from worker.cli.main import app
-from worker.demo.sample import load_samples
+from worker.samples.sample import load_samples
 from worker.scoring.engine_record import BatchProfile
+from worker.scoring.graph_precision import Precision, prepare_graph
 from worker.scoring.model import load_model
+from worker.scoring.onnx_file import GraphError
 from worker.scoring.opening import has_gpu
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX has wheels for Linux and Windows on x86-64 only")
@@ -115,7 +116,7 @@ def test_a_graph_quantised_to_signed_int8_keeps_its_precision_and_one_to_uint8_i
     built = compiler.compile(prepare_graph(quantised(quantization.QuantType.QInt8), "fp32"), Options(PROFILE, "8.9"))
     check_header(built)
     assert ("quantize", "int8") in {(layer.kind, layer.precision) for layer in built.layers}
-    with pytest.raises(BuildError, match="quantise the graph to signed, symmetric int8"):
+    with pytest.raises(GraphError, match="quantise the graph to signed, symmetric int8"):
         prepare_graph(quantised(quantization.QuantType.QUInt8), "fp32")
 
 

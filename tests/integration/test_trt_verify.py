@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from ops.dev.servers import S3Server
 from tests.unit.trt_build.towers import write_model
 from worker.cli.main import app
-from worker.demo.sample import load_samples
+from worker.samples.sample import load_samples
 from worker.scoring.compiled import Unverified, open_compiled
 from worker.scoring.engine_record import Target
 from worker.scoring.model import find_model, load_model

@@ -15,12 +15,12 @@ from rich.table import Table
 from trt_build.build import EngineBuilder, Outcome
 from trt_build.compile import Options
 from trt_build.golden import calibration_images
-from trt_build.precision import CpuPrecision, TorchPrecision
 from worker.cli import console
 from worker.cli.errors import CommandFailed, UsageError
 from worker.cli.options import ConfigOption
 from worker.scoring.engine_record import Backend, BatchProfile, ComputeCapability, Target
 from worker.scoring.model import find_model, load_model
+from worker.scoring.precision import CpuPrecision, TorchPrecision
 from worker.scoring.repository import Repository
 from worker.scoring.stores import open_store
 from worker.settings import load_settings

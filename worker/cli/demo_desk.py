@@ -6,7 +6,7 @@ from pathlib import Path
 from worker.cli import console
 from worker.cli.options import Place
 from worker.cli.up import serving_desk
-from worker.demo.sample import SAMPLE_IMAGES
+from worker.samples.sample import SAMPLE_IMAGES
 from worker.settings import FileSettings, Settings
 
 

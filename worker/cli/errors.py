@@ -32,6 +32,7 @@ EXIT_CODES = {
     "worker.model.clip.towers.WeightsError": USAGE,
     "worker.scoring.tensorrt_binding.BindingMissing": USAGE,
     "trt_build.errors.BuildError": FAILED,
+    "worker.scoring.onnx_file.GraphError": FAILED,
     "worker.apps.checking.check.DeployConfigError": USAGE,
     "worker.cli.errors.CommandFailed": FAILED,
     "worker.demo.errors.DemoFailed": FAILED,

@@ -143,7 +143,7 @@ def _reference(kind: Literal["openvino", "torch"], model: Model) -> Engine:
             )
         return OpenVinoEngine(model, precision=precision or "f32")
     try:
-        from trt_build.torch_engine import TorchEngine  # torch is large, and only this reference needs it
+        from worker.scoring.torch_engine import TorchEngine  # torch is large, and only this reference needs it
     except ImportError as error:
         raise UsageError(f"--reference torch needs torch ({error}); pip install 'sluice[torch]'") from error
     return TorchEngine(model, precision=precision or "fp32")

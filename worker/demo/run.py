@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from schemas import DeadLetter, FailureReason, ReviewItem, Verdict
-from worker.demo.degrade import DEGRADATIONS
 from worker.demo.errors import DemoFailed
 from worker.demo.report import Entry, Tally, thumbnail
-from worker.demo.sample import SAMPLE_IMAGES, load_samples
 from worker.demo.traffic import Picture, Traffic, TrafficMaker, degraded_copies
 from worker.images.decode import decode
 from worker.intake.embedded import open_embedded_topics
 from worker.intake.log import Output, Partition
 from worker.intake.sqlite_topics import SqliteTopics
+from worker.samples.degrade import DEGRADATIONS
+from worker.samples.sample import SAMPLE_IMAGES, load_samples
 from worker.settings import FileSettings, Settings, TopicSettings
 from worker.wiring import Worker, build_embedded_worker
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from PIL import Image
 
 from schemas import FileReference, HttpReference, ImageEvent, ImageReference, InlineReference
-from worker.demo.degrade import DEGRADATIONS
 from worker.demo.hostile import write_hostile_files
-from worker.demo.sample import Sample
+from worker.samples.degrade import DEGRADATIONS
+from worker.samples.sample import Sample
 
 REPEATED = 5
 """Samples that are submitted a second time."""

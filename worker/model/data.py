@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-SAMPLES = Path(__file__).parents[1] / "demo" / "samples"
+from worker.samples.sample import SAMPLES
 
 
 class DataError(Exception):

@@ -1,25 +1,22 @@
-"""What can be wrong with a policy."""
+"""Errors of loading, evaluating and saving a policy."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from worker.policy.place import PolicyText
+from worker.policy.text import PolicyText
 
 
 class PolicyError(Exception):
     """A policy cannot be used, or one of its rules cannot be evaluated for an event.
 
-    At loading each line of the message is a problem, beginning with file, line and, where it is one's fault, rule.
+    When loading fails, each line of the message is one problem: file, line, the rule if there is one, and the reason.
     """
 
 
 class PolicyReadOnly(PolicyError):
-    """No policy can be saved there; the message says what to set or allow."""
+    """The policy cannot be saved here. The message says which setting or permission is missing."""
 
 
 class PolicyConflict(PolicyError):
-    """The policy was changed since it was looked at. `present` is what stands there now."""
+    """The policy changed after it was read. `present` is its current text."""
 
-    def __init__(self, present: "PolicyText") -> None:
+    def __init__(self, present: PolicyText) -> None:
         super().__init__("the policy was changed since you loaded it")
         self.present = present

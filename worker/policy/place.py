@@ -1,13 +1,11 @@
 """Where a policy lives: a file, or an object of S3. Replaced only by who has seen what is there."""
 
-import hashlib
 import os
 import stat
 import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -16,27 +14,13 @@ import botocore.exceptions
 from worker.policy.errors import PolicyConflict, PolicyError, PolicyReadOnly
 from worker.policy.loading import DEFAULT, parse_policy
 from worker.policy.policy import Policy
+from worker.policy.text import PolicyText
 from worker.s3_client import make_s3_client
 from worker.settings import PolicyAddress, S3Settings, Settings
 
 SAVED_NAME: Final = "policy.yaml"
 """The file below the embedded data folder that holds the policy, once one was saved."""
 MAX_BYTES: Final = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyText:
-    """What stands at a place. `digest` names these very bytes: who replaces them says which they mean to replace."""
-
-    content: bytes = field(repr=False)
-    shipped: bool = False
-    """It is the policy that ships, since none is there yet."""
-    etag: str | None = None
-    """The store's own name for it, where it has one."""
-    digest: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "digest", f"sha256:{hashlib.sha256(self.content).hexdigest()}")
 
 
 class PolicyPlace(Protocol):

@@ -9,8 +9,9 @@ import structlog
 
 from worker.policy.errors import PolicyError
 from worker.policy.loading import parse_policy
-from worker.policy.place import PolicyPlace, PolicyText
+from worker.policy.place import PolicyPlace
 from worker.policy.policy import Policy
+from worker.policy.text import PolicyText
 
 log = structlog.get_logger(__name__)
 

@@ -17,7 +17,7 @@ from worker.scoring.stores import RepositoryError
 from worker.scoring.tensorrt_binding import BindingMissing
 
 if TYPE_CHECKING:
-    from trt_build.torch_engine import TorchEngine
+    from worker.scoring.torch_engine import TorchEngine
 
 PARITY_REPORT = "parity.json"
 
@@ -71,7 +71,7 @@ def open_compiled(
 def load_torch_engine() -> type[TorchEngine]:
     """The torch engine, which takes seconds to load, and no other engine needs it. Raises BindingMissing."""
     try:
-        from trt_build.torch_engine import TorchEngine
+        from worker.scoring.torch_engine import TorchEngine
     except ImportError as error:
         raise BindingMissing(f"the torch engine does not load: {error}; pip install 'sluice[torch]'") from error
     return TorchEngine

@@ -1,4 +1,8 @@
-"""Reads the one thing of an ONNX file that OpenVINO does not tell: its opset."""
+"""ONNX files without the onnx package: the opset, and the error for a graph that a backend cannot run."""
+
+
+class GraphError(Exception):
+    """A model's graph cannot be prepared for a backend, or run by it. The message says what is wrong and what to do."""
 
 
 def read_opset(data: bytes) -> int | None:

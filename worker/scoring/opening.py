@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import structlog
 
-from trt_build.errors import BuildError
 from worker.scoring.compiled import Unverified, load_torch_engine, open_compiled
 from worker.scoring.engine import Engine, EngineError
 from worker.scoring.engine_record import EngineMismatch, EngineRecord, Target
 from worker.scoring.model import Model
+from worker.scoring.onnx_file import GraphError
 from worker.scoring.openvino_engine import OpenVinoEngine
 from worker.scoring.repository import Repository, Version
 from worker.scoring.stores import RepositoryError, open_store
@@ -26,7 +26,7 @@ def open_engine(settings: Settings, model: Model) -> Engine:
     """The engine of a model, warmed up, as `settings.engine` wants it.
 
     `auto` passes over what does not start here, and logs why and what would repair it. A backend that is named is
-    opened or refused: raises RepositoryError, what `open_compiled` raises, and BuildError for a graph that torch cannot
+    opened or refused: raises RepositoryError, what `open_compiled` raises, and GraphError for a graph that torch cannot
     run.
     """
     wanted = settings.engine
@@ -40,7 +40,7 @@ def open_engine(settings: Settings, model: Model) -> Engine:
     if wanted.backend == "auto" and gpu:
         try:
             return _open_torch(wanted, model, gpu)
-        except (BindingMissing, BuildError, EngineError) as error:
+        except (BindingMissing, GraphError, EngineError) as error:
             log.warning("engine_passed_over", engine="torch", reason=str(error))
     return OpenVinoEngine(model, threads=wanted.threads, precision="f32" if wanted.precision == "fp32" else "bf16")
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 import worker
 from worker.cli.errors import EXIT_CODES
 from worker.cli.main import NAMES, app
-from worker.demo.sample import load_samples
+from worker.samples.sample import load_samples
 
 SAMPLES = [sample.path for sample in load_samples()]
 

@@ -9,13 +9,13 @@ from PIL import Image
 
 from schemas import FailureReason, ImageEvent
 from worker.demo import run
-from worker.demo.correlation import rank_correlation
-from worker.demo.degrade import DEGRADATIONS
 from worker.demo.errors import DemoFailed
 from worker.demo.hostile import BOMB_SIDE, write_hostile_files
 from worker.demo.run import DemoResult, run_demo
-from worker.demo.sample import load_samples
 from worker.demo.traffic import REPEATED, TrafficMaker, degraded_copies
+from worker.rank_correlation import rank_correlation
+from worker.samples.degrade import DEGRADATIONS
+from worker.samples.sample import load_samples
 from worker.settings import Settings
 
 SAMPLES = load_samples()

@@ -2,7 +2,6 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +12,9 @@ from PIL import Image
 
 from worker.images.decode import decode
 from worker.images.views import make_views
+from worker.samples.sample import SAMPLE_IMAGES
 from worker.view import ViewSpec
 
-SAMPLES = Path(__file__).parents[3] / "worker" / "demo" / "samples"
 KERNELS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 Pixels = NDArray[np.uint8]
@@ -100,8 +99,8 @@ def test_a_view_of_any_image_equals_the_clip_reference(height: int, width: int, 
 
 @pytest.mark.parametrize("resize", ["shortest_side", "squash"])
 def test_the_views_of_real_images_equal_the_clip_reference(resize: str) -> None:
-    files = sorted(SAMPLES.glob("**/*.jpg"))
-    assert files, f"no samples below {SAMPLES}"
+    files = sorted(SAMPLE_IMAGES.glob("*.jpg"))
+    assert files, f"no samples below {SAMPLE_IMAGES}"
     for file in files:
         pixels = decode(file.read_bytes(), max_pixels=10_000_000)
         assert_equal_within_tolerance(view(pixels, spec(resize=resize)), reference(pixels, spec(resize=resize)))
@@ -200,7 +199,7 @@ def test_views_can_be_made_after_a_fork() -> None:
 
 
 def test_threads_that_decode_and_cut_at_once_do_not_disturb_each_other() -> None:
-    files = [file.read_bytes() for file in sorted(SAMPLES.glob("**/*.jpg"))[:8]]
+    files = [file.read_bytes() for file in sorted(SAMPLE_IMAGES.glob("*.jpg"))[:8]]
     specs = {"coarse": spec(resize="squash"), "fine": spec(resize="none", crop="grid", crops=4)}
 
     def work(data: bytes) -> dict[str, Pixels]:

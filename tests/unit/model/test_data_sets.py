@@ -10,13 +10,13 @@ import pytest
 from worker.model.data import (
     AGIQA_3K,
     LIVE_CHALLENGE,
-    SAMPLES,
     DataError,
     Example,
     read_data_set,
     split_folds,
     without_samples,
 )
+from worker.samples.sample import SAMPLES
 
 COLUMNS = "image,generator,prompt,mos_quality"
 

@@ -11,15 +11,15 @@ pytest.importorskip("transformers")
 pytest.importorskip("onnxscript")
 
 from trt_build.compile import Compiler, Options  # noqa: E402
-from trt_build.graph import Precision, prepare_graph  # noqa: E402
-from trt_build.torch_engine import TorchEngine  # noqa: E402
 from worker.model.clip.checkpoint import CheckpointError, check_same_towers, load_checkpoint  # noqa: E402
 from worker.model.clip.export import ExportError, export_model  # noqa: E402
 from worker.model.clip.towers import Encoder  # noqa: E402
 from worker.scoring.engine import PROMPT  # noqa: E402
 from worker.scoring.engine_record import BatchProfile  # noqa: E402
+from worker.scoring.graph_precision import Precision, prepare_graph  # noqa: E402
 from worker.scoring.model import load_model  # noqa: E402
 from worker.scoring.openvino_engine import OpenVinoEngine  # noqa: E402
+from worker.scoring.torch_engine import TorchEngine  # noqa: E402
 
 PAIR = Encoder("sluice-test-32", None), Encoder("sluice-test-16", None)
 TEMPLATE = {"head.temperature": torch.tensor(90.0)}

@@ -10,7 +10,8 @@ from structlog.testing import capture_logs
 
 from worker.policy import PolicyError
 from worker.policy.errors import PolicyConflict, PolicyReadOnly
-from worker.policy.place import FilePlace, PolicyText, ShippedPlace
+from worker.policy.place import FilePlace, ShippedPlace
+from worker.policy.text import PolicyText
 from worker.policy.watch import PolicyWatch
 
 PATIENCE = 30.0

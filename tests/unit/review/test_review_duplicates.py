@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 
 from tests.unit.review.review_bench import features, review_item
-from worker.demo.degrade import DEGRADATIONS
 from worker.images.decode import decode
 from worker.images.views import make_views
 from worker.review.index.duplicates import Duplicates, Vector, fingerprint, unit_vector
+from worker.samples.degrade import DEGRADATIONS
 from worker.scoring.model import load_model
 from worker.scoring.openvino_engine import OpenVinoEngine
 from worker.settings import ReviewSettings
 
-SAMPLES = sorted(Path("worker/demo/samples/images").iterdir())[::3]
+SAMPLES = sorted(Path("worker/samples/images").iterdir())[::3]
 THRESHOLD = ReviewSettings().duplicate_cosine
 
 Copy = Callable[[Image.Image], bytes]

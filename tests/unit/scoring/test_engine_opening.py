@@ -13,7 +13,6 @@ from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from tests.unit.trt_build.towers import SIZE, write_model
-from trt_build.torch_engine import TorchEngine
 from worker.cli.main import app
 from worker.scoring import opening
 from worker.scoring.compiled import Unverified
@@ -24,6 +23,7 @@ from worker.scoring.openvino_engine import OpenVinoEngine
 from worker.scoring.repository import Repository
 from worker.scoring.stores import FolderStore, RepositoryError
 from worker.scoring.tensorrt_binding import BindingMissing
+from worker.scoring.torch_engine import TorchEngine
 from worker.settings import Settings, SettingsError, load_settings
 
 
@@ -196,7 +196,7 @@ def test_torch_that_is_not_installed_is_named_with_what_installs_it(
     source: Path, model: Model, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build(source, place, backend="torch", verify=False)
-    monkeypatch.setitem(sys.modules, "trt_build.torch_engine", None)
+    monkeypatch.setitem(sys.modules, "worker.scoring.torch_engine", None)
     for where in ({}, {"repository": place}):
         with pytest.raises(BindingMissing, match=r"torch engine does not load: .*pip install 'sluice\[torch\]'"):
             opening.open_engine(settings(source, backend="torch", **where), model)
@@ -283,7 +283,7 @@ def test_building_scoring_and_serving_on_openvino_never_load_torch_or_onnx(tmp_p
 
 
 def samples() -> Path:
-    from worker.demo.sample import SAMPLE_IMAGES
+    from worker.samples.sample import SAMPLE_IMAGES
 
     return sorted(SAMPLE_IMAGES.glob("*.jpg"))[0]
 

@@ -9,12 +9,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from worker.samples.sample import SAMPLE_IMAGES
 from worker.scoring.engine import EngineError
 from worker.scoring.manifest import ManifestError
-from worker.scoring.model import SHIPPED_MODELS, Model, load_model
+from worker.scoring.model import Model, load_model
 from worker.scoring.openvino_engine import OpenVinoEngine
-
-SAMPLES = SHIPPED_MODELS.parents[1] / "demo" / "samples" / "images"
 
 Views = dict[str, NDArray[np.uint8]]
 
@@ -126,7 +125,7 @@ def test_bytes_that_openvino_cannot_read_are_refused(model: Model) -> None:
 
 def test_lost_detail_costs_a_liked_image_quality(engine: OpenVinoEngine, model: Model) -> None:
     for name in ("xl2.2_normal_236.jpg", "midjourney_normal_065.jpg", "sd1.5_normal_139.jpg", "xl2.2_normal_065.jpg"):
-        whole = Image.open(SAMPLES / name).convert("RGB")
+        whole = Image.open(SAMPLE_IMAGES / name).convert("RGB")
         lost = whole.resize((64, 64), Image.Resampling.BICUBIC).resize(whole.size, Image.Resampling.BICUBIC)
         before, after = (quality(engine, model, image) for image in (whole, lost))
         assert before > after + 0.4, name

@@ -13,8 +13,8 @@ from tests.unit.trt_build.towers import FEATURES, SIZE, write_model
 from trt_build.golden import PROMPTS, GoldenImage, golden_images
 from trt_build.parity import ParityReport, compare
 from trt_build.reports import render
-from worker.demo.sample import load_samples
 from worker.policy import Policy, load_policy
+from worker.samples.sample import load_samples
 from worker.scoring.compiled import PARITY_REPORT, Unverified, open_compiled
 from worker.scoring.engine import PROMPT, Features, Prompts, Views
 from worker.scoring.engine_record import BatchProfile, EngineRecord, Target

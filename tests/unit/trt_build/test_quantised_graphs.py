@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.unit.trt_build.towers import SIZE, convolution_towers
 from trt_build.errors import BuildError
-from trt_build.precision import Precision, Quantised
 from trt_build.quantise import quantise_graph
+from worker.scoring.precision import Precision, Quantised
 
 Pixels = dict[str, NDArray[np.uint8]]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from worker.demo.correlation import rank_correlation
 from worker.demo.report.charts import histogram, scatter
 from worker.demo.report.entry import Entry
 from worker.demo.report.tally import Tally
+from worker.rank_correlation import rank_correlation
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from typing import Any, Final
 import redis
 import structlog
 
-from worker.policy.place import PolicyPlace, PolicyText
+from worker.policy.place import PolicyPlace
+from worker.policy.text import PolicyText
 
 log = structlog.get_logger(__name__)
 

@@ -9,9 +9,10 @@ from pydantic import Field
 from schemas import Digest
 from worker.policy import Policy, PolicyError, parse_policy
 from worker.policy.errors import PolicyConflict, PolicyReadOnly
-from worker.policy.place import NO_PLACE, PolicyPlace, PolicyText, ShippedPlace
+from worker.policy.place import NO_PLACE, PolicyPlace, ShippedPlace
 from worker.policy.replay import Replay, replay
 from worker.policy.shadow_results import shadow_results
+from worker.policy.text import PolicyText
 from worker.review.http.answers import Showing
 from worker.review.http.door import Door, Lead, TheDoor
 from worker.review.http.policy_answers import PolicyOut, ReplayOut, SavedOut, ShadowOut, UndecidedOut, flips

@@ -11,9 +11,9 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-from trt_build.errors import BuildError
-from trt_build.precision import Precision
 from worker.scoring.model import Model
+from worker.scoring.onnx_file import GraphError
+from worker.scoring.precision import Precision
 
 _TYPES: Mapping[str, int] = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 _LARGEST: Mapping[int, float] = {TensorProto.FLOAT16: 65504.0, TensorProto.BFLOAT16: 3.38e38}
@@ -43,7 +43,7 @@ _OWN_PRECISION = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear",
 
 
 def prepare_graphs(model: Model, precision: Precision) -> list[bytes]:
-    """A model's towers and, where it judges prompts, its text tower, each prepared. Raises BuildError."""
+    """A model's towers and, where it judges prompts, its text tower, each prepared. Raises GraphError."""
     prompt = model.judging_prompts
     return [prepare_graph(graph, precision) for graph in (model.graph, *([] if prompt is None else [prompt.text]))]
 
@@ -52,16 +52,16 @@ def prepare_graph(graph: bytes, precision: Precision) -> bytes:
     """The towers' graph as TensorRT takes it; the same inputs (uint8) and outputs (float32).
 
     In `fp16` and `bf16` the products compute in that precision, and what comes before the first product (the
-    normalisation of pixels), layer norms and statistics in float32. Raises BuildError for a graph this cannot be done
+    normalisation of pixels), layer norms and statistics in float32. Raises GraphError for a graph this cannot be done
     to without changing what it means.
     """
     try:
         model = onnx.load_from_string(graph)
         model = shape_inference.infer_shapes(model, strict_mode=True)
     except (DecodeError, shape_inference.InferenceError) as error:
-        raise BuildError(f"the graph is not sound ONNX: {error}; export the model again") from error
+        raise GraphError(f"the graph is not sound ONNX: {error}; export the model again") from error
     if model.functions or any(a.type == onnx.AttributeProto.GRAPH for n in model.graph.node for a in n.attribute):
-        raise BuildError("the graph has functions or branches, and towers need none; export the model without them")
+        raise GraphError("the graph has functions or branches, and towers need none; export the model without them")
     name_constants(model.graph)
     _cast_pixels_first(model.graph)
     model = shape_inference.infer_shapes(_without_value_info(model), strict_mode=True)
@@ -97,12 +97,12 @@ def _cast_pixels_first(graph: onnx.GraphProto) -> None:
                 node.op_type = "Identity"
                 del node.attribute[:]
             elif node.op_type in _OWN_PRECISION:
-                raise BuildError(
+                raise GraphError(
                     f"{node.op_type} makes or reads uint8, and TensorRT quantises to int8 only; quantise the graph to "
                     "signed, symmetric int8 (or fp8)"
                 )
             elif node.op_type not in MOVES:
-                raise BuildError(
+                raise GraphError(
                     f"{node.op_type} works on uint8, which TensorRT does not; cast the pixels to float first"
                 )
             node.input[:] = [f"{name}/float" if name in pixels else name for name in node.input]
@@ -184,7 +184,7 @@ class _Lowering:
         values = numpy_helper.to_array(weight)
         largest = float(np.abs(values).max(initial=0))
         if not largest <= _LARGEST[self._low]:
-            raise BuildError(
+            raise GraphError(
                 f"weight {weight.name} reaches {largest:g}, beyond {self._suffix}; build it in bf16 or fp32"
             )
         return numpy_helper.from_array(values.astype(helper.tensor_dtype_to_np_dtype(self._low)), name)
@@ -204,11 +204,11 @@ def _refuse_mixed(nodes: Iterable[onnx.NodeProto], types: Mapping[str, int], pre
     advice = f"its precision is decided already: build it as it is, in fp32, rather than in {precision}"
     for node in nodes:
         if node.op_type in _OWN_PRECISION:
-            raise BuildError(f"the graph has {node.op_type}; {advice}")
+            raise GraphError(f"the graph has {node.op_type}; {advice}")
         for name in (*node.input, *node.output):
             if types.get(name) in (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE):
-                raise BuildError(f"{name} is {TensorProto.DataType.Name(types[name])}; {advice}")
+                raise GraphError(f"{name} is {TensorProto.DataType.Name(types[name])}; {advice}")
             if name and name not in types:
-                raise BuildError(
+                raise GraphError(
                     f"the type of {name}, which {node.op_type} uses, cannot be told; export the model again"
                 )

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-FOLDER = Path(__file__).parent / "samples"
-SAMPLE_IMAGES = FOLDER / "images"
+SAMPLES = Path(__file__).parent
+SAMPLE_IMAGES = SAMPLES / "images"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Sample:
 
 def load_samples() -> Sequence[Sample]:
     """The samples, in the order of samples.csv."""
-    with (FOLDER / "samples.csv").open(newline="", encoding="utf-8") as file:
+    with (SAMPLES / "samples.csv").open(newline="", encoding="utf-8") as file:
         return [
             Sample(SAMPLE_IMAGES / row["image"], row["generator"], row["prompt"], float(row["mos_quality"]))
             for row in csv.DictReader(file)

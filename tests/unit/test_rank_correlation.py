@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.demo.correlation import rank_correlation
+from worker.rank_correlation import rank_correlation
 
 numbers = st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=30, unique=True)
 

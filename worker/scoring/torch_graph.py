@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 from torch.nn import functional
 
-from trt_build.errors import BuildError
+from worker.scoring.onnx_file import GraphError
 
 Attributes = Mapping[str, Any]
 Operator = Callable[[Sequence[Any], Attributes], Any]
@@ -87,7 +87,7 @@ class TorchGraph(torch.nn.Module):
 
 
 def read_graph(graph: bytes) -> TorchGraph:
-    """The module of an ONNX graph. Raises BuildError for one with an operator that is not known here."""
+    """The module of an ONNX graph. Raises GraphError for one with an operator that is not known here."""
     model = onnx.load_from_string(graph)
     nodes = [node for node in model.graph.node if node.op_type != "Constant"]
     steps = [(_operator(node), list(node.input), list(node.output), _attributes(node)) for node in nodes]
@@ -152,7 +152,7 @@ def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
 
 def _operator(node: onnx.NodeProto) -> Operator:
     if node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx"):
-        raise BuildError(f"the torch engine does not know the operator {node.op_type}; use openvino instead")
+        raise GraphError(f"the torch engine does not know the operator {node.op_type}; use openvino instead")
     return OPERATORS[node.op_type]
 
 
@@ -178,7 +178,7 @@ def _cast(x: Sequence[Any], a: Attributes) -> Tensor:
 def _convolution(x: Sequence[Any], a: Attributes) -> Tensor:
     pads = list(a.get("pads", [0, 0, 0, 0]))
     if a.get("auto_pad", b"NOTSET") != b"NOTSET":
-        raise BuildError("the torch engine knows no auto_pad; use openvino instead")
+        raise GraphError("the torch engine knows no auto_pad; use openvino instead")
     pixels, bias = x[0], x[2] if len(x) > 2 else None
     strides, dilations = tuple(a.get("strides", [1, 1])), tuple(a.get("dilations", [1, 1]))
     padding = tuple(pads[:2])
@@ -189,7 +189,7 @@ def _convolution(x: Sequence[Any], a: Attributes) -> Tensor:
 
 def _average_pool(x: Sequence[Any], a: Attributes) -> Tensor:
     if any(a.get("pads", [])) or a.get("ceil_mode") or any(size != 1 for size in a.get("dilations", [])):
-        raise BuildError("the torch engine knows average pooling without padding only; use openvino instead")
+        raise GraphError("the torch engine knows average pooling without padding only; use openvino instead")
     return functional.avg_pool2d(x[0], tuple(a["kernel_shape"]), tuple(a.get("strides", [1, 1])))
 
 
@@ -295,7 +295,7 @@ def _divide(x: Sequence[Any], _a: Attributes) -> Tensor:
 def _constant(node: onnx.NodeProto) -> Tensor:
     attributes = _attributes(node)
     if "value" not in attributes:
-        raise BuildError("the torch engine knows constants that are tensors only; use openvino instead")
+        raise GraphError("the torch engine knows constants that are tensors only; use openvino instead")
     return _tensor(attributes["value"])
 
 

@@ -14,13 +14,13 @@ from onnx.reference import ReferenceEvaluator
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from tests.unit.trt_build.towers import SIZE, convolution_towers, write_model
-from trt_build.errors import BuildError
-from trt_build.torch_engine import TorchEngine
-from trt_build.torch_graph import read_graph
 from worker.scoring.cuda_device import NoDevice, OutOfDeviceMemory
 from worker.scoring.engine import PROMPT, EngineError
 from worker.scoring.model import Model, load_model
+from worker.scoring.onnx_file import GraphError
 from worker.scoring.openvino_engine import OpenVinoEngine
+from worker.scoring.torch_engine import TorchEngine
+from worker.scoring.torch_graph import read_graph
 
 
 def views(model: Model, batch: int) -> dict[str, np.ndarray]:
@@ -68,7 +68,7 @@ def test_an_operator_that_is_not_known_is_named() -> None:
     )
     data = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]).SerializeToString()
     model = load_model("mst-lite")
-    with pytest.raises(BuildError, match="does not know the operator Tanh"):
+    with pytest.raises(GraphError, match="does not know the operator Tanh"):
         TorchEngine(Model(model.manifest, model.heads, data))
 
 

@@ -13,17 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trt_build.errors import BuildError
-from trt_build.graph import prepare_graphs
-from trt_build.precision import TorchPrecision
-from trt_build.torch_graph import TorchGraph, read_graph
 from worker.scoring.cuda_device import DeviceLost, NoDevice, OutOfDeviceMemory, device_lost
 from worker.scoring.engine import PROMPT, EngineError, Features, Prompts, Views, check_batch
 from worker.scoring.engine_record import BatchProfile, EngineRecord
+from worker.scoring.graph_precision import prepare_graphs
 from worker.scoring.model import Model
+from worker.scoring.onnx_file import GraphError
+from worker.scoring.precision import TorchPrecision
 from worker.scoring.prompts import PromptScorer
 from worker.scoring.tensors import Array
 from worker.scoring.tokenizer import TokenIds
+from worker.scoring.torch_graph import TorchGraph, read_graph
 
 log = structlog.get_logger(__name__)
 
@@ -68,7 +68,7 @@ class TorchEngine:
         keeps the kernels for the next. `prebuilt`: the graphs of towers and text tower, already in the precision, in
         place of the model's; `sluice build` makes such ones.
 
-        Raises BuildError for a graph with an operator that is not known here, NoDevice when torch sees no GPU, and
+        Raises GraphError for a graph with an operator that is not known here, NoDevice when torch sees no GPU, and
         OutOfDeviceMemory or another EngineError when it fails.
         """
         if device == "cuda" and not torch.cuda.is_available():
@@ -246,7 +246,7 @@ class TorchEngine:
         """The work's result; what torch and its compilers raise becomes an EngineError that says whose fault it is."""
         try:
             return work()
-        except (BuildError, EngineError):
+        except (GraphError, EngineError):
             raise
         except Exception as error:
             # The libraries below torch report a want of memory in words only, and it passes.

@@ -7,9 +7,9 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
 from tests.unit.trt_build.towers import SIZE, convolution_towers
-from trt_build.errors import BuildError
-from trt_build.graph import PRODUCTS, Precision, prepare_graph
+from worker.scoring.graph_precision import PRODUCTS, Precision, prepare_graph
 from worker.scoring.model import load_model
+from worker.scoring.onnx_file import GraphError
 
 HALVES: list[Precision] = ["fp16", "bf16"]
 TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
@@ -122,7 +122,7 @@ def test_in_fp16_the_graph_gives_nearly_what_it_gave_and_is_half_as_large() -> N
 
 
 def test_a_weight_that_half_precision_cannot_hold_is_refused_by_name() -> None:
-    with pytest.raises(BuildError, match=r"weight kernel reaches \d\S*, beyond float16; build it in bf16 or fp32"):
+    with pytest.raises(GraphError, match=r"weight kernel reaches \d\S*, beyond float16; build it in bf16 or fp32"):
         prepare_graph(convolution_towers(scale=1e6), "fp16")
     prepare_graph(convolution_towers(scale=1e6), "bf16")
 
@@ -148,5 +148,5 @@ def one_node(operator: str, kind: int, **attributes: object) -> bytes:
     ],
 )
 def test_a_graph_that_cannot_be_lowered_is_refused(graph: bytes, message: str) -> None:
-    with pytest.raises(BuildError, match=message):
+    with pytest.raises(GraphError, match=message):
         prepare_graph(graph, "fp16")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from trt_build import torch_engine
+from worker.scoring import torch_engine
 
 
 class FakeStream:

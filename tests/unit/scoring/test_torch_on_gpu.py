@@ -11,15 +11,15 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.unit.trt_build import fake_torch_gpu
-from tests.unit.trt_build.fake_torch_gpu import FakeTorchGpu
+from tests.unit.scoring import fake_torch_gpu
+from tests.unit.scoring.fake_torch_gpu import FakeTorchGpu
 from tests.unit.trt_build.towers import write_model
-from trt_build import torch_engine
-from trt_build.torch_engine import TorchEngine
-from trt_build.torch_graph import TorchGraph, read_graph
+from worker.scoring import torch_engine
 from worker.scoring.cuda_device import DeviceLost, OutOfDeviceMemory
 from worker.scoring.engine import PROMPT, EngineError
 from worker.scoring.model import Model, load_model
+from worker.scoring.torch_engine import TorchEngine
+from worker.scoring.torch_graph import TorchGraph, read_graph
 
 
 @pytest.fixture(scope="module")
