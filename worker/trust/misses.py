@@ -9,7 +9,7 @@ from worker.trust.confidence import Interval, confidence_interval
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Cell:
+class MissCell:
     """What is counted together: verdicts of one tenant, model and policy. `generator` is None unless cells are split by
     it, and empty for images whose generator is unknown."""
 
@@ -27,7 +27,7 @@ class MissRate:
     `first_at` and `last_at`: when the first and the last of the `passed` images was judged.
     """
 
-    cell: Cell
+    cell: MissCell
     passed: int
     audited: int
     missed: int
@@ -75,13 +75,13 @@ def miss_rates(
     probability within a cell. The result does not depend on the order of the verdicts, and a verdict that is read twice
     counts its audit once. Raises ValueError for a confidence outside of 0..1.
     """
-    counts: dict[Cell, _Counts] = {}
+    counts: dict[MissCell, _Counts] = {}
     waiting = dict(audits)
     for verdict in verdicts:
         if verdict.route.action != "pass":
             continue
         generator = (verdict.generator or "") if by_generator else None
-        cell = Cell(verdict.tenant, verdict.model, verdict.policy, generator)
+        cell = MissCell(verdict.tenant, verdict.model, verdict.policy, generator)
         count = counts.get(cell)
         if count is None:
             count = counts[cell] = _Counts(verdict.judged_at, verdict.judged_at)

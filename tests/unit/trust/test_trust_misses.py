@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import Route, Scores, Source, Verdict
-from worker.trust.misses import Cell, miss_rates
+from worker.trust.misses import MissCell, miss_rates
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 OLD, NEW = f"sha256:{'0' * 64}", f"sha256:{'1' * 64}"
@@ -42,9 +42,9 @@ def test_tenants_and_models_are_counted_apart() -> None:
     ]
     found = miss_rates(verdicts, {"v1": True, "v2": False, "v4": False, "v5": True, "gone": True})
     assert [(rate.cell, rate.passed, rate.audited, rate.missed) for rate in found.rates] == [
-        (Cell("acme", NEW, OLD), 1, 0, 0),
-        (Cell("acme", OLD, OLD), 2, 2, 1),
-        (Cell("globex", OLD, OLD), 1, 1, 0),
+        (MissCell("acme", NEW, OLD), 1, 0, 0),
+        (MissCell("acme", OLD, OLD), 2, 2, 1),
+        (MissCell("globex", OLD, OLD), 1, 1, 0),
     ]
     assert [rate.share for rate in found.rates] == [None, 0.5, 0.0]
     assert [rate.cell.model for rate in found.in_force()] == [NEW, OLD]
