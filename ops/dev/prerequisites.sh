@@ -1,6 +1,6 @@
 #!/bin/sh
-# Sees to the programs that the tests need beside Python: java (17 or newer), mvn, redis-server and Chromium; with the
-# argument `servers` only to those that the servers need, which is all but Chromium.
+# Sees to the programs that the tests need beside Python: java (17 or newer), mvn, redis-server, Prometheus and Chromium;
+# with the argument `servers` only to those that the servers need, which are the first three.
 # As root on Debian it installs what is missing; anywhere else it names it and fails, having done nothing.
 set -eu
 
@@ -14,6 +14,9 @@ java_version() { # its first number; nothing where there is no java that runs
 [ "$(java_version)" -ge 17 ] 2>/dev/null || missing=" default-jre-headless"
 need mvn maven
 need redis-server redis-server
+if [ "${1:-all}" != servers ]; then
+    need promtool prometheus
+fi
 if [ "${1:-all}" != servers ] && ! command -v chromium-browser >/dev/null 2>&1 && ! command -v google-chrome >/dev/null 2>&1; then
     need chromium chromium
 fi
@@ -30,6 +33,6 @@ fi
 echo "error: real servers and a real browser are used here, and some of their programs are not on the PATH." >&2
 echo "Debian's packages for them are:$missing" >&2
 echo "On Debian or Ubuntu: sudo apt-get install$missing" >&2
-echo "On macOS: brew install openjdk maven redis; brew install --cask chromium" >&2
+echo "On macOS: brew install openjdk maven redis prometheus; brew install --cask chromium" >&2
 echo "Nothing was installed or changed." >&2
 exit 1

@@ -1,0 +1,261 @@
+"""What the dashboards show: every panel with its queries. `$job` is chosen on the dashboard."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["time series", "stat"]
+
+
+@dataclass(frozen=True, slots=True)
+class PanelQuery:
+    """A PromQL expression, and what its lines are called."""
+
+    expression: str
+    legend: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """`unit` is one of Grafana's: `s`, `short`, `percentunit`, `reqps`, `bytes`. `description` says how to read it."""
+
+    title: str
+    description: str
+    unit: str
+    queries: tuple[PanelQuery, ...]
+    kind: Kind = "time series"
+    stacked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DashboardSpec:
+    uid: str
+    title: str
+    rows: tuple[tuple[str, tuple[Panel, ...]], ...]
+    """The name of each row, with its panels."""
+
+
+_SLOW = (
+    '1 - sum(rate(sluice_stage_seconds_bucket{{job=~"$job",stage="total",le="60.0"}}[{window}]))'
+    ' / sum(rate(sluice_stage_seconds_count{{job=~"$job",stage="total"}}[{window}]))'
+)
+
+
+def _quantile(stage: str, share: float, window: str = "5m") -> PanelQuery:
+    buckets = f'sum by (le) (rate(sluice_stage_seconds_bucket{{job=~"$job",stage="{stage}"}}[{window}]))'
+    return PanelQuery(f"histogram_quantile({share}, {buckets})", f"p{share * 100:g}")
+
+
+OVERVIEW = DashboardSpec(
+    "sluice-overview",
+    "Sluice: overview",
+    (
+        (
+            "Is it well?",
+            (
+                Panel(
+                    "Workers",
+                    "Workers that Prometheus reaches.",
+                    "short",
+                    (PanelQuery('sum(up{job=~"$job"})'),),
+                    "stat",
+                ),
+                Panel(
+                    "Behind",
+                    "Records between what is read and the end of the images topic.",
+                    "short",
+                    (PanelQuery('sum(sluice_consumer_lag_records{job=~"$job"})'),),
+                    "stat",
+                ),
+                Panel(
+                    "Slow verdicts, last hour",
+                    "Events whose verdict took more than 60 s. The objective is at most 0.1 %.",
+                    "percentunit",
+                    (PanelQuery(_SLOW.format(window="1h")),),
+                    "stat",
+                ),
+                Panel(
+                    "Breakers open",
+                    "Workers that do not read, because the engine or a store keeps failing.",
+                    "short",
+                    (PanelQuery('sum(sluice_breaker_open{job=~"$job"})'),),
+                    "stat",
+                ),
+            ),
+        ),
+        (
+            "What comes out",
+            (
+                Panel(
+                    "Events by outcome",
+                    "`cached` events had been scored before, `failed` ones are dead letters and go to review.",
+                    "reqps",
+                    (PanelQuery('sum by (outcome) (rate(sluice_events_total{job=~"$job"}[5m]))', "{{outcome}}"),),
+                    stacked=True,
+                ),
+                Panel(
+                    "Verdicts by route",
+                    "What the policy decided. A sudden change means another policy, another model or other images.",
+                    "reqps",
+                    (
+                        PanelQuery(
+                            'sum by (action, queue) (rate(sluice_routes_total{job=~"$job"}[5m]))',
+                            "{{action}} {{queue}}",
+                        ),
+                    ),
+                    stacked=True,
+                ),
+                Panel(
+                    "Time to verdict",
+                    "From reading the record to the verdict, waiting included.",
+                    "s",
+                    (_quantile("total", 0.5), _quantile("total", 0.95), _quantile("total", 0.99)),
+                ),
+                Panel(
+                    "Dead letters by reason",
+                    "Events that could not be judged.",
+                    "reqps",
+                    (PanelQuery('sum by (reason) (rate(sluice_dead_letters_total{job=~"$job"}[5m]))', "{{reason}}"),),
+                    stacked=True,
+                ),
+            ),
+        ),
+    ),
+)
+
+STREAM = DashboardSpec(
+    "sluice-stream",
+    "Sluice: stream and engine",
+    (
+        (
+            "Kafka",
+            (
+                Panel(
+                    "Lag by partition",
+                    "One partition that grows while others do not is stuck.",
+                    "short",
+                    (
+                        PanelQuery(
+                            'sum by (topic, partition) (sluice_consumer_lag_records{job=~"$job"})',
+                            "{{topic}}/{{partition}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Records read and in flight",
+                    "In flight: read and not committed yet.",
+                    "short",
+                    (
+                        PanelQuery('sum(rate(sluice_records_polled_total{job=~"$job"}[5m]))', "read a second"),
+                        PanelQuery('sum(sluice_records_in_flight{job=~"$job"})', "in flight"),
+                    ),
+                ),
+                Panel(
+                    "Failed commits and rebalances",
+                    "In five minutes. Rebalances are expected when workers come and go.",
+                    "short",
+                    (
+                        PanelQuery('sum(increase(sluice_commit_failures_total{job=~"$job"}[5m]))', "failed commits"),
+                        PanelQuery('sum(increase(sluice_rebalances_total{job=~"$job"}[5m]))', "rebalances"),
+                    ),
+                ),
+                Panel(
+                    "Paused partitions",
+                    "Partitions that are not read at the moment, because too much is in flight or a breaker is open.",
+                    "short",
+                    (PanelQuery('sum by (instance) (sluice_partitions_paused{job=~"$job"})', "{{instance}}"),),
+                ),
+            ),
+        ),
+        (
+            "Stages",
+            (
+                Panel(
+                    "Seconds in each stage, p95",
+                    "`total` contains the waiting between the stages.",
+                    "s",
+                    (
+                        PanelQuery(
+                            "histogram_quantile(0.95, sum by (stage, le) "
+                            '(rate(sluice_stage_seconds_bucket{job=~"$job"}[5m])))',
+                            "{{stage}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Busy threads by stage",
+                    "Seconds spent in a stage per second: how many threads are busy with it on average.",
+                    "short",
+                    (
+                        PanelQuery(
+                            'sum by (stage) (rate(sluice_stage_seconds_sum{job=~"$job",stage!="total"}[5m]))',
+                            "{{stage}}",
+                        ),
+                    ),
+                    stacked=True,
+                ),
+                Panel(
+                    "Retries by cause",
+                    "Attempts that failed and will be repeated.",
+                    "reqps",
+                    (
+                        PanelQuery(
+                            'sum by (reason) (rate(sluice_retries_total{job=~"$job"}[5m])) or vector(0)', "{{reason}}"
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Cache hits",
+                    "Of the cache's answers, the share that spared a fetch (`alias`) or the engine (`score`).",
+                    "percentunit",
+                    (
+                        PanelQuery(
+                            'sum by (kind) (rate(sluice_cache_requests_total{job=~"$job",result="hit"}[5m])) '
+                            '/ (sum by (kind) (rate(sluice_cache_requests_total{job=~"$job"}[5m])) > 0)',
+                            "{{kind}}",
+                        ),
+                    ),
+                ),
+            ),
+        ),
+        (
+            "Engine and process",
+            (
+                Panel(
+                    "Engine time a batch",
+                    "Median and p95 of one batch.",
+                    "s",
+                    (_quantile("engine", 0.5), _quantile("engine", 0.95)),
+                ),
+                Panel(
+                    "Images a batch",
+                    "Near the largest batch size: the engine is the bottleneck. Near one: it waits for images.",
+                    "short",
+                    (
+                        PanelQuery(
+                            'sum(rate(sluice_batch_size_sum{job=~"$job"}[5m])) '
+                            '/ (sum(rate(sluice_batch_size_count{job=~"$job"}[5m])) > 0)',
+                            "mean",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Memory",
+                    "Resident memory of each worker, and the bytes that it knows to hold.",
+                    "bytes",
+                    (
+                        PanelQuery('process_resident_memory_bytes{job=~"$job"}', "{{instance}} resident"),
+                        PanelQuery('sluice_bytes_in_flight{job=~"$job"}', "{{instance}} in flight"),
+                    ),
+                ),
+                Panel(
+                    "Processors",
+                    "Processor seconds a second.",
+                    "short",
+                    (PanelQuery('rate(process_cpu_seconds_total{job=~"$job"}[5m])', "{{instance}}"),),
+                ),
+            ),
+        ),
+    ),
+)
+
+DASHBOARDS = (OVERVIEW, STREAM)

@@ -1,0 +1,70 @@
+"""Every panel shows something and every rule can be evaluated, on a real Prometheus that scrapes a worker at work."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ops.dev.ports import free_ports
+from ops.dev.prometheus import PrometheusServer
+from ops.grafana.panels import DASHBOARDS
+from worker.samples.sample import SAMPLE_IMAGES
+
+pytestmark = pytest.mark.integration
+
+COMMAND = [str(Path(sys.executable).with_name("sluice"))]
+PANELS = [panel for dashboard in DASHBOARDS for _, panels in dashboard.rows for panel in panels]
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusServer]:
+    folder = tmp_path_factory.mktemp("prometheus")
+    (port,) = free_ports(1)
+    environment = {**os.environ, "SLUICE_TELEMETRY__METRICS_PORT": str(port)}
+    data = str(folder / "sluice-data")
+    worker = subprocess.Popen(
+        [*COMMAND, "up", "--embedded", "--data", data], env=environment, stderr=subprocess.DEVNULL
+    )
+    server = PrometheusServer(folder, [port])
+    try:
+        server.start()
+        for _ in range(2):  # the second time from the cache
+            subprocess.run([*COMMAND, "submit", str(SAMPLE_IMAGES), "--data", data], check=True, capture_output=True)
+            time.sleep(2)
+        yield server
+    finally:
+        server.stop()
+        worker.terminate()
+        worker.wait(30)
+
+
+def test_each_panel_shows_the_worker_at_work(prometheus: PrometheusServer) -> None:
+    deadline = time.monotonic() + 60
+    empty = {panel.title: panel for panel in PANELS}
+    while empty and time.monotonic() < deadline:
+        time.sleep(1)
+        empty = {
+            title: panel
+            for title, panel in empty.items()
+            if any(_is_empty(prometheus.values(query.expression.replace("$job", "sluice"))) for query in panel.queries)
+        }
+    assert not empty
+
+
+def test_each_rule_can_be_evaluated_and_none_fires_at_a_worker_that_is_well(prometheus: PrometheusServer) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        rules = [rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]
+        if all(rule["health"] == "ok" for rule in rules) or time.monotonic() > deadline:
+            break
+        time.sleep(0.5)
+    assert {rule["name"]: rule["health"] for rule in rules if rule["health"] != "ok"} == {}
+    assert [rule["name"] for rule in rules if rule.get("state") == "firing"] == []
+
+
+def _is_empty(values: list[float]) -> bool:
+    return not values or all(value != value for value in values)  # NaN: a ratio of nothing
