@@ -1,11 +1,17 @@
 """What an AVIF asks of its decoder, told by its boxes (ISO/IEC 14496-12 and 23008-12) before it is decoded."""
 
 from collections.abc import Iterator
+from io import BytesIO
 from itertools import chain
 from typing import Final
 
+from PIL.AvifImagePlugin import AvifImageFile
+
+from worker.images import exif
 from worker.images.av1 import Bits, frames
-from worker.images.bombs import bomb
+from worker.images.colour import CodedColour, Colour, IccProfile
+from worker.images.errors import bomb
+from worker.images.picture import BYTES_A_PIXEL, Picture
 
 BOXES: Final = 1000
 HEADER_BYTES: Final = 64 * 1024
@@ -24,6 +30,57 @@ _SAMPLE_TABLE: Final = frozenset({b"stsd", b"stsz", b"stsc", b"stco", b"co64"})
 _Pieces = list[memoryview]
 
 
+def open_avif(data: bytes, max_pixels: int) -> Picture:
+    """Raises ImageError where it is a bomb, else whatever the readers of its headers raise."""
+    coded = check_avif(data, max_pixels)
+    image = AvifImageFile(BytesIO(data))
+    pixels = max(image.width * image.height, coded)
+    # Pillow puts what the boxes irot and imir say in place of Exif's orientation, as it has to be.
+    orientation = exif.orientation(image.info.get("exif", b"").removeprefix(b"Exif\0\0"))
+    return Picture(
+        image.width,
+        image.height,
+        lambda: image,
+        orientation=orientation,
+        colour=avif_colour(data, image.info.get("icc_profile")),
+        memory=pixels * BYTES_A_PIXEL,
+    )
+
+
+def check_boxes(data: bytes) -> None:
+    """The limits on lists, which hold for HEIF as well. Raises ImageError where they are too long."""
+    listed = sum(_listed(kind, content) for kind, content in _top_boxes(memoryview(data)) if kind in (b"meta", b"moov"))
+    if listed > HEADER_BYTES:
+        raise bomb(f"a file whose lists have {listed} bytes, where {HEADER_BYTES} are allowed")
+
+
+def ends_early(data: bytes) -> bool:
+    """Whether the last box says that it is longer than the file."""
+    at = 0
+    for _ in range(BOXES):
+        if at + 8 > len(data):
+            return at > len(data)
+        size = int.from_bytes(data[at : at + 4], "big")
+        if size == 1:
+            size = int.from_bytes(data[at + 8 : at + 16], "big")
+        at += max(size or len(data) - at, 8)
+    return False
+
+
+def avif_colour(data: bytes, profile: bytes | None) -> Colour | None:
+    """By the profile where there is one, else by the code points of the first box `colr` that has any."""
+    if profile:
+        return IccProfile.of(profile)
+    for kind, meta in _top_boxes(memoryview(data)):
+        if kind == b"meta":
+            for kind, content in _properties(meta[4:]):
+                if kind == b"colr" and bytes(content[:4]) == b"nclx" and len(content) >= 8:
+                    return CodedColour.of_codes(
+                        int.from_bytes(content[4:6], "big"), int.from_bytes(content[6:8], "big")
+                    )
+    return None
+
+
 def check_avif(data: bytes, max_pixels: int) -> int:
     """The pixels that are coded in an AVIF, of all pictures that decoding it may take.
 
@@ -33,7 +90,7 @@ def check_avif(data: bytes, max_pixels: int) -> int:
     """
     headers = [(kind, content) for kind, content in _top_boxes(memoryview(data)) if kind in (b"meta", b"moov")]
     # The library looks for each item among all others, so that many take the square of their number.
-    listed = sum(len(content) for _, content in headers)
+    listed = sum(_listed(kind, content) for kind, content in headers)
     if listed > HEADER_BYTES:
         raise bomb(f"an AVIF whose lists have {listed} bytes, where {HEADER_BYTES} are allowed")
     pictures = list(chain.from_iterable(_pictures(kind, content, memoryview(data)) for kind, content in headers))
@@ -47,6 +104,22 @@ def check_avif(data: bytes, max_pixels: int) -> int:
         if coded > LAYERS * max_pixels:
             raise bomb(f"an AVIF that codes more than {LAYERS} times images.max_pixels = {max_pixels}")
     return coded
+
+
+def _listed(kind: bytes, content: memoryview) -> int:
+    """Bytes of lists: neither of colour profiles, which are read once, nor of pictures that lie inside of `meta`."""
+    if kind != b"meta":
+        return len(content)
+    content = content[4:]
+    inside = sum(len(data) for data in _below(content, b"idat"))
+    profiles = sum(len(data) for name, data in _properties(content) if name == b"colr")
+    return len(content) - inside - profiles
+
+
+def _properties(meta: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+    for properties in _below(meta, b"iprp"):
+        for container in _below(properties, b"ipco"):
+            yield from _boxes(container)
 
 
 def _boxes(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:

@@ -1,105 +1,153 @@
 """From encoded bytes to pixels."""
 
 import warnings
+from collections.abc import Collection
+from typing import Final
 
 import numpy as np
-import simplejpeg
-from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageFile
-from PIL.AvifImagePlugin import SUPPORTED as AVIF_SUPPORTED
-from PIL.AvifImagePlugin import AvifImageFile
-from PIL.GifImagePlugin import GifImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.WebPImagePlugin import WebPImageFile
+from PIL import Image
 
 from schemas import FailureReason
-from worker.images.avif import check_avif
-from worker.images.bombs import CountedReads, check_repeats, check_scans
+from worker.images.avif import ends_early, open_avif
+from worker.images.canvas import first_shown
+from worker.images.colour import Colour
 from worker.images.errors import ImageError
-from worker.images.room import Room
+from worker.images.formats import HEAD_BYTES, foreign_format, sniff
+from worker.images.gif import read_gif
+from worker.images.heic import open_heic
+from worker.images.jpeg import open_jpeg
+from worker.images.jxl import open_jxl
+from worker.images.memory import MemoryBudget
+from worker.images.picture import BYTES_A_PIXEL, Picture, Pixels
+from worker.images.png import read_png
+from worker.images.rare import open_bmp, open_jpeg2000, open_tiff
+from worker.images.webp import read_webp
+from worker.settings.image_format import DEFAULT_FORMATS, ImageFormat
 
-Pixels = NDArray[np.uint8]
-
-MAX_SIDE = 65_535
+MAX_SIDE: Final = 65_535
 """What JPEG and GIF can have. A longer one, a pixel wide, would take scaling minutes and gigabytes."""
+DECODE_BYTES: Final = 1024**3
+"""Of memory that all threads together decode in. A single image that takes more is decoded alone."""
 
-_BYTES_A_PIXEL = 12
-_BYTES_A_PIXEL_ANIMATED = 16
-"""Of memory, while an image is decoded, as measured: the most of all formats, and WebP's, read as an animation."""
-_ROOM = Room(1024**3)
-
-_STRIP_PIXELS = 1_000_000
+_BYTES_A_PIXEL_WEBP: Final = 16
+"""Pillow reads every WebP as an animation."""
+_BUDGET: Final = MemoryBudget(DECODE_BYTES)
+_STRIP_PIXELS: Final = 1_000_000
+_WIDE_GREY: Final = ("I;16", "I;16B", "I;16L")
+_UNREADABLE: Final = ("I", "F")
 
 # Pillow warns of each broken tag of an image: sixty thousand lines of log, and six seconds, for one of a megabyte.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
-def decode(data: bytes, *, max_pixels: int) -> Pixels:
-    """The image as people see it: (H, W, 3) RGB, upright, of the first frame.
+def decode(
+    data: bytes,
+    *,
+    max_pixels: int,
+    formats: Collection[ImageFormat] = DEFAULT_FORMATS,
+    least_side: int | None = None,
+) -> Pixels:
+    """The image as browsers show it: (H, W, 3) RGB in sRGB, upright, of the first frame.
 
-    The type follows from the content: JPEG, PNG, WebP, GIF, and AVIF where Pillow has it. Transparency is composited on
-    white, the page that most viewers show an image on; to drop alpha, as CLIP's preprocessing does, would judge colours
-    that nobody sees. 16 bits are cut to the upper 8. Colour profiles are ignored, as CLIP's preprocessing does.
+    The type follows from the content. Transparency is composited on white, the page that most viewers show an image on;
+    to drop alpha, as CLIP's preprocessing does, would judge colours that nobody sees. 16 bits are cut to the upper 8.
+    With `least_side`, a JPEG whose shorter side is longer may be decoded at a smaller scale that leaves it so long.
 
-    Raises ImageError, and nothing else, for bytes that are not such an image, are broken or cut short, or unpack to
-    more than `max_pixels`; the last is judged by the header, before memory is taken.
+    Raises ImageError, and nothing else, for bytes that are not an image of one of `formats`, are damaged or cut short,
+    or unpack to more than `max_pixels`; the last is judged by the header, before memory is taken.
     """
-    kind = _sniff(data)
+    image_format = _allowed(data, formats)
     try:
-        check_repeats(data, kind.format)
-        hidden = check_avif(data, max_pixels) if kind is AvifImageFile else 0
-        image = kind(CountedReads(data))
-        _check_size(image.width, image.height, max_pixels)
-        if kind is JpegImageFile:
-            check_scans(data, image.width * image.height, max_pixels)
-        with _ROOM.taken(_memory(image, hidden)):
-            pixels = _jpeg_pixels(data, image) if isinstance(image, JpegImageFile) else None
-            return _upright(_pixels(image) if pixels is None else pixels, _orientation(image))
+        picture = _open(image_format, data, max_pixels, least_side)
+        _check_size(picture.width, picture.height, max_pixels)
+        with _BUDGET.reserve(picture.memory):
+            return _upright(_rgb(picture), picture.orientation)
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(FailureReason.IMAGE_TOO_LARGE, f"the image unpacks to too many pixels: {error}") from error
     except Exception as error:  # whatever a decoder says to hostile bytes, it is the image that is at fault
-        name = kind.format or "image"
-        raise ImageError(
-            FailureReason.UNDECODABLE_IMAGE, f"broken {name}, {len(data)} bytes: {error or type(error).__name__}"
-        ) from error
+        raise _damaged(image_format, data, error) from error
 
 
-def _sniff(data: bytes) -> type[ImageFile.ImageFile]:
-    """Pillow's class for what the first bytes promise.
-
-    Its `Image.open` is left alone: it asks every plugin in a registry that any thread may change, and answers a large
-    image with a process-wide warning.
-    """
-    if data.startswith(b"\xff\xd8\xff"):
-        return JpegImageFile
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return PngImageFile
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return WebPImageFile
-    if data.startswith((b"GIF87a", b"GIF89a")):
-        return GifImageFile
-    if AVIF_SUPPORTED and _is_avif(data):
-        return AvifImageFile
-    if not data:
-        raise ImageError(FailureReason.UNSUPPORTED_FORMAT, "the image is empty: 0 bytes")
-    raise ImageError(
-        FailureReason.UNSUPPORTED_FORMAT,
-        f"not a JPEG, PNG, WebP, GIF or AVIF image by its content, which begins with {data[:12]!r}",
-    )
+def _allowed(data: bytes, formats: Collection[ImageFormat]) -> ImageFormat:
+    head = data[:HEAD_BYTES]
+    image_format = sniff(head)
+    if image_format in formats and image_format is not None:
+        return image_format
+    if image_format is not None:
+        message = f"{image_format.label} images are not read; add {image_format.value} to images.formats to allow them"
+    elif data:
+        found = foreign_format(head)
+        what = (
+            f"{found} images are not read" if found else f"not an image by its content, which begins with {data[:12]!r}"
+        )
+        message = f"{what}; expected {', '.join(each.label for each in ImageFormat if each in formats)}"
+    else:
+        message = "the image is empty: 0 bytes"
+    raise ImageError(FailureReason.UNSUPPORTED_FORMAT, message)
 
 
-def _is_avif(data: bytes) -> bool:
-    """Whether the file type box (ISO/IEC 14496-12, 4.3) names an AVIF brand."""
-    if data[4:8] != b"ftyp":
-        return False
-    brands = data[8 : min(int.from_bytes(data[:4], "big"), 256)]
-    return any(brands[at : at + 4] in (b"avif", b"avis") for at in range(0, len(brands), 4))
+def _open(image_format: ImageFormat, data: bytes, max_pixels: int, least_side: int | None) -> Picture:
+    match image_format:
+        case ImageFormat.JPEG:
+            return open_jpeg(data, max_pixels, least_side)
+        case ImageFormat.PNG:
+            return _open_png(data)
+        case ImageFormat.WEBP:
+            return _open_webp(data)
+        case ImageFormat.GIF:
+            return _open_gif(data)
+        case ImageFormat.AVIF:
+            return open_avif(data, max_pixels)
+        case ImageFormat.HEIC:
+            return open_heic(data)
+        case ImageFormat.JXL:
+            return open_jxl(data)
+        case ImageFormat.BMP:
+            return open_bmp(data)
+        case ImageFormat.TIFF:
+            return open_tiff(data)
+        case ImageFormat.JPEG2000:
+            return open_jpeg2000(data)
+
+
+def _open_png(data: bytes) -> Picture:
+    png = read_png(data)
+
+    def load() -> Image.Image:
+        return first_shown(next(png.frames()), png.width, png.height) if png.is_animated else png.still()
+
+    memory = png.width * png.height * BYTES_A_PIXEL + sum(map(len, png.data))
+    return Picture(png.width, png.height, load, png.orientation, png.colour, memory)
+
+
+def _open_gif(data: bytes) -> Picture:
+    gif = read_gif(data, most_frames=1)
+    frame = gif.frames[0]
+    memory = gif.width * gif.height * BYTES_A_PIXEL
+    return Picture(gif.width, gif.height, lambda: first_shown(frame.open(), gif.width, gif.height), memory=memory)
+
+
+def _open_webp(data: bytes) -> Picture:
+    webp = read_webp(data)
+    image = webp.open()
+    memory = image.width * image.height * _BYTES_A_PIXEL_WEBP
+    return Picture(image.width, image.height, lambda: image, colour=webp.colour, memory=memory)
+
+
+def _damaged(image_format: ImageFormat, data: bytes, error: Exception) -> ImageError:
+    said = str(error).strip() or type(error).__name__
+    is_cut = "truncated" in said.lower() or "end of file" in said.lower()
+    if image_format in (ImageFormat.AVIF, ImageFormat.HEIC):
+        is_cut = is_cut or ends_early(data)
+    reason = FailureReason.TRUNCATED_IMAGE if is_cut else FailureReason.UNDECODABLE_IMAGE
+    return ImageError(reason, f"broken {image_format.label}, {len(data)} bytes: {said}")
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width < 1 or height < 1:
+        raise ValueError(f"it has {width} x {height} pixels")
     if max(width, height) > MAX_SIDE:
         raise ImageError(
             FailureReason.IMAGE_TOO_LARGE, f"{width} x {height} pixels, where no side may have more than {MAX_SIDE}"
@@ -111,69 +159,47 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def _memory(image: ImageFile.ImageFile, hidden: int) -> int:
-    """Bytes that decoding takes, about; `hidden` are the pixels that are coded in it, where it may say fewer."""
-    pixels = max(image.width * image.height, hidden)
-    return pixels * (_BYTES_A_PIXEL_ANIMATED if isinstance(image, WebPImageFile) else _BYTES_A_PIXEL)
-
-
-def _jpeg_pixels(data: bytes, image: JpegImageFile) -> Pixels | None:
-    """A flawless JPEG by libjpeg-turbo itself, which gives Pillow's pixels in a third of the time.
-
-    None where that takes Pillow: CMYK (it knows Adobe's inverted kind), and files with faults, some of which viewers
-    forgive.
-    """
-    if image.mode not in ("RGB", "L"):
-        return None
-    try:
-        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-        if (width, height) != image.size:
-            return None
-        return simplejpeg.decode_jpeg(data)  # type: ignore[no-any-return]
-    except (ValueError, KeyError):
-        return None
-
-
-def _pixels(image: ImageFile.ImageFile) -> Pixels:
-    """All of the image as RGB, strip by strip: conversions of the whole would each take its memory once more."""
-    image.load()
-    width, height = image.size
+def _rgb(picture: Picture) -> Pixels:
+    """All of the picture as RGB, strip by strip: conversions of the whole would each take its memory once more."""
+    loaded = picture.load()
+    if isinstance(loaded, np.ndarray):
+        if picture.colour is None:
+            return loaded
+        loaded = Image.fromarray(loaded)
+    loaded.load()
+    if loaded.mode in _UNREADABLE:
+        raise ValueError("its samples have 32 bits, of which nothing says what is black and what is white")
+    width, height = loaded.size
     pixels = np.empty((height, width, 3), np.uint8)
     step = max(1, _STRIP_PIXELS // width)
     for top in range(0, height, step):
-        pixels[top : top + step] = _rgb(image.crop((0, top, width, min(top + step, height))))
+        pixels[top : top + step] = _rgb_strip(loaded.crop((0, top, width, min(top + step, height))), picture.colour)
     return pixels
 
 
-def _rgb(strip: Image.Image) -> Pixels:
-    if strip.mode == "I;16":
-        return _rgb_of_grey16(strip)
+def _rgb_strip(strip: Image.Image, colour: Colour | None) -> Pixels:
+    if strip.mode in _WIDE_GREY:
+        strip = _grey(strip)
     if strip.has_transparency_data:
         transparent = strip.convert("RGBA")
+        if colour is not None:
+            transparent = colour.to_srgb(transparent)
         strip = Image.new("RGB", strip.size, "white")
         strip.paste(transparent, mask=transparent)
+        return np.asarray(strip)
+    if colour is not None:
+        strip = colour.to_srgb(strip if strip.mode in ("L", "RGB", "CMYK") else strip.convert("RGB"))
     return np.asarray(strip.convert("RGB"))
 
 
-def _rgb_of_grey16(strip: Image.Image) -> Pixels:
+def _grey(strip: Image.Image) -> Image.Image:
     """Sixteen bits of grey, which Pillow does not convert; one value may stand for transparent."""
     values = np.asarray(strip)
     grey = (values >> 8).astype(np.uint8)
     transparent = strip.info.get("transparency")
-    if isinstance(transparent, int):
-        grey[values == transparent] = 255
-    return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
-
-
-def _orientation(image: ImageFile.ImageFile) -> int:
-    """EXIF tag 274, 1 to 8; 1 where it is missing or the block is broken, for the picture is not."""
-    if not image.info.keys() & {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}:
-        return 1
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # noqa: BLE001 - the EXIF parser meets hostile bytes with anything
-        return 1
-    return orientation if isinstance(orientation, int) else 1
+    if not isinstance(transparent, int):
+        return Image.fromarray(grey)
+    return Image.fromarray(np.stack([grey, np.where(values == transparent, 0, 255).astype(np.uint8)], axis=-1))
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:

@@ -17,3 +17,13 @@ class ImageError(Exception):
 
 class TransientFetchError(Exception):
     """The image could not be fetched this time; trying again may help."""
+
+
+def bomb(what: str) -> ImageError:
+    """The refusal of a small file that would take far more time or memory than honest ones."""
+    return ImageError(FailureReason.IMAGE_TOO_LARGE, f"{what}: a decompression bomb")
+
+
+def truncated(what: str) -> ImageError:
+    """The refusal of a file that lacks a part of its picture."""
+    return ImageError(FailureReason.TRUNCATED_IMAGE, f"{what}; send the whole file")

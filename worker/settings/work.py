@@ -26,8 +26,9 @@ class FileSettings(Section):
 class ImageSettings(Section):
     """Limits for every image, wherever it comes from."""
 
-    max_bytes: PositiveInt = 32 * 1024 * 1024
-    max_pixels: PositiveInt = 64_000_000
+    max_bytes: PositiveInt = 128 * 1024 * 1024
+    """Of the encoded image."""
+    max_pixels: PositiveInt = 100_000_000
     fetch_timeout_seconds: PositiveFloat = 10.0
 
 

@@ -99,7 +99,7 @@ def test_a_jpeg_gives_the_very_pixels_of_pillow(subsampling: int, progressive: b
         (8, ("green", "white", "red", "blue")),
     ],
 )
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", pytest.param("AVIF", marks=needs_avif)])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", pytest.param("AVIF", marks=needs_avif)])
 def test_a_turned_photo_is_seen_upright(kind: str, orientation: int, seen: tuple[str, ...]) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
@@ -259,13 +259,11 @@ def failure(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageError:
         b"%PDF-1.7\n",
         b"\0" * 64,
         b"RIFF\x24\0\0\0WAVEfmt ",
-        b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
-        encoded(quarters(), "BMP"),
-        encoded(quarters(), "TIFF"),
+        b"BM is how this text begins",
         b"\xff\xd8",
         b"<svg xmlns='http://www.w3.org/2000/svg'/>",
     ],
-    ids=["nothing", "html", "pdf", "zeros", "wav", "heic", "bmp", "tiff", "two bytes", "svg"],
+    ids=["nothing", "html", "pdf", "zeros", "wav", "text", "two bytes", "svg"],
 )
 def test_what_is_no_known_image_is_unsupported(data: bytes) -> None:
     assert failure(data).reason is FailureReason.UNSUPPORTED_FORMAT
@@ -282,8 +280,8 @@ def test_a_file_cut_short_is_refused(kind: str, share: float) -> None:
     noise = Image.fromarray(np.random.default_rng(3).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     data = encoded(noise, kind)
     error = failure(data[: int(len(data) * share)])
-    assert error.reason is FailureReason.UNDECODABLE_IMAGE
-    assert kind in str(error)
+    assert error.reason is FailureReason.TRUNCATED_IMAGE
+    assert kind in str(error).upper()
 
 
 def test_a_jpeg_with_stray_bytes_is_forgiven_as_viewers_do() -> None:
@@ -302,7 +300,8 @@ def test_an_image_of_more_pixels_than_allowed_is_too_large(kind: str) -> None:
 
 
 def webp_bomb() -> bytes:
-    body = b"WEBPVP8X" + struct.pack("<I", 10) + b"\0\0\0\0" + (16383).to_bytes(3, "little") * 2
+    body = b"WEBPVP8X" + struct.pack("<I", 10) + b"\0\0\0\0" + (16382).to_bytes(3, "little") * 2
+    body += b"VP8L" + struct.pack("<I", 6) + b"\x2f" + (16382 << 14 | 16382).to_bytes(4, "little") + b"\0"
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 

@@ -1,4 +1,4 @@
-"""How much memory pixels may take at once."""
+"""A limit on the memory that images take at once."""
 
 import threading
 from collections import deque
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Room:
-    """Holds so many bytes; who wants more than is free waits, first come, first served.
+class MemoryBudget:
+    """A number of bytes that threads share. A thread that wants more than is free waits, first come, first served.
 
-    A limit for each image does not limit what many threads unpack at once: a file of a few bytes may be a gigabyte of
-    pixels. Who alone wants more than there is at all gets it when everybody else has left.
+    A limit for each image does not limit what many threads decode at once: a file of a few bytes may be a gigabyte of
+    pixels. A request for more than the whole budget is granted once nobody else holds anything.
     """
 
     def __init__(self, size: int) -> None:
@@ -20,8 +20,8 @@ class Room:
         self._changed = threading.Condition()
 
     @contextmanager
-    def taken(self, size: int) -> Iterator[None]:
-        """Room for `size` bytes, for as long as the block lasts."""
+    def reserve(self, size: int) -> Iterator[None]:
+        """Holds `size` bytes for as long as the block lasts."""
         ticket = object()
         with self._changed:
             self._queue.append(ticket)
