@@ -1,7 +1,7 @@
 """The wire contracts of Sluice. They import nothing of ours; everything else stands on them."""
 
 from schemas.base import Base64Data, Contract, Digest, Identifier, Name, Priority, Timestamp
-from schemas.dead_letter import DeadLetter
+from schemas.dead_letter import DeadLetter, DeadLetterAction
 from schemas.failure import Failure, FailureReason
 from schemas.image_event import (
     FileReference,
@@ -19,6 +19,7 @@ __all__ = [
     "Base64Data",
     "Contract",
     "DeadLetter",
+    "DeadLetterAction",
     "Decision",
     "Digest",
     "Failure",

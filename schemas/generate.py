@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import yaml
 
 from schemas.base import Contract
-from schemas.dead_letter import DeadLetter
+from schemas.dead_letter import DeadLetter, DeadLetterAction
 from schemas.image_event import ImageEvent
 from schemas.review import AuditEntry, Decision, ReviewItem
 from schemas.verdict import Verdict
@@ -25,6 +25,7 @@ CONTRACTS: Final[tuple[type[Contract], ...]] = (
     Decision,
     AuditEntry,
     DeadLetter,
+    DeadLetterAction,
 )
 FOLDER: Final = Path(__file__).parent
 
@@ -49,6 +50,13 @@ _CHANNELS: Final[tuple[tuple[str, str, type[Contract], Literal["receive", "send"
     ),
     ("audit", "images.audit", AuditEntry, "send", "Every action at the review desk, for good."),
     ("dead", "images.dead", DeadLetter, "send", "Records that could not be judged, as they came, with the reason."),
+    (
+        "dead_actions",
+        "images.dead.actions",
+        DeadLetterAction,
+        "send",
+        "What people did about dead letters: redriven or dropped, by whom and why. Compacted.",
+    ),
 )
 
 

@@ -123,6 +123,7 @@ class Outbox:
             {
                 "event_id": event_id,
                 "verdict_id": verdict["verdict_id"],
+                "tenant": event.tenant if event else None,
                 "failed_at": verdict["judged_at"],
                 "failure": failure,
                 "source": source,

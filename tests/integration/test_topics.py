@@ -48,10 +48,11 @@ def test_topics_are_made_with_their_retention_and_compaction(settings: KafkaSett
         configs = _configs(settings, topic)
         assert (configs["cleanup.policy"], configs["retention.ms"]) == (policy, retention)
         assert configs["max.message.bytes"] == "3000000"
-    assert _configs(settings, names.review)["cleanup.policy"] == "compact"
+    for topic in (names.review, names.dead_actions):
+        assert _configs(settings, topic)["cleanup.policy"] == "compact"
     with KafkaAdminClient(bootstrap_servers=settings.bootstrap_servers) as admin:
         described = admin.describe_topics(list(report.created))
-    assert [len(topic["partitions"]) for topic in described] == [3] * 6
+    assert [len(topic["partitions"]) for topic in described] == [3] * 7
 
 
 def test_making_them_again_changes_nothing(settings: KafkaSettings) -> None:

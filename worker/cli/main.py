@@ -15,6 +15,7 @@ NAMES = (
     "up",
     "submit",
     "tail",
+    "dead",
     "topics",
     "policy",
     "desk",

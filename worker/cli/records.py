@@ -9,6 +9,7 @@ from rich.text import Text
 from schemas import (
     AuditEntry,
     DeadLetter,
+    DeadLetterAction,
     Decision,
     FileReference,
     HttpReference,
@@ -32,6 +33,7 @@ class Topic(StrEnum):
     DECISIONS = "decisions"
     AUDIT = "audit"
     DEAD = "dead"
+    DEAD_ACTIONS = "dead_actions"
 
 
 def describe(topic: Topic, value: bytes) -> Text:
@@ -108,6 +110,12 @@ def _dead_letter(value: bytes) -> Text:
     return _line(letter.failed_at, _padded(reason), source, letter.failure.message)
 
 
+def _dead_letter_action(value: bytes) -> Text:
+    action = DeadLetterAction.model_validate_json(value)
+    what = _padded(Text(action.action))
+    return _line(action.at, what, action.actor, action.letter_id, action.event_id, _short(action.reason))
+
+
 def _event(value: bytes) -> Text:
     event = ImageEvent.model_validate_json(value)
     return _line(event.occurred_at, event.tenant, event.id, image_name(event.image), event.generator or "")
@@ -120,6 +128,7 @@ _DESCRIBE: Mapping[Topic, Callable[[bytes], Text]] = {
     Topic.DECISIONS: _decision,
     Topic.AUDIT: _audit_entry,
     Topic.DEAD: _dead_letter,
+    Topic.DEAD_ACTIONS: _dead_letter_action,
 }
 
 

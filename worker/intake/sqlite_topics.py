@@ -184,6 +184,12 @@ class SqliteTopics:
         with explained(self._path), transaction(self._db):
             return self._appender.append(outputs)
 
+    def append_prepared(self, prepare: Callable[[], Sequence[Output]]) -> None:
+        """Appends what `prepare` returns, all or none. Nobody else can append before that has happened, so what
+        `prepare` reads, through whatever connection, stays true. Raises LogError."""
+        with explained(self._path), transaction(self._db):
+            self._appender.append(prepare())
+
     def ends(self, topic: str) -> dict[Partition, int]:
         """The offset that each partition's next record will have. Raises LogError."""
         with explained(self._path):

@@ -70,7 +70,8 @@ def topic_configs(settings: KafkaSettings, *, replication_factor: int) -> dict[s
     """Kafka's options of each topic, by its name.
 
     Verdicts are keyed by event: the newest of each stays for 90 days. Review items are the truth of the review queue:
-    the newest of each stays for good, as do all decisions about them and every action at the desk.
+    the newest of each stays for good, as do all decisions about them and every action at the desk. The newest action
+    on each dead letter stays for good: it keeps the letter from being redriven twice.
     """
     topics = settings.topics
     wanted = {
@@ -80,6 +81,7 @@ def topic_configs(settings: KafkaSettings, *, replication_factor: int) -> dict[s
         topics.decisions: {"cleanup.policy": "delete", "retention.ms": "-1"},
         topics.audit: {"cleanup.policy": "delete", "retention.ms": "-1"},
         topics.dead: _kept_for("delete", timedelta(days=30)),
+        topics.dead_actions: {"cleanup.policy": "compact"},
     }
     for configs in wanted.values():
         configs["max.message.bytes"] = str(settings.max_message_bytes)

@@ -20,6 +20,7 @@ class TopicSettings(Section):
     decisions: TopicName = "images.decisions"
     audit: TopicName = "images.audit"
     dead: TopicName = "images.dead"
+    dead_actions: TopicName = "images.dead.actions"
 
     @model_validator(mode="after")
     def _are_distinct(self) -> Self:

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
 import schemas.generate as generate
-from schemas import AuditEntry, DeadLetter, Decision, ImageEvent, ReviewItem, Verdict
+from schemas import AuditEntry, DeadLetter, DeadLetterAction, Decision, ImageEvent, ReviewItem, Verdict
 from schemas.generate import CONTRACTS, FOLDER, asyncapi, contract_name, json_schema, main, stale
 
 DIGEST = f"sha256:{'0' * 64}"
@@ -47,6 +47,15 @@ EXAMPLES: dict[type, dict[str, Any]] = {
         **{"reviewer": "me", "outcome": "approve", "decided_at": TIME, "fencing_token": 1},
     },
     AuditEntry: {"at": TIME, "actor": "me", "action": "lease", "subjects": ["i"], "detail": {"queue": "q"}},
+    DeadLetterAction: {
+        "letter_id": "0123456789abcdef0123",
+        "event_id": "42",
+        "action": "redrive",
+        "at": "2026-01-02T03:04:06Z",
+        "actor": "ana",
+        "reason": "the bucket can be read again",
+        "run": "r1",
+    },
     DeadLetter: {
         **{
             "event_id": "1",
@@ -160,6 +169,7 @@ def test_the_asyncapi_document_hangs_together() -> None:
         "send_decisions": "send",
         "send_audit": "send",
         "send_dead": "send",
+        "send_dead_actions": "send",
     }
 
 
