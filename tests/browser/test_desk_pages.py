@@ -61,8 +61,8 @@ def test_signing_out_leads_back_to_the_door(desk: RunningDesk, sign_in: SignIn) 
     [
         (Role.VIEWER, ["Queues", "Search"]),
         (Role.REVIEWER, ["Review", "Grid", "Queues", "Search"]),
-        (Role.LEAD, ["Review", "Grid", "Queues", "Search", "Dashboard", "Policy"]),
-        (Role.ADMIN, ["Review", "Grid", "Queues", "Search", "Dashboard", "Policy", "People"]),
+        (Role.LEAD, ["Review", "Grid", "Queues", "Search", "Dashboard", "Policy", "Dead letters"]),
+        (Role.ADMIN, ["Review", "Grid", "Queues", "Search", "Dashboard", "Policy", "Dead letters", "People"]),
     ],
 )
 def test_a_role_sees_its_places_and_no_others(
@@ -422,7 +422,7 @@ def test_every_page_loads_from_the_desk_alone_fits_and_names_what_it_shows(
     page.on("request", lambda request: asked.add(urlsplit(request.url).netloc))
     page.goto(desk.address)
     enter_password(page, "ada")
-    for place in ("review", "grid", "queues", "search", "dashboard", "policy", "people"):
+    for place in ("review", "grid", "queues", "search", "dashboard", "policy", "dead", "people"):
         page.goto(f"{desk.address}/#/{place}")
         page.wait_for_selector(f"nav a[href='#/{place}'][aria-current=page]")
         page.wait_for_timeout(400)

@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 AT_ONCE: Final = 100
 """Letters in one transaction, and in one entry of the audit."""
 ATTEMPTS: Final = 6
+"""So often a transaction is tried before the error is the caller's."""
 _PAUSE_SECONDS: Final = 0.5
 
 
@@ -67,6 +68,7 @@ class Actions:
         actor: str,
         run: str,
         now: Callable[[], datetime],
+        attempts: int = ATTEMPTS,
         sleep: Callable[[float], None] = time.sleep,
         rng: random.Random | None = None,
     ) -> None:
@@ -77,6 +79,7 @@ class Actions:
         self._actor = actor
         self._run = run
         self._now = now
+        self._attempts = attempts
         self._sleep = sleep
         self._rng = rng or random.Random()  # noqa: S311  # jitter is no secret
 
@@ -135,7 +138,7 @@ class Actions:
                     break
                 except LogError as error:
                     failures += 1
-                    if failures >= ATTEMPTS:
+                    if failures >= self._attempts:
                         raise
                     # Whatever became of it: the next attempt reads what was committed and does the rest.
                     log.warning("dead_letter_action_failed", action=action, run=self._run, error=str(error))

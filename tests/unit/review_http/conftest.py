@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from stand_in_desk import StandInDesk, review_item
 from schemas import Verdict
 from worker.images.fetch.file import FileFetcher
 from worker.policy.place import FilePlace
+from worker.review.dead_letters import DeadLetters
 from worker.review.http.accounts import Accounts
 from worker.review.http.app import build_app
 from worker.review.http.door import Door, ShownVerdicts
@@ -86,6 +88,7 @@ def make_door(
                 lambda: (verdict.model_dump_json().encode() for verdict in verdicts), lambda: 0.0
             ),
             "shown_verdicts": ShownVerdicts(),
+            "dead_letters": DeadLetters(Settings(), tmp_path, lambda: datetime.fromtimestamp(clock(), UTC)),
             "labels": ("blurry",),
             "lease_seconds": 120.0,
             "undo_seconds": 10.0,

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from worker.review.http import (
+    dead_letters,
     decisions,
     events,
     images,
@@ -83,7 +84,7 @@ def build_app(door: Door) -> FastAPI:
     problems.install(app)
     refusals.install(app)
     # A request is held against one route after the other: first what fifty reviewers ask for all the time.
-    for part in (decisions, images, queues, events, items, statistics, sign_in, policy, people):
+    for part in (decisions, images, queues, events, items, statistics, sign_in, policy, people, dead_letters):
         app.include_router(part.router)
     app.include_router(router)
     page.install(app)

@@ -15,6 +15,7 @@ from fastapi.responses import Response
 
 from schemas import ImageReference
 from worker.intake.log import LogError
+from worker.review.dead_letters import DeadLetters
 from worker.review.errors import NotRecorded
 from worker.review.face import DeskFace
 from worker.review.http.accounts import Accounts
@@ -78,6 +79,7 @@ class Door:
     intake: Intake
     past_verdicts: PastVerdicts
     shown_verdicts: ShownVerdicts
+    dead_letters: DeadLetters
     labels: tuple[str, ...]
     lease_seconds: float
     undo_seconds: float

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from worker.images.fetch import build_fetcher
 from worker.intake.interpreter import tune_interpreter
 from worker.policy.place import open_place, place_of
 from worker.review import intake_numbers
+from worker.review.dead_letters import DeadLetters
 from worker.review.face import DeskFace
 from worker.review.http import past_verdicts
 from worker.review.http.accounts import Accounts
@@ -143,6 +145,7 @@ def open_app(
     )
     http = httpx.Client(timeout=OIDC_SECONDS, follow_redirects=False)
     read = past_verdicts.from_kafka(settings) if data is None else past_verdicts.from_embedded(settings, data)
+    dead_letters = DeadLetters(settings, data, lambda: datetime.now(UTC))
     door = Door(
         origin=origin,
         desk=desk,
@@ -171,6 +174,7 @@ def open_app(
         ),
         past_verdicts=PastVerdicts(read, time.monotonic),
         shown_verdicts=ShownVerdicts(),
+        dead_letters=dead_letters,
         labels=web.labels,
         lease_seconds=settings.review.lease_seconds,
         undo_seconds=settings.review.undo_seconds,
@@ -178,6 +182,7 @@ def open_app(
     token = accounts.invite_first() if accounts is not None else None
 
     def close() -> None:
+        dead_letters.close()
         heat_maps.close()
         http.close()
         fetcher.close()

@@ -23,6 +23,7 @@ const VIEWS = {
   search: { role: "viewer", load: () => import("./views/search.js") },
   dashboard: { role: "lead", load: () => import("./views/dashboard.js") },
   policy: { role: "lead", load: () => import("./views/policy.js") },
+  dead: { role: "lead", load: () => import("./views/dead-letters.js") },
   people: { role: "admin", load: () => import("./views/people.js") },
 };
 

@@ -16,6 +16,7 @@ const PLACES = [
   ["search", "Search", "viewer", "/"],
   ["dashboard", "Dashboard", "lead", "Shift+d"],
   ["policy", "Policy", "lead", "Shift+p"],
+  ["dead", "Dead letters", "lead", "Shift+e"],
   ["people", "People", "admin", "Shift+l"],
 ];
 

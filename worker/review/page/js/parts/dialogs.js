@@ -5,7 +5,7 @@ import { itemPanel } from "./item-panel.js";
 import { described, large, missing, picture } from "./pictures.js";
 
 /** Opens a dialog of `content` below its title; closed by Esc, by its cross and by a click beside it. */
-function open(title, ...content) {
+export function open(title, ...content) {
   const dialog = h("dialog", { "aria-label": title, onclose: () => dialog.remove(), onclick: (event) => event.target === dialog && dialog.close() },
     h("header", null, h("h2", { dir: "auto" }, title), h("button.button.plain.icon", { type: "button", "aria-label": "Close", onclick: () => dialog.close() }, icon("cross"))), content);
   document.body.append(dialog);
