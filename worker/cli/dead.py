@@ -19,10 +19,10 @@ from worker.cli.dead_letter_runs import Rate, act, tell_report
 from worker.cli.errors import CommandFailed, UsageError
 from worker.cli.options import ConfigOption, DataOption, Place, find_place
 from worker.cli.times import point_in_time
-from worker.dead_letters.actions import Actions, Report
-from worker.dead_letters.book import Book, open_book
+from worker.dead_letters.actions import ActionReport, LetterActions
+from worker.dead_letters.book import LetterBook, open_book
 from worker.dead_letters.letter import Letter
-from worker.dead_letters.selection import Selection, State
+from worker.dead_letters.selection import LetterState, Selection
 from worker.dead_letters.view import LetterDetail, detail, view
 from worker.dead_letters.writers import open_writer
 from worker.review.topics import open_topics
@@ -62,7 +62,9 @@ def list_command(
     since: SinceOption = None,
     until: UntilOption = None,
     text: TextOption = "",
-    state: Annotated[State | None, typer.Option("--state", help="Only letters in this state.")] = State.OPEN,
+    state: Annotated[
+        LetterState | None, typer.Option("--state", help="Only letters in this state.")
+    ] = LetterState.OPEN,
     any_state: Annotated[bool, typer.Option("--any-state", help="Letters in every state.")] = False,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many, the newest first.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document a line, for programs.")] = False,
@@ -140,10 +142,12 @@ def redrive(
 
     Exit code: 0, or 1 when a letter could not be redriven.
     """
-    chosen = _selection(State.DROPPED if dropped else State.OPEN, ids, reasons, tenants, partitions, since, until, text)
+    chosen = _selection(
+        LetterState.DROPPED if dropped else LetterState.OPEN, ids, reasons, tenants, partitions, since, until, text
+    )
     _check_meant(chosen, everything)
 
-    def run(actions: Actions, letters: list[Letter]) -> Report:
+    def run(actions: LetterActions, letters: list[Letter]) -> ActionReport:
         return actions.redrive(letters, reason)
 
     _run("redrive", find_place(config, data), chosen, run, limit, rate, dry_run, yes, actor)
@@ -175,10 +179,10 @@ def drop(
     """
     if not reason.strip():
         raise UsageError("--reason: say why")
-    chosen = _selection(State.OPEN, ids, reasons, tenants, partitions, since, until, text)
+    chosen = _selection(LetterState.OPEN, ids, reasons, tenants, partitions, since, until, text)
     _check_meant(chosen, everything)
 
-    def run(actions: Actions, letters: list[Letter]) -> Report:
+    def run(actions: LetterActions, letters: list[Letter]) -> ActionReport:
         return actions.drop(letters, reason)
 
     _run("drop", find_place(config, data), chosen, run, limit, None, dry_run, yes, actor)
@@ -188,7 +192,7 @@ def _run(
     verb: str,
     place: Place,
     chosen: Selection,
-    run: Callable[[Actions, list[Letter]], Report],
+    run: Callable[[LetterActions, list[Letter]], ActionReport],
     limit: int | None,
     rate: float | None,
     dry_run: bool,
@@ -208,7 +212,7 @@ def _run(
         if len(letters) > 1 and not yes and sys.stdin.isatty():
             typer.confirm(f"{verb} {len(letters):,} letters?", abort=True)
         with closing(open_writer(place.settings, place.data)) as writer:
-            actions = Actions(
+            actions = LetterActions(
                 book,
                 writer,
                 place.settings.kafka,
@@ -224,7 +228,7 @@ def _run(
 
 
 def _selection(
-    state: State | None,
+    state: LetterState | None,
     ids: list[str] | None,
     reasons: list[FailureReason] | None,
     tenants: list[str] | None,
@@ -252,7 +256,7 @@ def _check_meant(chosen: Selection, everything: bool) -> None:
 
 
 @contextmanager
-def _book(place: Place) -> Iterator[Book]:
+def _book(place: Place) -> Iterator[LetterBook]:
     """All letters, read to the end. Shows how far that is while a person watches."""
     with closing(open_topics(place.settings, place.data)) as topics:
         book = open_book(topics, place.settings.kafka.topics)
@@ -265,7 +269,7 @@ def _book(place: Place) -> Iterator[Book]:
         yield book
 
 
-def _only(book: Book, prefix: str) -> Letter:
+def _only(book: LetterBook, prefix: str) -> Letter:
     found = book.find(Selection(state=None, ids=(prefix,)))
     if not found:
         raise UsageError(f"no dead letter's id begins with {prefix!r}")
@@ -274,7 +278,7 @@ def _only(book: Book, prefix: str) -> Letter:
     return found[0]
 
 
-def _line(letter: Letter, state: State) -> Text:
+def _line(letter: Letter, state: LetterState) -> Text:
     source = letter.source
     parts = [
         Text(f"{letter.failed_at:%Y-%m-%d %H:%M:%S}", style="dim"),
@@ -282,7 +286,7 @@ def _line(letter: Letter, state: State) -> Text:
         Text(f"{letter.reason.value:19}", style=console.STYLES["reject"]),
         Text(console.printable(letter.tenant or "-")),
         Text(f"{source.topic}/{source.partition}@{source.offset}"),
-        Text("" if state is State.OPEN else state.value, style=console.STYLES["review"]),
+        Text("" if state is LetterState.OPEN else state.value, style=console.STYLES["review"]),
         Text(f"redriven {_times(len(letter.history))} before" if letter.history else ""),
         Text(console.printable(letter.message)),
     ]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from worker.cli import console
-from worker.dead_letters.actions import AT_ONCE, Report
+from worker.dead_letters.actions import AT_ONCE, ActionReport
 from worker.dead_letters.letter import Letter
 
 QUIET_SECONDS = 10.0
@@ -42,9 +42,9 @@ class Rate:
         self._due = max(now, self._due) + count / self._per_second
 
 
-def act(verb: str, letters: Sequence[Letter], run: Callable[[list[Letter]], Report], rate: Rate) -> Report:
+def act(verb: str, letters: Sequence[Letter], run: Callable[[list[Letter]], ActionReport], rate: Rate) -> ActionReport:
     """Runs over the letters, part by part. Raises what `run` raises; what was done until then stays done."""
-    total = Report()
+    total = ActionReport()
     columns = (SpinnerColumn(), TextColumn(verb), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     said = time.monotonic()
     with Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal) as progress:
@@ -63,7 +63,7 @@ def act(verb: str, letters: Sequence[Letter], run: Callable[[list[Letter]], Repo
     return total
 
 
-def tell_report(verb: str, report: Report) -> None:
+def tell_report(verb: str, report: ActionReport) -> None:
     for letter_id, why in report.refused.items():
         console.err.print(f"{letter_id}: {console.printable(why)}", markup=False, soft_wrap=True)
     done = "redriven" if verb == "redrive" else "dropped"

@@ -10,10 +10,10 @@ from typing import Final, Literal, Protocol
 import structlog
 
 from schemas import AuditEntry, DeadLetterAction
-from worker.dead_letters.book import Book
+from worker.dead_letters.book import LetterBook
 from worker.dead_letters.letter import Letter
-from worker.dead_letters.resubmission import NotPossible, resubmission
-from worker.dead_letters.selection import State
+from worker.dead_letters.resubmission import CannotRedrive, resubmission
+from worker.dead_letters.selection import LetterState
 from worker.intake.log import LogError, Output
 from worker.outbox import ROOM_FOR_OURS
 from worker.settings import KafkaSettings
@@ -27,7 +27,7 @@ ATTEMPTS: Final = 6
 _PAUSE_SECONDS: Final = 0.5
 
 
-class Writer(Protocol):
+class ActionWriter(Protocol):
     """Appends records, all or none, while nobody else can act on dead letters."""
 
     def write(self, prepare: Callable[[], Sequence[Output]]) -> None:
@@ -41,17 +41,17 @@ class Writer(Protocol):
 
 
 @dataclass(slots=True)
-class Report:
+class ActionReport:
     """What became of each letter, by its id."""
 
     done: list[str] = field(default_factory=list)
-    already: dict[str, State] = field(default_factory=dict)
+    already: dict[str, LetterState] = field(default_factory=dict)
     """Somebody had acted on these before; nothing was done."""
     refused: dict[str, str] = field(default_factory=dict)
     """These cannot be redriven, with the reason; they stay as they were."""
 
 
-class Actions:
+class LetterActions:
     """What one person does in one run, under its id. One thread at a time.
 
     Each letter is redriven at most once, whatever fails or is killed: the event, the action and the audit entry are
@@ -61,8 +61,8 @@ class Actions:
 
     def __init__(
         self,
-        book: Book,
-        writer: Writer,
+        book: LetterBook,
+        writer: ActionWriter,
         settings: KafkaSettings,
         *,
         actor: str,
@@ -83,29 +83,29 @@ class Actions:
         self._sleep = sleep
         self._rng = rng or random.Random()  # noqa: S311  # jitter is no secret
 
-    def redrive(self, letters: Sequence[Letter], reason: str = "") -> Report:
+    def redrive(self, letters: Sequence[Letter], reason: str = "") -> ActionReport:
         """Submits the letters' events again. Raises LogError when the log cannot take them; doing it again is safe."""
-        report = Report()
+        report = ActionReport()
         events: dict[str, Output] = {}
         for letter in letters:
             try:
                 events[letter.letter_id] = self._resubmission(letter)
-            except NotPossible as error:
+            except CannotRedrive as error:
                 report.refused[letter.letter_id] = str(error)
         possible = [letter for letter in letters if letter.letter_id in events]
         self._act("redrive", possible, reason, report, events)
         return report
 
-    def drop(self, letters: Sequence[Letter], reason: str) -> Report:
+    def drop(self, letters: Sequence[Letter], reason: str) -> ActionReport:
         """Records that the letters' events will not be submitted again. Raises LogError; doing it again is safe."""
-        report = Report()
+        report = ActionReport()
         self._act("drop", letters, reason, report, {})
         return report
 
     def _resubmission(self, letter: Letter) -> Output:
         whole = self._book.whole(letter)
         if whole is None:
-            raise NotPossible(f"{self._topics.dead} keeps the letter no more")
+            raise CannotRedrive(f"{self._topics.dead} keeps the letter no more")
         return resubmission(
             letter,
             whole,
@@ -121,16 +121,16 @@ class Actions:
         action: Literal["redrive", "drop"],
         letters: Sequence[Letter],
         reason: str,
-        report: Report,
+        report: ActionReport,
         events: dict[str, Output],
     ) -> None:
         for start in range(0, len(letters), AT_ONCE):
             part = letters[start : start + AT_ONCE]
             failures = 0
             while True:
-                found = Report()
+                found = ActionReport()
 
-                def prepare(part: Sequence[Letter] = part, found: Report = found) -> list[Output]:
+                def prepare(part: Sequence[Letter] = part, found: ActionReport = found) -> list[Output]:
                     return self._prepared(action, part, reason, found, events)
 
                 try:
@@ -151,17 +151,17 @@ class Actions:
         action: Literal["redrive", "drop"],
         letters: Sequence[Letter],
         reason: str,
-        report: Report,
+        report: ActionReport,
         events: dict[str, Output],
     ) -> list[Output]:
-        """The records for those letters that nobody has acted on. Actions come last: see Writer."""
+        """The records for those letters that nobody has acted on. LetterActions come last: see ActionWriter."""
         self._book.refresh()
         due: list[Letter] = []
         for letter in letters:
             before, state = self._book.action(letter), self._book.state(letter)
             if before is not None and before.run == self._run and before.action == action:
                 report.done.append(letter.letter_id)  # by an attempt of ours whose outcome was not known
-            elif state is State.OPEN or (state is State.DROPPED and action == "redrive"):
+            elif state is LetterState.OPEN or (state is LetterState.DROPPED and action == "redrive"):
                 due.append(letter)
             else:
                 report.already[letter.letter_id] = state

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from schemas import DeadLetter, DeadLetterAction
 from worker.dead_letters.letter import Letter, read_letter
-from worker.dead_letters.selection import Selection, State
+from worker.dead_letters.selection import LetterState, Selection
 from worker.intake.log import LogError, Partition, Record
 from worker.settings import TopicSettings
 
@@ -22,7 +22,7 @@ PATIENCE_SECONDS: Final = 30.0
 """A log that yields nothing for so long, though its end has not been reached, is an error."""
 
 
-class Batch(Protocol):
+class ReadBatch(Protocol):
     @property
     def records(self) -> Sequence[Record]: ...
 
@@ -30,24 +30,24 @@ class Batch(Protocol):
     def positions(self) -> Mapping[Partition, int]: ...
 
 
-class Reader(Protocol):
+class TopicReader(Protocol):
     """Reads topics outside every consumer group. All raise LogError. One thread at a time."""
 
     def ends(self, topic: str) -> dict[Partition, int]:
         """Where each partition ends at the moment."""
 
-    def read(self, positions: Mapping[Partition, int], wait_seconds: float) -> Batch:
+    def read(self, positions: Mapping[Partition, int], wait_seconds: float) -> ReadBatch:
         """Some of the committed records from these positions on, and where to read on."""
 
     def record(self, partition: Partition, offset: int) -> Record | None:
         """That very record; None when it is kept no more."""
 
 
-class Book:
+class LetterBook:
     """Letters and actions, as far as they were read. `refresh` reads on; one thread at a time."""
 
     def __init__(
-        self, reader: Reader, topics: TopicSettings, clock: Callable[[], float], *, most: int = MOST_LETTERS
+        self, reader: TopicReader, topics: TopicSettings, clock: Callable[[], float], *, most: int = MOST_LETTERS
     ) -> None:
         """`clock` is monotonic, in seconds."""
         self._reader = reader
@@ -91,11 +91,11 @@ class Book:
             on_progress(*self.progress)
         return True
 
-    def state(self, letter: Letter) -> State:
+    def state(self, letter: Letter) -> LetterState:
         action = self._actions.get(letter.letter_id)
         if action is None:
-            return State.OPEN
-        return State.REDRIVEN if action.action == "redrive" else State.DROPPED
+            return LetterState.OPEN
+        return LetterState.REDRIVEN if action.action == "redrive" else LetterState.DROPPED
 
     def action(self, letter: Letter) -> DeadLetterAction | None:
         """What was done last about the letter."""
@@ -140,5 +140,5 @@ class Book:
             self.left_out += 1
 
 
-def open_book(reader: Reader, topics: TopicSettings) -> Book:
-    return Book(reader, topics, time.monotonic)
+def open_book(reader: TopicReader, topics: TopicSettings) -> LetterBook:
+    return LetterBook(reader, topics, time.monotonic)

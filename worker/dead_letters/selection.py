@@ -8,7 +8,7 @@ from schemas import FailureReason
 from worker.dead_letters.letter import Letter
 
 
-class State(StrEnum):
+class LetterState(StrEnum):
     """What became of a letter."""
 
     OPEN = "open"
@@ -24,7 +24,7 @@ class Selection:
     """Every condition that is given must hold; an empty one means any. Times compare with when the event failed:
     `since` is included, `until` is not. `partitions` are those of the topic that the event came from."""
 
-    state: State | None = State.OPEN
+    state: LetterState | None = LetterState.OPEN
     ids: tuple[str, ...] = ()
     """Ids, or how they begin."""
     reasons: frozenset[FailureReason] = frozenset()
@@ -35,7 +35,7 @@ class Selection:
     text: str = ""
     """Part of the message or of the event's id, in any case."""
 
-    def takes(self, letter: Letter, state: State) -> bool:
+    def takes(self, letter: Letter, state: LetterState) -> bool:
         """Whether the letter, in this state, is meant."""
         text = self.text.casefold()
         return (

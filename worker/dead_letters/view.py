@@ -6,9 +6,9 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict
 
 from schemas import DeadLetter, DeadLetterAction, FailureReason, Source
-from worker.dead_letters.book import Book
+from worker.dead_letters.book import LetterBook
 from worker.dead_letters.letter import HISTORY_HEADER, Letter, Redrive
-from worker.dead_letters.selection import State
+from worker.dead_letters.selection import LetterState
 
 TEXT_BYTES: Final = 64 * 1024
 """Of a record's value, so much is shown."""
@@ -21,7 +21,7 @@ class LetterView(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     letter_id: str
-    state: State
+    state: LetterState
     event_id: str
     item_id: str
     """The review item that people got in place of a verdict with scores."""
@@ -47,11 +47,11 @@ class LetterDetail(LetterView):
     text_is_cut: bool
 
 
-def view(book: Book, letter: Letter) -> LetterView:
+def view(book: LetterBook, letter: Letter) -> LetterView:
     return LetterView(**_fields(book, letter))
 
 
-def detail(book: Book, letter: Letter, whole: DeadLetter) -> LetterDetail:
+def detail(book: LetterBook, letter: Letter, whole: DeadLetter) -> LetterDetail:
     payload = whole.payload
     return LetterDetail(
         **_fields(book, letter) | {"message": whole.failure.message},
@@ -67,7 +67,7 @@ def detail(book: Book, letter: Letter, whole: DeadLetter) -> LetterDetail:
     )
 
 
-def _fields(book: Book, letter: Letter) -> dict[str, Any]:
+def _fields(book: LetterBook, letter: Letter) -> dict[str, Any]:
     return {
         "letter_id": letter.letter_id,
         "state": book.state(letter),

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from worker.dead_letters.actions import Writer
+from worker.dead_letters.actions import ActionWriter
 from worker.intake.embedded import open_embedded_topics
 from worker.intake.log import Output
 from worker.settings import Settings
 
 
-def open_writer(settings: Settings, data: Path | None) -> Writer:
+def open_writer(settings: Settings, data: Path | None) -> ActionWriter:
     """On Kafka, or on the embedded log below `data`. Raises LogError."""
     if data is not None:
         return EmbeddedWriter(settings, data)

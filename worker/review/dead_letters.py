@@ -10,8 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from worker.dead_letters.actions import Actions, Report
-from worker.dead_letters.book import Book, open_book
+from worker.dead_letters.actions import ActionReport, LetterActions
+from worker.dead_letters.book import LetterBook, open_book
 from worker.dead_letters.letter import Letter
 from worker.dead_letters.selection import Selection
 from worker.dead_letters.view import LetterDetail, LetterView, detail, view
@@ -26,7 +26,7 @@ ATTEMPTS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundLetters:
     """A part of the letters that are meant, newest first, and counts of all of them. Until `is_complete`, `read` of
     `total` records have been read, and more may be found."""
 
@@ -49,15 +49,15 @@ class DeadLetters:
         self._now = now
         self._lock = threading.Lock()
         self._open = ExitStack()
-        self._book: Book | None = None
+        self._book: LetterBook | None = None
 
-    def find(self, selection: Selection, *, start: int, limit: int) -> Found:
+    def find(self, selection: Selection, *, start: int, limit: int) -> FoundLetters:
         with self._lock:
             book = self._opened()
             is_complete = book.refresh(READ_SECONDS)
             found = book.find(selection)
             read, total = book.progress
-            return Found(
+            return FoundLetters(
                 letters=tuple(view(book, letter) for letter in found[start : start + limit]),
                 count=len(found),
                 reasons=dict(Counter(letter.reason.value for letter in found).most_common()),
@@ -83,12 +83,12 @@ class DeadLetters:
             whole = None if letter is None else book.whole(letter)
             return None if letter is None or whole is None else detail(book, letter, whole)
 
-    def redrive(self, letter_ids: Sequence[str], actor: str, reason: str) -> Report:
-        """See `Actions.redrive`; letters that are not known are refused."""
+    def redrive(self, letter_ids: Sequence[str], actor: str, reason: str) -> ActionReport:
+        """See `LetterActions.redrive`; letters that are not known are refused."""
         return self._act(letter_ids, actor, lambda actions, letters: actions.redrive(letters, reason))
 
-    def drop(self, letter_ids: Sequence[str], actor: str, reason: str) -> Report:
-        """See `Actions.drop`; letters that are not known are refused."""
+    def drop(self, letter_ids: Sequence[str], actor: str, reason: str) -> ActionReport:
+        """See `LetterActions.drop`; letters that are not known are refused."""
         return self._act(letter_ids, actor, lambda actions, letters: actions.drop(letters, reason))
 
     def close(self) -> None:
@@ -96,10 +96,12 @@ class DeadLetters:
             self._open.close()
             self._book = None
 
-    def _act(self, letter_ids: Sequence[str], actor: str, run: Callable[[Actions, list[Letter]], Report]) -> Report:
+    def _act(
+        self, letter_ids: Sequence[str], actor: str, run: Callable[[LetterActions, list[Letter]], ActionReport]
+    ) -> ActionReport:
         with self._lock:
             book = self._opened()
-            actions = Actions(
+            actions = LetterActions(
                 book,
                 self._writer,
                 self._settings.kafka,
@@ -115,7 +117,7 @@ class DeadLetters:
                     report.refused[letter_id] = "there is no such letter, or its topic keeps it no more"
             return report
 
-    def _opened(self) -> Book:
+    def _opened(self) -> LetterBook:
         if self._book is None:
             with ExitStack() as opening:
                 topics = opening.enter_context(closing(open_topics(self._settings, self._data)))

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from schemas import AuditEntry, DeadLetter, DeadLetterAction, Failure, FailureReason, ImageEvent, S3Reference, Source
-from worker.dead_letters.actions import Actions, Writer
-from worker.dead_letters.book import Book, open_book
+from worker.dead_letters.actions import ActionWriter, LetterActions
+from worker.dead_letters.book import LetterBook, open_book
 from worker.dead_letters.writers import EmbeddedWriter
 from worker.intake.embedded import open_embedded_topics
 from worker.intake.log import Output, Record
@@ -62,17 +62,23 @@ class LetterBench:
         self.topics.append([Output(self.names.dead, letter.model_dump_json().encode(), letter.event_id.encode())])
         return letter
 
-    def book(self) -> Book:
+    def book(self) -> LetterBook:
         book = open_book(self.reader, self.names)
         assert book.refresh()
         return book
 
     def actions(
-        self, book: Book, writer: Writer | None = None, *, actor: str = "ana", run: str = "run-1", at: datetime = NOW
-    ) -> Actions:
+        self,
+        book: LetterBook,
+        writer: ActionWriter | None = None,
+        *,
+        actor: str = "ana",
+        run: str = "run-1",
+        at: datetime = NOW,
+    ) -> LetterActions:
         if writer is None:
             writer = self.stack.enter_context(closing(EmbeddedWriter(self.settings, self.folder)))
-        return Actions(
+        return LetterActions(
             book,
             writer,
             self.settings.kafka,

@@ -15,9 +15,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from letter_bench import NOW, LetterBench, event
 
 from schemas import FailureReason
-from worker.dead_letters.book import Book
+from worker.dead_letters.book import LetterBook
 from worker.dead_letters.letter import HISTORY_HEADER, history_in
-from worker.dead_letters.selection import Selection, State
+from worker.dead_letters.selection import LetterState, Selection
 from worker.dead_letters.writers import EmbeddedWriter
 from worker.intake.log import CommitFailed, LogError, Output, Partition, Record
 from worker.intake.parse import parse
@@ -45,7 +45,7 @@ def test_a_letter_is_redriven_once_however_often_it_is_asked_for(bench: LetterBe
     again = bench.actions(book, run="run-2").redrive(book.find(EVERY))
 
     assert again.done == []
-    assert set(again.already.values()) == {State.REDRIVEN}
+    assert set(again.already.values()) == {LetterState.REDRIVEN}
     assert bench.submitted == sorted(f"e{number}" for number in range(250))
 
 
@@ -57,7 +57,7 @@ def test_who_has_read_the_letters_before_another_acted_does_not_repeat_it(bench:
     report = bench.actions(mine).redrive(mine.find(Selection()))
 
     assert report.done == []
-    assert list(report.already.values()) == [State.REDRIVEN]
+    assert list(report.already.values()) == [LetterState.REDRIVEN]
     assert bench.submitted == ["e1"]
 
 
@@ -222,7 +222,7 @@ def test_a_dropped_letter_stays_with_who_and_why_and_can_still_be_redriven(bench
 
     report = bench.actions(book).drop(book.find(Selection()), "the customer is gone")
     book.refresh()
-    (letter,) = book.find(Selection(state=State.DROPPED))
+    (letter,) = book.find(Selection(state=LetterState.DROPPED))
 
     assert report.done == [letter.letter_id]
     assert book.whole(letter) is not None
@@ -235,7 +235,7 @@ def test_a_dropped_letter_stays_with_who_and_why_and_can_still_be_redriven(bench
     assert entry.detail == {"run": "run-1", "reason": "the customer is gone"}
     bench.actions(book, run="run-2").redrive([letter])
     assert bench.submitted == ["e1"]
-    assert list(bench.actions(book, run="run-3").drop([letter], "late").already.values()) == [State.REDRIVEN]
+    assert list(bench.actions(book, run="run-3").drop([letter], "late").already.values()) == [LetterState.REDRIVEN]
 
 
 def test_two_copies_of_a_letter_are_one_letter(bench: LetterBench) -> None:
@@ -288,7 +288,7 @@ def test_records_that_are_no_letters_are_counted_and_passed_over(bench: LetterBe
 def test_of_too_many_letters_the_oldest_are_let_go_and_counted(bench: LetterBench) -> None:
     for number in range(5):
         bench.letter(event(f"e{number}"))
-    book = Book(bench.reader, bench.names, lambda: 0.0, most=3)
+    book = LetterBook(bench.reader, bench.names, lambda: 0.0, most=3)
     book.refresh()
 
     assert book.left_out == 2

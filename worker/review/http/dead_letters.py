@@ -7,8 +7,8 @@ from fastapi import APIRouter, Path, Query
 from pydantic import AwareDatetime, BaseModel, Field
 
 from schemas import FailureReason
-from worker.dead_letters.actions import AT_ONCE, Report
-from worker.dead_letters.selection import Selection, State
+from worker.dead_letters.actions import AT_ONCE, ActionReport
+from worker.dead_letters.selection import LetterState, Selection
 from worker.dead_letters.view import LetterDetail, LetterView
 from worker.review.http.door import Lead, TheDoor
 from worker.review.http.problems import Problem
@@ -25,10 +25,10 @@ TEXT_CHARACTERS: Final = 16_000
 LetterId = Annotated[str, Path(pattern=r"^[0-9a-f]{20}$")]
 
 
-class Filter(BaseModel):
+class LetterFilter(BaseModel):
     """Which letters; an absent condition means any. `since` is included, `until` is not."""
 
-    state: State | None = None
+    state: LetterState | None = None
     reason: Annotated[tuple[FailureReason, ...], Field(max_length=len(FailureReason))] = ()
     tenant: Annotated[tuple[str, ...], Field(max_length=100)] = ()
     partition: Annotated[tuple[int, ...], Field(max_length=1000)] = ()
@@ -48,7 +48,7 @@ class Filter(BaseModel):
         )
 
 
-class PageFilter(Filter):
+class LetterPageFilter(LetterFilter):
     """A filter, and which part of what it finds."""
 
     start: Annotated[int, Field(ge=0)] = 0
@@ -87,12 +87,12 @@ class ReportOut(BaseModel):
     cannot be redriven, with the reason."""
 
     done: list[str]
-    already: dict[str, State]
+    already: dict[str, LetterState]
     refused: dict[str, str]
 
 
 @router.get("/v1/dead-letters")
-def letters(_session: Lead, door: TheDoor, asked: Annotated[PageFilter, Query()]) -> LettersOut:
+def letters(_session: Lead, door: TheDoor, asked: Annotated[LetterPageFilter, Query()]) -> LettersOut:
     found = door.dead_letters.find(asked.selection(), start=asked.start, limit=asked.limit)
     return LettersOut(
         letters=tuple(letter.model_copy(update={"message": redacted(letter.message)}) for letter in found.letters),
@@ -107,7 +107,7 @@ def letters(_session: Lead, door: TheDoor, asked: Annotated[PageFilter, Query()]
 
 
 @router.get("/v1/dead-letters/ids")
-def ids(_session: Lead, door: TheDoor, asked: Annotated[Filter, Query()]) -> list[str]:
+def ids(_session: Lead, door: TheDoor, asked: Annotated[LetterFilter, Query()]) -> list[str]:
     """The ids of all that are found, oldest first, to act on them part by part; at most 10,000."""
     return door.dead_letters.ids(asked.selection(), MAX_IDS)
 
@@ -140,5 +140,5 @@ def drop(body: Dropped, session: Lead, door: TheDoor) -> ReportOut:
     return _out(door.dead_letters.drop(body.letter_ids, session.user, body.reason))
 
 
-def _out(report: Report) -> ReportOut:
+def _out(report: ActionReport) -> ReportOut:
     return ReportOut(done=report.done, already=report.already, refused=report.refused)
