@@ -36,7 +36,7 @@ _TAGS = frozenset({"s3", "http", "file", "inline"})
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class DocumentProblem:
     """One thing that is wrong: `path` leads to it through keys and indices, `text` says what is expected."""
 
     path: tuple[str | int, ...]
@@ -46,7 +46,7 @@ class Problem:
         return f"{dotted(self.path)}: {self.text}" if self.path else self.text
 
 
-def problems(error: ValidationError, *, known: Iterable[str] = (), echo: bool = True) -> list[Problem]:
+def problems(error: ValidationError, *, known: Iterable[str] = (), echo: bool = True) -> list[DocumentProblem]:
     """Every problem of a refused document, in its order.
 
     `known` are the names that a mistyped key may have meant. With `echo` false no value is repeated, for documents that
@@ -54,12 +54,12 @@ def problems(error: ValidationError, *, known: Iterable[str] = (), echo: bool = 
     """
     count = error.error_count()
     if count > MANY:
-        return [Problem((), f"{count} problems: this is not a document of the expected schema")]
+        return [DocumentProblem((), f"{count} problems: this is not a document of the expected schema")]
     details = error.errors(include_url=False)
-    return [Problem(_path(detail["loc"]), _text(detail, tuple(known), echo)) for detail in details]
+    return [DocumentProblem(_path(detail["loc"]), _text(detail, tuple(known), echo)) for detail in details]
 
 
-def one_line(found: Sequence[Problem], *, most: int = 3) -> str:
+def one_line(found: Sequence[DocumentProblem], *, most: int = 3) -> str:
     """The first problems on one line, with the number of those left out."""
     text = "; ".join(str(problem) for problem in found[:most])
     return f"{text}; and {len(found) - most} more" if len(found) > most else text

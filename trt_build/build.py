@@ -10,7 +10,7 @@ from typing import Literal
 
 import openvino
 
-from trt_build.compile import BuildCancelled, Compiler, Options
+from trt_build.compile import BuildCancelled, BuildOptions, Compiler
 from trt_build.errors import BuildError
 from trt_build.openvino_build import ImageViews, compile_openvino, openvino_layers
 from trt_build.reports import BuildReport, LayerReport, render
@@ -25,7 +25,7 @@ from worker.scoring.repository import DamagedEngine, Repository, Version
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class BuildOutcome:
     """What became of one target: an engine `built` now, one `kept` from before, or a failure and why."""
 
     target: Target
@@ -59,12 +59,12 @@ class EngineBuilder:
         backend: TensorRtBackend,
         precision: Precision | Quantised,
         compute_capabilities: Sequence[str],
-        options: Options,
+        options: BuildOptions,
         *,
         calibration: Sequence[ImageViews] = (),
         rebuild: bool = False,
         progress: Progress = lambda _target, _phase, _done, _steps: True,
-    ) -> Iterator[Outcome]:
+    ) -> Iterator[BuildOutcome]:
         """Builds an engine of TensorRT for each compute capability; none given: for this machine's GPU.
 
         int8 and fp8 want calibration images; what is not quantised computes in what the model was measured in, else in
@@ -94,9 +94,9 @@ class EngineBuilder:
             except BuildCancelled:
                 raise
             except BuildError as error:
-                yield Outcome(target, "failed", problem=f"{error}{_advice(target)}")
+                yield BuildOutcome(target, "failed", problem=f"{error}{_advice(target)}")
                 continue
-            yield Outcome(target, "built", record)
+            yield BuildOutcome(target, "built", record)
 
     def build_torch(
         self,
@@ -105,7 +105,7 @@ class EngineBuilder:
         profile: BatchProfile,
         *,
         rebuild: bool = False,
-    ) -> Iterator[Outcome]:
+    ) -> Iterator[BuildOutcome]:
         """Builds torch's engine for each compute capability; none given: for this machine's GPU, or its processors.
 
         They are the same graphs, from which torch makes its kernels where it starts; each has a record, since each is
@@ -115,7 +115,7 @@ class EngineBuilder:
         version = load_torch_engine().version()
         from trt_build.torch_build import own_compute_capability, prepare_torch, torch_layers
 
-        options = Options(profile)
+        options = BuildOptions(profile)
         graphs: list[bytes] = []
         seconds = 0.0
         capabilities: Sequence[str | None] = compute_capabilities or [own_compute_capability()]
@@ -133,7 +133,7 @@ class EngineBuilder:
             self._publish(
                 BuildReport(record=record, layers_of="network", layers=layers, device_memory_bytes=None), graphs
             )
-            yield Outcome(target, "built", record)
+            yield BuildOutcome(target, "built", record)
 
     def build_openvino(
         self,
@@ -142,7 +142,7 @@ class EngineBuilder:
         *,
         rebuild: bool = False,
         progress: Callable[[int], object] = lambda _images: None,
-    ) -> Outcome:
+    ) -> BuildOutcome:
         """Builds the CPU engine's graph; in int8, with the calibration images. Raises BuildError, EngineMismatch for
         one of another model that is there already, and RepositoryError."""
         target = Target(backend="openvino", precision=precision)
@@ -150,15 +150,15 @@ class EngineBuilder:
         if there is not None:
             there.check(model=self._model.manifest.digest)
             if self._is_whole(there):
-                return Outcome(target, "kept", there)
+                return BuildOutcome(target, "kept", there)
         started = time.perf_counter()
         files = compile_openvino(self._model, precision, calibration, progress)
-        options = Options(BatchProfile(best=1, largest=MAX_BATCH))
+        options = BuildOptions(BatchProfile(best=1, largest=MAX_BATCH))
         seconds = time.perf_counter() - started
         record = self._record(target, openvino.__version__, options, ("xml", "bin"), files, seconds)
         layers = tuple(openvino_layers(files, precision))
         self._publish(BuildReport(record=record, layers_of="engine", layers=layers, device_memory_bytes=None), files)
-        return Outcome(target, "built", record)
+        return BuildOutcome(target, "built", record)
 
     def _publish(self, report: BuildReport, files: Sequence[bytes]) -> None:
         record = report.record
@@ -194,15 +194,17 @@ class EngineBuilder:
             )
         return [here]
 
-    def _standing(self, target: Target, backend_version: str, options: Options, rebuild: bool) -> Outcome | None:
+    def _standing(
+        self, target: Target, backend_version: str, options: BuildOptions, rebuild: bool
+    ) -> BuildOutcome | None:
         """What to say of an engine that is there and stays: it is kept, or may not be replaced unasked."""
         try:
             record = self._kept(target, backend_version, options, rebuild)
         except (DamagedEngine, EngineMismatch) as error:
-            return Outcome(target, "failed", problem=str(error))
-        return None if record is None else Outcome(target, "kept", record)
+            return BuildOutcome(target, "failed", problem=str(error))
+        return None if record is None else BuildOutcome(target, "kept", record)
 
-    def _kept(self, target: Target, backend_version: str, options: Options, rebuild: bool) -> EngineRecord | None:
+    def _kept(self, target: Target, backend_version: str, options: BuildOptions, rebuild: bool) -> EngineRecord | None:
         """The engine that is there, when there is nothing to build."""
         record = None if rebuild else self._repository.engine(self._version, target)
         if record is None:
@@ -224,7 +226,7 @@ class EngineBuilder:
         return record if self._is_whole(record) else None
 
     def _build(
-        self, compiler: Compiler, graphs: Sequence[bytes], target: Target, options: Options, progress: Progress
+        self, compiler: Compiler, graphs: Sequence[bytes], target: Target, options: BuildOptions, progress: Progress
     ) -> EngineRecord:
         """Compiles the towers and, after them, the text tower of a model that judges prompts."""
         cache_name = re.sub(r"[^\w.-]", "_", f"{target.name}-{compiler.version}.timings")
@@ -261,7 +263,7 @@ class EngineBuilder:
         self,
         target: Target,
         backend_version: str,
-        options: Options,
+        options: BuildOptions,
         kinds: Sequence[str],
         files: Sequence[bytes],
         seconds: float,
@@ -315,5 +317,5 @@ def _advice(target: Target) -> str:
     return "; for compute capability 7.5 it builds in fp16 only: --precision fp16" if turing else ""
 
 
-def _sizes(of: EngineRecord | Options) -> str:
+def _sizes(of: EngineRecord | BuildOptions) -> str:
     return f"{of.profile.smallest}:{of.profile.best}:{of.profile.largest}"

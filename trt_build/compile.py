@@ -29,7 +29,7 @@ class BuildCancelled(BuildError):
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class BuildOptions:
     """How to compile. `compute_capability` None: this machine's GPU, the only one that `tensorrt` can build for."""
 
     profile: BatchProfile
@@ -90,7 +90,7 @@ class Compiler:
     def compile(
         self,
         graph: bytes,
-        options: Options,
+        options: BuildOptions,
         *,
         timing_cache: bytes | None = None,
         report: Report = lambda _phase, _done, _steps: True,
@@ -133,7 +133,7 @@ class Compiler:
             raise BuildError(f"{self._backend} {self.version} does not take the graph: {problems}")
         return network
 
-    def _configure(self, network: Any, options: Options) -> Any:
+    def _configure(self, network: Any, options: BuildOptions) -> Any:
         trt = self._trt
         config = self._builder.create_builder_config()
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from schemas import FileReference, ImageEvent, Route, Scores
 from trt_build.golden import GoldenImage
@@ -16,7 +16,7 @@ from worker.policy import Policy, PolicyError
 from worker.rank_correlation import rank_correlation
 from worker.scoring.engine import PROMPT, Engine, Features
 from worker.scoring.engine_record import EngineRecord
-from worker.scoring.manifest import ParityLimits, PromptScore
+from worker.scoring.manifest import ParityLimits, PromptScore, StrictModel
 from worker.scoring.model import Model
 
 BATCH = 8
@@ -24,11 +24,7 @@ BATCH = 8
 Rows = NDArray[np.float32]
 
 
-class Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TowerParity(Part):
+class TowerParity(StrictModel):
     """How far one tower's features are from the reference's, in units of their RMS; the lowest cosine of an image."""
 
     tower: str
@@ -37,7 +33,7 @@ class TowerParity(Part):
     min_cosine: float
 
 
-class PromptParity(Part):
+class PromptParity(StrictModel):
     """How far one of the prompt head's scores is from the reference's, as the head gives it, unclipped."""
 
     score: PromptScore
@@ -46,7 +42,7 @@ class PromptParity(Part):
     spearman: float | None
 
 
-class ImageParity(Part):
+class ImageParity(StrictModel):
     """One image's scores and destination under both; correspondence where the model judges it."""
 
     name: str
@@ -70,7 +66,7 @@ class ImageParity(Part):
         return max(quality, abs(self.engine_correspondence - self.reference_correspondence))
 
 
-class Check(Part):
+class Check(StrictModel):
     """One limit, and what was found."""
 
     name: str
@@ -79,7 +75,7 @@ class Check(Part):
     passed: bool
 
 
-class ParityReport(Part):
+class ParityReport(StrictModel):
     """An engine beside the reference on the golden set: `sluice.parity/1`. `engine` is the engine's digest."""
 
     schema_: Literal["sluice.parity/1"] = Field(default="sluice.parity/1", alias="schema")

@@ -94,7 +94,7 @@ PAIRS: dict[str, tuple[Route, Route]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class DecodeTimes:
     name: str
     threads: int
     pillow_images_per_second: float
@@ -104,7 +104,7 @@ class Result:
     ratio_high: float
 
 
-def measure(images: Sequence[bytes], *, rounds: int, threads: int) -> list[Result]:
+def measure(images: Sequence[bytes], *, rounds: int, threads: int) -> list[DecodeTimes]:
     """Every pair over all images; `ratio_low` and `ratio_high` are the quartiles of the rounds."""
     routes = list(dict.fromkeys(route for pair in PAIRS.values() for route in pair))
     seconds: dict[Route, list[float]] = {route: [] for route in routes}
@@ -127,10 +127,10 @@ def _run(route: Route, image: bytes) -> None:
     route(image)
 
 
-def _result(name: str, threads: int, count: int, theirs: list[float], ours: list[float]) -> Result:
+def _result(name: str, threads: int, count: int, theirs: list[float], ours: list[float]) -> DecodeTimes:
     speedups = ratios([count / seconds for seconds in ours], [count / seconds for seconds in theirs])
     low, middle, high = statistics.quantiles(speedups, n=4)
-    return Result(
+    return DecodeTimes(
         name=name,
         threads=threads,
         pillow_images_per_second=round(count / statistics.median(theirs), 1),
@@ -141,7 +141,7 @@ def _result(name: str, threads: int, count: int, theirs: list[float], ours: list
     )
 
 
-def table(results: Sequence[Result]) -> Table:
+def table(results: Sequence[DecodeTimes]) -> Table:
     drawn = Table(title="Encoded image to views, images a second", title_justify="left")
     drawn.add_column("route", no_wrap=True)
     for column in ("threads", "Pillow/s", "Sluice/s", "ratio", "quartiles"):
@@ -177,7 +177,7 @@ def run(options: Options, folder: Path) -> None:
     publish("decode", options, report, [table(results)], plot(results))
 
 
-def plot(results: Sequence[Result]) -> str:
+def plot(results: Sequence[DecodeTimes]) -> str:
     values = {f"{each.name}, threads: {each.threads}": each.ratio for each in results}
     return bars("Encoded image to views", "times as fast as plain Pillow", values)
 

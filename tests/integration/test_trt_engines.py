@@ -16,7 +16,7 @@ from rich.progress import Progress, TaskID
 from typer.testing import CliRunner, Result
 
 from tests.unit.trt_build.towers import SIZE, convolution_towers, write_model
-from trt_build.compile import BuildCancelled, Compiled, Compiler, Options
+from trt_build.compile import BuildCancelled, BuildOptions, Compiled, Compiler
 from trt_build.errors import BuildError
 from worker.cli.main import app
 from worker.samples.sample import load_samples
@@ -63,7 +63,7 @@ def shipped() -> dict[Precision, bytes]:
 def test_the_shipped_model_compiles_for_every_gpu_in_half_precision(
     compiler: Compiler, shipped: dict[Precision, bytes], capability: str
 ) -> None:
-    built = compiler.compile(shipped["fp16"], Options(PROFILE, capability))
+    built = compiler.compile(shipped["fp16"], BuildOptions(PROFILE, capability))
     check_header(built)
     weights = len(load_model("mst-lite").graph) / 2
     assert weights < len(built.engine) < 3 * weights
@@ -77,7 +77,7 @@ def test_the_shipped_model_compiles_for_every_gpu_in_half_precision(
 def test_the_shipped_model_compiles_in_other_precisions(
     compiler: Compiler, shipped: dict[Precision, bytes], precision: Precision, name: str
 ) -> None:
-    built = compiler.compile(shipped[precision], Options(PROFILE, "8.9"))
+    built = compiler.compile(shipped[precision], BuildOptions(PROFILE, "8.9"))
     check_header(built)
     assert {layer.precision for layer in built.layers if layer.kind == "convolution"} == {name}
 
@@ -87,7 +87,7 @@ def test_what_a_turing_gpu_cannot_compute_is_refused_with_tensorrts_words(
     compiler: Compiler, shipped: dict[Precision, bytes], precision: Precision
 ) -> None:
     with pytest.raises(BuildError, match=r"built no engine: .*(sm75|SM75)"):
-        compiler.compile(shipped[precision], Options(PROFILE, "7.5"))
+        compiler.compile(shipped[precision], BuildOptions(PROFILE, "7.5"))
 
 
 def test_a_graph_quantised_to_signed_int8_keeps_its_precision_and_one_to_uint8_is_refused(
@@ -113,7 +113,9 @@ def test_a_graph_quantised_to_signed_int8_keeps_its_precision_and_one_to_uint8_i
         )  # fmt: skip
         return (tmp_path / "quantised.onnx").read_bytes()
 
-    built = compiler.compile(prepare_graph(quantised(quantization.QuantType.QInt8), "fp32"), Options(PROFILE, "8.9"))
+    built = compiler.compile(
+        prepare_graph(quantised(quantization.QuantType.QInt8), "fp32"), BuildOptions(PROFILE, "8.9")
+    )
     check_header(built)
     assert ("quantize", "int8") in {(layer.kind, layer.precision) for layer in built.layers}
     with pytest.raises(GraphError, match="quantise the graph to signed, symmetric int8"):
@@ -122,7 +124,9 @@ def test_a_graph_quantised_to_signed_int8_keeps_its_precision_and_one_to_uint8_i
 
 def test_engines_for_different_gpus_and_profiles_differ(compiler: Compiler, shipped: dict[Precision, bytes]) -> None:
     engines = [
-        compiler.compile(shipped["fp16"], Options(BatchProfile(smallest=1, best=1, largest=largest), capability)).engine
+        compiler.compile(
+            shipped["fp16"], BuildOptions(BatchProfile(smallest=1, best=1, largest=largest), capability)
+        ).engine
         for capability, largest in (("8.9", 4), ("8.9", 64), ("12.0", 4))
     ]
     assert len({bytes(engine) for engine in engines}) == 3
@@ -134,7 +138,7 @@ def test_a_gpu_that_rtx_has_no_engine_for_is_refused_with_those_it_has(
     with pytest.raises(
         BuildError, match=r"7\.5, 8\.0, 8\.6, 8\.9, 12\.0.*not for 9\.0; build it with --backend tensorrt"
     ):
-        compiler.compile(shipped["fp16"], Options(PROFILE, "9.0"))
+        compiler.compile(shipped["fp16"], BuildOptions(PROFILE, "9.0"))
 
 
 def test_progress_is_reported_and_a_build_can_be_stopped(compiler: Compiler, shipped: dict[Precision, bytes]) -> None:
@@ -145,10 +149,10 @@ def test_progress_is_reported_and_a_build_can_be_stopped(compiler: Compiler, shi
         seen.append(phase)
         return True
 
-    compiler.compile(shipped["fp16"], Options(PROFILE, "8.9"), report=watch)
+    compiler.compile(shipped["fp16"], BuildOptions(PROFILE, "8.9"), report=watch)
     assert "Building engine" in seen
     with pytest.raises(BuildCancelled):
-        compiler.compile(shipped["fp16"], Options(PROFILE, "8.9"), report=lambda *_: False)
+        compiler.compile(shipped["fp16"], BuildOptions(PROFILE, "8.9"), report=lambda *_: False)
 
 
 def vit_b_32(layers: int = 12, width: int = 768, heads: int = 12, patch: int = 32) -> bytes:
@@ -218,7 +222,7 @@ def clip_sized() -> bytes:
 def test_a_tower_of_clips_size_compiles_for_gpus_of_all_kinds(
     compiler: Compiler, clip_sized: bytes, capability: str
 ) -> None:
-    built = compiler.compile(clip_sized, Options(PROFILE, capability))
+    built = compiler.compile(clip_sized, BuildOptions(PROFILE, capability))
     check_header(built)
     assert 150e6 < len(clip_sized) < 200e6
     assert 0.95 * len(clip_sized) < len(built.engine) < 1.5 * len(clip_sized)
@@ -235,7 +239,7 @@ def test_a_text_tower_of_clips_size_compiles_in_half_precision(compiler: Compile
 
     name = "ViT-B-32-quickgelu"
     graph = prepare_graph(export_text(text_tower(build_clip(Encoder(name, None)), name), 77), "fp16")
-    built = compiler.compile(graph, Options(PROFILE, "8.9"))
+    built = compiler.compile(graph, BuildOptions(PROFILE, "8.9"))
     check_header(built)
     assert 170e6 < len(graph) < 190e6  # the words' embeddings stay as they are, 101 MB
     assert 0.95 * len(graph) < len(built.engine) < 1.5 * len(graph)

@@ -19,27 +19,11 @@ LONGEST_FILE = 400
 CIRCLES = {frozenset({"worker.review.kafka_topics", "worker.review.topics"})}
 SHARED_NAMES = {
     "Batch",
-    "Decided",
-    "Entry",
-    "GatedFusion",
     "Identity",
     "Intake",
-    "Judge",
-    "Options",
-    "Outcome",
-    "Part",
-    "PastVerdicts",
-    "Problem",
-    "PromptHead",
     "Proposal",
     "Refusal",
-    "Report",
-    "Result",
-    "Section",
     "Source",
-    "TemplateHead",
-    "Tick",
-    "Token",
 }
 LONG_FILES = {
     "tests/browser/test_desk_pages.py",

@@ -10,7 +10,7 @@ PARTITIONS = "topic_partitions"
 """What a replica reports: partitions of the topic, its own and others'."""
 
 
-class Report(Protocol):
+class LagReport(Protocol):
     """What a replica reported at one time."""
 
     @property
@@ -24,7 +24,7 @@ class Context(Protocol):
     def target_num_replicas(self) -> int: ...
 
     @property
-    def raw_metrics(self) -> dict[str, dict[Any, Sequence[Report]]] | None:
+    def raw_metrics(self) -> dict[str, dict[Any, Sequence[LagReport]]] | None:
         """By name and replica, oldest first."""
 
 
@@ -65,5 +65,5 @@ class LagPolicy:
         return max(1, min(wanted, int(max(partitions)))), {}
 
 
-def _latest(reports: dict[Any, Sequence[Report]] | None) -> list[float]:
+def _latest(reports: dict[Any, Sequence[LagReport]] | None) -> list[float]:
     return [of_replica[-1].value for of_replica in (reports or {}).values() if of_replica]

@@ -12,8 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from trt_build.build import EngineBuilder, Outcome
-from trt_build.compile import Options
+from trt_build.build import BuildOutcome, EngineBuilder
+from trt_build.compile import BuildOptions
 from trt_build.golden import calibration_images
 from worker.cli import console
 from worker.cli.errors import CommandFailed, UsageError
@@ -80,7 +80,7 @@ def build(
     loaded = load_model(model, settings.s3)
     models = Repository(open_store(repository, settings.s3))
     _refuse_nonsense(backend, precision, compute_capability or [])
-    options = Options(
+    options = BuildOptions(
         _profile(batches),
         version_compatible=version_compatible,
         hardware_compatibility=hardware_compatibility,
@@ -90,7 +90,7 @@ def build(
     capabilities = _capabilities(compute_capability or [])
     version = models.publish(find_model(model, settings.s3))
     builder = EngineBuilder(models, version, loaded)
-    outcomes: list[Outcome] = []
+    outcomes: list[BuildOutcome] = []
     quantised = precision in ("int8", "fp8")
     images = list(calibration_images(loaded.manifest.views, calibration)) if quantised else []
     with _progress() as show:
@@ -190,7 +190,7 @@ def _progress() -> Iterator[Show]:
         yield show
 
 
-def _table(outcomes: Sequence[Outcome]) -> Table:
+def _table(outcomes: Sequence[BuildOutcome]) -> Table:
     table = Table("engine", "", "version", "batches", "size", "time")
     for name in ("size", "time"):
         next(column for column in table.columns if column.header == name).justify = "right"

@@ -17,7 +17,7 @@ from worker.cli.sources import Source
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class UnreadableEvent:
     """Why there is no event: one line for the user."""
 
     message: str
@@ -53,27 +53,27 @@ class EventMaker:
         except ValidationError as error:
             raise UsageError(explain(error)) from error
 
-    def events(self, sources: Iterable[Source]) -> Iterator[ImageEvent | Problem]:
+    def events(self, sources: Iterable[Source]) -> Iterator[ImageEvent | UnreadableEvent]:
         """One event or one problem a source, in their order."""
         for source in sources:
             try:
                 yield self._event(source)
             except OSError as error:
-                yield Problem(f"{source.name}: {error.strerror}")
+                yield UnreadableEvent(f"{source.name}: {error.strerror}")
             except ValidationError as error:
-                yield Problem(f"{source.name}: {explain(error)}")
+                yield UnreadableEvent(f"{source.name}: {explain(error)}")
 
-    def _event(self, source: Source) -> ImageEvent | Problem:
+    def _event(self, source: Source) -> ImageEvent | UnreadableEvent:
         reference = source.reference
         if reference is None:
-            return Problem(f"{source.name}: {source.problem}")
+            return UnreadableEvent(f"{source.name}: {source.problem}")
         place = reference.path if isinstance(reference, FileReference) else source.name
         if self.inline:
             if not isinstance(reference, FileReference):
-                return Problem(f"{source.name}: --inline sends the bytes of files only")
+                return UnreadableEvent(f"{source.name}: --inline sends the bytes of files only")
             data = _read(Path(reference.path), self.max_bytes)
             if data is None:
-                return Problem(f"{source.name}: more than images.max_bytes ({self.max_bytes:,})")
+                return UnreadableEvent(f"{source.name}: more than images.max_bytes ({self.max_bytes:,})")
             reference = InlineReference(bytes=data)
         return self._made(place, reference)
 
@@ -89,13 +89,13 @@ class EventMaker:
         )
 
 
-def read_events(path: Path) -> Iterator[ImageEvent | Problem]:
+def read_events(path: Path) -> Iterator[ImageEvent | UnreadableEvent]:
     """One event or one problem a line of JSON, in their order. Raises UsageError when the file cannot be read."""
     for place, line in read_lines(path):
         try:
             yield ImageEvent.model_validate_json(line)
         except ValidationError as error:
-            yield Problem(f"{place}: {explain(error)}")
+            yield UnreadableEvent(f"{place}: {explain(error)}")
 
 
 def explain(error: ValidationError) -> str:

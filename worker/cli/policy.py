@@ -17,7 +17,7 @@ from worker.cli import console, tuning
 from worker.cli.errors import CommandFailed, UsageError
 from worker.cli.events import explain
 from worker.cli.lines import read_lines
-from worker.cli.tuning import PastVerdicts, known_bad
+from worker.cli.tuning import VerdictHistory, known_bad
 from worker.policy import load_policy
 from worker.policy.replay import Replay, replay
 from worker.review.capacity import Capacity, CapacityError, propose
@@ -107,7 +107,7 @@ def tune(
     """
     bad = Counter[str]()
     known = known_bad(decisions, human_scores, bad_below, bad)
-    past = PastVerdicts.of(_verdicts(verdicts, bad), known)
+    past = VerdictHistory.of(_verdicts(verdicts, bad), known)
     capacity = Capacity(reviewers, hours, seconds_per_item)
     try:
         proposal = propose(past.scored, capacity, images_a_day or past.images_a_day())

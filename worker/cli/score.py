@@ -22,7 +22,7 @@ from worker.cli.events import EventMaker
 from worker.cli.options import ConfigOption, ModelOption, PolicyOption
 from worker.cli.scorer import Result, Scorer
 from worker.cli.sources import Sources
-from worker.demo.report import Entry, Report, Tally, write_report
+from worker.demo.report import ReportEntry, ScoreReport, Tally, write_report
 from worker.images.fetch import build_fetcher
 from worker.policy.place import present_policy
 from worker.scoring.model import load_model
@@ -92,7 +92,7 @@ def score(
         )
         for result in scorer.score(sources):
             write(_line(result, loaded.manifest.digest, rules.digest))
-            tally.add(Entry(result.name, result.route, result.scores, result.failure, result.thumbnail))
+            tally.add(ReportEntry(result.name, result.route, result.scores, result.failure, result.thumbnail))
             if result.failure is not None:
                 console.err.print(console.failure_text(result.name, result.failure), soft_wrap=True)
             advance()
@@ -101,7 +101,7 @@ def score(
         title = "Scores of " + (paths[0] if len(paths) == 1 else f"{len(paths)} places")
         manifest = loaded.manifest
         _write_report(
-            Report(
+            ScoreReport(
                 title,
                 datetime.now(UTC),
                 seconds,
@@ -188,7 +188,7 @@ def _progress(total: int | None) -> Iterator[Callable[[], None]]:
         yield lambda: progress.advance(task)
 
 
-def _write_report(report: Report, path: Path) -> None:
+def _write_report(report: ScoreReport, path: Path) -> None:
     try:
         write_report(report, path)
     except OSError as error:

@@ -11,7 +11,7 @@ from schemas import FileReference, ImageEvent
 from worker.cli import console
 from worker.cli.buckets import object_lister
 from worker.cli.errors import CommandFailed, UsageError
-from worker.cli.events import EventMaker, Problem, new_id, read_events, stable_id
+from worker.cli.events import EventMaker, UnreadableEvent, new_id, read_events, stable_id
 from worker.cli.options import ConfigOption, DataOption, Place, find_place
 from worker.cli.sources import Sources
 from worker.cli.stream import open_stream
@@ -83,7 +83,7 @@ def submit(
         raise CommandFailed(f"{len(sources.unreadable):,} folders could not be looked into")
 
 
-def _publish(place: Place, made: Iterator[ImageEvent | Problem]) -> tuple[int, int]:
+def _publish(place: Place, made: Iterator[ImageEvent | UnreadableEvent]) -> tuple[int, int]:
     """How many events are stored, and how many could not be made or are too large."""
     settings = place.settings
     limit = settings.kafka.max_message_bytes

@@ -18,7 +18,7 @@ from worker.cli.examples import say, write
 from worker.cli.lines import read_lines
 
 if TYPE_CHECKING:
-    from worker.model.head_training.decisions import Comparison, Decided
+    from worker.model.head_training.decisions import Comparison, DecidedItems
     from worker.model.head_training.run import Start
 
 Record = TypeVar("Record", Decision, ReviewItem)
@@ -28,7 +28,7 @@ Record = TypeVar("Record", Decision, ReviewItem)
 class Gathered:
     """The items that heads can learn from, and how many could not be used, by reason."""
 
-    decided: "Decided"
+    decided: "DecidedItems"
     left_out: Counter[str]
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from worker.model.head_training.fit import Recipe
     from worker.model.head_training.heads import TrainablePromptHead
     from worker.model.head_training.result import Trained, Written
-    from worker.model.head_training.run import Outcome, Start
+    from worker.model.head_training.run import Start, TrainingOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def train_on_scores(plan: Plan, model: Model, to: Path, version: str, cache: Pat
 
 def _train_prompt_heads(
     plan: Plan, prompt: PromptParts, features: Features, checkpoints: Path, cache: Path
-) -> "Mapping[PromptScore, Outcome[TrainablePromptHead]]":
+) -> "Mapping[PromptScore, TrainingOutcome[TrainablePromptHead]]":
     from worker.model.evaluation.text_features import compute_text
     from worker.model.head_training.run import train_prompt_head
 

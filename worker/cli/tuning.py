@@ -20,7 +20,7 @@ _DAY_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
-class PastVerdicts:
+class VerdictHistory:
     """The newest verdict of each event, those with scores, and the time they span."""
 
     scored: tuple[Scored, ...]
@@ -28,7 +28,7 @@ class PastVerdicts:
     last_at: datetime | None
 
     @classmethod
-    def of(cls, verdicts: Iterable[Verdict], known: Mapping[str, bool]) -> "PastVerdicts":
+    def of(cls, verdicts: Iterable[Verdict], known: Mapping[str, bool]) -> "VerdictHistory":
         # Not the verdicts themselves: each takes 4 KB.
         newest: dict[str, tuple[float, datetime]] = {}
         for verdict in verdicts:

@@ -21,7 +21,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 from pydantic_core import from_json, to_json
 
 from schemas import Base64Data, FailureReason, ImageEvent, S3Reference
-from schemas.explain import Problem, excerpt, one_line, problems
+from schemas.explain import DocumentProblem, excerpt, one_line, problems
 from worker.intake.log import Record
 
 MAX_VALUE_BYTES = 16 * 1024 * 1024
@@ -249,7 +249,7 @@ def _from_notification(record: Any, index: int) -> ImageEvent | None:
             content_type=found.content_type or None,
         )
     except ValidationError as error:
-        below = [Problem(("Records", index, *problem.path), problem.text) for problem in problems(error)]
+        below = [DocumentProblem(("Records", index, *problem.path), problem.text) for problem in problems(error)]
         raise _malformed(f"S3 notification: {one_line(below)}") from None
     except UnicodeDecodeError:
         where = f"Records[{index}].s3.object.key"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from worker.model.data import DATA_SETS
-from worker.model.evaluate import Report, figure
+from worker.model.evaluate import AgreementReport, figure
 from worker.model.fit import POSITIONS, STATISTICS
 from worker.model.network import VIEWS
 from worker.model.package import PACKAGE, PACKAGE_VERSION
@@ -68,7 +68,7 @@ less than 0.04 on the demo images. How it came about and what damage costs: ops/
 
 def model_card(
     manifest: ModelManifest,
-    reports: Sequence[Report],
+    reports: Sequence[AgreementReport],
     without_generator: Mapping[str, float],
     seed: int,
 ) -> str:
@@ -92,7 +92,7 @@ def model_card(
     )
 
 
-def _folds(reports: Sequence[Report]) -> str:
+def _folds(reports: Sequence[AgreementReport]) -> str:
     lines = [
         "| data | images | SRCC (95 % interval) | PLCC | RMSE | SRCC within generator | baseline SRCC / PLCC |",
         "|---|---|---|---|---|---|---|",

@@ -14,7 +14,7 @@ Predict = Callable[[NDArray[np.intp], NDArray[np.intp]], NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class AgreementReport:
     """Agreement with people on images whose groups were left out of training."""
 
     dataset: str
@@ -62,7 +62,7 @@ def leave_generators_out(examples: Sequence[Example], folds: Sequence[int], pred
 
 def report(
     dataset: str, examples: Sequence[Example], folds: Sequence[int], predicted: NDArray[np.float64], seed: int
-) -> Report:
+) -> AgreementReport:
     """Figures for the examples of one data set."""
     rows = [index for index, example in enumerate(examples) if example.dataset == dataset]
     human = np.array([examples[row].score for row in rows])
@@ -70,7 +70,7 @@ def report(
     several = len(set(generators)) > 1
     baseline = generator_means(human, generators, [folds[row] for row in rows])
     low, high = srcc_interval(predicted[rows], human, [examples[row].group for row in rows], seed)
-    return Report(
+    return AgreementReport(
         dataset=dataset,
         images=len(rows),
         srcc=srcc(predicted[rows], human),

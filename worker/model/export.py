@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors.numpy import save as save_tensors
 
 from worker.model.data import DATA_SETS
-from worker.model.evaluate import Report
+from worker.model.evaluate import AgreementReport
 from worker.model.heads import ANCHORS, QualityHeads
 from worker.model.network import FEATURES, STREAMS, VIEWS, MstLite
 from worker.model.onnx_graph import OPSET, to_numpy, towers_graph
@@ -25,7 +25,7 @@ from worker.scoring.openvino_graph import computes_bf16
 VERSION = "0.4.0"
 
 
-def export_model(network: MstLite, reports: Sequence[Report], folder: Path) -> ModelManifest:
+def export_model(network: MstLite, reports: Sequence[AgreementReport], folder: Path) -> ModelManifest:
     """Writes graph, heads and manifest of the trained network into the folder."""
     manifest = ModelManifest(
         name="mst-lite",
@@ -57,7 +57,7 @@ def heads_file(heads: QualityHeads) -> bytes:
     return save_tensors({name: to_numpy(value) for name, value in heads.state_dict().items()})
 
 
-def _measurement(entry: Report) -> Measurement:
+def _measurement(entry: AgreementReport) -> Measurement:
     within = entry.srcc_within_generator
     return Measurement(
         dataset=entry.dataset,

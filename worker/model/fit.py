@@ -11,7 +11,7 @@ from rich.progress import Progress
 from worker.model.data import DataError
 from worker.model.losses import damage_loss, quality_loss
 from worker.model.maps import Maps
-from worker.model.network import Judge, MstLite
+from worker.model.network import MstLite, TwoStreamJudge
 from worker.model.statistics import Statistics
 
 Seen = Maps | Statistics
@@ -37,7 +37,7 @@ STATISTICS = Schedule(epochs=20)
 
 
 def fit(
-    judge: Judge,
+    judge: TwoStreamJudge,
     variants: Sequence[Seen],
     damaged: tuple[Seen, Seen],
     scores: NDArray[np.float32],
@@ -83,7 +83,7 @@ def fit(
 
 
 @torch.no_grad()
-def fused_norm(judge: Judge, seen: Seen, rows: NDArray[np.intp], batch: int = 128) -> float:
+def fused_norm(judge: TwoStreamJudge, seen: Seen, rows: NDArray[np.intp], batch: int = 128) -> float:
     """The mean norm of the judge's fused features on these rows."""
     norms = [
         judge.fuse(torch.from_numpy(seen[rows[first : first + batch]])).norm(dim=1)

@@ -11,7 +11,7 @@ GATE_HIDDEN = 128
 ANCHORS = ("bad", "poor", "fair", "good", "perfect")
 
 
-class GatedFusion(nn.Module):
+class LiteGatedFusion(nn.Module):
     """z = g ⊙ W_c c + (1 - g) ⊙ W_f f with g = sigmoid(W_g ReLU(W_h [c; f]))."""
 
     def __init__(self, features: int = EMBEDDING, hidden: int = GATE_HIDDEN) -> None:
@@ -27,7 +27,7 @@ class GatedFusion(nn.Module):
         return fused
 
 
-class TemplateHead(nn.Module):
+class LiteTemplateHead(nn.Module):
     """Cosines with five anchors, times a temperature; softmax; expectation over 1..5.
 
     The anchors, which the paper takes from a text encoder, are learned here. The temperature starts lower than its 100,
@@ -51,8 +51,8 @@ class QualityHeads(nn.Module):
 
     def __init__(self, features: int = EMBEDDING, hidden: int = GATE_HIDDEN) -> None:
         super().__init__()
-        self.gff = GatedFusion(features, hidden)
-        self.head = TemplateHead(features)
+        self.gff = LiteGatedFusion(features, hidden)
+        self.head = LiteTemplateHead(features)
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
         quality: Tensor = self.head(self.gff(coarse, fine))

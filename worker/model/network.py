@@ -102,7 +102,7 @@ class StatisticsTower(nn.Module):
         return embedding
 
 
-class Judge(nn.Module):
+class TwoStreamJudge(nn.Module):
     """A tower for each stream and heads: what the backbone tells of both views → quality, [batch]."""
 
     def __init__(self, towers: Mapping[str, nn.Module]) -> None:
@@ -129,7 +129,7 @@ class Judge(nn.Module):
         return quality
 
 
-class PositionsJudge(Judge):
+class PositionsJudge(TwoStreamJudge):
     """Of the maps of all windows, view after view, [batch, windows, MAP_CHANNELS, GRID, GRID]."""
 
     def __init__(self) -> None:
@@ -145,7 +145,7 @@ class PositionsJudge(Judge):
             return super().forward(seen).float()
 
 
-class StatisticsJudge(Judge):
+class StatisticsJudge(TwoStreamJudge):
     """Of the descriptions of both streams' maps, [batch, 2 * DESCRIPTION]."""
 
     def __init__(self, intact: Tensor) -> None:

@@ -19,7 +19,7 @@ from rich.table import Table
 from worker.model.backbone import EfficientNetLite0, load_weights
 from worker.model.card import model_card
 from worker.model.data import DATA_SETS, read_data_set, split_folds, without_samples
-from worker.model.evaluate import Report, cross_validate, figure, leave_generators_out, report
+from worker.model.evaluate import AgreementReport, cross_validate, figure, leave_generators_out, report
 from worker.model.export import export_model
 from worker.model.fit import POSITIONS, STATISTICS, fit, fused_norm, predict
 from worker.model.maps import MapStore
@@ -108,7 +108,7 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, TimeRemainingColumn(), console=console)
 
 
-def _table(reports: list[Report]) -> Table:
+def _table(reports: list[AgreementReport]) -> Table:
     table = Table(title="Prompt-disjoint folds")
     for column in ("data", "images", "SRCC (95 %)", "PLCC", "RMSE", "within generator", "generator-mean baseline"):
         table.add_column(column)

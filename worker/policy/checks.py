@@ -19,7 +19,7 @@ from worker.policy.expression import (
     reason_of,
     type_of,
 )
-from worker.policy.references import VARIABLES, Reference, Token, bound_names, references_of, tokens_of
+from worker.policy.references import VARIABLES, ExpressionToken, Reference, bound_names, references_of, tokens_of
 from worker.policy.vocabulary import (
     EXAMPLE_IMAGES,
     EXAMPLE_QUALITIES,
@@ -87,7 +87,7 @@ def check_expression(source: str, constants: Mapping[str, Constant]) -> Expressi
     return replace(expression, work=work)
 
 
-def _check_literals(tokens: Sequence[Token], constants: Mapping[str, Constant]) -> None:
+def _check_literals(tokens: Sequence[ExpressionToken], constants: Mapping[str, Constant]) -> None:
     """Patterns, times and numbers that the policy writes must be ones."""
     for index, token in enumerate(tokens[:-3]):
         if tokens[index + 1].text != "(":
@@ -116,7 +116,7 @@ def _has_an_answer(source: str) -> bool:
     return True
 
 
-def _check_cost(tokens: Sequence[Token], constants: Mapping[str, Constant]) -> None:
+def _check_cost(tokens: Sequence[ExpressionToken], constants: Mapping[str, Constant]) -> None:
     steps = steps_of(tokens, constants, ATTRIBUTE_VALUES)
     if steps > MAX_STEPS:
         raise ExpressionError(
@@ -126,7 +126,7 @@ def _check_cost(tokens: Sequence[Token], constants: Mapping[str, Constant]) -> N
         )
 
 
-def _check_nesting(tokens: Sequence[Token]) -> None:
+def _check_nesting(tokens: Sequence[ExpressionToken]) -> None:
     brackets: list[bool] = []
     for before, token in pairwise(tokens):
         if token.text == "(":

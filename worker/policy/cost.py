@@ -10,7 +10,7 @@ import cel
 
 from worker.policy.expression import Constant
 from worker.policy.patterns import pattern_steps
-from worker.policy.references import Token
+from worker.policy.references import ExpressionToken
 from worker.policy.vocabulary import MACROS
 
 MAX_STEPS: Final = 500_000
@@ -25,7 +25,7 @@ _LONG_TEXT: Final = 20
 """Steps to copy a long prompt, or attributes: the library copies what is read."""
 
 
-def steps_of(tokens: Sequence[Token], constants: Mapping[str, Constant], attribute_values: int) -> int:
+def steps_of(tokens: Sequence[ExpressionToken], constants: Mapping[str, Constant], attribute_values: int) -> int:
     """The estimate for an event with lists of so many elements in its attributes.
 
     What stands within a macro counts for each element of the list that it goes through; `map` and `filter` copy the
@@ -43,7 +43,7 @@ def steps_of(tokens: Sequence[Token], constants: Mapping[str, Constant], attribu
     return steps
 
 
-def patterns_of(tokens: Sequence[Token], constants: Mapping[str, Constant], call: int) -> list[str] | None:
+def patterns_of(tokens: Sequence[ExpressionToken], constants: Mapping[str, Constant], call: int) -> list[str] | None:
     """The patterns that the `matches` at index `call` may be given, all of them written in the policy; None where an
     event could bring one, and with it any amount of work. Raises ValueError for a literal that CEL cannot read."""
     argument = [token.text for token in tokens[call + 2 : call + 6]]
@@ -57,12 +57,12 @@ def patterns_of(tokens: Sequence[Token], constants: Mapping[str, Constant], call
     return [text for name in lists for text in _texts(constants.get(name, ()))]
 
 
-def _binds(tokens: Sequence[Token], index: int, name: str) -> bool:
+def _binds(tokens: Sequence[ExpressionToken], index: int, name: str) -> bool:
     """Whether a macro is called there that goes through a list by this name."""
     return tokens[index].text in MACROS and [token.text for token in tokens[index + 1 : index + 3]] == ["(", name]
 
 
-def _constant_before(tokens: Sequence[Token], index: int) -> str:
+def _constant_before(tokens: Sequence[ExpressionToken], index: int) -> str:
     """`NAME` where `constants.NAME.` stands before the token, else nothing."""
     before = [token.text for token in tokens[max(0, index - 5) : index]]
     is_constant = before[-4:-2] == ["constants", "."] and before[-1:] == ["."] and before[-5:-4] != ["."]
@@ -77,7 +77,9 @@ def size_of(constant: Constant) -> int:
 class _Sizes:
     """What the tokens at an index stand for."""
 
-    def __init__(self, tokens: Sequence[Token], constants: Mapping[str, Constant], attribute_values: int) -> None:
+    def __init__(
+        self, tokens: Sequence[ExpressionToken], constants: Mapping[str, Constant], attribute_values: int
+    ) -> None:
         self._tokens = tokens
         self._constants = constants
         self._attribute_values = attribute_values

@@ -15,11 +15,11 @@ MAX_LABELS: Final = 32
 """Of a route; each verdict that takes it carries them all."""
 
 
-class Section(BaseModel):
+class PolicySection(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Destination(Section):
+class Destination(PolicySection):
     """Where a rule sends an image. Without `priority` the event keeps its own."""
 
     action: Literal["pass", "review", "reject"]
@@ -36,7 +36,7 @@ class Destination(Section):
         return self
 
 
-class RuleEntry(Section):
+class RuleEntry(PolicySection):
     """A rule. Without `when` it takes every event that reaches it."""
 
     name: Name
@@ -44,14 +44,14 @@ class RuleEntry(Section):
     route: Destination
 
 
-class FailureEntry(Section):
+class FailureEntry(PolicySection):
     """Where images go that could not be judged; always to review."""
 
     queue: Name = "failures"
     priority: Priority | None = None
 
 
-class TenantEntry(Section):
+class TenantEntry(PolicySection):
     """What is different for one tenant: its rules come before the common ones, its constants replace theirs."""
 
     constants: dict[ConstantName, Scalar | tuple[Scalar, ...]] = Field(default_factory=dict)
@@ -59,7 +59,7 @@ class TenantEntry(Section):
     failures: FailureEntry | None = None
 
 
-class PolicyDocument(Section):
+class PolicyDocument(PolicySection):
     """The whole file."""
 
     schema_: Literal["sluice.policy/1"] = Field(alias="schema")

@@ -25,7 +25,7 @@ _TOKEN: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class ExpressionToken:
     kind: str
     text: str
     start: int
@@ -53,17 +53,17 @@ class Reference:
     asks: bool = False
 
 
-def tokens_of(source: str) -> list[Token]:
+def tokens_of(source: str) -> list[ExpressionToken]:
     """The tokens of a valid CEL expression, without space and comments."""
     found = []
     for match in _TOKEN.finditer(source):
         kind = str(match.lastgroup).removesuffix("2")
         if kind != "space":
-            found.append(Token(kind, match[0], match.start(), source.count("\n", 0, match.start()) + 1))
+            found.append(ExpressionToken(kind, match[0], match.start(), source.count("\n", 0, match.start()) + 1))
     return found
 
 
-def references_of(tokens: Sequence[Token]) -> Iterator[Reference]:
+def references_of(tokens: Sequence[ExpressionToken]) -> Iterator[Reference]:
     """Each use of `event`, `scores` or `constants`; one that names no field has a path of one."""
     for first, token in enumerate(tokens):
         if token.kind != "name" or token.text not in VARIABLES or _text(tokens, first - 1) == ".":
@@ -87,7 +87,7 @@ def references_of(tokens: Sequence[Token]) -> Iterator[Reference]:
             yield Reference(member, token.start, end, token.line, guards=True)
 
 
-def bound_names(tokens: Sequence[Token]) -> set[str]:
+def bound_names(tokens: Sequence[ExpressionToken]) -> set[str]:
     """The names that macros bind: `x` in `scores.anchors.exists(x, x > 0.5)`."""
     return {
         name.text
@@ -96,7 +96,7 @@ def bound_names(tokens: Sequence[Token]) -> set[str]:
     }
 
 
-def _step(tokens: Sequence[Token], last: int) -> tuple[str, int] | None:
+def _step(tokens: Sequence[ExpressionToken], last: int) -> tuple[str, int] | None:
     """The name that follows, as `.name` or `["name"]`, and its last token; None at the end or before a call."""
     if _text(tokens, last + 1) == "." and last + 2 < len(tokens) and tokens[last + 2].kind == "name":
         return None if _text(tokens, last + 3) == "(" else (tokens[last + 2].text, last + 2)
@@ -104,7 +104,7 @@ def _step(tokens: Sequence[Token], last: int) -> tuple[str, int] | None:
     return (_literal(tokens[last + 2].text), last + 3) if is_index and tokens[last + 2].kind == "text" else None
 
 
-def _text(tokens: Sequence[Token], index: int) -> str:
+def _text(tokens: Sequence[ExpressionToken], index: int) -> str:
     return tokens[index].text if 0 <= index < len(tokens) else ""
 
 

@@ -4,9 +4,9 @@ import hashlib
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from worker.scoring.manifest import FileSpec
+from worker.scoring.manifest import FileSpec, StrictModel
 
 TensorRtBackend = Literal["tensorrt", "tensorrt-rtx"]
 Backend = Literal["tensorrt", "tensorrt-rtx", "torch", "openvino"]
@@ -19,11 +19,7 @@ class EngineMismatch(Exception):
     """An engine was built for something else. The message lists what differs, and what to do."""
 
 
-class Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class BatchProfile(Part):
+class BatchProfile(StrictModel):
     """Batch sizes that an engine takes, from `smallest` to `largest`, and the one it is tuned for."""
 
     smallest: Annotated[int, Field(ge=1)] = 1
@@ -42,7 +38,7 @@ class BatchProfile(Part):
         return sorted({size for size in powers if self.smallest <= size < self.largest} | {self.best, self.largest})
 
 
-class Target(Part):
+class Target(StrictModel):
     """What an engine is built for, as far as it is chosen: one place in the repository each."""
 
     backend: Backend
@@ -69,7 +65,7 @@ class Target(Part):
         return "-".join([self.backend, *gpu, self.precision])
 
 
-class EngineRecord(Part):
+class EngineRecord(StrictModel):
     """Identity and origin of an engine: `sluice.engine/1`. Written after the files it names."""
 
     schema_: Literal["sluice.engine/1"] = Field(default="sluice.engine/1", alias="schema")

@@ -23,11 +23,13 @@ class ManifestError(Exception):
     """A model cannot be used. The message says what is wrong, where, and what to do."""
 
 
-class Part(BaseModel):
+class StrictModel(BaseModel):
+    """Immutable, and refuses unknown fields."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class FileSpec(Part):
+class FileSpec(StrictModel):
     """A file in the manifest's folder."""
 
     path: Annotated[str, StringConstraints(min_length=1, max_length=255)]
@@ -47,7 +49,7 @@ class GraphSpec(FileSpec):
     opset: Annotated[int, Field(ge=OLDEST_OPSET, le=NEWEST_OPSET)]
 
 
-class TowerSpec(Part):
+class TowerSpec(StrictModel):
     """One tower: the view it looks at and how many features it gives."""
 
     name: PartName
@@ -67,7 +69,7 @@ PromptScore = Literal["quality", "correspondence"]
 """What a prompt head tells: how good the image is, and how well it fits its prompt."""
 
 
-class PromptSpec(Part):
+class PromptSpec(StrictModel):
     """What it takes to judge an image beside its prompt: a text tower, and heads that attend to the prompt's tokens.
 
     `text`: the text tower as an ONNX graph, int32 `tokens` [batch, context] → float32 `text` [batch, context,
@@ -91,7 +93,7 @@ class PromptSpec(Part):
         return self
 
 
-class Measurement(Part):
+class Measurement(StrictModel):
     """How well a model judged images it had not seen, and how that was found out."""
 
     dataset: str
@@ -103,7 +105,7 @@ class Measurement(Part):
     score: PromptScore = "quality"
 
 
-class ParityLimits(Part):
+class ParityLimits(StrictModel):
     """How far a compiled engine may stray from the reference on the golden set before it is refused.
 
     Feature errors are in units of the tower's RMS, score errors on the scale of scores; `max_flips` is the share of
@@ -122,7 +124,7 @@ _LATER = ("parity", "precision", "prompt")
 """Fields that came later."""
 
 
-class ModelManifest(Part):
+class ModelManifest(StrictModel):
     """Identity, inputs, weights and provenance of a model: `sluice.model/1`."""
 
     schema_: Literal["sluice.model/1"] = Field(default="sluice.model/1", alias="schema")

@@ -18,7 +18,7 @@ LOWEST = np.float32(-1e30)
 
 
 @dataclass(frozen=True, slots=True)
-class PromptHead:
+class _PromptHead:
     """w_o(GELU(W_1 z') + W_2 z') with z' = z + alpha attention(z → tokens) and z the fused features
     (MST-CLIPIQA, arXiv 2606.16799).
 
@@ -84,7 +84,7 @@ class PromptHeads:
         self._coarse, self._fine = manifest.tower(manifest.heads.coarse), manifest.tower(manifest.heads.fine)
         reader = TensorReader(f"{manifest.name}: {spec.heads.path}", dict(tensors))
         self._heads = tuple(
-            PromptHead.read(reader, f"{score}.", self._coarse.features, self._fine.features, spec.features)
+            _PromptHead.read(reader, f"{score}.", self._coarse.features, self._fine.features, spec.features)
             for score in spec.scores
         )
         reader.finish()

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_settings import EnvSettingsSource
 from pydantic_settings.exceptions import SettingsError as VariableError
 
-from schemas.explain import Problem, problems, suggestion
+from schemas.explain import DocumentProblem, problems, suggestion
 from worker.settings.tree import DELIMITER, PREFIX, Settings
 from worker.yaml_document import YamlDocument, YamlError, read_yaml
 
@@ -134,7 +134,7 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _line(problem: Problem, document: YamlDocument | None, variables: Mapping[str, str]) -> str:
+def _line(problem: DocumentProblem, document: YamlDocument | None, variables: Mapping[str, str]) -> str:
     """A problem with where its value came from: the variable that set it, or the line of the file."""
     keys = [part for part in problem.path if isinstance(part, str)]
     setting = f"{PREFIX}{DELIMITER.join(keys)}".upper()

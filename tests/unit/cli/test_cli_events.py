@@ -5,7 +5,7 @@ import pytest
 
 from schemas import FileReference, ImageEvent, InlineReference, S3Reference
 from worker.cli.errors import UsageError
-from worker.cli.events import EventMaker, Problem, new_id, read_events, stable_id
+from worker.cli.events import EventMaker, UnreadableEvent, new_id, read_events, stable_id
 from worker.cli.sources import Source
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -41,20 +41,20 @@ def test_a_file_over_the_limit_is_not_inlined_and_does_not_stop_the_others(tmp_p
     small.write_bytes(b"12345")
     first, second = EventMaker(inline=True, max_bytes=5).events([file_source(large), file_source(small)])
 
-    assert first == Problem("large.jpg: more than images.max_bytes (5)")
+    assert first == UnreadableEvent("large.jpg: more than images.max_bytes (5)")
     assert isinstance(second, ImageEvent)
 
 
 def test_only_files_can_be_inlined() -> None:
     assert list(EventMaker(inline=True).events([S3])) == [
-        Problem("s3://b/a.jpg: --inline sends the bytes of files only")
+        UnreadableEvent("s3://b/a.jpg: --inline sends the bytes of files only")
     ]
 
 
 def test_a_file_that_went_away_is_a_problem(tmp_path: Path) -> None:
     (problem,) = EventMaker(inline=True).events([file_source(tmp_path / "gone.jpg")])
 
-    assert problem == Problem("gone.jpg: No such file or directory")
+    assert problem == UnreadableEvent("gone.jpg: No such file or directory")
 
 
 def test_ids_are_new_each_time_unless_a_prefix_makes_them_follow_from_the_place() -> None:
@@ -82,7 +82,7 @@ def test_a_bad_line_is_named_by_number_and_the_next_is_read(line: bytes, tmp_pat
     path.write_bytes(b"\n".join([b"", line, event.model_dump_json(by_alias=True).encode()]))
     problem, read = read_events(path)
 
-    assert isinstance(problem, Problem)
+    assert isinstance(problem, UnreadableEvent)
     assert problem.message.startswith(f"{path}, line 2: ")
     assert read == event
 

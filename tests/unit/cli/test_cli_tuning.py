@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from schemas import Route, Scores, Source, Verdict
-from worker.cli.tuning import PastVerdicts
+from worker.cli.tuning import VerdictHistory
 
 DIGEST = f"sha256:{'0' * 64}"
 
@@ -28,7 +28,7 @@ def verdict(event_id: str, quality: float, minute: int = 0) -> Verdict:
 
 
 def test_the_newest_verdict_of_an_event_counts() -> None:
-    past = PastVerdicts.of([verdict("a", 2.0), verdict("b", 3.0, 5), verdict("a", 4.0, 9)], {"b": True})
+    past = VerdictHistory.of([verdict("a", 2.0), verdict("b", 3.0, 5), verdict("a", 4.0, 9)], {"b": True})
     assert [(each.quality, each.bad) for each in past.scored] == [(4.0, None), (3.0, True)]
     assert past.first_at is not None
     assert past.last_at is not None
@@ -44,4 +44,4 @@ def test_verdicts_are_not_kept_so_that_a_long_file_fits_into_memory() -> None:
             yield each
         assert sum(reference() is not None for reference in made) <= 2
 
-    assert len(PastVerdicts.of(stream(), {}).scored) == 50
+    assert len(VerdictHistory.of(stream(), {}).scored) == 50

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from schemas import Failure, FailureReason, Route, Scores
-from worker.demo.report import Entry, Report, Tally, thumbnail, write_report
+from worker.demo.report import ReportEntry, ScoreReport, Tally, thumbnail, write_report
 from worker.demo.report.charts import histogram, scatter
 from worker.demo.report.page import render
 
@@ -33,17 +33,17 @@ class Page(HTMLParser):
         self.text += data
 
 
-def entry(name: str, quality: float, route: Route = PASS, **more: object) -> Entry:
-    return Entry(name, route, Scores(quality=quality), **more)  # type: ignore[arg-type]
+def entry(name: str, quality: float, route: Route = PASS, **more: object) -> ReportEntry:
+    return ReportEntry(name, route, Scores(quality=quality), **more)  # type: ignore[arg-type]
 
 
-def report(*entries: Entry, keep: int = 100, ignored: int = 0) -> Report:
+def report(*entries: ReportEntry, keep: int = 100, ignored: int = 0) -> ScoreReport:
     tally = Tally(keep)
     for each in entries:
         tally.add(each)
     digest = "sha256:" + "ab" * 32
     now = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
-    return Report("Scores", now, 1.5, "mst-lite 1", digest, "7", digest, tally, ignored, "A notice.")
+    return ScoreReport("Scores", now, 1.5, "mst-lite 1", digest, "7", digest, tally, ignored, "A notice.")
 
 
 def test_the_page_asks_for_nothing_from_elsewhere_and_runs_no_script() -> None:
@@ -60,7 +60,7 @@ def test_the_page_asks_for_nothing_from_elsewhere_and_runs_no_script() -> None:
 def test_a_hostile_name_is_text_and_nothing_else() -> None:
     failure = Failure(reason=FailureReason.UNDECODABLE_IMAGE, message=HOSTILE)
     human = {"human": 3.0, "generator": HOSTILE, "thumbnail": thumbnail(PIXELS)}
-    page = Page(render(report(entry(HOSTILE, 2.0, **human), Entry(HOSTILE, REVIEW, None, failure))))
+    page = Page(render(report(entry(HOSTILE, 2.0, **human), ReportEntry(HOSTILE, REVIEW, None, failure))))
 
     assert "script" not in {tag for tag, _ in page.tags}
     assert page.text.count("<script>alert(1)</script>") >= 4
@@ -82,7 +82,7 @@ def test_images_beyond_the_kept_ones_are_counted() -> None:
 
 def test_failures_are_listed_with_reason_and_message() -> None:
     failure = Failure(reason=FailureReason.IMAGE_TOO_LARGE, message="400,000,000 pixels")
-    text = Page(render(report(Entry("bomb.png", REVIEW, None, failure), ignored=1))).text
+    text = Page(render(report(ReportEntry("bomb.png", REVIEW, None, failure), ignored=1))).text
 
     assert "bomb.png" in text
     assert "image_too_large" in text
@@ -119,7 +119,7 @@ def test_degraded_copies_stand_beside_their_original() -> None:
 def test_a_run_without_any_scored_image_still_makes_a_page() -> None:
     failure = Failure(reason=FailureReason.FETCH_FAILED, message="gone")
 
-    assert "gone" in render(report(Entry("a.jpg", REVIEW, None, failure)))
+    assert "gone" in render(report(ReportEntry("a.jpg", REVIEW, None, failure)))
     assert "0 verdicts in" in " ".join(Page(render(report())).text.split())
 
 

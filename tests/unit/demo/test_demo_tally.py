@@ -5,19 +5,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import Failure, FailureReason, Route, Scores
-from worker.demo.report import Entry, Tally
+from worker.demo.report import ReportEntry, Tally
 
 PASS = Route(action="pass", rule="r")
 REVIEW = Route(action="review", queue="low", rule="r")
 
 
-def scored(quality: float, name: str = "x.jpg", route: Route = PASS, cached: bool = False) -> Entry:
-    return Entry(name, route, Scores(quality=quality), cached=cached)
+def scored(quality: float, name: str = "x.jpg", route: Route = PASS, cached: bool = False) -> ReportEntry:
+    return ReportEntry(name, route, Scores(quality=quality), cached=cached)
 
 
-def failed(name: str = "x.jpg") -> Entry:
+def failed(name: str = "x.jpg") -> ReportEntry:
     failure = Failure(reason=FailureReason.UNDECODABLE_IMAGE, message="broken")
-    return Entry(name, REVIEW, None, failure)
+    return ReportEntry(name, REVIEW, None, failure)
 
 
 @given(st.lists(st.floats(1, 5), max_size=60), st.integers(1, 20))

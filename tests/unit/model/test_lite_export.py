@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 pytest.importorskip("onnx", reason="exporting needs the extra `train`")
 
 from worker.model.backbone import EfficientNetLite0  # noqa: E402
-from worker.model.evaluate import Report  # noqa: E402
+from worker.model.evaluate import AgreementReport  # noqa: E402
 from worker.model.export import export_model  # noqa: E402
 from worker.model.network import (  # noqa: E402
     DESCRIPTION,
@@ -65,7 +65,7 @@ def test_the_backbones_graph_gives_the_networks_maps(network: MstLite, windows: 
 
 @torch.no_grad()
 def test_exported_files_score_as_the_network_does(network: MstLite, windows: np.ndarray, tmp_path: Path) -> None:
-    report = Report("some", 10, 0.7, 0.6, 0.8, 0.7, 0.4, None, None, None)
+    report = AgreementReport("some", 10, 0.7, 0.6, 0.8, 0.7, 0.4, None, None, None)
     export_model(network, [report], tmp_path)
     model = load_model(str(tmp_path))
     maps = network.maps(torch.from_numpy(windows).flatten(0, 1)).unflatten(0, windows.shape[:2])

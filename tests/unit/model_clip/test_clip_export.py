@@ -10,7 +10,7 @@ pytest.importorskip("open_clip")
 pytest.importorskip("transformers")
 pytest.importorskip("onnxscript")
 
-from trt_build.compile import Compiler, Options  # noqa: E402
+from trt_build.compile import BuildOptions, Compiler  # noqa: E402
 from worker.model.clip.checkpoint import CheckpointError, check_same_towers, load_checkpoint  # noqa: E402
 from worker.model.clip.export import ExportError, export_model  # noqa: E402
 from worker.model.clip.towers import Encoder  # noqa: E402
@@ -104,7 +104,7 @@ def test_the_text_tower_compiles_for_a_gpu_in_low_precision(
     prompt = load_model(str(served[2])).prompt
     assert prompt is not None
     graph = prepare_graph(prompt.text, precision)
-    built = Compiler("tensorrt-rtx").compile(graph, Options(BatchProfile(best=4, largest=8), "8.9"))
+    built = Compiler("tensorrt-rtx").compile(graph, BuildOptions(BatchProfile(best=4, largest=8), "8.9"))
 
     assert len(built.engine) > 0.9 * len(graph)
     products = {layer.precision for layer in built.layers if layer.kind == "matrix_multiply"}

@@ -15,7 +15,7 @@ from ray.serve._private.build_app import build_app
 from ray.serve._private.utils import validate_route_prefix
 from ray.serve.deployment import Deployment
 
-from schemas.explain import Problem, suggestion
+from schemas.explain import DocumentProblem, suggestion
 from worker.apps.arguments import Arguments, changed
 from worker.apps.checking.keys import Path, refused_values, unknown_keys
 from worker.settings import Settings, SettingsError
@@ -56,13 +56,13 @@ class Built:
         return self.path, getattr(self.deployments[deployment]._deployment_config, name)
 
 
-def build(entry: Mapping[str, Any], path: Path, found: list[Problem]) -> Built:
+def build(entry: Mapping[str, Any], path: Path, found: list[DocumentProblem]) -> Built:
     """Imports and builds the application; what is wrong is added to `found`."""
     built = Built(path, entry)
     try:
         validate_route_prefix(entry.get("route_prefix"))
     except ValueError as error:
-        found.append(Problem((*path, "route_prefix"), str(error)))
+        found.append(DocumentProblem((*path, "route_prefix"), str(error)))
     except AttributeError:  # no text: the schema has said so
         pass
     if not isinstance(entry.get("import_path"), str):  # the schema says so
@@ -70,7 +70,7 @@ def build(entry: Mapping[str, Any], path: Path, found: list[Problem]) -> Built:
     try:
         built.builder = import_attr(entry["import_path"])
     except Exception as error:  # noqa: BLE001  # the module is the user's, and may do anything
-        found.append(Problem((*path, "import_path"), f"cannot be imported: {type(error).__name__}: {error}"))
+        found.append(DocumentProblem((*path, "import_path"), f"cannot be imported: {type(error).__name__}: {error}"))
         return built
     if not _arguments_are_sound(built, found):
         return built
@@ -84,14 +84,14 @@ def build(entry: Mapping[str, Any], path: Path, found: list[Problem]) -> Built:
         lines = [line for line in str(error).splitlines() if not built.notes or _SETTING.fullmatch(line)]
         found.extend(_setting(line, (*path, "args"), (*path, "args", "settings")) for line in lines)
     except Exception as error:  # noqa: BLE001  # as above
-        found.append(Problem(path, f"cannot be built: {type(error).__name__}: {error}"))
+        found.append(DocumentProblem(path, f"cannot be built: {type(error).__name__}: {error}"))
     else:
         found.extend(_of_deployments(built))
         found.extend(_of_options(built, [problem.path for problem in found]))
     return built
 
 
-def _arguments_are_sound(built: Built, found: list[Problem]) -> bool:
+def _arguments_are_sound(built: Built, found: list[DocumentProblem]) -> bool:
     """Checks `args` against the builder's model, where it has one."""
     model, path = _model(built.builder), (*built.path, "args")
     if model is None:
@@ -129,7 +129,7 @@ def _model(builder: object) -> type[BaseModel] | None:
     return kind if inspect.isclass(kind) and issubclass(kind, BaseModel) else None
 
 
-def _of_deployments(built: Built) -> Iterator[Problem]:
+def _of_deployments(built: Built) -> Iterator[DocumentProblem]:
     seen = set()
     for path, entry in built.entries():
         yield from _of_scaling(entry.get("autoscaling_config"), (*path, "autoscaling_config", "policy"))
@@ -137,18 +137,20 @@ def _of_deployments(built: Built) -> Iterator[Problem]:
         if not isinstance(name, str):
             continue  # the schema says what is wrong with that
         if name in seen:
-            yield Problem((*path, "name"), f"there are two entries for {name!r}; Ray would lay one over the other")
+            yield DocumentProblem(
+                (*path, "name"), f"there are two entries for {name!r}; Ray would lay one over the other"
+            )
         seen.add(name)
         if name not in built.deployments:
             text = f"the application has no deployment {name!r}{suggestion(name, built.deployments)}"
-            yield Problem((*path, "name"), text)
+            yield DocumentProblem((*path, "name"), text)
         elif entry.get("user_config") is not None:
             yield from _of_user_config(built, name, entry["user_config"], (*path, "user_config"))
 
 
-def _of_user_config(built: Built, deployment: str, given: Any, path: Path) -> Iterator[Problem]:
+def _of_user_config(built: Built, deployment: str, given: Any, path: Path) -> Iterator[DocumentProblem]:
     if not hasattr(built.deployments[deployment].func_or_class, "reconfigure"):
-        yield Problem(path, f"{deployment!r} takes none, and could not start; write what it needs under args")
+        yield DocumentProblem(path, f"{deployment!r} takes none, and could not start; write what it needs under args")
     elif built.settings is not None:
         try:
             built.settings = changed(built.settings, given, "user_config")
@@ -156,7 +158,7 @@ def _of_user_config(built: Built, deployment: str, given: Any, path: Path) -> It
             yield from (_setting(line, path, path) for line in str(error).splitlines())
 
 
-def _of_options(built: Built, told: Sequence[Path]) -> Iterator[Problem]:
+def _of_options(built: Built, told: Sequence[Path]) -> Iterator[DocumentProblem]:
     """What Ray's own checks of a deployment say, where nothing is known to be wrong (`told`)."""
     for path, entry in built.entries():
         deployment = built.deployments.get(str(entry.get("name")))
@@ -166,10 +168,10 @@ def _of_options(built: Built, told: Sequence[Path]) -> Iterator[Problem]:
         try:
             deployment.options(**{key: copy.deepcopy(value) for key, value in entry.items() if key in known})
         except (TypeError, ValueError) as error:
-            yield Problem(path, f"Ray refuses these options: {' '.join(str(error).split())}")
+            yield DocumentProblem(path, f"Ray refuses these options: {' '.join(str(error).split())}")
 
 
-def _of_scaling(config: object, path: Path) -> Iterator[Problem]:
+def _of_scaling(config: object, path: Path) -> Iterator[DocumentProblem]:
     """Whether a policy class takes its arguments; Ray finds that out in the controller, again and again."""
     policy = config.get("policy") if isinstance(config, dict) else None
     if not isinstance(policy, dict) or not isinstance(policy.get("policy_function"), str):
@@ -179,15 +181,15 @@ def _of_scaling(config: object, path: Path) -> Iterator[Problem]:
         if inspect.isclass(kind):
             kind(**(policy.get("policy_kwargs") or {}))
     except (TypeError, ValueError) as error:
-        yield Problem((*path, "policy_kwargs"), str(error))
+        yield DocumentProblem((*path, "policy_kwargs"), str(error))
     except Exception:  # noqa: BLE001  # that it cannot be imported was told with the values
         return
 
 
-def _setting(line: str, around: Path, settings: Path) -> Problem:
+def _setting(line: str, around: Path, settings: Path) -> DocumentProblem:
     """A line of a SettingsError, with the path of the setting where the config itself sets it."""
     match = _SETTING.fullmatch(line)
     if match is None:  # of the settings file, or a variable: it says so itself
-        return Problem(around, line)
+        return DocumentProblem(around, line)
     keys = re.findall(r"\w+", match[1] or "")
-    return Problem((*settings, *(int(key) if key.isdigit() else key for key in keys)), match[2])
+    return DocumentProblem((*settings, *(int(key) if key.isdigit() else key for key in keys)), match[2])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ray.serve.schema import ServeDeploySchema
 
-from schemas.explain import Problem
+from schemas.explain import DocumentProblem
 from worker.apps.checking.applications import Built, build
 from worker.apps.checking.keys import refused_values, unknown_keys
 from worker.apps.checking.rules import misfits, notes
@@ -48,7 +48,7 @@ def check(file: Path) -> Checked:
     return Checked(tuple(built.name for built in applications), tuple(notes(applications)))
 
 
-def _built(document: YamlDocument, found: list[Problem]) -> Iterator[Built]:
+def _built(document: YamlDocument, found: list[DocumentProblem]) -> Iterator[Built]:
     entries = document.data.get("applications")
     for index, entry in enumerate(entries if isinstance(entries, list) else []):
         if isinstance(entry, dict):

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from ray.runtime_env import RuntimeEnv
 from ray.serve.config import AutoscalingPolicy
 
-from schemas.explain import Problem, problems, suggestion
+from schemas.explain import DocumentProblem, problems, suggestion
 
 Path = tuple[str | int, ...]
 
@@ -23,7 +23,7 @@ _LOOSE: Final[Mapping[str, type[BaseModel]]] = {"autoscaling_policy": Autoscalin
 """Keys whose values Ray declares as mere dictionaries, and what they are."""
 
 
-def unknown_keys(model: type[BaseModel], data: object, path: Path) -> Iterator[Problem]:
+def unknown_keys(model: type[BaseModel], data: object, path: Path) -> Iterator[DocumentProblem]:
     """Keys of `data`, and of all that is below it, that the model has no field for."""
     if not isinstance(data, dict):
         return  # the model itself says what is wrong with that
@@ -31,35 +31,35 @@ def unknown_keys(model: type[BaseModel], data: object, path: Path) -> Iterator[P
     for key, value in data.items():
         below = (*path, key)
         if key not in fields:
-            yield Problem(below, f"is not a known key{suggestion(str(key), fields)}")
+            yield DocumentProblem(below, f"is not a known key{suggestion(str(key), fields)}")
         elif key == _RUNTIME_ENV and isinstance(value, dict):
             yield from _of_runtime_env(value, below)
         else:
             yield from _below(_LOOSE.get(key, fields[key].annotation), value, below)
 
 
-def refused_values(model: type[BaseModel], data: object, path: Path) -> Iterator[Problem]:
+def refused_values(model: type[BaseModel], data: object, path: Path) -> Iterator[DocumentProblem]:
     """What the model says against `data`."""
     try:
         model.model_validate(copy.deepcopy(data))  # Ray's validators write into what they are given
     except ValidationError as error:
-        yield from (Problem((*path, *problem.path), problem.text) for problem in problems(error))
+        yield from (DocumentProblem((*path, *problem.path), problem.text) for problem in problems(error))
     except Exception as error:  # noqa: BLE001  # validators import what a config names, and that may do anything
-        yield Problem(path, f"{type(error).__name__}: {error}")
+        yield DocumentProblem(path, f"{type(error).__name__}: {error}")
 
 
-def _of_runtime_env(value: Mapping[Any, Any], path: Path) -> Iterator[Problem]:
+def _of_runtime_env(value: Mapping[Any, Any], path: Path) -> Iterator[DocumentProblem]:
     known = sorted(RuntimeEnv.known_fields)
     unknown = [name for name in value if name not in known]
-    yield from (Problem((*path, n), f"is not a known key{suggestion(str(n), known)}") for n in unknown)
+    yield from (DocumentProblem((*path, n), f"is not a known key{suggestion(str(n), known)}") for n in unknown)
     if not unknown:
         try:
             RuntimeEnv(**copy.deepcopy(dict(value)))
         except Exception as error:  # noqa: BLE001  # it reads the files that it names
-            yield Problem(path, " ".join(str(error).split()))
+            yield DocumentProblem(path, " ".join(str(error).split()))
 
 
-def _below(annotation: Any, value: object, path: Path) -> Iterator[Problem]:
+def _below(annotation: Any, value: object, path: Path) -> Iterator[DocumentProblem]:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
         yield from unknown_keys(annotation, value, path)

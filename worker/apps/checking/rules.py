@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from schemas.explain import Problem, suggestion
+from schemas.explain import DocumentProblem, suggestion
 from worker.apps import desk, engine, gateway, intake
 from worker.apps.checking.applications import Built
 from worker.apps.serve_engine import ENGINE
@@ -11,7 +11,7 @@ from worker.apps.shift import CLOSE_SECONDS
 from worker.settings import Settings
 
 
-def misfits(applications: Sequence[Built], http_options: Mapping[str, Any]) -> Iterator[Problem]:
+def misfits(applications: Sequence[Built], http_options: Mapping[str, Any]) -> Iterator[DocumentProblem]:
     """Values that are each right and together wrong."""
     for built in applications:
         rule = _RULES.get(built.builder)
@@ -39,83 +39,87 @@ def notes(applications: Sequence[Built]) -> Iterator[str]:
             )
 
 
-def _engine(built: Built, settings: Settings) -> Iterator[Problem]:  # noqa: ARG001
+def _engine(built: Built, settings: Settings) -> Iterator[DocumentProblem]:  # noqa: ARG001
     yield from _has_no_route(built)
 
 
-def _intake(built: Built, settings: Settings) -> Iterator[Problem]:
+def _intake(built: Built, settings: Settings) -> Iterator[DocumentProblem]:
     yield from _has_no_route(built)
     needed = settings.intake.drain_seconds + CLOSE_SECONDS
     yield from _may_take(built, intake.INTAKE, needed, "intake.drain_seconds and what closing takes")
     for path, entry in built.entries():
         scaling = entry.get("autoscaling_config")
         if entry.get("num_replicas") == "auto" or (isinstance(scaling, dict) and not scaling.get("policy")):
-            yield Problem(
+            yield DocumentProblem(
                 path,
                 "scales on calls, and nobody calls the intake, so that it stays at the fewest; set policy in "
                 "autoscaling_config (docs/ray-serve.md#scaling), or num_replicas",
             )
 
 
-def _gateway(built: Built, settings: Settings) -> Iterator[Problem]:
+def _gateway(built: Built, settings: Settings) -> Iterator[DocumentProblem]:
     yield from _may_take(built, gateway.GATEWAY, settings.gateway.timeout_seconds, "gateway.timeout_seconds")
     path, ongoing = built.option(gateway.GATEWAY, "max_ongoing_requests")
     if isinstance(ongoing, int) and ongoing <= settings.gateway.max_requests:
-        yield Problem(
+        yield DocumentProblem(
             path,
             f"{ongoing} leaves no room for health checks beside the {settings.gateway.max_requests} requests of "
             "gateway.max_requests; set more, or leave it out",
         )
 
 
-def _desk(built: Built, settings: Settings) -> Iterator[Problem]:  # noqa: ARG001
+def _desk(built: Built, settings: Settings) -> Iterator[DocumentProblem]:  # noqa: ARG001
     if built.entry.get("route_prefix", "/") != "/":
-        yield Problem((*built.path, "route_prefix"), "the desk's page names its addresses from the root; write /")
+        yield DocumentProblem(
+            (*built.path, "route_prefix"), "the desk's page names its addresses from the root; write /"
+        )
     for name in ("num_replicas", "autoscaling_config"):
         path, value = built.option(desk.DESK, name)
         if value not in (None, 1):
-            yield Problem(path, "there can be only one desk: its local users lie in a file; leave this out")
+            yield DocumentProblem(path, "there can be only one desk: its local users lie in a file; leave this out")
 
 
 def _model(built: Built) -> str | None:
     return str(built.settings.model) if built.settings is not None else None
 
 
-def _has_no_route(built: Built) -> Iterator[Problem]:
+def _has_no_route(built: Built) -> Iterator[DocumentProblem]:
     if built.entry.get("route_prefix", "/") is not None:
-        yield Problem((*built.path, "route_prefix"), "this application answers no HTTP; write null")
+        yield DocumentProblem((*built.path, "route_prefix"), "this application answers no HTTP; write null")
 
 
-def _calls_an_engine(built: Built, applications: Sequence[Built]) -> Iterator[Problem]:
+def _calls_an_engine(built: Built, applications: Sequence[Built]) -> Iterator[DocumentProblem]:
     wanted = getattr(built.arguments, "engine", None)
     engines = [other.name for other in applications if ENGINE in other.deployments or not other.deployments]
     if isinstance(wanted, str) and wanted not in engines:
         text = f"this config has no application {wanted!r} with a deployment {ENGINE!r}{suggestion(wanted, engines)}"
-        yield Problem((*built.path, "args", "engine"), text)
+        yield DocumentProblem((*built.path, "args", "engine"), text)
 
 
-def _may_take(built: Built, deployment: str, seconds: float, what: str) -> Iterator[Problem]:
+def _may_take(built: Built, deployment: str, seconds: float, what: str) -> Iterator[DocumentProblem]:
     path, timeout = built.option(deployment, "graceful_shutdown_timeout_s")
     if isinstance(timeout, int | float) and timeout < seconds:
-        yield Problem(
+        yield DocumentProblem(
             path,
             f"after {timeout:g} s Serve kills the replica, before the {seconds:g} s that stopping may take ({what}); "
             "set more, or leave it out",
         )
 
 
-def _has_time_for_answers(built: Built, settings: Settings, http_options: Mapping[str, Any]) -> Iterator[Problem]:
+def _has_time_for_answers(
+    built: Built, settings: Settings, http_options: Mapping[str, Any]
+) -> Iterator[DocumentProblem]:
     limit = http_options.get("request_timeout_s")
     if not isinstance(limit, int | float):
         return
     path = ("http_options", "request_timeout_s")
     if built.builder is gateway.build and limit <= settings.gateway.timeout_seconds:
-        yield Problem(path, f"{limit:g} s is not more than gateway.timeout_seconds; set more, or leave it out")
+        yield DocumentProblem(path, f"{limit:g} s is not more than gateway.timeout_seconds; set more, or leave it out")
     if built.builder is desk.build:
-        yield Problem(path, "it would cut the desk's live events, which have no end; leave it out")
+        yield DocumentProblem(path, "it would cut the desk's live events, which have no end; leave it out")
 
 
-_RULES: Final[Mapping[object, Callable[[Built, Settings], Iterator[Problem]]]] = {
+_RULES: Final[Mapping[object, Callable[[Built, Settings], Iterator[DocumentProblem]]]] = {
     engine.build: _engine,
     intake.build: _intake,
     gateway.build: _gateway,

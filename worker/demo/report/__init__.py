@@ -1,8 +1,8 @@
 """The report on a run: one HTML file that needs nothing beside it."""
 
-from worker.demo.report.entry import Entry
-from worker.demo.report.page import Report, write_report
+from worker.demo.report.entry import ReportEntry
+from worker.demo.report.page import ScoreReport, write_report
 from worker.demo.report.tally import Tally
 from worker.demo.report.thumbnail import thumbnail
 
-__all__ = ["Entry", "Report", "Tally", "thumbnail", "write_report"]
+__all__ = ["ReportEntry", "ScoreReport", "Tally", "thumbnail", "write_report"]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from worker.demo.report.entry import Entry
+from worker.demo.report.entry import ReportEntry
 from worker.demo.report.tally import BIN_WIDTH, BINS, HIGHEST, LOWEST
 
 ACTIONS = ("reject", "review", "pass")
@@ -14,7 +14,7 @@ WORDS = ("bad", "poor", "fair", "good", "perfect")
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
+class AxisTick:
     at: float
     label: str
     word: str = ""
@@ -37,8 +37,8 @@ class Histogram:
     width: int
     height: int
     bars: Sequence[Bar]
-    x_ticks: Sequence[Tick]
-    y_ticks: Sequence[Tick]
+    x_ticks: Sequence[AxisTick]
+    y_ticks: Sequence[AxisTick]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Scatter:
 
     side: int
     dots: Sequence[Dot]
-    ticks: Sequence[Tick]
+    ticks: Sequence[AxisTick]
 
 
 def _steps(highest: int) -> Sequence[int]:
@@ -81,13 +81,13 @@ def histogram(bins: Sequence[Mapping[str, int]], width: int = 640, height: int =
                 title = f"{low:.1f} to {low + BIN_WIDTH:.1f}: {number} {action}"
                 bars.append(Bar(index * slot + 1, base, slot - 2, number * unit, action, title))
     x_ticks = [
-        Tick((value - LOWEST) / (HIGHEST - LOWEST) * width, str(value), word)
+        AxisTick((value - LOWEST) / (HIGHEST - LOWEST) * width, str(value), word)
         for value, word in enumerate(WORDS, start=1)
     ]
-    return Histogram(width, height, bars, x_ticks, [Tick(height - value * unit, f"{value:,}") for value in steps])
+    return Histogram(width, height, bars, x_ticks, [AxisTick(height - value * unit, f"{value:,}") for value in steps])
 
 
-def scatter(entries: Sequence[Entry], side: int = 320) -> Scatter:
+def scatter(entries: Sequence[ReportEntry], side: int = 320) -> Scatter:
     """The model's score (upwards) against the human score (to the right) of every entry that has both."""
 
     def along(value: float) -> float:
@@ -103,4 +103,4 @@ def scatter(entries: Sequence[Entry], side: int = 320) -> Scatter:
         for entry in entries
         if entry.human is not None and entry.quality is not None
     ]
-    return Scatter(side, dots, [Tick(along(value), str(value), word) for value, word in enumerate(WORDS, start=1)])
+    return Scatter(side, dots, [AxisTick(along(value), str(value), word) for value, word in enumerate(WORDS, start=1)])

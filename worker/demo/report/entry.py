@@ -6,7 +6,7 @@ from schemas import Failure, Route, Scores
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ReportEntry:
     """What became of one image.
 
     Exactly one of `scores` and `failure` is set. `thumbnail` is a small JPEG, where the image could be decoded.

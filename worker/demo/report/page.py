@@ -9,13 +9,13 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from worker.demo.report.charts import histogram, scatter
-from worker.demo.report.entry import Entry
+from worker.demo.report.entry import ReportEntry
 from worker.demo.report.tally import Tally
 from worker.rank_correlation import rank_correlation
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ScoreReport:
     """What a report tells. `model` and `policy` are names for people, the digests tell exactly which ones.
 
     `ignored` counts events that asked for nothing (deletions). `notice` is what a data set's licence asks to be shown.
@@ -37,8 +37,8 @@ class Report:
 class Family:
     """An image beside its degraded copies, in the order of the report's degradations; None where one was not scored."""
 
-    original: Entry
-    copies: Sequence[Entry | None]
+    original: ReportEntry
+    copies: Sequence[ReportEntry | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,9 @@ class Harm:
     pairs: int
 
 
-def _families(entries: Sequence[Entry]) -> tuple[Sequence[Harm], Sequence[Family]]:
+def _families(entries: Sequence[ReportEntry]) -> tuple[Sequence[Harm], Sequence[Family]]:
     """Entries beside their degraded copies, the worst original first."""
-    copies: dict[tuple[str, str], Entry] = {}
+    copies: dict[tuple[str, str], ReportEntry] = {}
     for entry in entries:
         if entry.original is not None and entry.degradation is not None:
             copies[entry.original, entry.degradation] = entry
@@ -96,7 +96,7 @@ def _environment() -> Environment:
     return environment
 
 
-def render(report: Report) -> str:
+def render(report: ScoreReport) -> str:
     """The page. Everything that came from outside is escaped; scripts and requests are forbidden by its own policy."""
     entries = report.tally.worst
     judged = [entry for entry in entries if entry.human is not None and entry.quality is not None]
@@ -121,7 +121,7 @@ def render(report: Report) -> str:
     )
 
 
-def write_report(report: Report, path: Path) -> None:
+def write_report(report: ScoreReport, path: Path) -> None:
     """Writes the page, whole or not at all, and the folders above it. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")

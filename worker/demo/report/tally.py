@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import count
 
 from schemas import FailureReason
-from worker.demo.report.entry import Entry
+from worker.demo.report.entry import ReportEntry
 
 BIN_WIDTH = 0.2
 LOWEST, HIGHEST = 1.0, 5.0
@@ -23,16 +23,16 @@ class Tally:
     def __init__(self, keep: int) -> None:
         self._keep = keep
         self._order = count()
-        self._worst: list[tuple[float, int, Entry]] = []
+        self._worst: list[tuple[float, int, ReportEntry]] = []
         self._qualities = array("f")
-        self.failures: list[Entry] = []
+        self.failures: list[ReportEntry] = []
         self.failed = 0
         self.cached = 0
         self.routes: Counter[tuple[str, str | None]] = Counter()
         self.reasons: Counter[FailureReason] = Counter()
         self.bins: list[Counter[str]] = [Counter() for _ in range(BINS)]
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: ReportEntry) -> None:
         self.routes[entry.route.action, entry.route.queue] += 1
         if entry.failure is not None:
             self.failed += 1
@@ -59,7 +59,7 @@ class Tally:
         return self.scored + self.failed
 
     @property
-    def worst(self) -> Sequence[Entry]:
+    def worst(self) -> Sequence[ReportEntry]:
         """The scored entries that were kept, worst first; equals in the order they came."""
         return [entry for _, _, entry in sorted(self._worst, key=lambda item: (-item[0], -item[1]))]
 

@@ -26,7 +26,7 @@ def environment() -> Environment:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class ScoreSection:
     """What the page says of a score beside the prompt."""
 
     title: str
@@ -50,7 +50,7 @@ def render(
     beside = []
     if correspondence is not None:
         charts = [agreement_chart(correspondence), calibration_chart(correspondence)]
-        beside.append(Section(TITLES["correspondence"], correspondence, charts))
+        beside.append(ScoreSection(TITLES["correspondence"], correspondence, charts))
     return (
         environment()
         .get_template("evaluation.html.j2")

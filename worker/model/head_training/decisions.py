@@ -33,7 +33,7 @@ HOLD = 0.3
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
+class DecidedItems:
     """Items with what their reviewers decided: features, [items, features] each; approved, [items]; `groups`: items
     that share a prompt or an image stay on one side of a split."""
 
@@ -93,7 +93,7 @@ def labels(decisions: Iterable[Decision]) -> dict[str, bool]:
 
 def gather(
     manifest: ModelManifest, items: Iterable[ReviewItem], decided: Mapping[str, bool], models: Sequence[str]
-) -> tuple[Decided, Counter[str]]:
+) -> tuple[DecidedItems, Counter[str]]:
     """The decided items that carry features of the model's towers, and why others were left out.
 
     `models`: digests of the models whose features count as this one's. Raises DataError for too few items, and for
@@ -121,10 +121,10 @@ def gather(
             raise DataError(f"{number} items stand {outcome}, and fitting needs {FEWEST} at least ({reasons})")
     coarse, fine = (np.stack([row[0][index] for row in rows.values()]) for index in (0, 1))
     groups = tuple(map(str, unite([row[2] for row in rows.values()])))
-    return Decided(coarse, fine, approved, groups), left_out
+    return DecidedItems(coarse, fine, approved, groups), left_out
 
 
-def refresh(start: Start, decided: Decided, seed: int) -> TrainableHeads:
+def refresh(start: Start, decided: DecidedItems, seed: int) -> TrainableHeads:
     """New heads: the live ones, moved until approved images score above rejected ones, and no further than that.
 
     Each step draws items of either outcome, which draws pairs evenly.
@@ -150,7 +150,7 @@ def refresh(start: Start, decided: Decided, seed: int) -> TrainableHeads:
     return heads.eval()
 
 
-def compare(start: Start, decided: Decided, seed: int) -> Comparison:
+def compare(start: Start, decided: DecidedItems, seed: int) -> Comparison:
     """Live and refreshed heads on items that these refreshed heads did not see, by folds of whole groups."""
     live = predict(start.heads(seed), _examples(start, decided))
     names = np.array(decided.groups)
@@ -181,15 +181,15 @@ def compare(start: Start, decided: Decided, seed: int) -> Comparison:
     )
 
 
-def _examples(start: Start, decided: Decided) -> Examples:
+def _examples(start: Start, decided: DecidedItems) -> Examples:
     heads = start.manifest.heads
     coarse, fine = streams(start.manifest, {heads.coarse: decided.coarse, heads.fine: decided.fine})
     return Examples(coarse, fine, torch.from_numpy(decided.approved.astype(np.float32)))
 
 
-def _rows(decided: Decided, mask: NDArray[np.bool_]) -> Decided:
+def _rows(decided: DecidedItems, mask: NDArray[np.bool_]) -> DecidedItems:
     groups = tuple(group for group, taken in zip(decided.groups, mask, strict=True) if taken)
-    return Decided(decided.coarse[mask], decided.fine[mask], decided.approved[mask], groups)
+    return DecidedItems(decided.coarse[mask], decided.fine[mask], decided.approved[mask], groups)
 
 
 def _features(item: ReviewItem, tower: str, size: int) -> NDArray[np.float32]:

@@ -15,9 +15,9 @@ from worker.model.evaluation.charts import (
     agreement_chart,
     along,
 )
-from worker.model.evaluation.page import TITLES, Section, environment
+from worker.model.evaluation.page import TITLES, ScoreSection, environment
 from worker.model.head_training.fit import Epoch
-from worker.model.head_training.run import Outcome
+from worker.model.head_training.run import TrainingOutcome
 from worker.scoring.manifest import PromptScore
 
 
@@ -54,13 +54,13 @@ def gate_chart(gate: Sequence[float]) -> Chart:
 
 
 def render(
-    outcome: Outcome[Any],
+    outcome: TrainingOutcome[Any],
     created_at: datetime,
     training_data: tuple[str, ...],
-    prompts: Mapping[PromptScore, Outcome[Any]],
+    prompts: Mapping[PromptScore, TrainingOutcome[Any]],
 ) -> str:
     """The page, self-contained; `prompts`: the outcomes of the prompt heads."""
-    beside = [Section(TITLES[score], each.evaluation, _charts(each)) for score, each in prompts.items()]
+    beside = [ScoreSection(TITLES[score], each.evaluation, _charts(each)) for score, each in prompts.items()]
     return (
         environment()
         .get_template("evaluation.html.j2")
@@ -75,5 +75,5 @@ def render(
     )
 
 
-def _charts(outcome: Outcome[Any]) -> list[Chart]:
+def _charts(outcome: TrainingOutcome[Any]) -> list[Chart]:
     return [agreement_chart(outcome.evaluation), loss_chart(outcome.curves), gate_chart(outcome.gate)]

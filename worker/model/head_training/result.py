@@ -18,7 +18,7 @@ from worker.model.clip.onnx_export import write_file
 from worker.model.evaluation.evaluation import Evaluation
 from worker.model.head_training import report
 from worker.model.head_training.heads import TrainableHeads, TrainablePromptHead
-from worker.model.head_training.run import Outcome, Start
+from worker.model.head_training.run import Start, TrainingOutcome
 from worker.scoring.manifest import MANIFEST_NAME, HeadsSpec, Measurement, ModelManifest, PromptScore
 
 METRICS, REPORT, MODEL = "metrics.json", "report.html", "model"
@@ -28,8 +28,8 @@ METRICS, REPORT, MODEL = "metrics.json", "report.html", "model"
 class Trained:
     """What training on people's scores gave; `tower_seconds`: what running the towers over all images once takes."""
 
-    quality: Outcome[TrainableHeads]
-    prompted: Mapping[PromptScore, Outcome[TrainablePromptHead]]
+    quality: TrainingOutcome[TrainableHeads]
+    prompted: Mapping[PromptScore, TrainingOutcome[TrainablePromptHead]]
     folds: int
     tower_seconds: float
 
@@ -116,7 +116,11 @@ def write_model(
 
 
 def measurements(
-    outcome: Outcome[Any], folds: int, towers_trained_on: Sequence[str], score: PromptScore = "quality", name: str = ""
+    outcome: TrainingOutcome[Any],
+    folds: int,
+    towers_trained_on: Sequence[str],
+    score: PromptScore = "quality",
+    name: str = "",
 ) -> tuple[Measurement, ...]:
     """The run's figures as a manifest tells them, with what the towers had seen before: folds part heads only. `name`:
     of what gave the score, where it is not the template head."""
@@ -135,7 +139,7 @@ def measurements(
     )
 
 
-def metrics(outcome: Outcome[Any], tower_seconds: float) -> dict[str, Any]:
+def metrics(outcome: TrainingOutcome[Any], tower_seconds: float) -> dict[str, Any]:
     """For JSON. `tower_seconds`: what running the towers over all images takes."""
     return {
         **outcome.evaluation.as_dict(),

@@ -46,7 +46,7 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome(Generic[HeadsT]):
+class TrainingOutcome(Generic[HeadsT]):
     """What a run gave: figures on images whose prompts were left out, loss curves by fold, the gate, the heads."""
 
     evaluation: Evaluation
@@ -68,7 +68,7 @@ def train(
     folds: int,
     checkpoints: Path,
     advance: Callable[[], None] = lambda: None,
-) -> Outcome[TrainableHeads]:
+) -> TrainingOutcome[TrainableHeads]:
     """Trains fusion and template head for quality: once for each fold on the prompts of the others, and then on
     everything.
 
@@ -92,7 +92,7 @@ def train_prompt_head(
     folds: int,
     checkpoints: Path,
     advance: Callable[[], None] = lambda: None,
-) -> Outcome[TrainablePromptHead]:
+) -> TrainingOutcome[TrainablePromptHead]:
     """Trains a prompt head for a score, as `train` does, on those examples that have a prompt and were rated for it.
 
     `text`: prompt → the features of its tokens. Raises DataError as `train`.
@@ -146,7 +146,7 @@ def _train(
     folds: int,
     checkpoints: Path,
     advance: Callable[[], None],
-) -> Outcome[HeadsT]:
+) -> TrainingOutcome[HeadsT]:
     check_folds(examples, recipe, folds)
     parts = np.array(split_folds(examples, folds, recipe.seed))
     predicted = np.empty(len(examples))
@@ -168,7 +168,7 @@ def _train(
     epochs = round(statistics.median(outcome.best for outcome in fitted))
     whole = replace(recipe, epochs=max(1, epochs), patience=None)
     final = fit(start(recipe.seed), everything, whole, checkpoint=checkpoints / "final.pt", advance=advance)
-    return Outcome(
+    return TrainingOutcome(
         evaluate(examples, predicted, model=name, digest=digest, seed=recipe.seed),
         tuple(outcome.epochs for outcome in fitted),
         tuple(gate_by_dimension(final.heads.gff, everything.coarse, everything.fine)),
