@@ -12,12 +12,14 @@ from ops.dev.servers import S3Server
 from tests.unit.trt_build.towers import write_model
 from worker.cli.main import app
 from worker.samples.sample import load_samples
-from worker.scoring.compiled import Unverified, open_compiled
+from worker.scoring.compiled import open_compiled
 from worker.scoring.engine_record import Target
 from worker.scoring.model import find_model, load_model
 from worker.scoring.openvino_graph import computes_bf16
+from worker.scoring.promotion import Promoter
 from worker.scoring.repository import Repository, Version
 from worker.scoring.stores import FolderStore, S3Store
+from worker.scoring.verification import Unverified
 from worker.settings import S3Settings
 
 pytestmark = pytest.mark.integration
@@ -160,15 +162,16 @@ def test_a_model_in_s3_is_published_found_cached_and_loaded(
         repository.publish(write_model(tmp_path / version, version=version, seed=len(version)))
     assert [entry.version for entry in repository.versions()] == ["0.9.0", "0.10.0"]
 
-    newest = load_model(f"s3://{bucket}/models/tiny", settings)
-    assert newest.manifest.version == "0.10.0"
+    Promoter(store).promote(Version("tiny", "0.10.0"), by="ada")
+    serving = load_model(f"s3://{bucket}/models/tiny", settings)
+    assert serving.manifest.version == "0.10.0"
     assert load_model(f"s3://{bucket}/models/tiny/0.9.0", settings).manifest.version == "0.9.0"
 
-    copies = list((tmp_path / "cache").rglob(newest.manifest.graph.path))
+    copies = list((tmp_path / "cache").rglob(serving.manifest.graph.path))
     assert len(copies) == 2
     for copy in copies:
         copy.write_bytes(b"damaged in the cache")
-    assert load_model(f"s3://{bucket}/models/tiny", settings).manifest == newest.manifest
+    assert load_model(f"s3://{bucket}/models/tiny", settings).manifest == serving.manifest
     assert load_model(f"s3://{bucket}/models/tiny/0.9.0", settings).manifest.version == "0.9.0"
     for name in store.names():
         store.delete(name)

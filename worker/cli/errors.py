@@ -38,7 +38,7 @@ EXIT_CODES = {
     "worker.demo.errors.DemoFailed": FAILED,
     "worker.intake.log.LogError": FAILED,
     "worker.intake.topics.TopicsError": FAILED,
-    "worker.scoring.compiled.Unverified": FAILED,
+    "worker.scoring.verification.Unverified": FAILED,
     "worker.scoring.engine.EngineError": FAILED,
     "worker.scoring.engine_record.EngineMismatch": FAILED,
     "worker.scoring.stores.RepositoryError": FAILED,

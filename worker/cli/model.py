@@ -6,19 +6,21 @@ from typing import Annotated, Final
 import typer
 from rich.table import Column, Table
 
-from worker.cli import console, model_import
+from worker.cli import console, model_import, model_promote
 from worker.cli.errors import CommandFailed, UsageError
 from worker.cli.options import ConfigOption
 from worker.scoring.manifest import MANIFEST_NAME, Measurement, ModelManifest, load_manifest
 from worker.scoring.model import SHIPPED_MODELS, load_model
+from worker.scoring.promotion import Promoter
 from worker.scoring.repository import Repository
-from worker.scoring.stores import RepositoryError, open_store
+from worker.scoring.stores import RepositoryError, Store, open_store
 from worker.settings import load_settings
 
 COLUMNS: Final = ("name", "version", "digest", "SRCC", "licence")
 
-app = typer.Typer(name="model", help="Look at models, and make some.", no_args_is_help=True)
+app = typer.Typer(name="model", help="List, show, import and promote models.", no_args_is_help=True)
 model_import.register(app)
+model_promote.register(app)
 
 
 @app.command("list")
@@ -31,7 +33,7 @@ def list_models(
 ) -> None:
     """List the models that ship or, with --repository, those that it holds, with their engines."""
     if repository is not None:
-        _list_repository(Repository(open_store(repository, load_settings(config, os.environ).s3)))
+        _list_repository(open_store(repository, load_settings(config, os.environ).s3))
         return
     table = Table(*COLUMNS)
     for path in sorted(SHIPPED_MODELS.glob(f"*/{MANIFEST_NAME}")):
@@ -39,18 +41,24 @@ def list_models(
     console.out.print(table)
 
 
-def _list_repository(models: Repository) -> None:
-    table = Table(*COLUMNS, Column("engines", no_wrap=True))
+def _list_repository(store: Store) -> None:
+    models, promoter = Repository(store), Promoter(store)
+    table = Table(*COLUMNS, "serves", Column("engines", no_wrap=True))
     problems: list[str] = []
+    serving: dict[str, str] = {}
     for version in models.versions():
         try:
+            if version.name not in serving:
+                record = promoter.record(version.name)
+                serving[version.name] = "" if record is None else record.serving.version
             manifest = models.manifest(version)
         except RepositoryError as error:
             problems.append(str(error))
             continue
         if manifest is not None:
             engines, damaged = models.engines(version)
-            table.add_row(*_cells(version.name, manifest), "\n".join(record.target.name for record in engines))
+            serves = "yes" if version.version == serving[version.name] else ""
+            table.add_row(*_cells(version.name, manifest), serves, "\n".join(each.target.name for each in engines))
             problems += map(str, damaged)
     if not table.row_count and not problems:
         raise UsageError("no model here; sluice build MODEL --repository … puts one into a repository")

@@ -20,7 +20,7 @@ from worker.cli.errors import CommandFailed, UsageError
 from worker.cli.options import ConfigOption, PolicyOption
 from worker.policy import load_policy
 from worker.policy.place import present_policy
-from worker.scoring.compiled import PARITY_REPORT, open_compiled
+from worker.scoring.compiled import open_compiled
 from worker.scoring.engine import Engine, EngineError
 from worker.scoring.engine_record import EngineMismatch, EngineRecord
 from worker.scoring.manifest import ParityLimits
@@ -30,6 +30,7 @@ from worker.scoring.openvino_graph import computes_bf16
 from worker.scoring.repository import DamagedEngine, Repository, Version
 from worker.scoring.stores import open_store
 from worker.scoring.tensorrt_binding import BindingMissing
+from worker.scoring.verification import PARITY_REPORT
 from worker.settings import load_settings
 
 app = typer.Typer(add_completion=False)

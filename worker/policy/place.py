@@ -2,15 +2,13 @@
 
 import os
 import stat
-import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Protocol
 
 import botocore.exceptions
 
+from worker.atomic_files import locked_folder, write_atomically
 from worker.policy.errors import PolicyConflict, PolicyError, PolicyReadOnly
 from worker.policy.loading import DEFAULT, parse_policy
 from worker.policy.policy import Policy
@@ -95,12 +93,12 @@ class FilePlace:
         target = self._path.resolve()  # a link goes on to point where it does
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with self._turn, _alone(target.parent):
+            with self._turn, locked_folder(target.parent):
                 present = self.read()
                 if present.digest != seen:
                     raise PolicyConflict(present)
                 mode = target.stat().st_mode & 0o777 if target.exists() else 0o644
-                _write_whole(target, content, mode)
+                write_atomically(target, content, mode=mode)
         except OSError as error:
             reason = f"cannot be written: {error.strerror or error}"
             raise PolicyReadOnly(f"{self.address}: {reason}; the desk must be allowed to write there") from None
@@ -191,32 +189,3 @@ def _code(error: botocore.exceptions.ClientError) -> str:
 def _without_waiting(path: str, flags: int) -> int:
     """Opens a file; a pipe, too, that nobody writes to."""
     return os.open(path, flags | os.O_NONBLOCK)
-
-
-def _write_whole(target: Path, content: bytes, mode: int) -> None:
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".policy-", delete=False) as part:
-        try:
-            part.write(content)
-            part.flush()
-            os.fsync(part.fileno())
-            Path(part.name).chmod(mode)
-            Path(part.name).replace(target)
-        except BaseException:
-            Path(part.name).unlink(missing_ok=True)
-            raise
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Nobody else replaces a policy in this folder meanwhile, also no other process."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has none; the desks of one process still take turns
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

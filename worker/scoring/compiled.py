@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from worker.scoring.cuda_device import CudaDevice
 from worker.scoring.engine import Engine
 from worker.scoring.engine_record import EngineMismatch, EngineRecord, Target
@@ -15,25 +13,10 @@ from worker.scoring.openvino_engine import OpenVinoEngine
 from worker.scoring.repository import Repository, Version
 from worker.scoring.stores import RepositoryError
 from worker.scoring.tensorrt_binding import BindingMissing
+from worker.scoring.verification import build_command, check_verified
 
 if TYPE_CHECKING:
     from worker.scoring.torch_engine import TorchEngine
-
-PARITY_REPORT = "parity.json"
-
-
-class Unverified(Exception):
-    """The engine has not passed the parity gate. The message says what to run."""
-
-
-class _ParityVerdict(BaseModel):
-    """As much of a parity report as decides."""
-
-    model_config = ConfigDict(frozen=True)
-
-    passed: bool
-    engine: str
-    model: str
 
 
 def open_compiled(
@@ -62,7 +45,7 @@ def open_compiled(
         record.check(model=model.manifest.digest)
         start = _fit_here(record, model, threads)
         if verified:
-            _check_verified(repository, version, record)
+            check_verified(repository, version, record)
         return start(repository.engine_files(version, record))
     except EngineMismatch as error:
         raise EngineMismatch(f"{error}: {build_command(repository, version, target)} --rebuild") from error
@@ -99,30 +82,3 @@ def _fit_here(record: EngineRecord, model: Model, threads: int | None) -> Callab
         return TensorRtEngine(model.manifest, record, files[0], text=text, device=device)
 
     return start
-
-
-def build_command(repository: Repository, version: Version, target: Target) -> str:
-    """What builds such an engine for the machine it is called on."""
-    return f"sluice build {_place(repository, version)} --backend {target.backend} --precision {target.precision}"
-
-
-def _place(repository: Repository, version: Version) -> str:
-    """The arguments that name the version's model and its repository."""
-    where = repository.where(version)
-    return f"{where} --repository {where.removesuffix(version.folder).rstrip('/') or '/'}"
-
-
-def _check_verified(repository: Repository, version: Version, record: EngineRecord) -> None:
-    name = record.target.name
-    again = f"sluice verify {_place(repository, version)} --engine {name}"
-    text = repository.read_report(version, record.target, PARITY_REPORT)
-    if text is None:
-        raise Unverified(f"engine {name} was never compared with the reference; run {again}")
-    try:
-        verdict = _ParityVerdict.model_validate_json(text)
-    except ValidationError as error:
-        raise Unverified(f"the parity report of engine {name} is damaged; run {again}") from error
-    if verdict.engine != record.digest or verdict.model != record.model:
-        raise Unverified(f"engine {name} was rebuilt since it was compared with the reference; run {again}")
-    if not verdict.passed:
-        raise Unverified(f"engine {name} failed the parity gate; its parity.html says which images moved")

@@ -70,7 +70,8 @@ class Model:
 
 def find_model(name_or_path: str, s3: S3Settings | None = None) -> Path:
     """The manifest of a shipped model, by name, or of any other, by the path of its file or folder, or by where it lies
-    in a model repository: `DIR/mst-clip`, the newest version, `s3://bucket/models/mst-clip/1.2.0`, that one.
+    in a model repository: `DIR/mst-clip` for the version that was promoted, `DIR/mst-clip/1.2.0` for that one;
+    `DIR` is a folder or `s3://bucket/models`.
 
     Raises ManifestError for what is none of these, naming the models that ship.
     """

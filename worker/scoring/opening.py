@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from worker.scoring.compiled import Unverified, load_torch_engine, open_compiled
+from worker.scoring.compiled import load_torch_engine, open_compiled
 from worker.scoring.engine import Engine, EngineError
 from worker.scoring.engine_record import EngineMismatch, EngineRecord, Target
 from worker.scoring.model import Model
@@ -14,6 +14,7 @@ from worker.scoring.openvino_engine import OpenVinoEngine
 from worker.scoring.repository import Repository, Version
 from worker.scoring.stores import RepositoryError, open_store
 from worker.scoring.tensorrt_binding import BindingMissing
+from worker.scoring.verification import Unverified
 from worker.settings import EngineSettings, Settings
 
 log = structlog.get_logger(__name__)

@@ -1,5 +1,6 @@
 """The model repository: `<model>/<version>/` with manifest, graph, heads, engines and reports.
 
+mst-lite/serving.json                                            which version serves (serving_record.py)
 mst-lite/0.1.0/manifest.json                                     written last: without it, there is no such version
 mst-lite/0.1.0/towers.onnx, heads.safetensors
 mst-lite/0.1.0/engines/tensorrt-rtx-sm89-fp16/engine.json        the record, written last
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 
 from worker.scoring.engine_record import EngineRecord, Target
 from worker.scoring.manifest import MANIFEST_NAME, FileSpec, ManifestError, ModelManifest, explain, load_manifest
+from worker.scoring.serving_record import SERVING_NAME, read_serving
 from worker.scoring.stores import FolderStore, RepositoryError, Store
 
 RECORD_NAME = "engine.json"
@@ -87,6 +89,15 @@ class Repository:
         if there is None:
             self._store.write(f"{version.folder}/{MANIFEST_NAME}", _read_manifest(folder, path))
         return version
+
+    def check_files(self, version: Version, manifest: ModelManifest) -> None:
+        """Raises ManifestError unless every file of the version's model is there and what its manifest says."""
+        for spec in manifest.files:
+            name = f"{version.folder}/{spec.path}"
+            data = self._store.read(name)
+            if data is None or hashlib.sha256(data).hexdigest() != spec.sha256:
+                problem = "is gone" if data is None else "is damaged: its sha256 is another"
+                raise ManifestError(f"{self._store.where(name)} {problem}; publish the model again: sluice build")
 
     def where(self, version: Version) -> str:
         """The version's address, for people."""
@@ -185,17 +196,12 @@ def engine_folder(version: Version, target: Target) -> str:
 
 
 def fetch_model(store: Store, cache: Path) -> Path:
-    """The manifest of the model in a store that holds one: at its top, or, the newest, in the folders below it.
+    """The manifest of the model in a store: the one at its top, or that of the version that was promoted to serve.
 
-    A model that lies in a folder stays there; any other is copied below `cache`, once. Raises ManifestError where there
-    is none or it cannot be copied, RepositoryError where the store fails.
+    A model in a folder stays there; any other is copied below `cache`, once. Raises ManifestError when there is no
+    model, no promoted version, or it cannot be copied, and RepositoryError when the store fails.
     """
-    tops = [name for name in store.names() if re.fullmatch(rf"([^/]+/)?{re.escape(MANIFEST_NAME)}", name)]
-    if not tops:
-        raise ManifestError(
-            f"{store.where('')}: no model here; give a folder that holds {MANIFEST_NAME} or versions of it"
-        )
-    top = MANIFEST_NAME if MANIFEST_NAME in tops else max(tops, key=lambda name: _order(name.partition("/")[0]))
+    top = MANIFEST_NAME if store.read(MANIFEST_NAME) is not None else _promoted(store)
     if isinstance(store, FolderStore):
         return store.folder / top
     text = store.read(top) or b""
@@ -213,6 +219,33 @@ def fetch_model(store: Store, cache: Path) -> Path:
             copies.write(spec.path, data)
     copies.write(MANIFEST_NAME, text)
     return copies.folder / MANIFEST_NAME
+
+
+def _promoted(store: Store) -> str:
+    """The manifest of the version that serves, in a store of a model's versions. Raises ManifestError."""
+    record, _ = read_serving(store)
+    if record is None:
+        tops = [name for name in store.names() if re.fullmatch(rf"[^/]+/{re.escape(MANIFEST_NAME)}", name)]
+        there = sorted((name.removesuffix(f"/{MANIFEST_NAME}") for name in tops), key=_order)
+        if not there:
+            raise ManifestError(
+                f"{store.where('')}: no model here; give a folder that holds {MANIFEST_NAME} or promoted versions of it"
+            )
+        raise ManifestError(
+            f"{store.where('')}: no version was promoted to serve (there: {', '.join(there)}); promote one with sluice "
+            f"model promote, or name one: {store.where(there[-1])}"
+        )
+    top = f"{record.serving.version}/{MANIFEST_NAME}"
+    manifest = store.read(top)
+    if manifest is None:
+        raise ManifestError(f"{store.where(top)} is gone, and {SERVING_NAME} names it; restore it, or promote another")
+    try:
+        digest = ModelManifest.model_validate_json(manifest).digest
+    except ValidationError as error:
+        raise ManifestError(f"{store.where(top)}: not a manifest: {explain(error)}") from error
+    if digest != record.serving.digest:
+        raise ManifestError(f"{store.where(top)} is model {digest}, and {record.serving.digest} was promoted to serve")
+    return top
 
 
 def default_cache() -> Path:

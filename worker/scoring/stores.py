@@ -2,20 +2,27 @@
 
 import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Protocol
 
 import botocore.exceptions
 
+from worker.atomic_files import locked_folder, write_atomically
 from worker.s3_client import make_s3_client
 from worker.settings import S3Settings
+
+_CONFLICTS = frozenset({"412", "PreconditionFailed", "409", "ConditionalRequestConflict", "404", "NoSuchKey"})
+"""What S3 answers when the object is not the one that the condition names, or not there."""
 
 _S3_ADDRESS = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]+)(?:/(?P<prefix>.*))?")
 
 
 class RepositoryError(Exception):
     """A repository cannot be read or written. The message says what is wrong, where, and what to do."""
+
+
+class StoreConflict(RepositoryError):
+    """The file changed since it was read; nothing was written."""
 
 
 class Store(Protocol):
@@ -29,6 +36,12 @@ class Store(Protocol):
 
     def write(self, name: str, data: bytes) -> None:
         """Writes or replaces a file. Nobody ever reads half of it."""
+
+    def replace(self, name: str, data: bytes, *, seen: bytes | None) -> None:
+        """Writes a file if its content is still `seen` (None: there is no file), as one atomic step.
+
+        Raises StoreConflict when it is not.
+        """
 
     def names(self, prefix: str = "") -> list[str]:
         """The names of all files that begin with the prefix, sorted."""
@@ -58,16 +71,17 @@ class FolderStore:
         target = self.folder / name
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".part-", delete=False) as part:
-                try:
-                    part.write(data)
-                    part.flush()
-                    os.fsync(part.fileno())
-                    Path(part.name).chmod(0o644)
-                    Path(part.name).replace(target)
-                except BaseException:
-                    Path(part.name).unlink(missing_ok=True)
-                    raise
+            write_atomically(target, data)
+        except OSError as error:
+            raise self._failed("written", name, error) from error
+
+    def replace(self, name: str, data: bytes, *, seen: bytes | None) -> None:
+        try:
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            with locked_folder((self.folder / name).parent):
+                if self.read(name) != seen:
+                    raise _conflict(self.where(name))
+                self.write(name, data)
         except OSError as error:
             raise self._failed("written", name, error) from error
 
@@ -121,6 +135,24 @@ class S3Store:
         except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as error:
             raise self._failed(name, error) from error
 
+    def replace(self, name: str, data: bytes, *, seen: bytes | None) -> None:
+        key = self._prefix + name
+        try:
+            condition = {"IfNoneMatch": "*"}
+            if seen is not None:
+                answer = self._client.get_object(Bucket=self._bucket, Key=key)
+                with answer["Body"] as body:
+                    if body.read() != seen:
+                        raise _conflict(self.where(name))
+                condition = {"IfMatch": answer["ETag"]}
+            self._client.put_object(Bucket=self._bucket, Key=key, Body=data, **condition)
+        except botocore.exceptions.ClientError as error:
+            if error.response.get("Error", {}).get("Code") in _CONFLICTS:
+                raise _conflict(self.where(name)) from None
+            raise self._failed(name, error) from error
+        except botocore.exceptions.BotoCoreError as error:
+            raise self._failed(name, error) from error
+
     def names(self, prefix: str = "") -> list[str]:
         try:
             pages = self._client.get_paginator("list_objects_v2").paginate(
@@ -139,6 +171,10 @@ class S3Store:
 
     def _failed(self, name: str, error: Exception) -> RepositoryError:
         return RepositoryError(f"{self.where(name)}: {error}")
+
+
+def _conflict(where: str) -> StoreConflict:
+    return StoreConflict(f"{where} was changed by someone else just now; nothing was written; try again")
 
 
 def open_store(place: str, s3: S3Settings) -> Store:

@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 from tests.unit.trt_build.towers import SIZE, write_model
 from worker.cli.main import app
 from worker.scoring import opening
-from worker.scoring.compiled import Unverified
 from worker.scoring.engine import Engine
 from worker.scoring.engine_record import EngineMismatch, EngineRecord
 from worker.scoring.model import Model, load_model
@@ -24,6 +23,7 @@ from worker.scoring.repository import Repository
 from worker.scoring.stores import FolderStore, RepositoryError
 from worker.scoring.tensorrt_binding import BindingMissing
 from worker.scoring.torch_engine import TorchEngine
+from worker.scoring.verification import Unverified
 from worker.settings import Settings, SettingsError, load_settings
 
 

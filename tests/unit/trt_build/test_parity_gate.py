@@ -15,13 +15,14 @@ from trt_build.parity import ParityReport, compare
 from trt_build.reports import render
 from worker.policy import Policy, load_policy
 from worker.samples.sample import load_samples
-from worker.scoring.compiled import PARITY_REPORT, Unverified, open_compiled
+from worker.scoring.compiled import open_compiled
 from worker.scoring.engine import PROMPT, Features, Prompts, Views
 from worker.scoring.engine_record import BatchProfile, EngineRecord, Target
 from worker.scoring.manifest import FileSpec, ParityLimits
 from worker.scoring.model import Model, load_model
 from worker.scoring.repository import Repository, Version
 from worker.scoring.stores import FolderStore
+from worker.scoring.verification import PARITY_REPORT, Unverified
 from worker.view import ViewSpec
 
 TARGET = Target(backend="openvino", precision="fp32")
