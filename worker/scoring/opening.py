@@ -43,7 +43,8 @@ def open_engine(settings: Settings, model: Model) -> Engine:
             return _open_torch(wanted, model, gpu)
         except (BindingMissing, GraphError, EngineError) as error:
             log.warning("engine_passed_over", engine="torch", reason=str(error))
-    return OpenVinoEngine(model, threads=wanted.threads, precision="f32" if wanted.precision == "fp32" else "bf16")
+    precision = "f32" if wanted.precision == "fp32" else wanted.precision
+    return OpenVinoEngine(model, threads=wanted.threads, precision=precision)
 
 
 def has_gpu() -> bool:
@@ -128,6 +129,6 @@ def _rank(record: EngineRecord) -> tuple[int, int]:
 
 
 def _open_torch(wanted: EngineSettings, model: Model, gpu: bool) -> Engine:
-    low = wanted.precision == "bf16" or (wanted.precision is None and (gpu or model.manifest.precision == "bf16"))
+    low = (wanted.precision or model.manifest.precision) == "bf16"
     torch_engine = load_torch_engine()
     return torch_engine(model, device="cuda" if gpu else "cpu", precision="bf16" if low else "fp32", compiled=gpu)

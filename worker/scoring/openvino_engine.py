@@ -12,9 +12,7 @@ log = structlog.get_logger(__name__)
 
 MAX_BATCH = 64
 
-PRECISION = "bf16"
-"""What convolutions compute in, on processors that have it; elsewhere OpenVINO keeps float32. For mst-lite it is
-twice as fast, and ranks images alike to 0.999 (ops/benchmarks/lab_notebook.md)."""
+FLOAT32 = "f32"
 
 
 class OpenVinoEngine:
@@ -25,16 +23,17 @@ class OpenVinoEngine:
         model: Model,
         *,
         threads: int | None = None,
-        precision: str = PRECISION,
+        precision: str | None = None,
         prebuilt: tuple[bytes, bytes] | None = None,
     ) -> None:
-        """`threads`: cores to use; absent: all that this process may use. `precision`: what to compute in, `bf16` or
-        `f32`. `prebuilt`: the towers as OpenVINO's own graph and weights, in place of the model's; `sluice build` makes
-        such ones.
+        """`threads`: cores to use; absent: all that this process may use. `precision`: what to compute in, `bf16` (on
+        processors that have it) or `f32`; absent: what the model was measured in. `prebuilt`: the towers as OpenVINO's
+        own graph and weights, in place of the model's; `sluice build` makes such ones.
 
         Raises ManifestError for a graph that is not what the manifest says.
         """
         manifest = self._manifest = model.manifest
+        precision = precision or manifest.precision or FLOAT32
         self._towers = OpenVinoGraph(
             f"{manifest.name}: {manifest.graph.path}",
             prebuilt or model.graph,
@@ -84,7 +83,7 @@ class OpenVinoEngine:
 class OpenVinoText:
     """Runs a model's text tower on the CPU. Safe to call from several threads."""
 
-    def __init__(self, prompt: PromptParts, *, threads: int | None = None, precision: str = PRECISION) -> None:
+    def __init__(self, prompt: PromptParts, *, threads: int | None = None, precision: str) -> None:
         """As the engine's. Raises ManifestError for a graph that is not what the manifest says."""
         spec = prompt.spec
         self._graph = OpenVinoGraph(

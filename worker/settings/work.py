@@ -34,11 +34,11 @@ class ImageSettings(Section):
 
 class EngineSettings(Section):
     """What runs the model. `auto` takes the first that starts: an engine of the `repository` that has passed its gate
-    and fits this host; torch, compiled in bf16, on the host's GPU; OpenVINO on its processors.
+    and fits this host; torch, compiled, on the host's GPU; OpenVINO on its processors.
 
     `repository` is where `sluice build` puts engines: a folder or `s3://bucket/prefix`. Without one `openvino` and
     `torch` compile the model's own graph. `precision` is what to compute in; absent: with a repository the
-    fastest that has passed, else bf16, and for torch without a GPU what the model was measured in.
+    fastest that has passed, else what the model was measured in (its manifest says bf16, or nothing: fp32).
     """
 
     backend: Literal["auto", "openvino", "tensorrt", "tensorrt-rtx", "torch"] = "auto"

@@ -192,6 +192,22 @@ def test_processors_without_the_models_precision_say_that_scores_differ(
     assert [entry["log_level"] for entry in logs if entry["event"] == "precision_differs"] == ["warning"]
 
 
+@pytest.mark.parametrize(
+    ("measured_in", "asked_for", "runs_in"),
+    [(None, None, "f32"), (None, "bf16", "bf16"), ("bf16", None, "bf16"), ("bf16", "fp32", "f32")],
+)
+def test_a_model_serves_in_the_precision_it_was_measured_in_unless_another_is_asked_for(
+    source: Path, monkeypatch: pytest.MonkeyPatch, measured_in: str | None, asked_for: str | None, runs_in: str
+) -> None:
+    manifest = json.loads((source / "manifest.json").read_text())
+    (source / "manifest.json").write_text(json.dumps(manifest | {"precision": measured_in}))
+    monkeypatch.setattr("worker.scoring.openvino_graph.computes_bf16", lambda: True)
+    wanted = {"backend": "openvino", **({"precision": asked_for} if asked_for else {})}
+    with capture_logs() as logs:
+        opening.open_engine(settings(source, **wanted), load_model(str(source))).close()
+    assert [entry["engine"] for entry in logs if entry["event"] == "engine_ready"] == [f"openvino-{runs_in}"]
+
+
 def test_torch_that_is_not_installed_is_named_with_what_installs_it(
     source: Path, model: Model, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
