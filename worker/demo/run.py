@@ -12,7 +12,7 @@ from pathlib import Path
 from schemas import DeadLetter, FailureReason, ReviewItem, Verdict
 from worker.demo.errors import DemoFailed
 from worker.demo.report import ReportEntry, Tally, thumbnail
-from worker.demo.traffic import Picture, Traffic, TrafficMaker, degraded_copies
+from worker.demo.traffic import DemoImage, Traffic, TrafficMaker, degraded_copies
 from worker.images.decode import decode
 from worker.intake.embedded import open_embedded_topics
 from worker.intake.log import Output, Partition
@@ -125,8 +125,8 @@ def _values(topics: SqliteTopics, positions: dict[Partition, int]) -> Iterator[b
             yield record.value or b""
 
 
-def _entry(verdict: Verdict, picture: Picture | None, max_pixels: int) -> ReportEntry:
-    picture = picture or Picture("a malformed event")
+def _entry(verdict: Verdict, picture: DemoImage | None, max_pixels: int) -> ReportEntry:
+    picture = picture or DemoImage("a malformed event")
     small = None
     if picture.path is not None and verdict.failure is None:
         small = thumbnail(decode(picture.path.read_bytes(), max_pixels=max_pixels))

@@ -33,7 +33,7 @@ DELETION = {
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class DemoImage:
     """What the report knows of an event's image before it is judged."""
 
     name: str
@@ -62,7 +62,7 @@ class Traffic:
 
     first: Wave = field(default_factory=Wave)
     second: Wave = field(default_factory=Wave)
-    pictures: dict[str, Picture] = field(default_factory=dict)
+    pictures: dict[str, DemoImage] = field(default_factory=dict)
 
 
 def degraded_copies(samples: Sequence[Sample], folder: Path, threads: int = 2) -> Iterator[tuple[Sample, str, Path]]:
@@ -95,15 +95,15 @@ class TrafficMaker:
         for sample in samples:
             self._add(_picture(sample), FileReference(path=str(sample.path)), prompt=sample.prompt)
         for sample, degradation, path in copies:
-            picture = Picture(path.name, path, sample.generator, None, sample.path.name, degradation)
+            picture = DemoImage(path.name, path, sample.generator, None, sample.path.name, degradation)
             self._add(picture, FileReference(path=str(path)), prompt=sample.prompt)
         self._add_hostile(write_hostile_files(folder, samples[0].path.read_bytes()), samples[0])
         for sample in samples[:: max(len(samples) // REPEATED, 1)][:REPEATED]:
-            picture = Picture(f"{sample.path.name}, again", sample.path, sample.generator)
+            picture = DemoImage(f"{sample.path.name}, again", sample.path, sample.generator)
             self._add(picture, FileReference(path=str(sample.path)), prompt=sample.prompt, second=True)
         inline = InlineReference(bytes=samples[1].path.read_bytes())
         self._add(
-            Picture(f"{samples[1].path.name}, inline", samples[1].path, samples[1].generator),
+            DemoImage(f"{samples[1].path.name}, inline", samples[1].path, samples[1].generator),
             inline,
             prompt=samples[1].prompt,
             second=True,
@@ -112,19 +112,19 @@ class TrafficMaker:
 
     def _add_hostile(self, files: Mapping[str, Path], sample: Sample) -> None:
         for name, path in files.items():
-            self._add(Picture(name), FileReference(path=str(path)))
+            self._add(DemoImage(name), FileReference(path=str(path)))
         missing = sample.path.with_name("missing.jpg")
-        self._add(Picture("missing.jpg"), FileReference(path=str(missing)))
-        self._add(Picture("/etc/passwd"), FileReference(path="/etc/passwd"))
+        self._add(DemoImage("missing.jpg"), FileReference(path=str(missing)))
+        self._add(DemoImage("/etc/passwd"), FileReference(path="/etc/passwd"))
         metadata = "http://169.254.169.254/latest/meta-data/"
-        self._add(Picture("a cloud's metadata address"), HttpReference(url=metadata))
-        self._add(Picture("an image that was exchanged"), FileReference(path=str(sample.path)), sha256="0" * 64)
+        self._add(DemoImage("a cloud's metadata address"), HttpReference(url=metadata))
+        self._add(DemoImage("an image that was exchanged"), FileReference(path=str(sample.path)), sha256="0" * 64)
         self._traffic.first.add(b"malformed", b'{"schema": "sluice.image-event/1", "id": "cut of')
         self._traffic.first.add(b"deletion", json.dumps(DELETION).encode(), verdicts=0)
 
     def _add(
         self,
-        picture: Picture,
+        picture: DemoImage,
         reference: ImageReference,
         *,
         prompt: str | None = None,
@@ -145,6 +145,6 @@ class TrafficMaker:
         self._traffic.pictures[event.id] = picture
 
 
-def _picture(sample: Sample) -> Picture:
+def _picture(sample: Sample) -> DemoImage:
     # AGIQA-3K's opinions run from 0 to 5, the model's scale from 1 to 5.
-    return Picture(sample.path.name, sample.path, sample.generator, 1 + 0.8 * sample.human)
+    return DemoImage(sample.path.name, sample.path, sample.generator, 1 + 0.8 * sample.human)

@@ -23,7 +23,7 @@ class Blend(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FramePlace:
     """Where on the canvas a frame lies."""
 
     left: int
@@ -37,7 +37,7 @@ class Frame:
     """A frame of its own size, of any mode that Pillow converts to RGBA."""
 
     image: Image.Image
-    place: Place
+    place: FramePlace
     disposal: Disposal = Disposal.KEEP
     blend: Blend = Blend.OVER
     seconds: float = 0.0
@@ -45,7 +45,7 @@ class Frame:
 
 def first_shown(frame: Frame, width: int, height: int) -> Image.Image:
     """What is seen at the first frame, of any mode."""
-    if frame.place == Place(0, 0, width, height):
+    if frame.place == FramePlace(0, 0, width, height):
         return frame.image
     return next(compose([frame], width, height))
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from PIL.GifImagePlugin import GifImageFile
 
-from worker.images.canvas import Blend, Disposal, Frame, Place
+from worker.images.canvas import Blend, Disposal, Frame, FramePlace
 from worker.images.completeness import load_whole
 from worker.images.errors import bomb, truncated
 
@@ -31,7 +31,7 @@ _DISPOSALS: Final = {2: Disposal.CLEAR, 3: Disposal.RESTORE}
 class GifFrame:
     """A frame, still packed."""
 
-    place: Place
+    place: FramePlace
     disposal: Disposal
     seconds: float
     is_interlaced: bool
@@ -121,7 +121,7 @@ class _Reader:
         code_size = self._data[self._at : self._at + 1]
         self._at += 1
         return GifFrame(
-            Place(left, top, width, height),
+            FramePlace(left, top, width, height),
             _DISPOSALS.get(control[0] >> 2 & 7, Disposal.KEEP),
             int.from_bytes(control[1:3], "little") / 100,
             bool(flags & _INTERLACED),

@@ -15,7 +15,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
 from worker.images import exif
-from worker.images.canvas import Blend, Disposal, Frame, Place
+from worker.images.canvas import Blend, Disposal, Frame, FramePlace
 from worker.images.colour import MAX_PROFILE_BYTES, CodedColour, Colour, IccProfile
 from worker.images.completeness import load_whole
 from worker.images.errors import bomb, truncated
@@ -32,7 +32,7 @@ _BLENDS: Final = (Blend.REPLACE, Blend.OVER)
 
 @dataclass(slots=True)
 class _AnimationFrame:
-    place: Place
+    place: FramePlace
     disposal: Disposal
     blend: Blend
     seconds: float
@@ -167,7 +167,7 @@ def _animation_frame(found: Png, content: memoryview) -> _AnimationFrame:
     if disposal >= len(_DISPOSALS) or blend >= len(_BLENDS):
         raise ValueError("a frame is combined in a way that PNG does not have")
     return _AnimationFrame(
-        Place(left, top, width, height), _DISPOSALS[disposal], _BLENDS[blend], numerator / (denominator or 100)
+        FramePlace(left, top, width, height), _DISPOSALS[disposal], _BLENDS[blend], numerator / (denominator or 100)
     )
 
 
