@@ -82,7 +82,7 @@ def test_every_hostile_event_is_a_dead_letter_with_its_reason(result: DemoResult
     assert result.dead == result.tally.reasons
     assert result.dead == {
         FailureReason.MALFORMED_EVENT: 1,
-        FailureReason.UNDECODABLE_IMAGE: 1,
+        FailureReason.TRUNCATED_IMAGE: 1,
         FailureReason.IMAGE_TOO_LARGE: 1,
         FailureReason.UNSUPPORTED_FORMAT: 1,
         FailureReason.IMAGE_NOT_FOUND: 1,
