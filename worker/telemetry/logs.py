@@ -1,6 +1,7 @@
 """Structured logs: one event a line, without secrets and without image bytes.
 
-Ours and the libraries' records pass the same processors: libraries from WARNING on, ours from the level that is set.
+Ours and the libraries' records pass the same processors: libraries from WARNING on and not more than a few times a
+minute, ours from the level that is set.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from worker.settings import TelemetrySettings
+from worker.telemetry.repeat_limit import RepeatLimit
 
 _OUR_PACKAGES = ("worker", "trt_build")
 _REDACTED = "[redacted]"
@@ -75,6 +77,7 @@ def configure_logging(settings: TelemetrySettings, stream: TextIO | None = None)
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
+    handler.addFilter(RepeatLimit(_OUR_PACKAGES))
     level = logging.getLevelNamesMapping()[settings.log_level]
     root = logging.getLogger()
     root.handlers[:] = [handler]
