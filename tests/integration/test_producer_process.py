@@ -30,6 +30,7 @@ def settings(kafka_server: KafkaServer) -> KafkaSettings:
 @pytest.fixture
 def producer(settings: KafkaSettings) -> Iterator[ProducerProcess]:
     with closing(ProducerProcess(settings, TelemetrySettings())) as opened:
+        opened.wait_until_ready()
         yield opened
 
 
@@ -89,7 +90,7 @@ def test_a_producer_that_cannot_start_says_why_and_leaves_no_process(settings: K
     before = children_of(os.getpid())
     nowhere = settings.model_copy(update={"bootstrap_servers": "127.0.0.1:1"})
     with pytest.raises(LogError, match="the producer cannot be used"):
-        ProducerProcess(nowhere, TelemetrySettings())
+        ProducerProcess(nowhere, TelemetrySettings()).wait_until_ready()
     assert children_of(os.getpid()) == before
 
 
@@ -99,6 +100,7 @@ def test_the_process_ends_with_one_that_was_killed(settings: KafkaSettings) -> N
         "from worker.intake.producer_process import ProducerProcess\n"
         "from worker.settings import KafkaSettings, TelemetrySettings\n"
         "producer = ProducerProcess(KafkaSettings.model_validate_json(sys.argv[1]), TelemetrySettings())\n"
+        "producer.wait_until_ready()\n"
         "print(producer.pid, flush=True)\n"
         "time.sleep(600)\n"
     )

@@ -134,11 +134,11 @@ def _started(settings: Settings, model: Model, engine: ServeEngine) -> Shift:
 
 
 def _of_a_replica(settings: Settings) -> Settings:
-    """Without what only a single process may have: a transactional id, which replicas would take from one another, and
-    a metrics port; Ray exports the metrics."""
+    """Without what only a single process may have: names in the group and for transactions, which replicas would take
+    from one another, and a metrics port; Ray exports the metrics."""
     return settings.model_copy(
         update={
-            "kafka": settings.kafka.model_copy(update={"transactional_id": None}),
+            "kafka": settings.kafka.model_copy(update={"transactional_id": None, "group_instance_id": None}),
             "telemetry": settings.telemetry.model_copy(update={"metrics_port": None}),
         }
     )

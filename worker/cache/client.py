@@ -1,6 +1,5 @@
 """Connections to Redis, or to what stands in for it in one process."""
 
-import fakeredis
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -32,5 +31,7 @@ def connect(settings: RedisSettings) -> redis.Redis:
 
 def connect_embedded() -> redis.Redis:
     """A Redis inside this process, empty; it ends with the process."""
+    import fakeredis  # takes a tenth of a second, which a worker that restarts beside a real Redis need not wait for
+
     client: redis.Redis = fakeredis.FakeRedis(server=fakeredis.FakeServer(), protocol=2)
     return client

@@ -3,19 +3,21 @@
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import ExitStack
 from queue import Empty, SimpleQueue
 from typing import Any
 
 import structlog
 from kafka import TopicPartition
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
-from kafka.errors import CorruptRecordError, KafkaError
+from kafka.errors import CorruptRecordError, FencedInstanceIdError, KafkaError
 from kafka.future import Future
 
 from worker.intake.kafka_connection import connection_options
 from worker.intake.kafka_output import KafkaOutput
 from worker.intake.kafka_python_fixes import FixedConsumer
 from worker.intake.log import Lag, LogError, Output, Partition, Poll, Record
+from worker.intake.producer_process import ProducerProcess
 from worker.settings import KafkaSettings, TelemetrySettings
 
 log = structlog.get_logger(__name__)
@@ -69,6 +71,7 @@ class KafkaLog:
     """
 
     def __init__(self, settings: KafkaSettings, telemetry: TelemetrySettings) -> None:
+        self._instance_id = settings.group_instance_id
         self._happened: SimpleQueue[Poll | LogError] = SimpleQueue()
         self._room = threading.Semaphore(POLLS_AHEAD)
         self._assignment = _Assignment(self._happened, lambda: str(self._consumer.group_metadata().member_id))
@@ -76,18 +79,29 @@ class KafkaLog:
         self._lag = Lag()
         self._closing = threading.Event()
         self._releasing = threading.Lock()
-        try:
-            self._consumer = self._open_consumer(settings)
-            _require_topics(self._consumer, settings)
-            self._output = KafkaOutput(settings, telemetry, self._consumer)
-            self._consumer.subscribe([settings.topics.images], listener=self._assignment)
-        except KafkaError as error:
-            raise LogError(
-                f"Kafka at {settings.bootstrap_servers} cannot be used ({error}); "
-                "check kafka.bootstrap_servers and that the broker runs"
-            ) from error
         self._reader = threading.Thread(target=self._read, name="sluice-kafka-read", daemon=True)
+        with ExitStack() as opened:
+            # The producer takes longest to start, so it goes first, and the group is joined meanwhile.
+            producer = ProducerProcess(settings, telemetry)
+            opened.callback(producer.close, patience_seconds=0.0)
+            try:
+                self._consumer = self._open_consumer(settings)
+                opened.callback(self._consumer.close, autocommit=False)
+                _require_topics(self._consumer, settings)
+                self._output = KafkaOutput(settings, producer, self._consumer)
+                self._consumer.subscribe([settings.topics.images], listener=self._assignment)
+            except KafkaError as error:
+                raise LogError(
+                    f"Kafka at {settings.bootstrap_servers} cannot be used ({error}); "
+                    "check kafka.bootstrap_servers and that the broker runs"
+                ) from error
+            opened.pop_all()
         self._reader.start()
+        try:
+            producer.wait_until_ready()
+        except BaseException:
+            self.close()
+            raise
 
     def poll(self, timeout_seconds: float) -> Poll:
         try:
@@ -112,7 +126,7 @@ class KafkaLog:
         with self._releasing:
             futures = {self._assignment.pending.pop(p) for p in partitions if p in self._assignment.pending}
             for future in futures - set(self._assignment.pending.values()):
-                future.success(None)
+                self._consumer.complete(future)
 
     def commit(self, outputs: Sequence[Output], offsets: Mapping[Partition, int]) -> None:
         self._output.commit(outputs, offsets)
@@ -134,6 +148,7 @@ class KafkaLog:
         return FixedConsumer(
             **connection_options(settings),
             group_id=settings.group_id,
+            group_instance_id=settings.group_instance_id,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             isolation_level="read_committed",
@@ -160,6 +175,13 @@ class KafkaLog:
         except CorruptRecordError as error:
             # The consumer never gets past it in this state; a new one fetches the bytes again.
             self._happened.put(LogError(f"a record failed its checksum: {error}"))
+        except FencedInstanceIdError:
+            self._happened.put(
+                LogError(
+                    f"another worker of this group uses kafka.group_instance_id {self._instance_id}; "
+                    "give each worker a name of its own"
+                )
+            )
         except Exception as error:  # noqa: BLE001  # the member must hear of whatever ended the reader
             self._happened.put(LogError(f"reading failed: {type(error).__name__}: {error}"))
         try:

@@ -9,7 +9,7 @@ from kafka.errors import KafkaError
 
 from worker.intake.log import CommitFailed, Fenced, Output, Partition
 from worker.intake.producer_process import ProducerProcess
-from worker.settings import KafkaSettings, TelemetrySettings
+from worker.settings import KafkaSettings
 
 ANSWER_SECONDS = 30.0
 
@@ -26,10 +26,10 @@ class KafkaOutput:
 
     member_id: str | None = None
 
-    def __init__(self, settings: KafkaSettings, telemetry: TelemetrySettings, consumer: Any) -> None:
+    def __init__(self, settings: KafkaSettings, producer: ProducerProcess, consumer: Any) -> None:
         self._consumer = consumer
         self._transactional = settings.delivery == "exactly_once"
-        self._producer = ProducerProcess(settings, telemetry)
+        self._producer = producer
 
     def commit(self, outputs: Sequence[Output], offsets: Mapping[Partition, int]) -> None:
         """See Log.commit."""

@@ -34,7 +34,8 @@ class Producer:
         }
         transactional = settings.delivery == "exactly_once"
         if transactional:
-            options["transactional_id"] = settings.transactional_id or f"{settings.group_id}-{uuid.uuid4().hex}"
+            name = settings.group_instance_id or uuid.uuid4().hex
+            options["transactional_id"] = settings.transactional_id or f"{settings.group_id}-{name}"
             options["transaction_timeout_ms"] = int(settings.transaction_timeout_seconds * 1000)
         self._options = options
         self._producer = FixedProducer(**options)

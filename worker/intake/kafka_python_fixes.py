@@ -8,11 +8,14 @@ says what was compared with Apache Kafka's Java client.
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.consumer import ConsumerCoordinator
+from kafka.errors import FencedInstanceIdError
+from kafka.future import Future
 from kafka.producer.transaction_manager import TransactionManager
 from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment
 
@@ -57,7 +60,7 @@ def _without(partitions: set[TopicPartition], assignment: Any) -> Any:
 
 
 class FixedCoordinator(ConsumerCoordinator):  # type: ignore[misc]
-    """The consumer's side of the group protocol, without four faults of 3.0.12.
+    """The consumer's side of the group protocol, without five faults of 3.0.12.
 
     Fault 3: when partitions were added, the leader rejoins because its metadata has changed, not because
     `rejoin_needed` is set. If `poll` times out between JoinGroup and SyncGroup, `need_rejoin` turns false, the new
@@ -75,9 +78,39 @@ class FixedCoordinator(ConsumerCoordinator):  # type: ignore[misc]
     Fault 7: only the member that made the assignment looks for new partitions. A static member that led the group and
     was restarted is not told that it leads (that came with KIP-814, JoinGroup 9; 3.0.12 speaks 7), so nobody looks.
     Here each member looks.
+
+    Fault 8: a static member whose place another process has taken only stops its heartbeats, and polls on for ever
+    without partitions that move on. Here `poll` raises FencedInstanceIdError, as Java's does.
     """
 
+    _REBALANCE_LISTENER_WARN_SECS = float("inf")
+    """The library warns of a listener that takes a second, as it may block heartbeats. Ours is asynchronous: while it
+    waits for the last commit of a revoked partition, the network thread goes on."""
+
     _assignment_snapshot: dict[str, set[int]] | None
+    _fenced: FencedInstanceIdError | None = None
+    _closing = False
+
+    def poll(self, timeout_ms: float | None = None) -> Any:
+        if self._fenced is not None:
+            raise self._fenced
+        return super().poll(timeout_ms)
+
+    def close(self, **options: Any) -> None:
+        """Leaves the group, also as a static member: it was told to stop, so its partitions should move at once."""
+        self._closing = True
+        super().close(**options)
+
+    def is_dynamic_member(self) -> bool:
+        """Whether to say so when leaving the group."""
+        return self._closing or super().is_dynamic_member()
+
+    async def _send_heartbeat_request(self) -> None:
+        try:
+            await super()._send_heartbeat_request()
+        except FencedInstanceIdError as error:
+            self._fenced = error
+            raise
 
     def need_rejoin(self) -> bool:
         if self._join_task is not None:
@@ -124,6 +157,14 @@ class FixedConsumer(KafkaConsumer):  # type: ignore[misc]
         """The offset that will be read next; None while it is looked up. Does not wait, as `position` may."""
         position = self._subscription.position(partition)
         return position.offset if position is not None else None
+
+    def complete(self, future: Future) -> None:
+        """Completes a future that a rebalance listener awaits; from any thread.
+
+        Completed directly, the listener would go on only when the network thread wakes for another reason.
+        """
+        with suppress(RuntimeError):  # the consumer is closed, and nobody awaits anything
+            self._manager.call_soon(future.success, None)
 
     def unpark_fetched(self) -> None:
         """Lets `poll` go on with what was fetched of partitions that were paused and are no longer.

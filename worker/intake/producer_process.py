@@ -1,7 +1,7 @@
-"""The producer in a process of its own, so that what it costs is not taken from the loop's interpreter.
+"""The producer in a process of its own.
 
-Producing takes kafka-python about as long as reading, parsing, looking up and judging take us, and Python runs one
-thread at a time. It is also the part that may hang for good, which a process survives: it can be ended.
+Producing costs kafka-python about as much CPU as all else that the intake does, and Python runs one thread at a time.
+A commit may also hang for good; a process can be killed, a thread cannot.
 """
 
 import os
@@ -32,7 +32,7 @@ class ProducerProcess:
     """A `Producer` in a process that ends with this one, however that ends. Belongs to one thread, but for `close`."""
 
     def __init__(self, settings: KafkaSettings, telemetry: TelemetrySettings) -> None:
-        """Raises LogError when the producer cannot be used."""
+        """Starts the process; `wait_until_ready` says whether the producer can be used."""
         self._pipe, theirs = Pipe()
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
@@ -43,8 +43,15 @@ class ProducerProcess:
                 start_new_session=True,  # so that the terminal's signals do not reach it
             )
         self.pid = self._process.pid
+        self._pipe.send((settings, telemetry))
+
+    def wait_until_ready(self) -> None:
+        """Returns when the producer can be used, and what an earlier one of its name left open is ended.
+
+        Raises LogError when it cannot be used; the process has ended then.
+        """
         try:
-            self._ask((settings, telemetry))
+            self._answer()
         except BaseException:
             self.close()
             raise
@@ -59,29 +66,39 @@ class ProducerProcess:
         """See `Producer.send_in_transaction`; raises Fenced as `send` does."""
         self._ask(("send_in_transaction", _plain(outputs), dict(offsets), group))
 
-    def close(self) -> None:
+    def close(self, patience_seconds: float = CLOSE_SECONDS) -> None:
         """Ends the process, by force if what it is doing does not end."""
         self._pipe.close()
         try:
-            self._process.wait(CLOSE_SECONDS)
+            self._process.wait(patience_seconds)
         except subprocess.TimeoutExpired:
-            log.warning("producer_killed", pid=self.pid, after_seconds=CLOSE_SECONDS)
+            if patience_seconds:
+                log.warning("producer_killed", pid=self.pid, after_seconds=patience_seconds)
             self._process.kill()
             self._process.wait()
 
     def _ask(self, request: object) -> None:
         try:
             self._pipe.send(request)
+        except OSError as failure:
+            raise self._ended() from failure
+        self._answer()
+
+    def _answer(self) -> None:
+        try:
             error = self._pipe.recv()
         except (EOFError, OSError) as failure:
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(1.0)
-            raise Fenced(
-                f"the producer's process has ended (exit code {self._process.returncode}); "
-                "the outcome of what it was doing is unknown"
-            ) from failure
+            raise self._ended() from failure
         if error is not None:
             raise error
+
+    def _ended(self) -> Fenced:
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(1.0)
+        return Fenced(
+            f"the producer's process has ended (exit code {self._process.returncode}); "
+            "the outcome of what it was doing is unknown"
+        )
 
 
 def _plain(outputs: Sequence[Output]) -> list[tuple[object, ...]]:
@@ -104,7 +121,7 @@ def serve(pipe: Connection) -> None:
     while True:
         try:
             method, outputs, *rest = pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):  # the worker has closed the pipe, or was killed
             break
         answer: Exception | None = None
         try:

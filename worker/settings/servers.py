@@ -9,6 +9,9 @@ from pydantic import PositiveFloat, PositiveInt, SecretStr, StringConstraints, f
 from worker.settings.section import Section
 
 TopicName = Annotated[str, StringConstraints(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$")]
+InstanceName = Annotated[
+    str, StringConstraints(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")
+]
 
 
 class TopicSettings(Section):
@@ -33,15 +36,19 @@ class TopicSettings(Section):
 class KafkaSettings(Section):
     """The broker and how to talk to it. `delivery: at_least_once` is for brokers without transactions.
 
-    A worker with a stable `transactional_id` (a StatefulSet's pod name) takes over at once what a crash left open;
-    without one, the broker ends it after `transaction_timeout_seconds`.
+    A worker that keeps its name over restarts, as a pod does when its container is restarted, sets it as
+    `group_instance_id` (Kafka's static membership): after a crash it takes back its partitions at once, and ends the
+    transaction that the crash left open. Without a name, its partitions stand still until `session_timeout_seconds` and
+    `transaction_timeout_seconds` have passed. No two workers of a group may have the same name.
     """
 
     bootstrap_servers: str = "127.0.0.1:9092"
     group_id: str = "sluice"
     topics: TopicSettings = TopicSettings()
     delivery: Literal["exactly_once", "at_least_once"] = "exactly_once"
+    group_instance_id: InstanceName | None = None
     transactional_id: str | None = None
+    """Absent: made from `group_id` and `group_instance_id`; without the latter, a new one at each start."""
     transaction_timeout_seconds: PositiveFloat = 15.0
     session_timeout_seconds: PositiveFloat = 10.0
     max_message_bytes: PositiveInt = 8 * 1024 * 1024

@@ -14,7 +14,7 @@ from kafka.consumer.subscription_state import SubscriptionState
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.base import Generation
 from kafka.coordinator.consumer import ConsumerCoordinator
-from kafka.errors import KafkaTimeoutError, UnknownMemberIdError
+from kafka.errors import FencedInstanceIdError, KafkaTimeoutError, UnknownMemberIdError
 from kafka.future import Future
 from kafka.producer.transaction_manager import AddOffsetsToTxnHandler, TransactionManager, TransactionState
 from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment
@@ -340,6 +340,34 @@ def test_the_library_looks_for_new_partitions_only_as_the_leader() -> None:
 
 def test_each_of_our_members_looks_for_new_partitions() -> None:
     assert rejoins_for_new_partitions(FixedCoordinator)
+
+
+# -- fault 8: a static member whose place was taken --------------------------------------------------------------------
+
+
+def polls_on_after_its_place_was_taken(kind: type[ConsumerCoordinator]) -> bool:
+    coordinator = Member(kind, owned={P0, P1}).coordinator
+    coordinator.coordinator_unknown = lambda: False
+    coordinator._heartbeat_enabled = True
+    coordinator._manager.send = _fenced
+    coordinator.ensure_coordinator_ready = lambda timeout_ms: True
+    run(coordinator._do_heartbeat())
+    try:
+        return bool(coordinator.poll(timeout_ms=0))
+    except FencedInstanceIdError:
+        return False
+
+
+async def _fenced(request: object, node_id: object) -> Any:
+    return SimpleNamespace(error_code=FencedInstanceIdError.errno)
+
+
+def test_the_library_polls_on_after_another_process_took_its_place() -> None:
+    assert polls_on_after_its_place_was_taken(ConsumerCoordinator)
+
+
+def test_our_member_ends_after_another_process_took_its_place() -> None:
+    assert not polls_on_after_its_place_was_taken(FixedCoordinator)
 
 
 def test_topics_whose_partitions_are_not_known_yet_are_no_reason_to_rejoin() -> None:
