@@ -44,6 +44,10 @@ bench: server-prerequisites $(BIN)/.all ## Measure stages, engines, latency and 
 	$(BIN)/python -m ops.benchmarks.serve_benchmark --out ops/benchmarks
 	$(BIN)/python -m ops.benchmarks.trust_benchmark --out ops/benchmarks
 
+.PHONY: drills
+drills: server-prerequisites $(BIN)/.all ## Kill, freeze and stop workers and servers while events flow, count the verdicts; writes ops/drills/drills.md
+	$(BIN)/python -m ops.drills --out ops/drills
+
 .PHONY: gpu-test
 gpu-test: $(BIN)/.all ## Build, run, compare and time engines on this machine's NVIDIA GPU; says what it could not run
 	$(BIN)/python -m pytest -m gpu -s tests/gpu

@@ -21,7 +21,7 @@ class ServerError(Exception):
     """A server could not be started, or does not answer; the message ends with its last log lines."""
 
 
-def _die_with_parent() -> Callable[[], None] | None:
+def die_with_parent() -> Callable[[], None] | None:
     """What a child runs before its program, so that no crash of ours leaves it behind; nothing where only Linux can."""
     if not sys.platform.startswith("linux"):
         return None
@@ -89,7 +89,7 @@ class Server(ABC):
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    preexec_fn=None if self._detached else _die_with_parent(),
+                    preexec_fn=None if self._detached else die_with_parent(),
                 )
         except OSError as error:
             raise ServerError(f"{self.name} could not be started: {error}") from error

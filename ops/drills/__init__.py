@@ -1,0 +1,1 @@
+"""Drills: faults made on real servers while events flow, and a count of what became of each event."""

@@ -1,0 +1,68 @@
+"""`make drills`: runs the drills on servers of their own, and writes the table to ops/drills/."""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from ops.dev.servers import KafkaServer, RedisServer
+from ops.drills.bench import Bench, DrillError
+from ops.drills.faults import DRILLS, SETTINGS, Drill
+from ops.drills.table import Row, outcome, write
+
+
+def run(drill: Drill, repeats: int, folder: Path) -> Row:
+    """Runs one drill on servers of its own."""
+    folder.mkdir()
+    kafka, redis = KafkaServer(folder / "kafka"), RedisServer(folder / "redis")
+    try:
+        kafka.start()
+        redis.start()
+        failure = None
+        with Bench(kafka, redis, folder, partitions=drill.partitions, rate=drill.rate, **SETTINGS) as bench:
+            try:
+                drill.run(bench, repeats)
+                bench.finish()
+            except DrillError as error:
+                failure = str(error)
+            return outcome(drill, repeats, bench, failure)
+    finally:
+        redis.stop()
+        kafka.stop()
+
+
+def main() -> int:
+    """Exit code 0 when each event of each drill was judged exactly once."""
+    parser = argparse.ArgumentParser(prog="python -m ops.drills", description=__doc__)
+    parser.add_argument("drills", nargs="*", metavar="DRILL", help="the drills to run (default: all)")
+    parser.add_argument("--times", type=int, help="how often each fault is made (default: as the drill says)")
+    parser.add_argument("--out", type=Path, help="the folder for drills.json and drills.md (default: no files)")
+    parser.add_argument("--logs", type=Path, help="a new folder that keeps the workers' and servers' logs")
+    options = parser.parse_args()
+    known = {drill.name: drill for drill in DRILLS}
+    if unknown := set(options.drills) - set(known):
+        parser.error(f"no such drill: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="sluice-drills-") as temporary:
+        scratch = options.logs or Path(temporary)
+        scratch.mkdir(parents=True, exist_ok=True)
+        for name in options.drills or known:
+            repeats = options.times or known[name].repeats
+            print(f"{name}: {known[name].what} {repeats} times ...", flush=True)
+            began = time.monotonic()
+            row = run(known[name], repeats, scratch / name)
+            rows.append(row)
+            print(
+                f"  {row.events} events, {row.verdicts} verdicts, {row.lost} lost, {row.twice} twice, "
+                f"{row.unseen} unseen, recovery {list(row.recovery_seconds)} s ({time.monotonic() - began:.0f} s)"
+                + (f"\n  ended early: {row.failure}" if row.failure else ""),
+                flush=True,
+            )
+            if options.out:
+                write(rows, options.out)  # after each drill: a long run that is stopped keeps what it has
+    return 0 if all(row.kept_the_promise for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

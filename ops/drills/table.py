@@ -1,0 +1,89 @@
+"""What came of the drills, as JSON and as a Markdown table."""
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ops.drills.bench import Bench
+from ops.drills.faults import Drill
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One drill's outcome: numbers of events, and seconds."""
+
+    drill: str
+    what: str
+    repeats: int
+    events: int
+    verdicts: int
+    lost: int
+    """Events without a verdict."""
+    twice: int
+    """Events with more than one."""
+    unseen: int
+    """Events that a person had to see and cannot."""
+    recovery_seconds: tuple[float, ...]
+    """From the end of each fault until all that was published before it had a verdict; for kill-worker, from the
+    restart to the next verdict."""
+    failure: str | None = None
+    """Why the drill ended early."""
+
+    @property
+    def kept_the_promise(self) -> bool:
+        return not (self.lost or self.twice or self.unseen or self.failure)
+
+
+def outcome(drill: Drill, repeats: int, bench: Bench, failure: str | None = None) -> Row:
+    """Counts what has been published and seen up to now."""
+    published = dict(bench.publisher.published)
+    return Row(
+        drill=drill.name,
+        what=drill.what,
+        repeats=repeats,
+        events=len(published),
+        verdicts=bench.tally.seen(),
+        lost=len(bench.tally.missing(published)),
+        twice=len(bench.tally.twice()),
+        unseen=len(bench.tally.unseen()),
+        recovery_seconds=tuple(round(seconds, 1) for seconds in bench.recoveries),
+        failure=failure,
+    )
+
+
+def write(rows: Sequence[Row], folder: Path) -> None:
+    """Writes drills.json and drills.md below `folder`."""
+    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    report = {
+        "made": made,
+        "machine": platform.processor() or platform.machine(),
+        "rows": [asdict(row) for row in rows],
+    }
+    (folder / "drills.json").write_text(json.dumps(report, indent=2) + "\n")
+    (folder / "drills.md").write_text(_HEAD.format(made=made) + "\n".join(map(_line, rows)) + "\n")
+
+
+_HEAD = """\
+# Drills
+
+`make drills` made this table on {made}. Each drill makes one kind of fault on real servers while events flow, and
+counts the verdicts with a consumer of its own (librdkafka, read_committed). Lost: events without a verdict. Twice:
+events with more than one. Unseen: events that a person had to see and cannot. Recovery: seconds from the end of each
+fault until all that was published before it was judged (for kill-worker: from the restart to the next verdict).
+
+| drill | fault | times | events | verdicts | lost | twice | unseen | recovery (median, worst) |
+|---|---|---:|---:|---:|---:|---:|---:|---|
+"""
+
+
+def _line(row: Row) -> str:
+    times = sorted(row.recovery_seconds)
+    recovery = f"{times[len(times) // 2]:.1f} s, {times[-1]:.1f} s" if times else "-"
+    what = row.what if row.failure is None else f"{row.what} **Ended early: {row.failure.splitlines()[0]}**"
+    return (
+        f"| {row.drill} | {what} | {row.repeats} | {row.events} | {row.verdicts} "
+        f"| {row.lost} | {row.twice} | {row.unseen} | {recovery} |"
+    )

@@ -1,0 +1,95 @@
+"""Counts committed verdicts, review items and dead letters, as a careful reader of the topics sees them."""
+
+import json
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Set
+from typing import Any
+from uuid import uuid4
+
+from confluent_kafka import Consumer, TopicPartition
+
+from ops.drills.publisher import Place
+
+
+class Tally:
+    """A read_committed consumer on a thread of its own, made with librdkafka: it shares no code with what it counts."""
+
+    def __init__(self, bootstrap: str, topics: Mapping[str, str]) -> None:
+        """`topics` names the verdict topic as `verdicts` and the review topic as `review`."""
+        self.verdicts: dict[Place, list[float]] = defaultdict(list)
+        """When each event's verdicts were seen, in `time.monotonic` seconds; more than one entry is one too many."""
+        self._failed_and_passed: set[Place] = set()
+        self._to_review: dict[str, Place] = {}
+        self._items: set[str] = set()
+        self._review_topic = topics["review"]
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": f"drill-{uuid4().hex}",
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "log_level": 0,
+            }
+        )
+        known = self._consumer.list_topics(timeout=30).topics
+        names = [topics["verdicts"], topics["review"]]
+        self._consumer.assign([TopicPartition(name, p, 0) for name in names for p in known[name].partitions])
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._read, name="drill-tally")
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join()
+        self._consumer.close()
+
+    def missing(self, published: Mapping[Place, float], before: float = float("inf")) -> set[Place]:
+        """Events that were published before `before` and have no verdict."""
+        with self._lock:
+            return {place for place, at in dict(published).items() if at < before and place not in self.verdicts}
+
+    def twice(self) -> set[Place]:
+        """Events with more than one verdict."""
+        with self._lock:
+            return {place for place, times in self.verdicts.items() if len(times) > 1}
+
+    def unseen(self) -> set[Place]:
+        """Events that a person had to see and cannot: failed ones that were let pass, and review items not written."""
+        with self._lock:
+            lacking = {place for verdict_id, place in self._to_review.items() if verdict_id not in self._items}
+            return lacking | self._failed_and_passed
+
+    def seen(self) -> int:
+        """Verdicts seen, repeats counted."""
+        with self._lock:
+            return sum(map(len, self.verdicts.values()))
+
+    def first_of(self, places: Set[Place]) -> float | None:
+        """When the first verdict of these events was seen."""
+        with self._lock:
+            return min((self.verdicts[place][0] for place in places if place in self.verdicts), default=None)
+
+    def _read(self) -> None:
+        while not self._stopping.is_set():
+            for record in self._consumer.consume(num_messages=500, timeout=0.1):
+                value = record.value()
+                if record.error() is None and value is not None:
+                    self._count(str(record.topic()), json.loads(value))
+
+    def _count(self, topic: str, value: Mapping[str, Any]) -> None:
+        with self._lock:
+            if topic == self._review_topic:
+                self._items.add(value["verdict_id"])
+                return
+            place = Place(value["source"]["partition"], value["source"]["offset"])
+            self.verdicts[place].append(time.monotonic())
+            if value["route"]["action"] == "review":
+                self._to_review[value["verdict_id"]] = place
+            elif value["status"] == "failed":
+                self._failed_and_passed.add(place)

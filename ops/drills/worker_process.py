@@ -1,0 +1,90 @@
+"""A worker as a process of its own, to be frozen, killed and stopped."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from ops.dev.process import die_with_parent
+
+SLUICE = Path(sys.executable).with_name("sluice")
+
+
+class WorkerProcess:
+    """`sluice up`, and the producer process that it starts."""
+
+    def __init__(self, config: Path, log: Path, environment: Mapping[str, str]) -> None:
+        """`environment` holds SLUICE_* variables that override the settings file."""
+        self.started = time.monotonic()
+        with log.open("ab") as out:
+            self._process = subprocess.Popen(
+                [SLUICE, "up", "--config", config],
+                stdout=out,
+                stderr=out,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | dict(environment),
+                start_new_session=True,
+                preexec_fn=die_with_parent(),
+            )
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def freeze(self) -> None:
+        """Stops the worker and its producer where they are, as a paused virtual machine does."""
+        self._signal([self._process.pid, *self.producers()], signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal([self._process.pid, *self.producers()], signal.SIGCONT)
+
+    def freeze_producer(self) -> None:
+        """Stops only the producer process: what a commit looks like that a broker does not answer."""
+        self._signal(self.producers(), signal.SIGSTOP)
+
+    def thaw_producer(self) -> None:
+        self._signal(self.producers(), signal.SIGCONT)
+
+    def kill(self) -> None:
+        """SIGKILL, as the kernel does when memory is short."""
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self, patience: float = 60.0) -> float:
+        """SIGTERM; returns the seconds until the process has ended. Raises TimeoutExpired."""
+        began = time.monotonic()
+        self._process.terminate()
+        self._process.wait(patience)
+        return time.monotonic() - began
+
+    def end(self) -> None:
+        """Ends it whatever its state."""
+        if self.running:
+            self.thaw()
+            with suppress(subprocess.TimeoutExpired):
+                self.stop(30.0)
+            self.kill()
+
+    def producers(self) -> list[int]:
+        """The process ids of its children."""
+        found: list[int] = []
+        for tasks in Path(f"/proc/{self._process.pid}/task").glob("*/children"):
+            with suppress(OSError):  # a thread may end meanwhile
+                found += map(int, tasks.read_text().split())
+        return found
+
+    @staticmethod
+    def _signal(pids: list[int], number: signal.Signals) -> None:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
+def cpu_seconds_of_ended_children() -> float:
+    """CPU time, in seconds, of this process's children that have ended and were waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
