@@ -14,8 +14,9 @@ from typing import Any
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.consumer import ConsumerCoordinator
-from kafka.errors import FencedInstanceIdError
+from kafka.errors import FencedInstanceIdError, KafkaConnectionError
 from kafka.future import Future
+from kafka.net.compat import KafkaNetClient
 from kafka.producer.transaction_manager import TransactionManager
 from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment
 
@@ -143,6 +144,21 @@ class FixedTransactionManager(TransactionManager):  # type: ignore[misc]
         self._pending_txn_offset_commits.clear()
 
 
+class FixedClient(KafkaNetClient):  # type: ignore[misc]
+    """The producer's connections, without one fault of 3.0.12.
+
+    Fault 9: `await_ready` raises when a broker cannot be reached, where the sender expects False, and the sender then
+    forgets the request that it was about to send. After a broker was restarted, a transaction waits for ever (a flush
+    for 30 s). Java tries the request again (`maybeFindCoordinatorAndRetry`).
+    """
+
+    def await_ready(self, node_id: Any, timeout_ms: float = 30_000) -> bool:
+        try:
+            return bool(super().await_ready(node_id, timeout_ms))
+        except KafkaConnectionError:
+            return False
+
+
 class FixedConsumer(KafkaConsumer):  # type: ignore[misc]
     """A consumer that reads as a member of a group, by cooperative-sticky assignment."""
 
@@ -179,10 +195,11 @@ class FixedConsumer(KafkaConsumer):  # type: ignore[misc]
 
 
 class FixedProducer(KafkaProducer):  # type: ignore[misc]
-    """A producer whose transactions keep nothing of an earlier one."""
+    """A producer that survives failed transactions and restarted brokers."""
 
     def __init__(self, **options: Any) -> None:
         """`options` are KafkaProducer's."""
         super().__init__(**options)
+        self._sender._client.__class__ = FixedClient
         if self._transaction_manager is not None:
             self._transaction_manager.__class__ = FixedTransactionManager

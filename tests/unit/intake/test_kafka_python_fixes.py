@@ -16,11 +16,19 @@ from kafka.coordinator.base import Generation
 from kafka.coordinator.consumer import ConsumerCoordinator
 from kafka.errors import FencedInstanceIdError, KafkaTimeoutError, UnknownMemberIdError
 from kafka.future import Future
+from kafka.net.compat import KafkaNetClient
+from kafka.producer.sender import Sender
 from kafka.producer.transaction_manager import AddOffsetsToTxnHandler, TransactionManager, TransactionState
 from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment
 from kafka.structs import ConsumerGroupMetadata, MemberState
 
-from worker.intake.kafka_python_fixes import FixedAssignor, FixedConsumer, FixedCoordinator, FixedTransactionManager
+from worker.intake.kafka_python_fixes import (
+    FixedAssignor,
+    FixedClient,
+    FixedConsumer,
+    FixedCoordinator,
+    FixedTransactionManager,
+)
 
 TOPIC = "images"
 P0, P1, P2, P3 = (TopicPartition(TOPIC, number) for number in range(4))
@@ -368,6 +376,51 @@ def test_the_library_polls_on_after_another_process_took_its_place() -> None:
 
 def test_our_member_ends_after_another_process_took_its_place() -> None:
     assert not polls_on_after_its_place_was_taken(FixedCoordinator)
+
+
+def test_a_static_member_that_is_told_to_stop_leaves_the_group() -> None:
+    coordinator = Member(FixedCoordinator, owned={P0}).coordinator
+    coordinator.config["group_instance_id"] = "worker-1"
+    assert not coordinator.is_dynamic_member()
+    left: list[bool] = []
+    coordinator.maybe_leave_group = lambda **_: left.append(coordinator.is_dynamic_member())
+    coordinator._net.run = run_function
+    coordinator._cluster.remove_listener = lambda _: None
+    coordinator.close(autocommit=False, timeout_ms=1000)
+    assert left == [True]
+
+
+def run_function(function: Any, *args: Any) -> Any:
+    return run(function(*args))
+
+
+# -- fault 9: requests that are forgotten when a broker is away --------------------------------------------------------
+
+
+def request_is_tried_again(kind: type[KafkaNetClient]) -> bool:
+    manager = TransactionManager(transactional_id="t", api_version=(4, 1))
+    manager._transaction_coordinator = "coordinator-1"
+    request = AddOffsetsToTxnHandler(manager, ConsumerGroupMetadata("g", 1, "m", None), {})
+    manager._enqueue_request(request)
+    client = kind.__new__(kind)
+    client._manager = SimpleNamespace(_conns={})
+    client.is_ready = lambda _: False
+    client.maybe_connect = lambda _: None
+    sender = Sender.__new__(Sender)
+    sender.config = {"request_timeout_ms": 30_000, "client_id": "c", "transactional_id": "t"}
+    sender._transaction_manager, sender._client = manager, client
+    sender._accumulator = SimpleNamespace(has_incomplete=False)
+    sender._running, sender._force_close = True, False
+    sender._maybe_send_pending_request()
+    return request in [waiting for _, _, waiting in manager._pending_requests]
+
+
+def test_the_library_forgets_a_request_when_its_broker_cannot_be_reached() -> None:
+    assert not request_is_tried_again(KafkaNetClient)
+
+
+def test_our_producer_tries_a_request_again_when_its_broker_cannot_be_reached() -> None:
+    assert request_is_tried_again(FixedClient)
 
 
 def test_topics_whose_partitions_are_not_known_yet_are_no_reason_to_rejoin() -> None:
