@@ -23,6 +23,7 @@ class HttpReference(Contract):
 
     kind: Literal["http"] = "http"
     url: Annotated[str, StringConstraints(min_length=8, max_length=4096, pattern=r"^https?://[^\s]+$")]
+    etag: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = None
 
 
 class FileReference(Contract):

@@ -172,6 +172,33 @@ def test_an_image_of_a_listed_host_is_fetched(server: WebServer, build: Build) -
     assert server.requests[0].startswith("GET /a.png?size=9 HTTP/1.1\r\n")
 
 
+@pytest.mark.parametrize("promised", ["0x8D", '"0x8D"'])
+def test_an_image_is_asked_for_by_the_etag_that_was_promised(promised: str, server: WebServer, build: Build) -> None:
+    server.answers["/a.png"] = response(ETag='"0x8D"')
+    fetched = build("127.0.0.1").fetch(HttpReference(url=server.url(), etag=promised))
+    assert fetched.data == IMAGE
+    assert 'If-Match: "0x8D"' in server.requests[0]
+
+
+@pytest.mark.parametrize(
+    "answer", [response(ETag='"0x9E"'), response(), response("412 Precondition Failed")], ids=["other", "none", "412"]
+)
+def test_another_image_than_the_one_that_was_promised_is_refused(
+    answer: bytes, server: WebServer, build: Build
+) -> None:
+    server.answers["/a.png"] = answer
+    with pytest.raises(ImageError) as caught:
+        build("127.0.0.1").fetch(HttpReference(url=server.url(), etag="0x8D"))
+    assert caught.value.reason is FailureReason.HASH_MISMATCH
+
+
+def test_an_etag_that_cannot_be_sent_is_refused(server: WebServer, build: Build) -> None:
+    with pytest.raises(ImageError) as caught:
+        build("127.0.0.1").fetch(HttpReference(url=server.url(), etag="a\r\nHost: b"))
+    assert caught.value.reason is FailureReason.REFERENCE_REFUSED
+    assert server.requests == []
+
+
 def test_a_loopback_address_is_refused_without_a_connection(server: WebServer, build: Build) -> None:
     error = refusal(build(), server.url())
     assert error.reason is FailureReason.REFERENCE_REFUSED

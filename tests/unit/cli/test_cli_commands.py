@@ -57,12 +57,12 @@ def test_a_broken_file_is_reported_and_does_not_stop_the_others(broken: Path) ->
 
     assert result.exit_code == 1
     assert first["quality"] is None
-    assert first["failure"]["reason"] == "undecodable_image"
+    assert first["failure"]["reason"] == "truncated_image"
     assert first["route"] == {
         "action": "review", "queue": "failures", "priority": 70, "labels": [], "rule": "failure",
     }  # fmt: skip
     assert second["quality"] is not None
-    assert f"{broken}: undecodable_image:" in result.stderr
+    assert f"{broken}: truncated_image:" in result.stderr
     assert "error: 1 of 2 images could not be scored" in result.stderr
 
 

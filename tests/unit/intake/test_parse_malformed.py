@@ -48,12 +48,14 @@ NOT_JSON = [
     (b"[" * 100_000, "the value is not JSON: recursion limit"),
     (b'{"a":' * 5_000 + b"1" + b"}" * 5_000, "the value is not JSON: recursion limit"),
     (b'{"id": ' + b"9" * 10_000 + b"}", "the value is not JSON: number out of range"),
-    (b"[]", "not a JSON object; expected an image event or an S3 notification"),
+    (b"[]", "not a JSON object; expected an image event (schema: sluice.image-event/1), an S3 notification"),
+    (b'{"kind": "storage#object"}', "none of the shapes that are known; expected an image event"),
+    (b'[{"specversion": "1.0"}]', "CloudEvent: id: is missing"),
     (b'"text"', "not a JSON object"),
     (b"null", "not a JSON object"),
 ]
 EVENTS = [
-    ({}, "id: is missing; occurred_at: is missing; image: is missing"),
+    ({"schema": "sluice.image-event/1"}, "id: is missing; occurred_at: is missing; image: is missing"),
     (without(EVENT, "schema"), "schema: is missing; expected 'sluice.image-event/1'"),
     (changed(schema="sluice.image-event/2"), "schema: should be 'sluice.image-event/1', got 'sluice.image-event/2'"),
     (changed(schema_="sluice.image-event/1"), "schema_: is not a known key"),

@@ -36,3 +36,17 @@ def too_large(place: str, size: int, max_bytes: int, *, at_least: bool = False) 
         FailureReason.IMAGE_TOO_LARGE,
         f"{place} has {'more than ' if at_least else ''}{size} bytes, and images.max_bytes is {max_bytes}",
     )
+
+
+def check_etag(promised: str | None, found: str | None, place: str) -> None:
+    """Raises ImageError where the event promised another state of the image: not every store knows If-Match."""
+    if promised is not None and bare_etag(promised) != bare_etag(found):
+        raise ImageError(
+            FailureReason.HASH_MISMATCH,
+            f"{place} has etag {bare_etag(found)}, and the event names {bare_etag(promised)}",
+        )
+
+
+def bare_etag(etag: str | None) -> str | None:
+    """As notifications write it: without the quotes of HTTP, and without the mark of a weak one."""
+    return etag and etag.removeprefix("W/").strip('"')

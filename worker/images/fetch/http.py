@@ -11,7 +11,7 @@ from schemas import FailureReason, HttpReference
 from schemas.explain import excerpt
 from worker.images.errors import ImageError, TransientFetchError
 from worker.images.fetch.addresses import is_listed
-from worker.images.fetch.base import FetchedImage, too_large
+from worker.images.fetch.base import FetchedImage, bare_etag, check_etag, too_large
 from worker.images.fetch.network import Deadline, GuardedNetwork
 from worker.settings import HttpSettings
 
@@ -59,7 +59,7 @@ class HttpFetcher:
         url = _parse(reference.url)
         for _ in range(self._settings.max_redirects + 1):
             self._check(url)
-            answer = self._get(url)
+            answer = self._get(url, reference.etag)
             if isinstance(answer, FetchedImage):
                 return answer
             url = answer
@@ -82,18 +82,20 @@ class HttpFetcher:
         if self._settings.allowed_hosts and not self._is_listed(host):
             raise ImageError(FailureReason.REFERENCE_REFUSED, f"{host} is not one of http.allowed_hosts")
 
-    def _get(self, url: httpx.URL) -> FetchedImage | httpx.URL:
+    def _get(self, url: httpx.URL, etag: str | None) -> FetchedImage | httpx.URL:
         """The image, or where the server says it is."""
         place = _place(url)
         target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+        sent = [*_HEADERS, (b"Host", url.netloc), *_condition(etag, place)]
         try:
-            with self._pool.stream("GET", target, headers=[*_HEADERS, (b"Host", url.netloc)]) as response:
+            with self._pool.stream("GET", target, headers=sent) as response:
                 headers = {name.lower().decode("latin-1"): value.decode("latin-1") for name, value in response.headers}
                 if response.status in _REDIRECTS:
                     if not headers.get("location"):
                         raise ImageError(FailureReason.IMAGE_NOT_FOUND, f"{place} redirects without saying where to")
                     return _parse(headers["location"], base=url)
                 _check_status(response.status, place)
+                check_etag(etag, headers.get("etag"), place)
                 encoding = headers.get("content-encoding", "identity").lower()
                 if encoding != "identity":
                     raise ImageError(
@@ -139,9 +141,20 @@ def _place(url: httpx.URL) -> str:
     return place if len(place) <= _SHOWN else f"{place[:_SHOWN]}…"
 
 
+def _condition(etag: str | None, place: str) -> list[tuple[bytes, bytes]]:
+    if etag is None:
+        return []
+    if not (etag.isascii() and etag.isprintable()):
+        raise ImageError(FailureReason.REFERENCE_REFUSED, f"{place} cannot be asked for: its etag has odd characters")
+    return [(b"If-Match", f'"{bare_etag(etag)}"'.encode("ascii"))]
+
+
 def _check_status(status: int, place: str) -> None:
     if status == HTTPStatus.OK:
         return
+    if status == HTTPStatus.PRECONDITION_FAILED:
+        message = f"{place} answered {status}: the image is no longer what the event names"
+        raise ImageError(FailureReason.HASH_MISMATCH, message)
     if status >= 500 or status in _TRANSIENT:
         raise TransientFetchError(f"{place} answered {status}")
     reason = FailureReason.ACCESS_DENIED if status in _DENIED else FailureReason.IMAGE_NOT_FOUND

@@ -8,7 +8,7 @@ import urllib3.exceptions
 
 from schemas import FailureReason, S3Reference
 from worker.images.errors import ImageError, TransientFetchError
-from worker.images.fetch.base import FetchedImage, too_large
+from worker.images.fetch.base import FetchedImage, bare_etag, check_etag, too_large
 from worker.s3_client import make_s3_client
 from worker.settings import S3Settings
 
@@ -65,7 +65,7 @@ class S3Fetcher:
         try:
             answer = self._client.get_object(**_request(reference))
             with answer["Body"] as stream:
-                _check_etag(reference.etag, answer.get("ETag"), place)
+                check_etag(reference.etag, answer.get("ETag"), place)
                 size = answer.get("ContentLength")
                 if size is not None and size > self._max_bytes:
                     raise too_large(place, size, self._max_bytes)
@@ -78,7 +78,7 @@ class S3Fetcher:
             raise ImageError(FailureReason.REFERENCE_REFUSED, f"{place} cannot be asked for: {error}") from error
         except (botocore.exceptions.BotoCoreError, urllib3.exceptions.HTTPError, OSError) as error:
             raise TransientFetchError(f"{place}: {error}") from error
-        return FetchedImage(data, etag=_bare(answer.get("ETag")), version_id=answer.get("VersionId"))
+        return FetchedImage(data, etag=bare_etag(answer.get("ETag")), version_id=answer.get("VersionId"))
 
     def close(self) -> None:
         self._client.close()
@@ -110,21 +110,8 @@ def _request(reference: S3Reference) -> dict[str, str]:
     if reference.version_id is not None:
         request["VersionId"] = reference.version_id
     if reference.etag is not None:
-        request["IfMatch"] = f'"{_bare(reference.etag)}"'
+        request["IfMatch"] = f'"{bare_etag(reference.etag)}"'
     return request
-
-
-def _check_etag(promised: str | None, found: str | None, place: str) -> None:
-    """Not every store knows If-Match."""
-    if promised is not None and _bare(promised) != _bare(found):
-        raise ImageError(
-            FailureReason.HASH_MISMATCH, f"{place} has etag {_bare(found)}, and the event names {_bare(promised)}"
-        )
-
-
-def _bare(etag: str | None) -> str | None:
-    """As S3 notifications write it: without the quotes of HTTP."""
-    return etag and etag.strip('"')
 
 
 def _refusal(error: botocore.exceptions.ClientError, place: str) -> Exception:
