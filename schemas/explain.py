@@ -1,5 +1,6 @@
 """What is wrong with a document, in words: pydantic's errors as `field: what is expected`."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -32,18 +33,23 @@ _PLAIN = {
     "timezone_aware": "expected a time with an offset (…Z or …+02:00)",
     "path_type": "expected a path",
 }
+_NAME = re.compile(r"[\w.-]{1,60}")
 _TAGS = frozenset({"s3", "http", "file", "inline"})
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentProblem:
-    """One thing that is wrong: `path` leads to it through keys and indices, `text` says what is expected."""
+    """One thing that is wrong: `path` leads to it through keys and indices, `text` says what is expected.
+
+    With `echo` false its text shows only keys that look like names: where a quote is missing, a value is part of a key.
+    """
 
     path: tuple[str | int, ...]
     text: str
+    echo: bool = True
 
     def __str__(self) -> str:
-        return f"{dotted(self.path)}: {self.text}" if self.path else self.text
+        return f"{dotted(self.path, echo=self.echo)}: {self.text}" if self.path else self.text
 
 
 def problems(error: ValidationError, *, known: Iterable[str] = (), echo: bool = True) -> list[DocumentProblem]:
@@ -56,7 +62,7 @@ def problems(error: ValidationError, *, known: Iterable[str] = (), echo: bool = 
     if count > MANY:
         return [DocumentProblem((), f"{count} problems: this is not a document of the expected schema")]
     details = error.errors(include_url=False)
-    return [DocumentProblem(_path(detail["loc"]), _text(detail, tuple(known), echo)) for detail in details]
+    return [DocumentProblem(_path(detail["loc"]), _text(detail, tuple(known), echo), echo) for detail in details]
 
 
 def one_line(found: Sequence[DocumentProblem], *, most: int = 3) -> str:
@@ -65,14 +71,18 @@ def one_line(found: Sequence[DocumentProblem], *, most: int = 3) -> str:
     return f"{text}; and {len(found) - most} more" if len(found) > most else text
 
 
-def dotted(path: Sequence[str | int]) -> str:
-    """`("Records", 3, "s3")` as `Records[3].s3`; keys come from outside, so they are cut and escaped."""
+def dotted(path: Sequence[str | int], *, echo: bool = True) -> str:
+    """`("Records", 3, "s3")` as `Records[3].s3`; keys come from outside, so they are cut and escaped.
+
+    With `echo` false a key that does not look like a name is left out.
+    """
     text = ""
     for part in path:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            name = part if part.isidentifier() and len(part) <= EXCERPT else excerpt(part)
+            plain = part.isidentifier() and len(part) <= EXCERPT
+            name = part if plain else excerpt(part) if echo or _NAME.fullmatch(part) else "(a key that is no name)"
             text += f".{name}" if text else name
     return text
 

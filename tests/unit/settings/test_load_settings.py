@@ -187,6 +187,7 @@ LEAKS = [
     f"telemetry: {{log_level: {SECRET}}}",
     f"redis: {{url: '{SECRET}",
     f"kafka: {{sasl_password: @{SECRET}}}",
+    f"redis: {{'redis://:{SECRET}@redis': 60}}",
 ]
 
 
