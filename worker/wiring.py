@@ -32,6 +32,7 @@ from worker.scoring.engine import Engine
 from worker.scoring.model import Model, load_model
 from worker.scoring.opening import open_engine as open_engine
 from worker.settings import Settings
+from worker.supervision import Supervisor
 from worker.telemetry.metrics import Metrics
 from worker.telemetry.server import Health, TelemetryServer
 
@@ -59,6 +60,7 @@ class Worker:
         self._settings = settings
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry)
+        self.supervisor = Supervisor(self.registry)
         self._resources = ExitStack()
         manifest = model.manifest
         self.engine = engine
@@ -116,18 +118,19 @@ class Worker:
             if telemetry.metrics_port is not None:
                 server = TelemetryServer(telemetry.host, telemetry.metrics_port, self.registry, self.health)
                 self._resources.callback(server.close)
-            self._resources.callback(self._policies.close)
-            self._policies.start()
+            self._resources.callback(self.supervisor.close, 1.0)  # not longer for a policy store that does not answer
+            self._policies.start(self.supervisor)
             self._intake.run(stop)
 
     def ailments(self) -> tuple[str, ...]:
         """What is wrong at the moment; empty when all is well. From any thread."""
-        return (*self._intake.ailments(), *self._policies.troubles())
+        return (*self._intake.ailments(), *self.supervisor.health_problems(), *self._policies.troubles())
 
     def health(self) -> Health:
         """A policy that cannot be used is told, but the worker is well: it goes on with the last good one, which a
         restart would take from it."""
-        return Health(not self._intake.ailments(), self.ailments())
+        healthy = not self._intake.ailments() and not self.supervisor.health_problems()
+        return Health(healthy, self.ailments())
 
 
 def build_worker(settings: Settings) -> Worker:

@@ -1,6 +1,9 @@
 """The newest verdicts, read from a real broker and from the embedded log, for replaying a policy."""
 
+import socket
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -63,3 +66,24 @@ def test_from_the_embedded_log_and_again_after_a_while(tmp_path: Path) -> None:
     assert past.newest() == []  # read a moment ago
     now[0] += FRESH_SECONDS + 1
     assert [each.verdict_id for each in past.newest()] == ["v0", "v1", "v2"]
+
+
+class SilentBroker:
+    """Accepts connections and never answers."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+def test_while_the_broker_is_silent_every_request_ends_in_time_and_says_why() -> None:
+    with closing(SilentBroker()) as broker:
+        read = from_kafka(Settings(kafka=KafkaSettings(bootstrap_servers=broker.address)))
+        past = PastVerdicts(read, time.monotonic, read_seconds=2.0)
+        with ThreadPoolExecutor(5) as pool:
+            asked = [pool.submit(past.newest) for _ in range(5)]
+            for each in asked:
+                assert isinstance(each.exception(timeout=25), LogError)  # it waited for ever

@@ -17,11 +17,13 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from worker.apps.arguments import Arguments
 from worker.apps.patience import once_kafka_answers
+from worker.apps.ray_metrics import RayMetrics
 from worker.cache.client import connect
 from worker.review.http.opening import check_door, open_app
 from worker.review.http.server import DeskServerError
 from worker.review.running import open_desk
 from worker.settings import Settings, SettingsError
+from worker.supervision import Supervisor
 from worker.telemetry.logs import configure_logging
 
 log = structlog.get_logger(__name__)
@@ -60,10 +62,18 @@ class DeskReplica:
         self._resources = ExitStack()
         client = connect(settings.redis)
         self._resources.callback(client.close)
-        desk = once_kafka_answers(lambda: open_desk(settings, None, client))
+        supervisor = Supervisor()
+        context = serve.get_replica_context()
+        tags = {"application": context.app_name, "deployment": context.deployment, "replica": context.replica_tag}
+        metrics = RayMetrics(lambda: supervisor.registry, tags)
+        self._resources.callback(metrics.close)
+        metrics.start()
+        desk = once_kafka_answers(lambda: open_desk(settings, None, client, supervisor))
         self._resources.callback(desk.close)
         origin = settings.web.public_url or ""
-        opened = self._resources.enter_context(closing(open_app(settings, data, desk, client, None, origin)))
+        opened = self._resources.enter_context(
+            closing(open_app(settings, data, desk, client, None, origin, supervisor=supervisor))
+        )
         proxies = list(settings.web.trusted_proxies)
         web: Any = opened.app  # uvicorn and Starlette each have types of their own for one thing
         self._web: ASGIApp = ProxyHeadersMiddleware(web, proxies) if proxies else web  # type: ignore[assignment]

@@ -74,7 +74,8 @@ def serving_desk(place: Place, worker: Worker | None = None) -> Iterator["OpenDo
     from worker.review.http.opening import open_desk_door
 
     sight = None if worker is None else Sight(worker.model, worker.engine)
-    with open_desk_door(place.settings, place.data, place.data or DATA, sight) as door:
+    supervisor = None if worker is None else worker.supervisor
+    with open_desk_door(place.settings, place.data, place.data or DATA, sight, supervisor) as door:
         console.err.print(f"review desk: {door.address}", markup=False, soft_wrap=True)
         if door.first_link is not None:
             text = f"nobody can sign in yet; this link, good once, makes the first user: {door.first_link}"

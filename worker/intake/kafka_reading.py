@@ -15,7 +15,6 @@ from worker.settings import KafkaSettings
 def open_reader(settings: KafkaSettings, **more: Any) -> Any:
     """A consumer of committed records, without a group and without deserializers; `more` are further options."""
     return KafkaConsumer(
-        **connection_options(settings),
         group_id=None,
         enable_auto_commit=False,
         isolation_level="read_committed",
@@ -23,7 +22,7 @@ def open_reader(settings: KafkaSettings, **more: Any) -> Any:
         fetch_max_wait_ms=100,
         allow_auto_create_topics=False,
         metrics_enabled=False,
-        **more,
+        **{**connection_options(settings), **more},
     )
 
 

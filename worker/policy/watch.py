@@ -1,4 +1,4 @@
-"""Keeps the policies in force what their places say, while the worker runs."""
+"""Reloads the policies while the worker runs, so that those in force are the ones that are stored."""
 
 import threading
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from worker.policy.loading import parse_policy
 from worker.policy.place import PolicyPlace
 from worker.policy.policy import Policy
 from worker.policy.text import PolicyText
+from worker.supervision import Supervisor
 
 log = structlog.get_logger(__name__)
 
@@ -40,8 +41,6 @@ class PolicyWatch:
         """Raises PolicyError when the live policy cannot be used."""
         self._live = _Watched("live", live)
         self._shadows = {name: _Watched(name, place) for name, place in shadows.items()}
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
         self._live.look()
         if self._live.policy is None:
             raise PolicyError(self._live.trouble)
@@ -65,19 +64,14 @@ class PolicyWatch:
         if any(changes):
             self._in_force = self._composed(self._live.policy or self._in_force.live)
 
-    def start(self) -> None:
-        """Says what is in force, and looks every LOOK_SECONDS from now on, on a thread of its own."""
+    def start(self, supervisor: Supervisor) -> None:
+        """Logs what is in force, and looks every LOOK_SECONDS from now on, in a loop of the supervisor."""
         for each in (self._live, *self._shadows.values()):
             each.announce()
-        self._thread = threading.Thread(target=self._run, name="sluice-policy", daemon=True)
-        self._thread.start()
+        supervisor.start("policy-watch", self._run)
 
-    def close(self) -> None:
-        """Ends looking; does not wait for a store that does not answer."""
-        self._stop.set()
-
-    def _run(self) -> None:
-        while not self._stop.wait(LOOK_SECONDS):
+    def _run(self, stop: threading.Event) -> None:
+        while not stop.wait(LOOK_SECONDS):
             self.look()
 
     def _composed(self, live: Policy) -> InForce:

@@ -5,6 +5,7 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -13,9 +14,9 @@ import structlog
 from pydantic import ValidationError
 
 from schemas import Decision
-from worker.intake.log import LogError, Partition, Record
+from worker.intake.log import Partition, Record
 from worker.review.index import keys
-from worker.review.index.sole import Sole
+from worker.review.singleton_lease import SingletonLease
 from worker.review.topics import Topics
 from worker.review.webhook import NotDelivered, Refused, Webhook
 from worker.settings import Settings
@@ -58,29 +59,26 @@ class Courier:
         self._now = now
         self._max_attempts = max_attempts
         self._rng = rng
-        self._job = Sole(client, keys.COURIER, uuid.uuid4().hex, self._lease_seconds)
+        self._job = SingletonLease(client, keys.COURIER, uuid.uuid4().hex, self._lease_seconds)
         self._positions: dict[Partition, int] | None = None
         self._pending: deque[tuple[Decision, Record]] = deque()
 
     def run(self, stop: threading.Event) -> None:
-        """Works until told to stop, and outlives faults of the servers."""
+        """Works until told to stop. Raises LogError and redis.RedisError; may then be called again."""
+        self._forget()
         while not stop.is_set():
-            try:
-                if not self._job.hold():
-                    self._positions = None
-                    self._pending.clear()
-                    stop.wait(PAUSE_SECONDS)
-                    continue
+            if self._job.hold():
                 self.step(stop)
-            except (LogError, redis.RedisError) as error:
-                log.warning("courier_down", error=f"{type(error).__name__}: {error}")
-                self._positions = None
-                self._pending.clear()
+            else:
+                self._forget()
                 stop.wait(PAUSE_SECONDS)
-        try:
+        with suppress(redis.RedisError):  # the lease expires by itself
             self._job.leave()
-        except redis.RedisError:
-            log.info("courier_left_its_claim")
+
+    def _forget(self) -> None:
+        """Another desk may have delivered more since: the next step starts from what Redis has."""
+        self._positions = None
+        self._pending.clear()
 
     def step(self, stop: threading.Event) -> None:
         """Reads what is new and delivers what is due. Raises LogError, redis.RedisError."""

@@ -14,11 +14,15 @@ from kafka.admin import KafkaAdminClient
 from worker.intake.embedded import open_embedded_topics
 from worker.intake.kafka_connection import connection_options
 from worker.intake.kafka_reading import explained, open_reader, partitions_of
-from worker.intake.log import Partition
+from worker.intake.log import LogError, Partition
 from worker.intake.sqlite_topics import SqliteTopics
+from worker.review.waiting import WaitedTooLong, held
 from worker.settings import KafkaSettings, Settings
 
 HOUR: Final = 3600
+ANSWER_MS: Final = 5000
+"""Longest wait for one answer of the broker."""
+LOCK_SECONDS: Final = 10.0
 
 Offsets = Mapping[Partition, int]
 
@@ -62,9 +66,12 @@ class Intake:
 
     def numbers(self, hours: Sequence[int]) -> IntakeNumbers:
         """`hours` are beginnings of hours, in order and one after the other; seconds. Raises LogError."""
-        with self._lock, self._open() as offsets:
-            starts, ends, committed = offsets.starts(), offsets.ends(), offsets.committed()
-            bounds = [self._at(offsets, hour, ends) for hour in hours] + [ends]
+        try:
+            with held(self._lock, LOCK_SECONDS, "counting events"), self._open() as offsets:
+                starts, ends, committed = offsets.starts(), offsets.ends(), offsets.committed()
+                bounds = [self._at(offsets, hour, ends) for hour in hours] + [ends]
+        except WaitedTooLong as error:
+            raise LogError(str(error)) from None
         behind = sum(end - max(committed.get(partition, 0), starts[partition]) for partition, end in ends.items())
         events = [
             sum(after.values()) - sum(before.values()) if _is_kept(before, starts) else None
@@ -100,11 +107,11 @@ def from_kafka(settings: KafkaSettings) -> Intake:
     @contextmanager
     def opened() -> Iterator[Offsetting]:
         with explained(settings):
-            consumer = open_reader(settings)
+            consumer = open_reader(settings, request_timeout_ms=ANSWER_MS, bootstrap_timeout_ms=ANSWER_MS)
             try:
                 yield _Kafka(consumer, settings)
             finally:
-                consumer.close(autocommit=False)
+                consumer.close(autocommit=False, timeout_ms=ANSWER_MS)
 
     return Intake(opened)
 
@@ -133,22 +140,25 @@ class _Kafka:
         self._consumer = consumer
         self._settings = settings
         self._partitions = partitions_of(consumer, settings.topics.images, settings)
-        self._ends = consumer.end_offsets(self._partitions)
+        self._ends = consumer.end_offsets(self._partitions, timeout_ms=ANSWER_MS)
 
     def starts(self) -> Offsets:
-        return _ours(self._consumer.beginning_offsets(self._partitions))
+        return _ours(self._consumer.beginning_offsets(self._partitions, timeout_ms=ANSWER_MS))
 
     def ends(self) -> Offsets:
         return _ours(self._ends)
 
     def committed(self) -> Offsets:
-        with closing(KafkaAdminClient(**connection_options(self._settings))) as admin:
+        options = {**connection_options(self._settings), "bootstrap_timeout_ms": ANSWER_MS}
+        with closing(KafkaAdminClient(**options, request_timeout_ms=ANSWER_MS)) as admin:
             groups = admin.list_group_offsets({self._settings.group_id: self._partitions})
         found = groups.get(self._settings.group_id, {})
         return _ours({partition: each.offset for partition, each in found.items() if each.offset >= 0})
 
     def at(self, seconds: float) -> Offsets:
-        found = self._consumer.offsets_for_times(dict.fromkeys(self._partitions, int(seconds * 1000)))
+        found = self._consumer.offsets_for_times(
+            dict.fromkeys(self._partitions, int(seconds * 1000)), timeout_ms=ANSWER_MS
+        )
         return _ours(
             {
                 p: self._ends[p] if found.get(p) is None else min(found[p].offset, self._ends[p])

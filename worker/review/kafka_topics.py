@@ -1,20 +1,24 @@
 """The desk's topics on Kafka."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from kafka import KafkaProducer, TopicPartition
 
 from worker.intake.kafka_connection import connection_options
 from worker.intake.kafka_reading import explained, open_reader, partitions_of, record_of
-from worker.intake.log import Output, Partition, Record
+from worker.intake.log import LogError, Output, Partition, Record
 from worker.review.topics import Batch
+from worker.review.waiting import WaitedTooLong, held
 from worker.settings import KafkaSettings
 
 ACK_SECONDS: Final = 10.0
 """A decision that is not confirmed within this time is reported as not recorded."""
 RECORD_SECONDS: Final = 5.0
+POSITION_MS: Final = 5000
+"""Longest wait for the broker to say where a partition begins or ends."""
 READ_AT_ONCE: Final = 2000
 GATHER_MS: Final = 2
 """So long a record waits for others: a decision and its entry in the audit are one request then, not two."""
@@ -55,7 +59,7 @@ class KafkaTopics:
         with explained(self._settings):
             self._reader = self._reader or self._consumer()
             partitions = partitions_of(self._reader, topic, self._settings)
-            ends = self._reader.end_offsets(partitions)
+            ends = self._reader.end_offsets(partitions, timeout_ms=POSITION_MS)
         return {Partition(topic, partition.partition): ends[partition] for partition in partitions}
 
     def read(self, positions: Mapping[Partition, int], wait_seconds: float) -> Batch:
@@ -68,27 +72,35 @@ class KafkaTopics:
                     self._reader.seek(partition, offset)
             else:
                 for partition, offset in wanted.items():
-                    if self._reader.position(partition) != offset:
+                    if self._reader.position(partition, timeout_ms=POSITION_MS) != offset:
                         self._reader.seek(partition, offset)
             batches = self._reader.poll(timeout_ms=int(wait_seconds * 1000), max_records=READ_AT_ONCE)
-            after = {Partition(p.topic, p.partition): self._reader.position(p) for p in wanted}
+            after = {Partition(p.topic, p.partition): self._reader.position(p, timeout_ms=POSITION_MS) for p in wanted}
         records = [record_of(record) for batch in batches.values() for record in batch]
         return Batch(records, {p: offset if after[p] is None else after[p] for p, offset in positions.items()})
 
     def record(self, partition: Partition, offset: int) -> Record | None:
         where = TopicPartition(partition.topic, partition.number)
-        with self._finding, explained(self._settings):
+        with self._exclusive_finder(), explained(self._settings):
             self._finder = self._finder or self._consumer()
             self._finder.assign([where])
             self._finder.seek(where, offset)
             batch = self._finder.poll(timeout_ms=int(RECORD_SECONDS * 1000), max_records=1).get(where, [])
         return next((record_of(record) for record in batch if record.offset == offset), None)
 
+    @contextmanager
+    def _exclusive_finder(self) -> Iterator[None]:
+        try:
+            with held(self._finding, 2 * RECORD_SECONDS, "reading a single record"):
+                yield
+        except WaitedTooLong as error:
+            raise LogError(str(error)) from None
+
     def close(self) -> None:
         self._producer.close(timeout=5)
         for consumer in (self._reader, self._finder):
             if consumer is not None:
-                consumer.close(autocommit=False)
+                consumer.close(autocommit=False, timeout_ms=POSITION_MS)
 
     def _consumer(self) -> Any:
         # where retention has removed what stood at a position

@@ -14,11 +14,11 @@ import structlog
 from pydantic import ValidationError
 
 from schemas import Contract, Decision, ReviewItem, Verdict
-from worker.intake.log import LogError, Partition, Record
+from worker.intake.log import Partition, Record
 from worker.review.index import keys
 from worker.review.index.index import Index, Placed
-from worker.review.index.sole import Sole
 from worker.review.sampling import audit_item, is_sampled
+from worker.review.singleton_lease import SingletonLease
 from worker.review.topics import Topics
 from worker.settings import Settings
 
@@ -77,28 +77,18 @@ class Projector:
         self._now = now
         self._who = uuid.uuid4().hex
         self._advance = client.register_script(_ADVANCE)
-        self._job = Sole(client, keys.PROJECTOR, self._who, LEASE_SECONDS)
+        self._job = SingletonLease(client, keys.PROJECTOR, self._who, LEASE_SECONDS)
         self._course: _Course | None = None
         self._purged_at: datetime | None = None
 
     def run(self, stop: threading.Event) -> None:
-        """Works until told to stop, and outlives faults of the servers."""
-        down = False
+        """Works until told to stop. Raises LogError and redis.RedisError; may then be called again."""
+        self._course = None
         while not stop.is_set():
-            try:
-                if not self.step():
-                    stop.wait(PAUSE_SECONDS)
-                elif self._is_ready:
-                    stop.wait(GATHER_SECONDS)
-                if down:
-                    log.info("projector_up")
-                down = False
-            except (LogError, redis.RedisError) as error:
-                if not down:
-                    log.warning("projector_down", error=f"{type(error).__name__}: {error}")
-                down = True
-                self._course = None
+            if not self.step():
                 stop.wait(PAUSE_SECONDS)
+            elif self._is_ready:
+                stop.wait(GATHER_SECONDS)
         self.yield_to_others()
 
     def step(self) -> bool:

@@ -13,6 +13,7 @@ from worker.policy.errors import PolicyConflict, PolicyReadOnly
 from worker.policy.place import FilePlace, ShippedPlace
 from worker.policy.text import PolicyText
 from worker.policy.watch import PolicyWatch
+from worker.supervision import Supervisor
 
 PATIENCE = 30.0
 
@@ -28,6 +29,11 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "policy.yaml"
     path.write_bytes(text("1"))
     return path
+
+
+@pytest.fixture
+def supervisor() -> Supervisor:
+    return Supervisor()
 
 
 def test_another_policy_at_its_place_comes_into_force(file: Path) -> None:
@@ -50,10 +56,10 @@ def test_a_text_that_only_looks_different_changes_nothing_in_force(file: Path) -
     assert watch.troubles() == ()
 
 
-def test_a_text_that_is_no_policy_never_replaces_one_and_is_logged_once(file: Path) -> None:
+def test_a_text_that_is_no_policy_never_replaces_one_and_is_logged_once(file: Path, supervisor: Supervisor) -> None:
     watch = PolicyWatch(FilePlace(file), {})
-    watch.start()
-    watch.close()
+    watch.start(supervisor)
+    supervisor.close()
     file.write_bytes(b"schema: sluice.policy/1\nversion: '2'\nrules: []\n")
     with capture_logs() as logs:
         for _ in range(3):
@@ -114,13 +120,13 @@ def test_a_shadow_that_is_none_is_told_and_joins_once_it_is_one(file: Path, tmp_
 
 
 def test_what_is_in_force_and_what_is_refused_is_logged_when_the_watch_starts_and_not_before(
-    file: Path, tmp_path: Path
+    file: Path, tmp_path: Path, supervisor: Supervisor
 ) -> None:
     with capture_logs() as before:
         watch = PolicyWatch(FilePlace(file), {"stricter": FilePlace(tmp_path / "nowhere.yaml")})
     with capture_logs() as at_start:
-        watch.start()
-        watch.close()
+        watch.start(supervisor)
+        supervisor.close()
     assert before == []
     assert [(entry["event"], entry["policy"]) for entry in at_start] == [
         ("policy_in_force", "policy"),
@@ -144,10 +150,12 @@ def test_a_store_whose_client_fails_in_an_unknown_way_does_not_end_the_watch(fil
     assert "a bug in a client" in watch.troubles()[0]
 
 
-def test_the_watch_looks_by_itself_once_started(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_watch_looks_by_itself_once_started(
+    file: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("worker.policy.watch.LOOK_SECONDS", 0.01)
     watch = PolicyWatch(FilePlace(file), {})
-    watch.start()
+    watch.start(supervisor)
     try:
         file.write_bytes(text("2"))
         deadline = time.monotonic() + PATIENCE
@@ -155,7 +163,7 @@ def test_the_watch_looks_by_itself_once_started(file: Path, monkeypatch: pytest.
             time.sleep(0.01)
         assert watch.in_force.live.version == "2"
     finally:
-        watch.close()
+        supervisor.close()
 
 
 def test_the_policy_that_ships_stands_in_until_one_is_saved(tmp_path: Path) -> None:

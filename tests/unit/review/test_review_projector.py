@@ -1,5 +1,7 @@
 """The projector among others, and topics that change under it."""
 
+import time
+
 import pytest
 from pydantic import ValidationError
 
@@ -7,6 +9,7 @@ from tests.unit.review.review_bench import ReviewBench, review_item
 from worker.intake.log import LogError
 from worker.review.index import keys
 from worker.settings import QueueSettings, ReviewSettings, WebhookSettings
+from worker.supervision import RestartPolicy, Supervisor
 
 
 def test_one_projector_works_and_another_takes_over_when_it_is_gone() -> None:
@@ -58,12 +61,9 @@ def test_a_projector_that_was_too_slow_writes_no_position_into_a_newer_index() -
     assert bench.one("ann").item_id == "a"
 
 
-def test_a_log_that_is_away_is_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
-
-    monkeypatch.setattr("worker.review.projector.PAUSE_SECONDS", 0.01)
+def test_neither_a_log_that_is_away_nor_an_unknown_error_ends_the_projector() -> None:
     bench = ReviewBench()
-    faults = iter([LogError("away"), LogError("away")])
+    faults = iter([LogError("away"), KeyError("a bug"), LogError("away")])
     original = bench.topics.read
 
     def read(*arguments: object) -> object:
@@ -73,19 +73,15 @@ def test_a_log_that_is_away_is_not_the_end(monkeypatch: pytest.MonkeyPatch) -> N
 
     bench.topics.read = read  # type: ignore[method-assign, assignment]
     bench.publish("images.review", review_item("a"))
-    stop = threading.Event()
-    thread = threading.Thread(target=bench.projector.run, args=(stop,))
-    thread.start()
+    supervisor = Supervisor(policy=RestartPolicy(first_pause=0.01))
+    supervisor.start("projector", bench.projector.run, expected=(LogError,))
     try:
-        deadline = threading.Event()
-        for _ in range(500):
-            if bench.desk.queues():
-                break
-            deadline.wait(0.01)
+        deadline = time.monotonic() + 30
+        while not bench.desk.queues() and time.monotonic() < deadline:
+            time.sleep(0.01)
         assert bench.desk.queues()[0].open == 1
     finally:
-        stop.set()
-        thread.join()
+        assert supervisor.close()
 
 
 @pytest.mark.parametrize(

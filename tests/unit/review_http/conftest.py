@@ -33,6 +33,7 @@ from worker.review.http.roles import Role
 from worker.review.http.sessions import Sessions
 from worker.review.intake_numbers import from_embedded
 from worker.settings import Settings
+from worker.supervision import Supervisor
 
 
 @pytest.fixture
@@ -85,10 +86,11 @@ def make_door(
             "policies": Policies(FilePlace(tmp_path / "policy.yaml", may_be_absent=True), {}, client, clock),
             "intake": from_embedded(Settings(), tmp_path),
             "past_verdicts": PastVerdicts(
-                lambda: (verdict.model_dump_json().encode() for verdict in verdicts), lambda: 0.0
+                lambda _: (verdict.model_dump_json().encode() for verdict in verdicts), lambda: 0.0
             ),
             "shown_verdicts": ShownVerdicts(),
             "dead_letters": DeadLetters(Settings(), tmp_path, lambda: datetime.fromtimestamp(clock(), UTC)),
+            "supervisor": Supervisor(),
             "labels": ("blurry",),
             "lease_seconds": 120.0,
             "undo_seconds": 10.0,

@@ -1,5 +1,6 @@
 """The API as programs see it, on a stand-in desk."""
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -15,6 +16,7 @@ from worker.policy.loading import DEFAULT
 from worker.review.http.app import build_app
 from worker.review.http.door import Door
 from worker.review.http.roles import Role
+from worker.supervision import RestartPolicy, Supervisor
 
 SignIn = Callable[..., TestClient]
 
@@ -268,3 +270,21 @@ def test_every_route_is_described_in_openapi(app: FastAPI) -> None:
     described = {path for _, path in every_route(app)}
     served = {route.path for route in app.routes if isinstance(route, APIRoute) and route.include_in_schema}
     assert served <= described
+
+
+def test_a_loop_of_the_desk_that_does_not_come_back_fails_the_health_check_with_its_name(
+    make_door: Callable[..., Door],
+) -> None:
+    policy = RestartPolicy(first_pause=0.001, longest_pause=0.001, unhealthy_after=0.0)
+    supervisor = Supervisor(policy=policy)
+    client = browser(build_app(make_door(supervisor=supervisor)))
+    assert client.get("/healthz").json() == {"healthy": True, "reasons": []}
+    loop = supervisor.start("projector", lambda _: None)
+    try:
+        deadline = time.monotonic() + 30
+        while (answer := client.get("/healthz")).status_code == 200:
+            assert time.monotonic() < deadline
+        assert answer.status_code == 503
+        assert "projector" in answer.json()["reasons"][0]
+    finally:
+        supervisor.stop(loop, 30)

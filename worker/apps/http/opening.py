@@ -27,6 +27,7 @@ from worker.policy.watch import PolicyWatch
 from worker.scoring.engine import Engine, blank_views
 from worker.scoring.model import Model
 from worker.settings import Settings
+from worker.supervision import Supervisor
 from worker.telemetry.metrics import Metrics
 
 CLOSE_POLL_SECONDS: Final = 0.05
@@ -65,7 +66,8 @@ def open_gateway(
         resources.callback(client.close)
         resources.callback(engine.close)
         policies = PolicyWatch(place_of(settings, None), {})
-        resources.callback(policies.close)
+        supervisor = Supervisor()
+        resources.callback(supervisor.close, 0.1)  # not longer for a policy store that does not answer
         cache = ScoreCache(
             client,
             model_digest=manifest.digest,
@@ -99,5 +101,5 @@ def open_gateway(
             meter=meter,
             now=lambda: datetime.now(UTC),
         )
-        policies.start()
+        policies.start(supervisor)
         return OpenGateway(gateway, resources.pop_all())

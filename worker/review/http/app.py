@@ -2,13 +2,18 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from importlib.metadata import version
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, FastAPI
+import redis
+from anyio import to_thread
+from fastapi import APIRouter, FastAPI, Response
 from pydantic import BaseModel
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from worker.intake.log import LogError
+from worker.review.errors import DeskError
 from worker.review.http import (
     dead_letters,
     decisions,
@@ -24,10 +29,13 @@ from worker.review.http import (
     sign_in,
     statistics,
 )
-from worker.review.http.departures import Departures
 from worker.review.http.door import Door, SignedIn, TheDoor
+from worker.review.http.orphaned_assignments import OrphanedAssignments
 from worker.review.http.security import SecurityHeaders, SizeLimits
 
+EXPECTED = (DeskError, LogError, redis.RedisError)
+"""What loops raise while a server is away."""
+CLOSE_SECONDS = 5.0
 LOOPBACK = ("127.0.0.1", "localhost")
 
 router = APIRouter(tags=["desk"])
@@ -53,24 +61,36 @@ def about(_session: SignedIn, door: TheDoor) -> About:
     )
 
 
+class HealthOut(BaseModel):
+    healthy: bool
+    reasons: tuple[str, ...]
+
+
 @router.get("/healthz", include_in_schema=False)
-def healthz() -> dict[str, bool]:
-    return {"healthy": True}
+async def healthz(response: Response, door: TheDoor) -> HealthOut:
+    """503 with the names of the loops that do not come back. Needs no signing in, so it says nothing else."""
+    problems = door.supervisor.health_problems()
+    if problems:
+        response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    return HealthOut(healthy=not problems, reasons=problems)
 
 
 def build_app(door: Door) -> FastAPI:
-    """The desk as an ASGI application. It hears of events, and looks after who has left, while it is served."""
+    """The desk as an ASGI application. Its loops run while it is served."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.broadcast = events.Broadcast(door.desk)
-        departures = Departures(door.accounts, door.desk) if door.accounts is not None else None
+        loops = [door.supervisor.start("desk-events", app.state.broadcast.run, expected=EXPECTED)]
+        if door.accounts is not None:
+            orphans = OrphanedAssignments(door.accounts, door.desk)
+            loops.append(door.supervisor.start("orphaned-assignments", orphans.run, expected=EXPECTED))
         try:
             yield
         finally:
             app.state.broadcast.close()
-            if departures is not None:
-                departures.close()
+            for loop in loops:
+                await to_thread.run_sync(door.supervisor.stop, loop, CLOSE_SECONDS)
 
     app = FastAPI(
         title="Sluice review desk",

@@ -29,6 +29,7 @@ from worker.review.http.renditions import Renderer
 from worker.review.http.roles import Role
 from worker.review.http.sessions import Session, Sessions
 from worker.review.intake_numbers import Intake
+from worker.supervision import Supervisor
 
 log = structlog.get_logger(__name__)
 
@@ -80,6 +81,7 @@ class Door:
     past_verdicts: PastVerdicts
     shown_verdicts: ShownVerdicts
     dead_letters: DeadLetters
+    supervisor: Supervisor
     labels: tuple[str, ...]
     lease_seconds: float
     undo_seconds: float
@@ -93,7 +95,7 @@ class Door:
 
     def unassign(self, user: str, actor: str = ITSELF) -> None:
         """Brings back what is assigned to somebody who decides nothing any more. A log that is away keeps nobody from
-        removing them; Departures tries again."""
+        removing them; OrphanedAssignments tries again."""
         try:
             self.desk.unassign(user, actor)
         except (NotRecorded, LogError, redis.RedisError) as error:

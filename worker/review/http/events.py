@@ -9,22 +9,17 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-import redis
-import structlog
 from anyio import to_thread
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
-from worker.intake.log import LogError
 from worker.review.answers import DeskEvent
-from worker.review.errors import DeskError
 from worker.review.face import DeskFace
 from worker.review.http.door import Door, SignedIn, TheDoor
 from worker.review.http.problems import Problem
 from worker.review.http.roles import Role
 from worker.review.http.sessions import Session
 
-log = structlog.get_logger(__name__)
 router = APIRouter(tags=["events"])
 
 LOOK_SECONDS: Final = 10.0
@@ -32,7 +27,6 @@ LOOK_SECONDS: Final = 10.0
 WAITING: Final = 40
 """What may wait for a slow listener; more than that it misses."""
 STREAMS_A_USER: Final = 12
-AGAIN_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +38,13 @@ class Told:
 
 
 class Broadcast:
-    """Reads the desk's events on a thread of its own and hands them to every listener."""
+    """Hands the desk's events to every listener. `run` is a loop for a supervisor."""
 
     def __init__(self, desk: DeskFace) -> None:
         self._desk = desk
-        self._stop = threading.Event()
         self._lock = threading.Lock()
         self._listeners: dict[asyncio.Queue[Told | None], asyncio.AbstractEventLoop] = {}
         self._of_user: Counter[str] = Counter()
-        self._thread = threading.Thread(target=self._read, name="desk-events", daemon=True)
-        self._thread.start()
 
     def listen(self, user: str) -> asyncio.Queue[Told | None]:
         """A queue that gets what happens from now on; None in it ends the stream."""
@@ -74,19 +65,13 @@ class Broadcast:
 
     def close(self) -> None:
         """Ends every stream."""
-        self._stop.set()
         self._tell(None)
-        self._thread.join(5)
 
-    def _read(self) -> None:
-        while not self._stop.is_set():
-            try:
-                for events in self._desk.events(self._stop):
-                    if events:
-                        self._tell(_written(events))
-            except (redis.RedisError, LogError, DeskError) as error:
-                log.warning("desk_events_interrupted", error=f"{type(error).__name__}: {error}")
-                self._stop.wait(AGAIN_SECONDS)
+    def run(self, stop: threading.Event) -> None:
+        """Reads events until told to stop. Raises what the desk raises; may then be called again."""
+        for events in self._desk.events(stop):
+            if events:
+                self._tell(_written(events))
 
     def _tell(self, told: Told | None) -> None:
         by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Queue[Told | None]]] = defaultdict(list)

@@ -18,6 +18,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
 from worker.review.http.roles import Role
+from worker.review.waiting import held
 from worker.settings import OidcSettings
 
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -26,6 +27,8 @@ FRESH_SECONDS: Final = 3600.0
 REFRESH_SECONDS: Final = 30.0
 """Keys are asked for again at most so often when a token names an unknown one."""
 LEEWAY_SECONDS: Final = 60
+WAIT_SECONDS: Final = 20.0
+"""Longest wait while another request asks the provider."""
 MAX_RESPONSE_BYTES: Final = 1024 * 1024
 PROVIDED: Final = "oidc:"
 """What the names of the provider's users begin with, and those of local users cannot."""
@@ -168,7 +171,7 @@ class OidcProvider:
         return self._keys
 
     def _discover(self, *, again: bool = False) -> None:
-        with self._lock:
+        with held(self._lock, WAIT_SECONDS, "asking the provider"):
             if self._keys is not None and not again and self._clock() - self._known_at < FRESH_SECONDS:
                 return
             document = self._ask("GET", f"{self._settings.issuer.rstrip('/')}/.well-known/openid-configuration")

@@ -35,11 +35,13 @@ from worker.review.http.sessions import Sessions
 from worker.review.running import open_desk
 from worker.scoring.model import load_model
 from worker.settings import Settings, WebSettings
+from worker.supervision import Supervisor
 from worker.wiring import open_engine
 
 PEOPLE_FILE = "people.sqlite"
 KEY_FILE = "desk.key"
 OIDC_SECONDS = 10.0
+CLOSE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +71,22 @@ class OpenApp:
 
 @contextmanager
 def open_desk_door(
-    settings: Settings, data: Path | None, folder: Path, sight: Sight | None = None
+    settings: Settings,
+    data: Path | None,
+    folder: Path,
+    sight: Sight | None = None,
+    supervisor: Supervisor | None = None,
 ) -> Iterator[OpenDoor]:
-    """A desk of one's own with its door, for as long as the context lasts: on Kafka and Redis, or on the embedded log
-    below `data` with an index in memory. `sight` as for `open_door`.
+    """Serves a desk of its own for as long as the context lasts: on Kafka and Redis, or on the embedded log below
+    `data` with an index in memory. `sight` as for `open_door`; `supervisor` runs the loops, absent: the desk's own.
 
     Raises DeskServerError, AccountsError and LogError.
     """
     client = connect(settings.redis) if data is None else connect_embedded()
     try:
         with (
-            closing(open_desk(settings, data, client)) as desk,
-            closing(open_door(settings, folder, desk, client, data, sight)) as door,
+            closing(open_desk(settings, data, client, supervisor)) as desk,
+            closing(open_door(settings, folder, desk, client, data, sight, desk.supervisor)) as door,
         ):
             yield door
     finally:
@@ -94,6 +100,7 @@ def open_door(
     client: redis.Redis,
     data: Path | None,
     sight: Sight | None = None,
+    supervisor: Supervisor | None = None,
 ) -> OpenDoor:
     """Serves the desk. `folder` keeps local users and the signing key; `data` holds the embedded log, None: Kafka.
     Heat maps are made by `sight`, the caller's engine; without one the desk opens its own when the first is asked for.
@@ -104,13 +111,16 @@ def open_door(
     listener = listen(web.host, web.port)
     try:
         origin = web.public_url or _loopback_origin(web.host, listener.getsockname()[1])
-        opened = open_app(settings, folder, desk, client, data, origin, sight)
+        opened = open_app(settings, folder, desk, client, data, origin, sight, supervisor)
     except BaseException:
         listener.close()
         raise
     server = DeskServer(opened.app, listener, web.trusted_proxies)
+    context: Door = opened.app.state.door
+    watch = context.supervisor.start("desk-server", server.watch)
 
     def close() -> None:
+        context.supervisor.stop(watch, CLOSE_SECONDS)
         server.close()
         opened.close()
 
@@ -125,6 +135,7 @@ def open_app(
     data: Path | None,
     origin: str,
     sight: Sight | None = None,
+    supervisor: Supervisor | None = None,
 ) -> OpenApp:
     """The desk for whoever serves it at `origin`; the rest as for `open_door`."""
     web = settings.web
@@ -175,6 +186,7 @@ def open_app(
         past_verdicts=PastVerdicts(read, time.monotonic),
         shown_verdicts=ShownVerdicts(),
         dead_letters=dead_letters,
+        supervisor=supervisor or Supervisor(),
         labels=web.labels,
         lease_seconds=settings.review.lease_seconds,
         undo_seconds=settings.review.undo_seconds,

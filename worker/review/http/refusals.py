@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from worker.intake.log import LogError
 from worker.review.errors import DeskError, LeaseLost, NotPossible, NotReady, NotRecorded, UnknownItem
 from worker.review.http.problems import Problem, response
+from worker.review.waiting import WaitedTooLong
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +38,11 @@ def install(app: FastAPI) -> None:
         status, kind = _KINDS.get(type(error), (HTTPStatus.CONFLICT, "refused"))
         headers = {"Retry-After": RETRY_SECONDS} if status is HTTPStatus.SERVICE_UNAVAILABLE else {}
         return response(Problem(status, kind, str(error), headers=headers))
+
+    @app.exception_handler(WaitedTooLong)
+    async def _busy(_request: Request, error: WaitedTooLong) -> JSONResponse:
+        headers = {"Retry-After": RETRY_SECONDS}
+        return response(Problem(HTTPStatus.SERVICE_UNAVAILABLE, "busy", str(error), headers=headers))
 
     async def away(request: Request, error: Exception) -> JSONResponse:
         log.warning("desk_server_away", path=request.url.path, error=f"{type(error).__name__}: {error}")

@@ -16,9 +16,12 @@ from worker.images.decode import decode
 from worker.images.errors import ImageError
 from worker.images.fetch import Fetcher
 from worker.review.http.recent import Recent
+from worker.review.waiting import held
 
 THUMBNAIL_SIDE: Final = 400
 SCREEN_SIDE: Final = 1600
+WAIT_SECONDS: Final = 30.0
+"""Longest wait for other images to be decoded."""
 NATIVE_SIDE: Final = 8192
 """Pixels; browsers give up on much larger pictures."""
 BLUR_SIDE: Final = 24
@@ -58,11 +61,12 @@ class Renderer:
         self._room = threading.BoundedSemaphore(threads)
 
     def render(self, reference: ImageReference, content_hash: str | None, rendition: Rendition) -> Rendered:
-        """Raises ImageError and TransientFetchError; an image that was exchanged since it was judged is refused."""
+        """Raises ImageError, also for an image that was exchanged since it was judged, TransientFetchError and
+        WaitedTooLong."""
         key = (self.name(reference, content_hash), rendition.value)
         if (known := self._cache.get(key)) is not None:
             return known
-        with self._room:
+        with held(self._room, WAIT_SECONDS, "decoding images"):
             if (known := self._cache.get(key)) is not None:  # made while we waited
                 return known
             rendered = _encode(self._decoded(reference, content_hash), rendition)
@@ -71,7 +75,7 @@ class Renderer:
 
     def pixels(self, reference: ImageReference, content_hash: str | None) -> NDArray[np.uint8]:
         """The image itself, [height, width, 3]. Raises as `render`."""
-        with self._room:
+        with held(self._room, WAIT_SECONDS, "decoding images"):
             return self._decoded(reference, content_hash)
 
     @staticmethod

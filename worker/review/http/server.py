@@ -13,6 +13,7 @@ log = structlog.get_logger(__name__)
 
 START_SECONDS = 30.0
 DRAIN_SECONDS = 5
+WATCH_SECONDS = 1.0
 BACKLOG = 128
 MAX_REQUEST_BYTES = 2 * 1024 * 1024
 """Of head, body and what frames them; the application says how much of a body it takes, which is less."""
@@ -74,7 +75,7 @@ class DeskServer:
             http=BoundedRequests,
         )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=([listener],), name="desk", daemon=True)
+        self._thread = threading.Thread(target=self._serve, args=(listener,), name="desk", daemon=True)
         self._thread.start()
         deadline = time.monotonic() + START_SECONDS
         while not self._server.started:
@@ -82,6 +83,19 @@ class DeskServer:
                 raise DeskServerError("the desk did not start; its log tells why")
             time.sleep(0.01)
         log.info("desk_listening", host=listener.getsockname()[0], port=listener.getsockname()[1])
+
+    def watch(self, stop: threading.Event) -> None:
+        """A loop for a supervisor, whose health check so tells of a server that has ended. Raises DeskServerError."""
+        while not stop.wait(WATCH_SECONDS):
+            if not self._thread.is_alive():
+                raise DeskServerError("the server of the desk has ended; restart the process")
+
+    def _serve(self, listener: socket.socket) -> None:
+        try:
+            self._server.run([listener])
+        except BaseException:
+            log.exception("desk_server_failed")
+            raise
 
     def close(self) -> None:
         """Ends open streams, finishes requests, stops."""

@@ -18,6 +18,7 @@ from worker.review.http.problems import Problem
 from worker.review.http.rate_limit import RateLimit
 from worker.review.http.roles import Role
 from worker.review.http.sessions import Session
+from worker.review.waiting import held
 
 log = structlog.get_logger(__name__)
 router = APIRouter(tags=["sign-in"])
@@ -28,6 +29,7 @@ FLOW_SECONDS: Final = 10 * 60
 REASON_SECONDS: Final = 60
 CALLBACK: Final = "/v1/sign-in/oidc/callback"
 
+HASHING_SECONDS: Final = 15.0
 _HASHING = threading.BoundedSemaphore(2)
 """Argon2 takes 64 MiB for each password that is looked at."""
 
@@ -97,7 +99,7 @@ def sign_in(credentials: Credentials, request: Request, response: Response, door
     accounts = local_accounts(door)
     _check_visitor(request, door)
     _limit(request, door, credentials.name)
-    with _HASHING:
+    with held(_HASHING, HASHING_SECONDS, "checking passwords"):
         user = accounts.check(credentials.name, credentials.password)
     if user is None:
         # The name is not written down: people type passwords into the wrong field.
@@ -125,7 +127,7 @@ def accept(body: Acceptance, request: Request, response: Response, door: TheDoor
     _check_visitor(request, door)
     _limit(request, door)
     try:
-        with _HASHING:
+        with held(_HASHING, HASHING_SECONDS, "checking passwords"):
             user = local_accounts(door).accept(body.token, body.name, body.password)
     except AccountsError as error:
         raise Problem(HTTPStatus.CONFLICT, "user-refused", str(error)) from None

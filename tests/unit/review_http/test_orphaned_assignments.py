@@ -15,8 +15,9 @@ from stand_in_desk import StandInDesk
 from worker.intake.log import LogError
 from worker.review.errors import NotRecorded
 from worker.review.http.accounts import Accounts
-from worker.review.http.departures import Departures
+from worker.review.http.orphaned_assignments import OrphanedAssignments
 from worker.review.http.roles import Role
+from worker.supervision import RestartPolicy, Supervisor
 
 PATIENCE_SECONDS = 20.0
 SignIn = Callable[..., TestClient]
@@ -47,8 +48,12 @@ def people(accounts: Accounts) -> Accounts:
 
 @contextmanager
 def looking(accounts: Accounts, desk: KeepingDesk) -> Iterator[None]:
-    with closing(Departures(accounts, desk, look_seconds=0.02)):
+    supervisor = Supervisor(policy=RestartPolicy(first_pause=0.01))
+    supervisor.start("orphaned-assignments", OrphanedAssignments(accounts, desk, look_seconds=0.02).run)
+    try:
         yield
+    finally:
+        assert supervisor.close()
 
 
 def wait_until_assigned(desk: KeepingDesk, *names: str) -> None:
