@@ -4,7 +4,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from tests.conftest import NewTopic
 from worker.cli.main import app
 from worker.intake.log import Output
 from worker.review.answers import Choice, Lease, Status
+from worker.review.catalogue.catalogue import Catalogue
 from worker.review.desk import Desk
 from worker.review.errors import LeaseLost, NotReady, NotRecorded
 from worker.review.projector import rebuild
@@ -188,7 +189,7 @@ def test_a_redis_flushed_in_mid_work_is_filled_from_the_topics_and_nothing_decid
     assert max(Counter(d.item_id for d in place.decisions()).values()) == 1
 
 
-def test_a_rebuild_gives_the_same_index_while_desks_go_on(place: Place) -> None:
+def test_a_rebuild_gives_the_same_index_while_desks_go_on(place: Place, tmp_path: Path) -> None:
     place.publish(*(review_item(number) for number in range(30)))
     desk = place.desk()
     until(lambda: depth(desk) == 30)
@@ -197,7 +198,8 @@ def test_a_rebuild_gives_the_same_index_while_desks_go_on(place: Place) -> None:
         desk.decide(choice(lease), "ann")
     place.publish(*(review_item(number) for number in range(30, 35)))
     until(lambda: depth(desk) == 30)
-    assert rebuild(place.settings, place.topics, place.redis, lambda: datetime.now(UTC)) == 35
+    with closing(Catalogue(tmp_path / "another.sqlite", place.settings.review)) as catalogue:
+        assert rebuild(place.settings, place.topics, place.redis, catalogue, lambda: datetime.now(UTC)) == 35
     assert depth(desk) == 30
     assert desk.statistics(hours=2).reviewers[0].approved == 5
 

@@ -68,7 +68,7 @@ class DeskReplica:
         metrics = RayMetrics(lambda: supervisor.registry, tags)
         self._resources.callback(metrics.close)
         metrics.start()
-        desk = once_kafka_answers(lambda: open_desk(settings, None, client, supervisor))
+        desk = once_kafka_answers(lambda: open_desk(settings, None, client, supervisor, data))
         self._resources.callback(desk.close)
         origin = settings.web.public_url or ""
         opened = self._resources.enter_context(

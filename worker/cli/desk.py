@@ -2,9 +2,10 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, TextIO
 
 import redis
@@ -14,17 +15,19 @@ from worker.cache.client import connect, connect_embedded
 from worker.cli import console
 from worker.cli.errors import CommandFailed, UsageError
 from worker.cli.options import ConfigOption, DataOption, Place, find_place
-from worker.review.answers import ItemView, Query, Status
+from worker.review.answers import Status
+from worker.review.catalogue.catalogue import FILE, Catalogue
+from worker.review.catalogue.export import everything
 from worker.review.desk import Desk
+from worker.review.index import keys
 from worker.review.interchange import READERS, WRITERS, InterchangeError, Refusal
 from worker.review.interchange.votes import bring_in
-from worker.review.projector import catch_up, rebuild
-from worker.review.topics import open_topics
+from worker.review.projector import catch_up, fill, rebuild
+from worker.review.topics import Topics, open_topics
 
 app = typer.Typer(name="desk", help="Rebuild the desk's index; export items, import votes.", no_args_is_help=True)
 
 FormatOption = Annotated[str, typer.Option("--format", metavar="NAME", help="jsonl, csv or label-studio.")]
-_PAGE = 200
 
 
 @app.command("rebuild")
@@ -47,14 +50,15 @@ def export_command(
     config: ConfigOption = None,
     data: DataOption = None,
 ) -> None:
-    """Write items with their decisions, newest first."""
+    """Write items with their decisions, newest first: all that the topics hold, however long ago they were settled."""
     write = WRITERS.get(format_)
     if write is None:
         raise UsageError(f"no format {format_!r}; expected {', '.join(WRITERS)}")
     place = find_place(config, data)
     try:
-        with _desk(place, fresh=False) as (desk, _), _opened(output) as file:
-            number = write(_all(desk, Query(queue=queue, status=status)), file)
+        with _catalogue(place) as (topics, catalogue), _opened(output) as file:
+            fill(place.settings, topics, catalogue, _now)
+            number = write(everything(catalogue, place.settings.review, queue, status), file)
     except OSError as error:
         raise UsageError(f"{output}: {error.strerror}") from error
     console.err.print(f"{number:,} {'item' if number == 1 else 'items'} written", markup=False)
@@ -109,20 +113,30 @@ def _desk(place: Place, *, fresh: bool = True) -> Iterator[tuple[Desk, int]]:
     Redis has lost is built before anything is read from it."""
     embedded = place.data is not None
     client = connect_embedded() if embedded else connect(place.settings.redis)
-    topics = open_topics(place.settings, place.data)
-    desk = Desk(place.settings, topics, client)
     try:
-        items = 0
-        if fresh or embedded:
-            items = rebuild(place.settings, topics, client, lambda: datetime.now(UTC))
-        else:
-            catch_up(place.settings, topics, client, lambda: datetime.now(UTC))
-        yield desk, items
+        with _catalogue(place) as (topics, catalogue):
+            desk = Desk(place.settings, topics, client, catalogue)
+            items = 0
+            if fresh or embedded:
+                items = rebuild(place.settings, topics, client, catalogue, _now)
+            elif not client.exists(keys.READY):
+                catch_up(place.settings, topics, client, catalogue, _now)
+            yield desk, items
     except redis.RedisError as error:
         raise CommandFailed(f"Redis: {error}; check redis.url and that the server runs") from error
     finally:
-        desk.close()
         client.close()
+
+
+@contextmanager
+def _catalogue(place: Place) -> Iterator[tuple[Topics, Catalogue]]:
+    """The topics, and an empty catalogue that ends with the command."""
+    with (
+        TemporaryDirectory(prefix="sluice-desk-") as folder,
+        closing(open_topics(place.settings, place.data)) as topics,
+        closing(Catalogue(Path(folder) / FILE, place.settings.review)) as catalogue,
+    ):
+        yield topics, catalogue
 
 
 @contextmanager
@@ -134,11 +148,5 @@ def _opened(path: Path) -> Iterator[TextIO]:
             yield file
 
 
-def _all(desk: Desk, query: Query) -> Iterator[ItemView]:
-    cursor = None
-    while True:
-        found = desk.search(query, limit=_PAGE, cursor=cursor)
-        yield from found.items
-        if found.cursor is None:
-            return
-        cursor = found.cursor
+def _now() -> datetime:
+    return datetime.now(UTC)

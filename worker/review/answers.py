@@ -105,8 +105,12 @@ class QueueOverview:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What to look for, and in which order; what is None does not matter. `text` is looked for in prompts, ids and
-    notes."""
+    """What to look for, and in which order; what is None does not matter.
+
+    `text` are words, each of which must be in the prompt, the ids or a note; one of three letters or more may also be
+    the beginning of a word. `since` and `until` bound when the item came, the latter exclusively. `outcome` is that of
+    any decision on the item.
+    """
 
     queue: str | None = None
     status: Status | None = None
@@ -117,6 +121,12 @@ class Query:
     content_hash: str | None = None
     text: str | None = None
     oldest_first: bool = False
+    generator: str | None = None
+    outcome: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    min_quality: float | None = None
+    max_quality: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from worker.review.answers import (
     Statistics,
     Status,
 )
+from worker.review.catalogue.catalogue import Catalogue
 from worker.review.decision_ids import derived, undoing
 from worker.review.errors import DeskError, LeaseLost, NotPossible, NotRecorded
 from worker.review.index import keys
@@ -52,16 +53,23 @@ class Desk:
     """See worker.review.face.DeskFace. What people do is recorded in the topics, and counts when the log has it."""
 
     def __init__(
-        self, settings: Settings, topics: Topics, client: redis.Redis, *, now: Callable[[], datetime] | None = None
+        self,
+        settings: Settings,
+        topics: Topics,
+        client: redis.Redis,
+        catalogue: Catalogue,
+        *,
+        now: Callable[[], datetime] | None = None,
     ) -> None:
         self._settings = settings.review
         self._topics = topics
         self._redis = client
         self._now = now or _utc_now
-        self._index = Index(client, settings.review)
+        self._catalogue = catalogue
+        self._index = Index(client)
         self._leases = Leases(client, settings.review.lease_seconds)
         self._recorder = Recorder(topics, settings.kafka.topics, self._index, self._now)
-        self._views = Views(client, self._index, self._leases, settings.review)
+        self._views = Views(client, self._index, catalogue, self._leases, settings.review)
 
     def queues(self) -> list[QueueOverview]:
         return overview(self._redis, self._settings, self._now())
@@ -239,7 +247,7 @@ class Desk:
         return (reference, item.content_hash) if reference is not None else None
 
     def search(self, query: Query, *, limit: int = 50, cursor: str | None = None, blind_to: str | None = None) -> Found:
-        return search(self._redis, self._index, self._views, query, limit=limit, cursor=cursor, blind_to=blind_to)
+        return search(self._catalogue, self._views, query, limit=limit, cursor=cursor, blind_to=blind_to)
 
     def item(self, item_id: str, *, blind_to: str | None = None) -> ItemView:
         return self._views.one(item_id, blind_to=blind_to)

@@ -1,23 +1,23 @@
-"""Carries the topics into the index."""
+"""Carries the topics into this desk's catalogue, and the catalogue into the index in Redis."""
 
-import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeVar
+from threading import Event
+from typing import Any, Final
 
 import redis
 import structlog
-from pydantic import ValidationError
 
-from schemas import Contract, Decision, ReviewItem, Verdict
-from worker.intake.log import Partition, Record
+from worker.intake.log import Partition
+from worker.review.catalogue.catalogue import Catalogue
+from worker.review.catalogue.reader import CatalogueReader, ReadProgress
 from worker.review.index import keys
-from worker.review.index.index import Index, Placed
-from worker.review.sampling import audit_item, is_sampled
+from worker.review.index.index import Index
 from worker.review.singleton_lease import SingletonLease
 from worker.review.topics import Topics
 from worker.settings import Settings
@@ -31,95 +31,98 @@ GATHER_SECONDS: Final = 0.2
 """So long records may gather once all has been read. What a desk has decided it has put into the index itself."""
 PAUSE_SECONDS: Final = 1.0
 SEIZED_SECONDS: Final = 60.0
-REFRESH: Final = timedelta(seconds=60)
 PURGE_SECONDS: Final = 600.0
-APPLIED_AT_ONCE: Final = 500
+ITEMLESS: Final = timedelta(days=1)
+"""So long the catalogue keeps decisions on items that it does not have."""
+FILLED_AT_ONCE: Final = 1000
+TOLD_AT_MOST: Final = 5000
+"""Changes that desks are told of one by one. Of more they hear nothing: that is an index being filled."""
+PROGRESS_SECONDS: Final = 30
 
-_T = TypeVar("_T", bound=Contract)
-
-# KEYS: positions, ready. ARGV: generation, 1 when all has been read, then fields and values. Nothing is written into an
-# index that somebody has flushed or begun anew since: the projector would never read again what was lost with it.
+# KEYS: positions. ARGV: generation, then fields and values. Nothing is written into an index that somebody has flushed
+# or begun anew since: what was lost with it would never be filled in again. Positions only rise.
 _ADVANCE = """
 if redis.call('HGET', KEYS[1], 'generation') ~= ARGV[1] then return 0 end
-if #ARGV > 2 then redis.call('HSET', KEYS[1], unpack(ARGV, 3)) end
-if ARGV[2] == '1' then redis.call('SET', KEYS[2], ARGV[1]) end
+for index = 2, #ARGV, 2 do
+  local known = tonumber(redis.call('HGET', KEYS[1], ARGV[index]) or '0')
+  if tonumber(ARGV[index + 1]) > known then redis.call('HSET', KEYS[1], ARGV[index], ARGV[index + 1]) end
+end
 return 1
 """
 
 
 @dataclass(slots=True)
-class _Course:
-    """How far an index is read. `goals` are the ends that it must reach to be ready; empty once it is."""
+class IndexProgress:
+    """How far the index is filled. `targets` are the catalogue's positions that it will have once nothing is left of
+    `waiting`, the items still to be filled in, those that are due first in front."""
 
     generation: str
-    found_at: datetime
-    positions: dict[Partition, int]
-    goals: dict[Partition, int] = field(default_factory=dict)
+    targets: dict[Partition, int] = field(default_factory=dict)
+    waiting: deque[str] = field(default_factory=deque)
+    total: int = 0
+    is_quiet: bool = False
 
 
 class Projector:
-    """Reads review items, decisions and, for the audit sample, verdicts, and writes them into the index.
-
-    Where it stands is kept in Redis beside the index, so that both are lost together: a flushed Redis is filled again
-    from the beginning, and no lease is given until it is full. Of all desks' projectors one works at a time. Records
-    that are none of ours are counted, logged and passed over.
+    """Every desk's projector keeps the desk's own catalogue; where it has read to is kept in the same file. Of all
+    projectors one at a time fills the index, from its catalogue; how far that is stands in Redis beside the index, so
+    that both are lost together: a flushed Redis is filled again without reading the topics. Leases are given as soon as
+    all decisions are known, on the items that are there. Records that are none of ours are logged and passed over.
     """
 
     def __init__(
-        self, settings: Settings, topics: Topics, client: redis.Redis, index: Index, now: Callable[[], datetime]
+        self,
+        settings: Settings,
+        topics: Topics,
+        client: redis.Redis,
+        index: Index,
+        catalogue: Catalogue,
+        now: Callable[[], datetime],
     ) -> None:
-        self._names = settings.kafka.topics
-        self._audit_share = settings.review.audit_share
         self._kept = timedelta(days=settings.review.keep_closed_days)
-        self._topics = topics
+        self._reader = CatalogueReader(settings, topics, catalogue, now)
         self._redis = client
         self._index = index
+        self._catalogue = catalogue
         self._now = now
         self._who = uuid.uuid4().hex
         self._advance = client.register_script(_ADVANCE)
-        self._job = SingletonLease(client, keys.PROJECTOR, self._who, LEASE_SECONDS)
-        self._course: _Course | None = None
+        self._lease = SingletonLease(client, keys.PROJECTOR, self._who, LEASE_SECONDS)
+        self._filled: IndexProgress | None = None
         self._purged_at: datetime | None = None
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: Event) -> None:
         """Works until told to stop. Raises LogError and redis.RedisError; may then be called again."""
-        self._course = None
+        self._reader.look_again()
+        self._filled = None
         while not stop.is_set():
             if not self.step():
                 stop.wait(PAUSE_SECONDS)
-            elif self._is_ready:
+            elif self._is_done:
                 stop.wait(GATHER_SECONDS)
         self.yield_to_others()
 
     def step(self) -> bool:
-        """Takes in some records; whether this projector is the one that works. Raises LogError, redis.RedisError."""
-        if not self._job.hold():
-            self._course = None
-            return False
-        course = self._course
-        if course is None or (not course.goals and self._now() - course.found_at >= REFRESH):
-            course = self._course = self._find_course()  # again and again, as topics may get more partitions
-        batch = self._topics.read(self._order(course), WAIT_SECONDS)
-        self._apply(batch.records, quiet=bool(course.goals))
-        moved = {p: offset for p, offset in batch.positions.items() if course.positions[p] != offset}
-        course.positions |= moved
-        course.goals = {p: goal for p, goal in course.goals.items() if course.positions[p] < goal}
-        written = [part for p, offset in moved.items() for part in (_field(p), offset)]
-        ready = "0" if course.goals else "1"
-        if not self._advance(keys=[keys.POSITIONS, keys.READY], args=[course.generation, ready, *written]):
-            log.warning("index_lost", reason="Redis was flushed; the index is built from the topics again")
-            self._course = None
-        self._purge()
-        return True
+        """Takes in some records; whether this projector is the one that fills the index. Raises LogError,
+        redis.RedisError."""
+        self._reader.read()
+        is_ours = self._lease.hold()
+        if is_ours:
+            self._fill_index()
+        else:
+            self._filled = None
+        self._purge(is_ours)
+        return is_ours
 
     def catch_up(self) -> None:
-        """Returns when the index is ready: it holds what stood in the topics when it was begun.
+        """Returns when the index is ready: it holds what stood in the topics when this was called.
 
         Raises LogError, redis.RedisError.
         """
+        self._reader.look_again()
         while True:
             if self.step():
-                if self._is_ready:
+                if self._is_done:
                     return
             elif self._redis.exists(keys.READY):  # somebody else's work
                 return
@@ -128,84 +131,97 @@ class Projector:
 
     def seize(self) -> None:
         """Takes the work over from whatever projector does it."""
-        self._job.seize(SEIZED_SECONDS)
+        self._lease.seize(SEIZED_SECONDS)
 
     def yield_to_others(self) -> None:
         """Lets another projector begin at once."""
-        with suppress(redis.RedisError):  # it ends by itself
-            self._job.leave()
+        with suppress(redis.RedisError):  # the lease expires by itself
+            self._lease.leave()
 
     @property
-    def _is_ready(self) -> bool:
-        """Whether all has been read that stood in the topics when it began."""
-        return self._course is not None and not self._course.goals
+    def _is_done(self) -> bool:
+        """Whether nothing is left to read or to fill in."""
+        return self._reader.is_caught_up and self._filled is not None and not self._filled.waiting
 
-    def _find_course(self) -> _Course:
-        """Where the index stands; a new one is begun where there is none."""
-        names = (self._names.decisions, self._names.review, self._names.verdicts)
-        ends = {partition: end for name in names for partition, end in self._topics.ends(name).items()}
+    def _fill_index(self) -> None:
+        """Some items from the catalogue into the index, once the catalogue knows all decisions."""
+        read = self._reader.progress
+        if read is None or (read.targets and not self._redis.exists(keys.READY)):
+            if read is not None:
+                self._tell_progress("reading", read.total - read.left, read.total)
+            return
+        progress = self._filled
+        if progress is None or not progress.waiting:
+            progress = self._filled = self._find_changes(read)
+            if progress is None:
+                self._reader.read()
+                self._fill_index()
+                return
+        chunk = [progress.waiting.popleft() for _ in range(min(FILLED_AT_ONCE, len(progress.waiting)))]
+        if chunk:
+            self._index.load(self._catalogue.entries(chunk), quiet=progress.is_quiet)
+            if progress.is_quiet:
+                self._tell_progress("filling", progress.total - len(progress.waiting), progress.total)
+        if progress.waiting:
+            return
+        written = [part for p, offset in progress.targets.items() for part in (_field(p), offset)]
+        if written and not self._advance(keys=[keys.POSITIONS], args=[progress.generation, *written]):
+            log.warning("index_lost", reason="Redis was flushed; the index is filled from the catalogue again")
+            self._filled = None
+            self._reader.look_again()
+
+    def _find_changes(self, read: ReadProgress) -> IndexProgress | None:
+        """What the index lacks; None where the topics must be read further first. A new index is ready at once, as the
+        catalogue knows all decisions up to the ends that the topics had when it last looked for them; so where an index
+        was lost since, it looks again first."""
+        is_new = not self._redis.exists(keys.READY)
+        if is_new and self._filled is not None:
+            self._reader.look_again()
+            return None
         self._redis.hsetnx(keys.POSITIONS, "generation", self._who + uuid.uuid4().hex[:8])
         stored: Any = self._redis.hgetall(keys.POSITIONS)
-        positions = {partition: int(stored.get(_field(partition).encode(), 0)) for partition in ends}
-        goals = {partition: end for partition, end in ends.items() if positions[partition] < end}
-        if self._redis.exists(keys.READY):
-            goals = {}
-        elif goals:
-            log.info("index_building", records=sum(goals.values()) - sum(positions[p] for p in goals))
-        return _Course(stored[b"generation"].decode(), self._now(), positions, goals)
+        generation = stored[b"generation"].decode()
+        known = {p: int(stored.get(_field(p).encode(), 0)) for p in read.positions}
+        targets = {p: offset for p, offset in read.positions.items() if offset > known[p]}
+        changed = self._catalogue.changed_since(known) if targets else []
+        if is_new:
+            log.info("index_filling", items=len(changed))
+            self._redis.set(keys.READY, generation)
+        is_quiet = is_new or len(changed) > TOLD_AT_MOST
+        return IndexProgress(generation, targets, deque(changed), len(changed), is_quiet)
 
-    def _order(self, course: _Course) -> Mapping[Partition, int]:
-        """Decisions first while there are goals: an item must not look open whose decision is yet to be read."""
-        decisions = {p: at for p, at in course.positions.items() if p.topic == self._names.decisions}
-        behind = any(p in course.goals for p in decisions)
-        return decisions if behind else course.positions
+    def _tell_progress(self, phase: str, done: int, total: int) -> None:
+        with self._redis.pipeline() as pipeline:
+            pipeline.hset(keys.PROGRESS, mapping={"phase": phase, "done": done, "total": total})
+            pipeline.expire(keys.PROGRESS, PROGRESS_SECONDS)
+            pipeline.execute()
 
-    def _apply(self, records: Sequence[Record], *, quiet: bool) -> None:
-        for start in range(0, len(records), APPLIED_AT_ONCE):
-            items: list[Placed[ReviewItem]] = []
-            decisions: list[Placed[Decision]] = []
-            for record in records[start : start + APPLIED_AT_ONCE]:
-                if record.value is None:
-                    continue  # a tombstone
-                if record.partition.topic == self._names.decisions:
-                    decision = _parsed(Decision, record)
-                    if decision is not None:
-                        decisions.append(Placed(decision, record.partition, record.offset))
-                elif (item := self._item(record)) is not None:
-                    items.append(Placed(item, record.partition, record.offset))
-            self._index.apply(items, decisions, quiet=quiet)
-            self._job.hold()
-
-    def _item(self, record: Record) -> ReviewItem | None:
-        if record.partition.topic == self._names.review:
-            return _parsed(ReviewItem, record)
-        # By the key alone: most verdicts are never parsed.
-        if record.key is None or not is_sampled(record.key, self._audit_share):
-            return None
-        verdict = _parsed(Verdict, record)
-        return audit_item(verdict) if verdict is not None else None
-
-    def _purge(self) -> None:
+    def _purge(self, is_ours: bool) -> None:
+        """Removes what was settled long ago, from the catalogue and, where that is this projector's work, the index."""
         now = self._now()
         is_due = self._purged_at is None or now - self._purged_at >= timedelta(seconds=PURGE_SECONDS)
-        if is_due and self._index.purge(now - self._kept) == 0:
+        if not is_due or not self._reader.is_caught_up:
+            return
+        removed = self._catalogue.purge(now - self._kept, now - ITEMLESS)
+        if is_ours:
+            removed += self._index.purge(now - self._kept)
+        if removed == 0:
             self._purged_at = now
 
 
-def catch_up(settings: Settings, topics: Topics, client: redis.Redis, now: Callable[[], datetime]) -> None:
-    """Returns when there is an index: builds one where none is, or waits for the desk that does.
-
-    Raises LogError, redis.RedisError.
-    """
-    projector = Projector(settings, topics, client, Index(client, settings.review), now)
-    projector.catch_up()
-    projector.yield_to_others()
+def fill(settings: Settings, topics: Topics, catalogue: Catalogue, now: Callable[[], datetime]) -> None:
+    """Reads all that stands in the topics into a catalogue. Raises LogError."""
+    reader = CatalogueReader(settings, topics, catalogue, now)
+    while not reader.is_caught_up:
+        reader.read()
 
 
-def rebuild(settings: Settings, topics: Topics, client: redis.Redis, now: Callable[[], datetime]) -> int:
-    """Removes the index and builds it from the topics; the number of items it holds then. Desks may go on meanwhile:
-    they give no leases until it is done. Raises LogError, redis.RedisError."""
-    projector = Projector(settings, topics, client, Index(client, settings.review), now)
+def rebuild(
+    settings: Settings, topics: Topics, client: redis.Redis, catalogue: Catalogue, now: Callable[[], datetime]
+) -> int:
+    """Removes the index and fills it again, from the catalogue once that has read the topics; the number of items.
+    Desks may go on meanwhile, on what is filled. Raises LogError, redis.RedisError."""
+    projector = Projector(settings, topics, client, Index(client), catalogue, now)
     projector.seize()
     # Positions first: a projector that was in the middle of something cannot note its position any more.
     client.delete(keys.POSITIONS, keys.READY)
@@ -214,22 +230,20 @@ def rebuild(settings: Settings, topics: Topics, client: redis.Redis, now: Callab
             client.delete(key)
     projector.catch_up()
     projector.yield_to_others()
-    return int(client.zcard(keys.NEWEST))
+    return catalogue.count()
+
+
+def catch_up(
+    settings: Settings, topics: Topics, client: redis.Redis, catalogue: Catalogue, now: Callable[[], datetime]
+) -> None:
+    """Returns when there is an index: fills one where none is, or waits for the desk that does.
+
+    Raises LogError, redis.RedisError.
+    """
+    projector = Projector(settings, topics, client, Index(client), catalogue, now)
+    projector.catch_up()
+    projector.yield_to_others()
 
 
 def _field(partition: Partition) -> str:
     return f"{partition.topic}|{partition.number}"
-
-
-def _parsed(contract: type[_T], record: Record) -> _T | None:
-    try:
-        return contract.model_validate_json(record.value or b"")
-    except ValidationError as error:
-        log.warning(
-            "record_passed_over",
-            topic=record.partition.topic,
-            partition=record.partition.number,
-            offset=record.offset,
-            errors=error.error_count(),
-        )
-        return None

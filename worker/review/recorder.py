@@ -13,8 +13,9 @@ from schemas import AuditEntry, Decision, ReviewItem
 from worker.intake.log import LogError, Output
 from worker.review.errors import NotRecorded
 from worker.review.index.entry import Entry
-from worker.review.index.index import Index, Placed
+from worker.review.index.index import Index
 from worker.review.item_state import ItemState, after
+from worker.review.placed import Placed
 from worker.review.topics import Topics
 from worker.settings import TopicSettings
 
@@ -105,7 +106,7 @@ class Recorder:
             raise NotRecorded(f"not recorded yet ({error}); send it again with the same decision id") from error
         placed = [Placed(decision, *place) for decision, place in zip(decisions, places, strict=False)]
         try:
-            entries = self._index.apply(decisions=placed)
+            entries = self._index.apply(placed)
         except redis.RedisError as error:
             # The log has it, so it is decided; the projector brings it into the index.
             log.warning("index_behind", error=f"{type(error).__name__}: {error}")

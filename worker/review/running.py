@@ -3,11 +3,13 @@
 import random
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import redis
 
 from worker.intake.log import LogError
+from worker.review.catalogue.catalogue import FILE, Catalogue
 from worker.review.courier import Courier
 from worker.review.desk import Desk
 from worker.review.projector import Projector
@@ -23,13 +25,21 @@ class RunningDesk(Desk):
     """Its loops run until it is closed. Those that fail are restarted by the supervisor, which also tells of them."""
 
     def __init__(
-        self, settings: Settings, data: Path | None, client: redis.Redis, supervisor: Supervisor | None = None
+        self,
+        settings: Settings,
+        data: Path | None,
+        client: redis.Redis,
+        supervisor: Supervisor | None = None,
+        folder: Path | None = None,
     ) -> None:
-        """Raises LogError."""
+        """As for `open_desk`. Raises LogError."""
         self.supervisor = supervisor or Supervisor()
         self._open = ExitStack()
-        super().__init__(settings, self._opened(settings, data), client)
-        projector = Projector(settings, self._topics, client, self._index, self._now)
+        place = folder or data or Path(self._open.enter_context(TemporaryDirectory(prefix="sluice-desk-")))
+        catalogue = Catalogue(place / FILE, settings.review)
+        self._open.callback(catalogue.close)
+        super().__init__(settings, self._opened(settings, data), client, catalogue)
+        projector = Projector(settings, self._topics, client, self._index, catalogue, self._now)
         loops = [("projector", projector.run)]
         if settings.review.webhook is not None:
             webhook = Webhook(settings.review.webhook)
@@ -58,10 +68,15 @@ class RunningDesk(Desk):
 
 
 def open_desk(
-    settings: Settings, data: Path | None, redis_client: redis.Redis, supervisor: Supervisor | None = None
+    settings: Settings,
+    data: Path | None,
+    redis_client: redis.Redis,
+    supervisor: Supervisor | None = None,
+    folder: Path | None = None,
 ) -> RunningDesk:
     """A desk on Kafka, or on the embedded log below `data`, that keeps its index up to date until it is closed.
 
-    `redis_client` and `supervisor` stay the caller's; without one the desk has its own. Raises LogError.
+    `redis_client` and `supervisor` stay the caller's; without one the desk has its own. `folder` keeps the catalogue,
+    so that the topics need not be read again after a restart; absent: `data`, or else a temporary one. Raises LogError.
     """
-    return RunningDesk(settings, data, redis_client, supervisor)
+    return RunningDesk(settings, data, redis_client, supervisor, folder)

@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 import redis
 
 from worker.review.answers import ItemView, Status
+from worker.review.catalogue.catalogue import Catalogue
 from worker.review.errors import UnknownItem
 from worker.review.index import keys
-from worker.review.index.entry import Entry
+from worker.review.index.entry import CUT, Entry
 from worker.review.index.index import Index
 from worker.review.index.leases import Leases
 from worker.review.item_state import CLOSED, VOTES
@@ -18,15 +19,19 @@ from worker.settings import ReviewSettings
 class Views:
     """Reads items for people."""
 
-    def __init__(self, client: redis.Redis, index: Index, leases: Leases, settings: ReviewSettings) -> None:
+    def __init__(
+        self, client: redis.Redis, index: Index, catalogue: Catalogue, leases: Leases, settings: ReviewSettings
+    ) -> None:
+        self._catalogue = catalogue
         self._redis = client
         self._index = index
         self._leases = leases
         self._settings = settings
 
     def of(self, item_ids: Sequence[str], *, blind_to: str | None = None) -> list[ItemView]:
-        """The items that exist, in this order."""
-        entries = [entry for entry in self._index.entries(item_ids).values() if entry.item is not None]
+        """The items that exist, in this order: as the index has them, or, those that it does not have yet, as this
+        desk's catalogue has them."""
+        entries = self._whole(item_ids)
         clusters = [entry.cluster for entry in entries]
         with self._redis.pipeline(transaction=False) as pipeline:
             for cluster in clusters:
@@ -47,6 +52,14 @@ class Views:
         if not found:
             raise unknown(item_id)
         return found[0]
+
+    def _whole(self, item_ids: Sequence[str]) -> list[Entry]:
+        found = {item_id: e for item_id, e in self._index.entries(item_ids).items() if e.item is not None}
+        partial = [item_id for item_id in item_ids if item_id not in found or CUT in found[item_id].fields]
+        for item_id, entry in self._catalogue.entries(partial).items() if partial else ():
+            fields = found[item_id].fields if item_id in found else {}
+            found[item_id] = Entry({**fields, **entry.fields})
+        return [found[item_id] for item_id in item_ids if item_id in found]
 
     def _view(self, entry: Entry, cluster: tuple[str, ...], holder: str | None, blind_to: str | None) -> ItemView:
         item, state = entry.item, entry.state

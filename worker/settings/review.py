@@ -61,8 +61,9 @@ class ReviewSettings(Section):
     queues: dict[str, QueueSettings] = Field(default_factory=dict)
     audit_share: Annotated[float, Field(ge=0, le=1)] = 0.01
     duplicate_cosine: Annotated[float, Field(gt=0, le=1)] = 0.975
-    keep_closed_days: PositiveInt = 30
-    """How long settled items stay in the index; the topics keep them for good."""
+    keep_closed_days: PositiveInt = 90
+    """How long settled items can be searched and looked at. The topics keep them for good; `sluice desk export` reads
+    those."""
     webhook: WebhookSettings | None = None
 
     def queue(self, name: str) -> QueueSettings:

@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from uuid import uuid4
 from zlib import crc32
 
 import fakeredis
@@ -12,6 +15,7 @@ import redis
 from schemas import AuditEntry, Contract, Decision, ReviewItem, Verdict
 from worker.intake.log import LogError, Output, Partition, Record
 from worker.review.answers import Choice, Decided, Lease
+from worker.review.catalogue.catalogue import FILE, Catalogue
 from worker.review.desk import Desk
 from worker.review.index.index import Index
 from worker.review.projector import Projector
@@ -111,7 +115,9 @@ class ReviewBench:
         self.now = START
         self.redis: redis.Redis = fakeredis.FakeRedis(server=fakeredis.FakeServer(), protocol=2)
         self.topics = MemoryTopics()
-        self.desk = Desk(self.settings, self.topics, self.redis, now=self.clock)
+        self._folder = TemporaryDirectory()
+        self.catalogue = Catalogue(Path(self._folder.name) / FILE, self.settings.review)
+        self.desk = self.new_desk()
         self.projector = self.new_projector()
         self.projector.catch_up()
 
@@ -121,9 +127,16 @@ class ReviewBench:
     def sleep(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
 
-    def new_projector(self) -> Projector:
-        index = Index(self.redis, self.settings.review)
-        return Projector(self.settings, self.topics, self.redis, index, self.clock)
+    def new_desk(self) -> Desk:
+        return Desk(self.settings, self.topics, self.redis, self.catalogue, now=self.clock)
+
+    def new_projector(self, catalogue: Catalogue | None = None) -> Projector:
+        index = Index(self.redis)
+        return Projector(self.settings, self.topics, self.redis, index, catalogue or self.catalogue, self.clock)
+
+    def new_catalogue(self) -> Catalogue:
+        """Another desk's, empty."""
+        return Catalogue(Path(self._folder.name) / f"{uuid4().hex}.sqlite", self.settings.review)
 
     def publish(self, topic: str, *messages: Contract, key: str = "event_id") -> None:
         self.topics.append(

@@ -52,7 +52,7 @@ def test_a_decision_sent_again_after_a_crash_counts_once_and_is_acknowledged(
         moment(bench.desk, patch)
         with pytest.raises(Killed):
             bench.decide(lease, "reject", "my-decision")
-    bench.desk = Desk(bench.settings, bench.topics, bench.redis, now=bench.clock)
+    bench.desk = bench.new_desk()
     if read_meanwhile:
         bench.projector.step()
     decided = bench.decide(lease, "reject", "my-decision")
@@ -79,7 +79,7 @@ def test_an_undo_sent_again_after_a_crash_counts_once_and_gives_the_items_back(
         moment(bench.desk, patch)
         with pytest.raises(Killed):
             bench.desk.undo("my-decision", "ann")
-    bench.desk = Desk(bench.settings, bench.topics, bench.redis, now=bench.clock)
+    bench.desk = bench.new_desk()
     if read_meanwhile:
         bench.projector.step()
     back = bench.desk.undo("my-decision", "ann")

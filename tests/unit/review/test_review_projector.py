@@ -1,6 +1,7 @@
 """The projector among others, and topics that change under it."""
 
 import time
+from collections.abc import Sequence
 
 import pytest
 from pydantic import ValidationError
@@ -8,6 +9,7 @@ from pydantic import ValidationError
 from tests.unit.review.review_bench import ReviewBench, review_item
 from worker.intake.log import LogError
 from worker.review.index import keys
+from worker.review.index.entry import Entry
 from worker.settings import QueueSettings, ReviewSettings, WebhookSettings
 from worker.supervision import RestartPolicy, Supervisor
 
@@ -46,17 +48,18 @@ def test_a_topic_that_gets_more_partitions_is_followed() -> None:
 def test_a_projector_that_was_too_slow_writes_no_position_into_a_newer_index() -> None:
     bench = ReviewBench()
     bench.publish("images.review", review_item("a"))
-    original = bench.topics.read
+    original = bench.catalogue.entries
 
-    def flushed_meanwhile(*arguments: object) -> object:
-        batch = original(*arguments)  # type: ignore[arg-type]
+    def flushed_meanwhile(item_ids: Sequence[str]) -> dict[str, Entry]:
+        found = original(item_ids)
         bench.redis.flushall()
-        return batch
+        return found
 
-    bench.topics.read = flushed_meanwhile  # type: ignore[method-assign, assignment]
+    bench.catalogue.entries = flushed_meanwhile  # type: ignore[method-assign]
     bench.projector.step()
-    bench.topics.read = original  # type: ignore[method-assign]
+    bench.catalogue.entries = original  # type: ignore[method-assign]
     assert not bench.redis.exists(keys.READY)
+    assert not bench.redis.exists(keys.POSITIONS)
     bench.projector.catch_up()
     assert bench.one("ann").item_id == "a"
 

@@ -85,7 +85,7 @@ def open_desk_door(
     client = connect(settings.redis) if data is None else connect_embedded()
     try:
         with (
-            closing(open_desk(settings, data, client, supervisor)) as desk,
+            closing(open_desk(settings, data, client, supervisor, folder)) as desk,
             closing(open_door(settings, folder, desk, client, data, sight, desk.supervisor)) as door,
         ):
             yield door

@@ -1,6 +1,6 @@
 """What new records of an entry mean for everything else in the index."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
@@ -12,10 +12,13 @@ from worker.review.decision_ids import original
 from worker.review.index import keys, tallies
 from worker.review.index.entry import CLUSTER, Entry
 from worker.review.index.leases import DROP
+from worker.review.index.writes import Writes
 from worker.review.item_state import UNDOABLE, ItemState
 
 REPEATABLE_SECONDS: Final = 3600
 """How long an action can be repeated or undone by its id: the items that it covered are kept for so long."""
+ITEMLESS_SECONDS: Final = 24 * 3600
+"""How long decisions are kept whose item is not there; one that was compacted never comes."""
 
 
 class Change:
@@ -40,56 +43,59 @@ class Change:
         earlier = {decision.decision_id for decision in self._before.state.counted}
         return [(met, made) for met, made in tallies.met(self.after.state) if made.decision_id not in earlier]
 
-    def write(self, pipeline: Any, buckets: Sequence[str], quiet: bool) -> None:
-        """Queues the commands. `buckets` are those in which the item lies; `quiet` as for Index.apply."""
+    def write(self, pipeline: Any, writes: Writes, quiet: bool) -> None:
+        """Queues the commands, those in `writes` that go together with other items'. `quiet` as for Index.load."""
         if not self._new:
             return
         after = self.after
-        pipeline.hset(keys.item(self.item_id), mapping={**self._new, **_only(after.fields, CLUSTER)})
+        key = keys.item(self.item_id)
+        pipeline.hset(key, mapping={**self._new, **_only(after.fields, CLUSTER)})
+        if after.item is None:
+            pipeline.expire(key, ITEMLESS_SECONDS)
+        elif self._before.fields and self._before.item is None:
+            pipeline.persist(key)
         for met, decision in self._counted:
-            tallies.count_decision(pipeline, met, decision)
+            tallies.count_decision(writes, met, decision)
         if after.item is not None:
-            self._place(pipeline, after, after.item, buckets)
-            tallies.count_settling(pipeline, after.item, after.state)
+            self._place(pipeline, writes, after, after.item)
+            tallies.count_settling(writes, after.item, after.state, self._before.state)
             if self._before.item is None:
-                _introduce(pipeline, after.item)
+                writes.member(keys.QUEUES, after.item.queue, True)
+                tallies.count_arrival(writes, after.item)
         if not quiet:
             self._remember(pipeline)
             self._tell(pipeline)
 
-    def _place(self, pipeline: Any, after: Entry, item: ReviewItem, buckets: Sequence[str]) -> None:
+    def _place(self, pipeline: Any, writes: Writes, after: Entry, item: ReviewItem) -> None:
         queue, state, was, now = item.queue, after.state, self._before.lane, after.lane
+        is_new = self._before.item is None
         for _, decision in self._counted:
             pipeline.eval(DROP, 1, keys.PREFIX, self._cluster_before(after), decision.fencing_token, self.item_id)
         if was is not None and was != now:
-            pipeline.zrem(keys.lane(was[0], queue, was[1]), self.item_id)
+            writes.score(keys.lane(was[0], queue, was[1]), self.item_id, None)
         if now is not None and was != now:
-            pipeline.zadd(keys.lane(now[0], queue, now[1]), {self.item_id: after.due})
-        if state.status is Status.OPEN:
-            pipeline.zadd(keys.waiting(queue), {self.item_id: item.created_at.timestamp()})
-        else:
-            pipeline.zrem(keys.waiting(queue), self.item_id)
-        (pipeline.sadd if now is not None and now[0] == "assigned" else pipeline.srem)(
-            keys.assigned(queue), self.item_id
-        )
-        if self._cluster_before(after) != after.cluster:
-            pipeline.srem(keys.cluster(self._cluster_before(after)), self.item_id)
-        (pipeline.sadd if now is not None else pipeline.srem)(keys.cluster(after.cluster), self.item_id)
-        pipeline.delete(keys.excluded(self.item_id))
+            writes.score(keys.lane(now[0], queue, now[1]), self.item_id, after.due)
+        if state.status is Status.OPEN or not is_new:
+            came = item.created_at.timestamp()
+            writes.score(keys.waiting(queue), self.item_id, came if state.status is Status.OPEN else None)
+        is_assigned = now is not None and now[0] == "assigned"
+        if is_assigned or (was is not None and was[0] == "assigned"):
+            writes.member(keys.assigned(queue), self.item_id, is_assigned)
+        before = self._cluster_before(after)
+        if before != after.cluster:
+            writes.member(keys.cluster(before), self.item_id, False)
+        if now is not None or not is_new:
+            writes.member(keys.cluster(after.cluster), self.item_id, now is not None)
+        if not is_new:
+            pipeline.delete(keys.excluded(self.item_id))
         if now is not None and state.excluded:
             pipeline.sadd(keys.excluded(self.item_id), *state.excluded)
-        self._note_skips(pipeline, after, queue)
-        if now is None or state.alone:
-            pipeline.delete(keys.near(self.item_id))
-            for bucket in buckets:
-                pipeline.srem(keys.bucket(bucket), self.item_id)
+        self._note_skips(writes, after, queue)
 
-    def _note_skips(self, pipeline: Any, after: Entry, queue: str) -> None:
+    def _note_skips(self, writes: Writes, after: Entry, queue: str) -> None:
         before, now = _skipped_by(self._before), _skipped_by(after)
-        for reviewer in before - now:
-            pipeline.zrem(keys.skipped(queue, reviewer), self.item_id)
-        for reviewer in now - before:
-            pipeline.zadd(keys.skipped(queue, reviewer), {self.item_id: after.due})
+        for reviewer in before ^ now:
+            writes.score(keys.skipped(queue, reviewer), self.item_id, after.due if reviewer in now else None)
 
     def _cluster_before(self, after: Entry) -> str:
         return self._before.cluster if self._before.item is not None else after.cluster
@@ -119,15 +125,6 @@ class Change:
 def _skipped_by(entry: Entry) -> frozenset[str]:
     """Reviewers who skipped the item and can still come back to it."""
     return frozenset() if entry.lane is None else entry.state.skipped_by - entry.state.voters
-
-
-def _introduce(pipeline: Any, item: ReviewItem) -> None:
-    pipeline.sadd(keys.QUEUES, item.queue)
-    pipeline.zadd(keys.NEWEST, {item.item_id: item.created_at.timestamp()})
-    pipeline.sadd(keys.event(item.event_id), item.item_id)
-    if item.content_hash is not None:
-        pipeline.sadd(keys.content(item.content_hash), item.item_id)
-    tallies.count_arrival(pipeline, item)
 
 
 def _only(fields: Mapping[bytes, bytes], name: bytes) -> dict[bytes, bytes]:

@@ -14,7 +14,14 @@ ITEM: Final = b"item"
 AT: Final = b"at"
 CLUSTER: Final = b"cluster"
 DUE: Final = b"due"
+CUT: Final = b"cut"
+"""There when the prompt is not whole."""
+MAX_PROMPT: Final = 400
+"""Characters that the index keeps of the prompt of an item that is larger than MAX_ITEM."""
+MAX_ITEM: Final = 1200
+"""Bytes."""
 _DECISION: Final = b"decision|"
+_OPTIONAL: Final = ("prompt", "generator", "failure", "labels")
 
 LANES: Final = {
     Status.OPEN: "open",
@@ -73,7 +80,22 @@ def at_field(partition: Partition, offset: int) -> bytes:
     return f"{partition.topic}|{partition.number}|{offset}".encode()
 
 
-def slim(item: ReviewItem) -> ReviewItem:
-    """Without what only weighs: features, and the bytes of an inline image, which can be read from the log again."""
-    image = InlineReference(bytes=b"") if isinstance(item.image, InlineReference) else item.image
-    return item.model_copy(update={"features": {}, "image": image})
+def cut(entry: Entry) -> bytes | None:
+    """The item with its prompt cut; None when that is short enough."""
+    if len(entry.fields.get(ITEM, b"")) <= MAX_ITEM:  # without parsing it
+        return None
+    item = entry.item
+    if item is None or item.prompt is None or len(item.prompt) <= MAX_PROMPT:
+        return None
+    shorter = item.model_copy(update={"prompt": item.prompt[:MAX_PROMPT]})
+    return compact(shorter)
+
+
+def compact(item: ReviewItem) -> bytes:
+    """The item as JSON, without what is absent and what only weighs: features, and the bytes of an inline image, which
+    can be read from the log again."""
+    if isinstance(item.image, InlineReference):
+        item = item.model_copy(update={"image": InlineReference(bytes=b"")})
+    # not pydantic's exclude_defaults, which would drop the kind of the image
+    absent = {name for name in _OPTIONAL if not getattr(item, name)}
+    return item.model_dump_json(exclude={"schema_", "features", *absent}).encode()

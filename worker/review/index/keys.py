@@ -13,10 +13,10 @@ PROJECTOR: Final = f"{PREFIX}projector"
 COURIER: Final = f"{PREFIX}courier"
 DELIVERED: Final = f"{PREFIX}delivered"
 """Hash: `topic|partition` → the next decision for the webhook."""
+PROGRESS: Final = f"{PREFIX}progress"
+"""Hash: how far the index is filled: `phase` (reading or filling), `done` and `total`. It expires."""
 TOKEN: Final = f"{PREFIX}token"
 QUEUES: Final = f"{PREFIX}queues"
-NEWEST: Final = f"{PREFIX}newest"
-"""Sorted set: every item by when it came."""
 CLOSED: Final = f"{PREFIX}closed"
 """Sorted set: settled items by when they were."""
 SETTLED_AFTER: Final = f"{PREFIX}settled-after"
@@ -62,16 +62,6 @@ def cluster(cluster_id: str) -> str:
     return f"{PREFIX}cluster|{cluster_id}"
 
 
-def near(item_id: str) -> str:
-    """Hash: what finds an item's near duplicates: cluster, content hash, vector, buckets."""
-    return f"{PREFIX}near|{item_id}"
-
-
-def bucket(name: str) -> str:
-    """Set: items that may be near duplicates of each other."""
-    return f"{PREFIX}bucket|{name}"
-
-
 def job(cluster_id: str) -> str:
     """The token of the lease on a cluster; it expires with the lease."""
     return f"{PREFIX}job|{cluster_id}"
@@ -90,16 +80,6 @@ def asked(reviewer: str, request_id: str) -> str:
 def leased(queue: str) -> str:
     """Sorted set: leased items by when their lease ends, in milliseconds."""
     return f"{PREFIX}leased|{queue}"
-
-
-def event(event_id: str) -> str:
-    """Set: items of an event."""
-    return f"{PREFIX}event|{event_id}"
-
-
-def content(content_hash: str) -> str:
-    """Set: items of a content hash."""
-    return f"{PREFIX}content|{content_hash}"
 
 
 def decided(decision_id: str) -> str:

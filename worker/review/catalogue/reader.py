@@ -1,0 +1,152 @@
+"""Reads the topics into the catalogue."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final, TypeVar
+
+import structlog
+from pydantic import ValidationError
+
+from schemas import Contract, Decision, ReviewItem, Verdict
+from worker.intake.log import Partition, Record
+from worker.review.catalogue.catalogue import Catalogue
+from worker.review.placed import Placed
+from worker.review.sampling import audit_item, is_sampled
+from worker.review.topics import Topics
+from worker.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+WAIT_SECONDS: Final = 0.1
+REFRESH: Final = timedelta(seconds=60)
+TAKEN_AT_ONCE: Final = 1000
+
+_T = TypeVar("_T", bound=Contract)
+
+
+@dataclass(slots=True)
+class ReadProgress:
+    """How far the topics are read. `targets` are the ends that must be reached before the catalogue counts as complete;
+    empty once they are. `begun_at` are the positions when those were looked for."""
+
+    found_at: datetime
+    begun_at: Mapping[Partition, int]
+    positions: dict[Partition, int]
+    targets: dict[Partition, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """Records to read, counted from `begun_at`."""
+        return sum(end - self.begun_at[p] for p, end in self.targets.items()) + self._past
+
+    @property
+    def left(self) -> int:
+        return sum(end - self.positions[p] for p, end in self.targets.items())
+
+    @property
+    def _past(self) -> int:
+        return sum(at - self.begun_at[p] for p, at in self.positions.items() if p not in self.targets)
+
+
+class CatalogueReader:
+    """Reads review items, decisions and, for the audit sample, verdicts. Records that are none of ours are logged and
+    passed over."""
+
+    def __init__(self, settings: Settings, topics: Topics, catalogue: Catalogue, now: Callable[[], datetime]) -> None:
+        self._names = settings.kafka.topics
+        self._audit_share = settings.review.audit_share
+        self._topics = topics
+        self._catalogue = catalogue
+        self._now = now
+        self._progress: ReadProgress | None = None
+
+    @property
+    def progress(self) -> ReadProgress | None:
+        """None before the first read, and after `look_again`."""
+        return self._progress
+
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether all has been read that stood in the topics when this reader last looked for their ends."""
+        return self._progress is not None and not self._progress.targets
+
+    def look_again(self) -> None:
+        """The next `read` looks for the ends of the topics anew."""
+        self._progress = None
+
+    def read(self) -> None:
+        """Takes some records in; waits a little for one. Raises LogError."""
+        progress = self._progress
+        if progress is None:
+            progress = self._progress = self._find_targets()
+        elif not progress.targets and self._now() - progress.found_at >= REFRESH:
+            progress = self._progress = self._find_targets()  # topics may have got more partitions
+            progress.targets = {}  # but it was complete, and goes on being so
+        batch = self._topics.read(self._order(progress), WAIT_SECONDS)
+        for start in range(0, len(batch.records), TAKEN_AT_ONCE):
+            records = batch.records[start : start + TAKEN_AT_ONCE]
+            items, decisions = self._parsed(records)
+            # Offsets rise within a partition, so what is stored of a batch that is not yet in whole is right, too.
+            after = {record.partition: record.offset + 1 for record in records}
+            self._catalogue.take(items, decisions, after)
+        moved = {p: offset for p, offset in batch.positions.items() if progress.positions[p] != offset}
+        if moved:
+            self._catalogue.take((), (), moved)
+        progress.positions |= moved
+        progress.targets = {p: end for p, end in progress.targets.items() if progress.positions[p] < end}
+
+    def _find_targets(self) -> ReadProgress:
+        names = (self._names.decisions, self._names.review, self._names.verdicts)
+        ends = {partition: end for name in names for partition, end in self._topics.ends(name).items()}
+        stored = self._catalogue.positions()
+        if any(offset > ends.get(partition, 0) for partition, offset in stored.items()):
+            log.warning("catalogue_of_another_log", reason="it is ahead of the topics, so it is made again")
+            self._catalogue.clear()
+            stored = {}
+        positions = {partition: stored.get(partition, 0) for partition in ends}
+        targets = {partition: end for partition, end in ends.items() if positions[partition] < end}
+        return ReadProgress(self._now(), dict(positions), positions, targets)
+
+    def _order(self, progress: ReadProgress) -> Mapping[Partition, int]:
+        """Decisions first while there are targets, so that an item's state is folded once."""
+        decisions = {p: at for p, at in progress.positions.items() if p.topic == self._names.decisions}
+        behind = any(p in progress.targets for p in decisions)
+        return decisions if behind else progress.positions
+
+    def _parsed(self, records: Sequence[Record]) -> tuple[list[Placed[ReviewItem]], list[Placed[Decision]]]:
+        items: list[Placed[ReviewItem]] = []
+        decisions: list[Placed[Decision]] = []
+        for record in records:
+            if record.value is None:
+                continue  # a tombstone
+            if record.partition.topic == self._names.decisions:
+                decision = _message(Decision, record)
+                if decision is not None:
+                    decisions.append(Placed(decision, record.partition, record.offset))
+            elif (item := self._item(record)) is not None:
+                items.append(Placed(item, record.partition, record.offset))
+        return items, decisions
+
+    def _item(self, record: Record) -> ReviewItem | None:
+        if record.partition.topic == self._names.review:
+            return _message(ReviewItem, record)
+        # By the key alone: most verdicts are never parsed.
+        if record.key is None or not is_sampled(record.key, self._audit_share):
+            return None
+        verdict = _message(Verdict, record)
+        return audit_item(verdict) if verdict is not None else None
+
+
+def _message(contract: type[_T], record: Record) -> _T | None:
+    try:
+        return contract.model_validate_json(record.value or b"")
+    except ValidationError as error:
+        log.warning(
+            "record_passed_over",
+            topic=record.partition.topic,
+            partition=record.partition.number,
+            offset=record.offset,
+            errors=error.error_count(),
+        )
+        return None
