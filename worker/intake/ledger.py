@@ -139,7 +139,9 @@ class OffsetLedger(Generic[T]):
     def take(self, max_records: int | None = None) -> Batch[T] | None:
         """The finished records at the head of each partition, at most `max_records` of them; None when there are none.
 
-        Taking twice without a `settle` between gives the same records again (and perhaps more).
+        Starts with the partition that was settled longest ago, so that none starves while commits are slow: each other
+        partition is settled at most once before it. Taking twice without a `settle` between gives the same records
+        again (and perhaps more).
         """
         outputs: list[T] = []
         offsets: dict[Partition, int] = {}
@@ -156,7 +158,7 @@ class OffsetLedger(Generic[T]):
         return Batch(tuple(outputs), offsets, epochs, records) if records else None
 
     def settle(self, batch: Batch[T]) -> None:
-        """Forgets what a successful commit covered."""
+        """Forgets what a successful commit covered; its partitions are the last that `take` looks at next."""
         for partition, frontier in batch.offsets.items():
             lane = self._lanes.get(partition)
             if lane is None or lane.epoch != batch.epochs[partition]:
@@ -166,3 +168,4 @@ class OffsetLedger(Generic[T]):
                 del lane.by_offset[entry.offset]
                 self._held -= 1
                 self._held_bytes -= entry.size
+            self._lanes[partition] = self._lanes.pop(partition)

@@ -1,7 +1,9 @@
 """The ledger under random histories: it never commits past an unfinished record and never loses one."""
 
+from collections import Counter
+
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -125,6 +127,48 @@ class LedgerOverALog(RuleBasedStateMachine):
 
 TestLedgerOverALog = LedgerOverALog.TestCase
 TestLedgerOverALog.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.lists(st.tuples(st.integers(0, 4), st.integers(1, 6)), max_size=5),  # records that finish, by partition
+            st.booleans(),  # whether the commit succeeds
+        ),
+        max_size=60,
+    ),
+    limit=st.integers(1, 5),
+)
+def test_no_partition_is_settled_twice_before_another_that_waits(
+    steps: list[tuple[list[tuple[int, int]], bool]], limit: int
+) -> None:
+    """Records finish faster than slow commits take them; still each partition's turn comes."""
+    partitions = [Partition("images", number) for number in range(5)]
+    ledger: OffsetLedger[str] = OffsetLedger()
+    ledger.assign(partitions)
+    next_offset = dict.fromkeys(partitions, 0)
+    settled_while_waiting: dict[Partition, Counter[Partition]] = {}
+    for finished, succeeds in steps:
+        for number, count in finished:
+            partition = partitions[number]
+            for _ in range(count):
+                ledger.finish(ledger.receive(partition, next_offset[partition]), ("output",))
+                next_offset[partition] += 1
+            settled_while_waiting.setdefault(partition, Counter())
+        batch = ledger.take(limit)
+        assert (batch is None) == (ledger.held == 0)
+        if batch is None or not succeeds:
+            continue
+        assert batch.records <= limit
+        ledger.settle(batch)
+        for waiting, settled in settled_while_waiting.items():
+            if waiting not in batch.offsets:
+                settled.update(batch.offsets.keys())
+                assert max(settled.values()) == 1, f"{waiting} waits while {settled} were settled"
+        for partition in batch.offsets:
+            settled_while_waiting.pop(partition)
+            if ledger.held_in(partition):
+                settled_while_waiting[partition] = Counter()
 
 
 def test_an_offset_that_goes_backwards_is_refused() -> None:
