@@ -17,14 +17,16 @@ from worker.images.fetch import build_fetcher
 from worker.intake.embedded import embedded_log, open_embedded_topics
 from worker.intake.intake import Intake
 from worker.intake.interpreter import tune_interpreter
-from worker.intake.judge import Judge
 from worker.intake.kafka_log import KafkaLog
 from worker.intake.log import Log
 from worker.intake.member import Parts
 from worker.intake.sqlite_log import SqliteLog
+from worker.intake.verdicts import VerdictWriter
 from worker.intake.work import RecordJob
 from worker.judging.batch_runner import BatchRunner
+from worker.judging.pipeline import PipelineParts
 from worker.judging.prepare import Preparer
+from worker.judging.router import PolicyRouter
 from worker.outbox import ROOM_FOR_OURS, Identity, Outbox
 from worker.policy.place import open_place, place_of
 from worker.policy.watch import PolicyWatch
@@ -92,25 +94,29 @@ class Worker:
             max_message_bytes=settings.kafka.max_message_bytes,
             now=lambda: datetime.now(UTC),
         )
+        router = PolicyRouter(lambda: self._policies.in_force, self.metrics)
         parts = Parts(
-            preparer=Preparer(fetcher, cache, manifest.views, max_pixels=settings.images.max_pixels),
-            batch_runner=batches,
-            judge=Judge(lambda: self._policies.in_force, outbox, self.metrics, time.monotonic),
-            cache=cache,
-            metrics=self.metrics,
-            prepare_pool=prepare_pool,
-            prepare_threads=settings.intake.prepare_threads,
+            judging=PipelineParts(
+                preparer=Preparer(fetcher, cache, manifest.views, max_pixels=settings.images.max_pixels),
+                batches=batches,
+                router=router,
+                cache=cache,
+                prepare_pool=prepare_pool,
+                metrics=self.metrics,
+                clock=time.monotonic,
+                rng=random.Random(),  # noqa: S311  # jitter is no secret
+            ),
+            writer=VerdictWriter(router, outbox, self.metrics, time.monotonic),
             max_event_bytes=settings.kafka.max_message_bytes - ROOM_FOR_OURS,
             settings=settings.intake,
-            clock=time.monotonic,
-            rng=random.Random(),  # noqa: S311  # jitter is no secret
         )
         self._intake = Intake(open_log, parts)
 
     def run(self, stop: threading.Event) -> None:
-        """Works until `stop` is set and what was under way is committed, then frees everything.
+        """Works until `stop` is set and what was with the engine is committed, then frees everything.
 
-        Raises LogError when the log cannot be opened, TelemetryServerError when the metrics' address cannot be had.
+        Raises LogError when the log cannot be opened, TelemetryServerError when the metrics' address cannot be used,
+        EngineLost when only a new process can judge.
         """
         telemetry = self._settings.telemetry
         tune_interpreter()
@@ -122,15 +128,17 @@ class Worker:
             self._policies.start(self.supervisor)
             self._intake.run(stop)
 
-    def ailments(self) -> tuple[str, ...]:
-        """What is wrong at the moment; empty when all is well. From any thread."""
-        return (*self._intake.ailments(), *self.supervisor.health_problems(), *self._policies.troubles())
+    def health_problems(self) -> tuple[str, ...]:
+        """What makes this worker unhealthy; empty when nothing does. From any thread."""
+        return (*self._intake.health_problems(), *self.supervisor.health_problems())
+
+    def problems(self) -> tuple[str, ...]:
+        """All that is wrong, also what a restart would not mend: a store that does not answer, and a policy that
+        cannot be used, while the last good one is. From any thread."""
+        return (*self.health_problems(), *self._intake.store_outages(), *self._policies.troubles())
 
     def health(self) -> Health:
-        """A policy that cannot be used is told, but the worker is well: it goes on with the last good one, which a
-        restart would take from it."""
-        healthy = not self._intake.ailments() and not self.supervisor.health_problems()
-        return Health(healthy, self.ailments())
+        return Health(not self.health_problems(), self.problems())
 
 
 def build_worker(settings: Settings) -> Worker:

@@ -4,11 +4,15 @@
 """
 
 import asyncio
+import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, TypeVar
+from contextlib import contextmanager
+from typing import Annotated, Final, TypeVar
 
+import structlog
 from pydantic import Field, PositiveFloat
 from ray import serve
 from ray.serve import Application
@@ -17,11 +21,16 @@ from ray.serve.schema import ReplicaRank
 from worker.apps.arguments import Arguments, LiveChanges, changed
 from worker.apps.hosted import Hosted
 from worker.apps.serve_engine import ENGINE
-from worker.scoring.engine import Features, Prompts, Views, blank_views
+from worker.scoring.engine import EngineLost, Features, Prompts, Views, blank_views
 from worker.scoring.model import load_model
 from worker.settings import Settings
 from worker.telemetry.logs import configure_logging
 from worker.wiring import open_engine
+
+log = structlog.get_logger(__name__)
+
+ANSWER_SECONDS: Final = 1.0
+"""How long a process whose engine is lost lives on, so that its callers are answered."""
 
 T = TypeVar("T")
 
@@ -43,6 +52,7 @@ class EngineReplica:
         self._settings = settings
         self._changes: LiveChanges = None
         self._opened = False
+        self._lost = threading.Event()
         self._hosted = Hosted(linger_seconds=linger_seconds, clock=time.monotonic)
         self._threads = ThreadPoolExecutor(calls_at_once, thread_name_prefix="engine-call")
         # Of their own: neither a check nor a change may wait for calls.
@@ -58,7 +68,10 @@ class EngineReplica:
         await _on(self._change_thread, lambda: self._change(user_config))
 
     async def infer(self, digest: str, views: Views, prompts: Prompts | None = None) -> Features:
-        """The features of a batch by the model of that digest. Raises ModelNotServed, EngineError."""
+        """The features of a batch by the model of that digest.
+
+        Raises ModelNotServed and BatchFailed, and EngineLost before it ends the process: Serve starts another replica.
+        """
         return await _on(self._threads, lambda: self._infer(digest, views, prompts))
 
     async def max_batch(self, digest: str) -> int:
@@ -67,7 +80,7 @@ class EngineReplica:
             return engine.max_batch
 
     async def check_health(self) -> None:
-        """Raises EngineError when a blank image cannot be judged."""
+        """Raises EngineError when a blank image cannot be judged; ends the process when none ever will."""
         await _on(self._check_thread, self._check)
 
     def __del__(self) -> None:
@@ -76,12 +89,27 @@ class EngineReplica:
             self._hosted.close()
 
     def _infer(self, digest: str, views: Views, prompts: Prompts | None) -> Features:
-        with self._hosted.use(digest) as engine:
+        with self._ending_when_lost(), self._hosted.use(digest) as engine:
             return engine.infer(views, prompts)
 
     def _check(self) -> None:
-        self._hosted.close_idle()
-        self._hosted.try_current()
+        with self._ending_when_lost():
+            self._hosted.close_idle()
+            self._hosted.try_current()
+
+    @contextmanager
+    def _ending_when_lost(self) -> Iterator[None]:
+        """Ends the process a moment after an EngineLost, when the callers have their answers."""
+        try:
+            yield
+        except EngineLost as error:
+            if not self._lost.is_set():
+                self._lost.set()
+                log.exception("engine_lost", error=str(error), note="this process ends; Serve starts another replica")
+                timer = threading.Timer(ANSWER_SECONDS, end_process, [1])
+                timer.daemon = True
+                timer.start()
+            raise
 
     def _change(self, changes: LiveChanges) -> None:
         if self._opened and changes == self._changes:  # only the rank is another
@@ -93,6 +121,11 @@ class EngineReplica:
         engine.infer(blank)
         self._hosted.put(model.manifest.digest, engine, blank)
         self._changes, self._opened = changes, True
+
+
+def end_process(code: int) -> None:
+    """Without cleaning up: what holds a lost device may wait for it for ever."""
+    os._exit(code)
 
 
 async def _on(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:

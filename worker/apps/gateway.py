@@ -94,8 +94,7 @@ class GatewayReplica:
         model = load_served_model(settings)
         engine = wait_for_engine(self._engine, model, call_seconds=self._call_seconds, patience_seconds=self._patience)
         client = connect(settings.redis)
-        batching: Any = serve.batch  # whose types are only those of its use as a decorator
-        opened = open_gateway(settings, model, engine, client, batching, self._metrics, self._meter)
+        opened = open_gateway(settings, model, engine, client, self._metrics, self._meter)
         log.info("gateway_open", model=model.manifest.name, callers=len(settings.gateway.keys))
         return opened
 

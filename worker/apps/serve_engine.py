@@ -11,7 +11,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from worker.apps.patience import patiently
-from worker.scoring.engine import EngineError, Features, Prompts, Views
+from worker.scoring.engine import BatchFailed, EngineLost, Features, Prompts, Views
 
 ENGINE = "engine"
 """The engine's deployment, and by default its application too."""
@@ -20,11 +20,11 @@ PATIENCE_SECONDS = 30.0
 RETRY_SECONDS = 0.2
 
 
-class EngineAway(EngineError):
+class EngineAway(BatchFailed):
     """No replica answered in time, or the one that had the batch died with it. The batch may be tried again."""
 
 
-class ModelNotServed(EngineError):
+class ModelNotServed(BatchFailed):
     """The replica has no such model: the engine is being changed, or its settings name another. May be tried again."""
 
 
@@ -82,9 +82,7 @@ class ServeEngine:
         try:
             return response.result(timeout_s=max(0.0, deadline - self._clock()))
         except RayTaskError as error:  # the replica's own exception
-            cause = error.cause
-            kind = type(cause) if isinstance(cause, EngineError) else EngineError
-            raise kind(f"{cause}" if isinstance(cause, EngineError) else f"{type(cause).__name__}: {cause}") from None
+            raise _as_seen_here(error.cause) from None
         except TimeoutError:
             response.cancel()  # type: ignore[no-untyped-call]
             raise EngineAway(
@@ -93,6 +91,16 @@ class ServeEngine:
             ) from None
         except (RayError, RayServeException, CancelledError) as error:
             raise EngineAway(f"the engine replica went away ({type(error).__name__})") from error
+
+
+def _as_seen_here(cause: BaseException) -> BatchFailed:
+    """What a replica's own exception means for its callers. An engine that is lost to the replica's process is not lost
+    to them: Serve starts another replica."""
+    if isinstance(cause, BatchFailed):
+        return type(cause)(str(cause))
+    if isinstance(cause, EngineLost):
+        return EngineAway(f"the engine replica has lost its engine and is replaced: {cause}")
+    return BatchFailed(f"{type(cause).__name__}: {cause}")
 
 
 def find_engine(

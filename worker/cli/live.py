@@ -14,13 +14,13 @@ WINDOW_SECONDS = 2.0
 
 
 class StatusLine:
-    """Renders the state of a worker. `ailments` tells what is wrong with it at the moment."""
+    """Renders the state of a worker. `problems` returns what is wrong with it at the moment."""
 
     def __init__(
-        self, metrics: Metrics, ailments: Callable[[], tuple[str, ...]], clock: Callable[[], float] = time.monotonic
+        self, metrics: Metrics, problems: Callable[[], tuple[str, ...]], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._metrics = metrics
-        self._ailments = ailments
+        self._problems = problems
         self._clock = clock
         self._since = clock()
         self._judged_then = 0.0
@@ -40,8 +40,8 @@ class StatusLine:
             *((f" {actions.get(action, 0):,.0f} {action}", style) for action, style in STYLES.items()),
             f"; {events['failed']:,.0f} not judged; {self._behind():,.0f} waiting",
         )
-        for ailment in self._ailments():
-            line.append(f"\n{printable(ailment)}", style="bold red")
+        for problem in self._problems():
+            line.append(f"\n{printable(problem)}", style="bold red")
         return line
 
     def _behind(self) -> float:

@@ -1,31 +1,44 @@
-"""Scores many images in one process: fetched and decoded by a pool, judged in batches, answered in order."""
+"""Scores many images in one process and answers in the order of the sources, by the same pipeline as the stream's."""
 
-import hashlib
 import os
+import random
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry
 
-from schemas import Failure, FailureReason, ImageEvent, ImageReference, Route, Scores
+from schemas import Failure, FailureReason, ImageEvent, Route, Scores
 from worker.cli.sources import Source
 from worker.demo.report import thumbnail
-from worker.images.decode import decode
-from worker.images.errors import ImageError, TransientFetchError
 from worker.images.fetch import Fetcher
-from worker.images.views import make_views
-from worker.policy import Policy, PolicyError
-from worker.scoring.engine import Engine, EngineError
+from worker.judging.batch_runner import BatchRunner
+from worker.judging.job import Job
+from worker.judging.judgement import Judgement
+from worker.judging.lookup import NoScoreStore
+from worker.judging.options import PipelineOptions
+from worker.judging.pipeline import JudgingPipeline, PipelineParts
+from worker.judging.prepare import Preparer
+from worker.judging.retries import RetryPolicy
+from worker.judging.router import DEFAULT_PRIORITY, PolicyRouter
+from worker.policy import Policy
+from worker.policy.watch import InForce
+from worker.scoring.engine import Engine
 from worker.scoring.model import Model
+from worker.telemetry.metrics import Metrics
 
-FETCH_ATTEMPTS = 3
-FETCH_WAIT_SECONDS = 0.5
-PRIORITY = 50
+RETRIES: Final = RetryPolicy(max_attempts=3, base_seconds=0.5, max_seconds=5.0, deadline_seconds=60.0)
+BATCH_WAIT_SECONDS: Final = 5.0
+"""How long a batch that is not full waits for images that are being prepared."""
+IDLE_SECONDS: Final = 0.5
+BATCHES_IN_FLIGHT: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,24 +53,27 @@ class Result:
     thumbnail: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Prepared:
+@dataclass(slots=True, eq=False)
+class SourceJob(Job):
+    """One source of the command line; `result` is set once it is judged."""
+
     name: str
-    reference: ImageReference
-    content_hash: str
-    views: Mapping[str, NDArray[np.uint8]]
-    thumbnail: bytes | None
+    _: KW_ONLY
+    result: Result | None = None
+    thumbnail: bytes | None = None
 
-
-_Outcome = _Prepared | Result
+    def fetched(self, content_hash: str) -> None:
+        """The same image has the same id, so that a policy which samples by id decides alike each time."""
+        self.content_hash = content_hash
+        self.event = self.event.model_copy(update={"id": content_hash})
 
 
 class Scorer:
     """Scores images with one model and one policy.
 
     `score` holds a few batches of prepared images, whatever the number of sources. An image that cannot be judged
-    becomes a Result with a failure; a batch that the engine fails on is tried image by image. `prompt`: what all images
-    were made from, where that is known. The caller closes fetcher and engine.
+    becomes a Result with a failure. `prompt`: what all images were made from, where that is known. The caller closes
+    fetcher and engine.
     """
 
     def __init__(
@@ -73,7 +89,8 @@ class Scorer:
         tenant: str = "default",
         prompt: str | None = None,
         thumbnails: bool = False,
-        wait: Callable[[float], None] = time.sleep,
+        retries: RetryPolicy = RETRIES,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model = model
         self._engine = engine
@@ -84,85 +101,114 @@ class Scorer:
         self._threads = threads or 2 * (os.cpu_count() or 1)
         self._tenant = tenant
         self._prompt = prompt
-        self._thumbnails = thumbnails
-        self._wait = wait
+        self._makes_thumbnails = thumbnails
+        self._retries = retries
+        self._clock = clock
+        self._lookahead = max(3 * self._batch_size, self._threads)
+        self._thumbnails: OrderedDict[str, bytes] = OrderedDict()
 
     def score(self, sources: Iterable[Source]) -> Iterator[Result]:
-        """One result a source, in the order of the sources."""
-        waiting: list[_Outcome] = []
-        ready = 0
-        for outcome in self._prepare_all(sources):
-            waiting.append(outcome)
-            ready += isinstance(outcome, _Prepared)
-            if ready == self._batch_size or len(waiting) == 4 * self._batch_size:
-                yield from self._judge(waiting)
-                waiting, ready = [], 0
-        yield from self._judge(waiting)
+        """One result a source, in the order of the sources. Raises EngineLost when only a new process can judge."""
+        with ExitStack() as resources:
+            pipeline = self._open_pipeline(resources)
+            pending: deque[SourceJob | Result] = deque()
+            remaining = iter(sources)
+            more_follows = True
+            while more_follows or pending:
+                while more_follows and len(pending) < self._lookahead:
+                    source = next(remaining, None)
+                    if source is None:
+                        more_follows = False
+                    else:
+                        pending.append(self._submit(pipeline, source))
+                while pending and (result := _result_of(pending[0])) is not None:
+                    pending.popleft()
+                    yield result
+                if pending and (not more_follows or len(pending) >= self._lookahead):
+                    self._wait(pipeline)
 
-    def _prepare_all(self, sources: Iterable[Source]) -> Iterator[_Outcome]:
-        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="prepare")
-        pending: deque[Future[_Outcome]] = deque()
-        try:
-            for source in sources:
-                pending.append(pool.submit(self._prepare, source))
-                if len(pending) >= max(3 * self._batch_size, self._threads):
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    def _wait(self, pipeline: JudgingPipeline[SourceJob]) -> None:
+        """Until something has happened. Nothing more is submitted meanwhile, so batches that are not full start."""
+        pipeline.turn(self._clock())
+        pipeline.mailbox.read(pipeline.wait_seconds(self._clock(), IDLE_SECONDS))
+        pipeline.check()
 
-    def _prepare(self, source: Source) -> _Outcome:
-        name, reference = source.name, source.reference
-        if reference is None:
-            return self._failed(name, FailureReason.FETCH_FAILED, source.problem)
-        try:
-            data = self._fetch(reference)
-            pixels = decode(data, max_pixels=self._max_pixels)
-            views = make_views(pixels, self._model.manifest.views)
-        except ImageError as error:
-            return self._failed(name, error.reason, str(error))
-        except TransientFetchError as error:
-            return self._failed(name, FailureReason.FETCH_FAILED, str(error), FETCH_ATTEMPTS)
-        content_hash = "sha256:" + hashlib.sha256(data).hexdigest()
-        return _Prepared(name, reference, content_hash, views, thumbnail(pixels) if self._thumbnails else None)
-
-    def _fetch(self, reference: ImageReference) -> bytes:
-        for attempt in range(1, FETCH_ATTEMPTS):
-            try:
-                return self._fetcher.fetch(reference).data
-            except TransientFetchError:
-                self._wait(attempt * FETCH_WAIT_SECONDS)
-        return self._fetcher.fetch(reference).data
-
-    def _judge(self, outcomes: Sequence[_Outcome]) -> Iterator[Result]:
-        batch = [outcome for outcome in outcomes if isinstance(outcome, _Prepared)]
-        results = iter(self._run(batch) if batch else ())
-        for outcome in outcomes:
-            yield next(results) if isinstance(outcome, _Prepared) else outcome
-
-    def _run(self, batch: Sequence[_Prepared]) -> Sequence[Result]:
-        views = {name: np.stack([image.views[name] for image in batch]) for name in self._model.manifest.views}
-        try:
-            prompts = None if self._prompt is None else [self._prompt] * len(batch)
-            all_scores = self._model.heads.score(self._engine.infer(views, prompts))
-        except EngineError as error:
-            if len(batch) == 1:
-                return [self._failed(batch[0].name, FailureReason.ENGINE_FAILED, str(error))]
-            return [result for image in batch for result in self._run([image])]
-        return [self._route(image, scores) for image, scores in zip(batch, all_scores, strict=True)]
-
-    def _route(self, image: _Prepared, scores: Scores) -> Result:
-        now = datetime.now(UTC)
+    def _submit(self, pipeline: JudgingPipeline[SourceJob], source: Source) -> SourceJob | Result:
+        if source.reference is None:
+            failure = Failure(reason=FailureReason.FETCH_FAILED, message=source.problem)
+            return Result(source.name, self._policy.failure_route(self._tenant, DEFAULT_PRIORITY), failure=failure)
         event = ImageEvent(
-            id=image.content_hash, occurred_at=now, tenant=self._tenant, image=image.reference, prompt=self._prompt
+            id="not-fetched-yet",
+            occurred_at=datetime.now(UTC),
+            tenant=self._tenant,
+            image=source.reference,
+            prompt=self._prompt,
         )
-        try:
-            route = self._policy.route(event, scores)
-        except PolicyError as error:
-            return self._failed(image.name, FailureReason.POLICY_FAILED, str(error))
-        return Result(image.name, route, scores, None, image.content_hash, image.thumbnail)
+        job = SourceJob(event, self._clock(), source.name)
+        pipeline.submit([job])
+        pipeline.turn(self._clock(), more_follows=True)
+        return job
 
-    def _failed(self, name: str, reason: FailureReason, message: str, attempts: int = 1) -> Result:
-        failure = Failure(reason=reason, message=message, attempts=attempts)
-        return Result(name, self._policy.failure_route(self._tenant, PRIORITY), failure=failure)
+    def _open_pipeline(self, resources: ExitStack) -> JudgingPipeline[SourceJob]:
+        pool = resources.enter_context(ThreadPoolExecutor(self._threads, thread_name_prefix="prepare"))
+        metrics = Metrics(CollectorRegistry())  # nobody reads them
+        store = NoScoreStore()
+        batches: BatchRunner[SourceJob] = BatchRunner(
+            self._engine, self._model, store, metrics, batches_in_flight=BATCHES_IN_FLIGHT
+        )
+        resources.callback(batches.close)
+        resources.callback(pool.shutdown, wait=False, cancel_futures=True)
+        active = InForce(self._policy)
+        parts = PipelineParts(
+            preparer=Preparer(
+                self._fetcher,
+                store,
+                self._model.manifest.views,
+                max_pixels=self._max_pixels,
+                on_decoded=self._make_thumbnail if self._makes_thumbnails else None,
+            ),
+            batches=batches,
+            router=PolicyRouter(lambda: active, metrics),
+            cache=store,
+            prepare_pool=pool,
+            metrics=metrics,
+            clock=self._clock,
+            rng=random.Random(),  # noqa: S311  # jitter is no secret
+        )
+        options = PipelineOptions(
+            batch_size=self._batch_size,
+            batch_wait_seconds=BATCH_WAIT_SECONDS,
+            batches_in_flight=BATCHES_IN_FLIGHT,
+            prepare_threads=self._threads,
+            retries=self._retries,
+            waits_for_outages=False,
+        )
+        return JudgingPipeline(parts, options, deliver=self._deliver)
+
+    def _make_thumbnail(self, job: SourceJob, pixels: NDArray[np.uint8]) -> None:
+        """On a thread of the pool."""
+        job.thumbnail = thumbnail(pixels)
+
+    def _deliver(self, job: SourceJob, judgement: Judgement) -> None:
+        job.result = Result(
+            job.name,
+            judgement.route,
+            None if judgement.failure else judgement.scores,
+            judgement.failure,
+            None if judgement.failure else job.content_hash,
+            None if judgement.failure else self._thumbnail_of(job),
+        )
+
+    def _thumbnail_of(self, job: SourceJob) -> bytes | None:
+        """A duplicate was not decoded: it has the thumbnail of the job that was, which is never far ahead."""
+        content_hash = job.content_hash or ""
+        if job.thumbnail is None:
+            return self._thumbnails.get(content_hash)
+        self._thumbnails[content_hash] = job.thumbnail
+        if len(self._thumbnails) > self._lookahead:
+            self._thumbnails.popitem(last=False)
+        return job.thumbnail
+
+
+def _result_of(pending: SourceJob | Result) -> Result | None:
+    return pending if isinstance(pending, Result) else pending.result

@@ -107,4 +107,4 @@ def _signals(stop: threading.Event) -> Iterator[None]:
 
 def _live(worker: Worker) -> Live:
     """A status line that is drawn again four times a second, by a thread of its own; its last state stays."""
-    return Live(StatusLine(worker.metrics, worker.ailments), console=console.err)
+    return Live(StatusLine(worker.metrics, worker.problems), console=console.err)

@@ -19,6 +19,10 @@ class TransientFetchError(Exception):
     """The image could not be fetched this time; trying again may help."""
 
 
+class StoreRefusedError(TransientFetchError):
+    """The store does not accept this worker's credentials, whatever is asked for."""
+
+
 def bomb(what: str) -> ImageError:
     """The refusal of a small file that would take far more time or memory than honest ones."""
     return ImageError(FailureReason.IMAGE_TOO_LARGE, f"{what}: a decompression bomb")

@@ -1,4 +1,4 @@
-"""Keeps a member of the group alive: when one cannot go on, the next starts from what is committed."""
+"""Keeps a member of the group running: when one cannot go on, the next starts from what is committed."""
 
 import threading
 from collections.abc import Callable
@@ -26,8 +26,10 @@ class Intake:
         self._trouble: str | None = None
 
     def run(self, stop: threading.Event) -> None:
-        """Works until `stop` is set and what was under way is committed. Raises LogError when the log cannot be opened
-        at first."""
+        """Works until `stop` is set and what was with the engine is committed.
+
+        Raises LogError when the log cannot be opened at first, and EngineLost when only a new process can judge.
+        """
         failures = 0
         opened = False
         while not stop.is_set():
@@ -36,25 +38,30 @@ class Intake:
                 opened = True
                 self._member = Member(log, self._parts)
                 self._trouble = None
-                started = self._parts.clock()
+                started = self._parts.judging.clock()
                 try:
                     self._member.run(stop.is_set)
                 finally:
                     self._member = None
-                    if self._parts.clock() - started > self._parts.settings.retry_max_seconds:
+                    if self._parts.judging.clock() - started > self._parts.settings.retry_max_seconds:
                         failures = 0
             except LogError as error:
                 if not opened:
                     raise
                 failures += 1
-                delay = self._patience.delay(failures, self._parts.rng)
+                delay = self._patience.delay(failures, self._parts.judging.rng)
                 self._trouble = f"no connection to the log: {error}"
                 logger.warning("member_ended", error=str(error), again_in_seconds=round(delay, 3))
                 stop.wait(delay)
 
-    def ailments(self) -> tuple[str, ...]:
-        """What is wrong at the moment; empty when all is well. Called from any thread."""
+    def health_problems(self) -> tuple[str, ...]:
+        """What keeps the intake from its work; empty when nothing does. Called from any thread."""
         member, trouble = self._member, self._trouble
         if member is not None:
-            return member.ailments()
+            return member.health_problems()
         return (trouble,) if trouble else ()
+
+    def store_outages(self) -> tuple[str, ...]:
+        """Image stores that do not answer; their events wait. Called from any thread."""
+        member = self._member
+        return member.store_outages() if member is not None else ()

@@ -1,18 +1,20 @@
-"""Runs batches through the engine and the heads, several at a time, off the loop's thread."""
+"""Runs batches through the engine and the heads, several at a time, off the pipeline's thread."""
 
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import Enum
 from typing import Generic, TypeVar
 
 import numpy as np
 import structlog
 
-from worker.cache.score_cache import CachedScore, ScoreCache
+from worker.cache.score_cache import CachedScore
 from worker.judging.job import Job
+from worker.judging.lookup import ScoreStore
 from worker.judging.prepare import Prepared
-from worker.scoring.engine import PROMPT, Engine, Features, blank_views
+from worker.scoring.engine import PROMPT, Engine, EngineLost, Features, blank_views
 from worker.scoring.model import Model
 from worker.telemetry.metrics import Metrics
 
@@ -28,21 +30,29 @@ class ScoredBatch(Generic[J]):
     milliseconds: float
 
 
+class Fault(Enum):
+    """Whose fault a failed batch is."""
+
+    BATCH = "batch"
+    """The engine judges a blank image right after."""
+    ENGINE = "engine"
+    """It does not."""
+    LOST = "lost"
+    """It never will in this process."""
+
+
 @dataclass(frozen=True, slots=True)
 class FailedBatch(Generic[J]):
-    """`engine_is_healthy` tells whether the engine could still judge a blank image right after: if so, the batch is to
-    blame; if not, the engine is."""
-
     batch: list[Prepared[J]]
     error: Exception
-    engine_is_healthy: bool
+    fault: Fault
 
 
 class BatchRunner(Generic[J]):
     """At most `batches_in_flight` batches at once. Results are reported on the thread that ran the batch."""
 
     def __init__(
-        self, engine: Engine, model: Model, cache: ScoreCache, metrics: Metrics, *, batches_in_flight: int
+        self, engine: Engine, model: Model, cache: ScoreStore, metrics: Metrics, *, batches_in_flight: int
     ) -> None:
         self._engine = engine
         self._model = model
@@ -68,20 +78,24 @@ class BatchRunner(Generic[J]):
             packed = _packed(features, len(batch))
             results = [CachedScore(s, f) for s, f in zip(scores, packed, strict=True)]
         except Exception as error:  # noqa: BLE001  # a backend may raise anything; the images must be accounted for
-            report(FailedBatch(batch, error, self._is_healthy()))
+            report(self._failed(batch, error))
             return
         self._metrics.stage_seconds.labels("engine").observe(seconds)
         self._metrics.batch_size.observe(len(batch))
         report(ScoredBatch(batch, results, seconds * 1000))
         self._cache.put({prepared.key: result for prepared, result in zip(batch, results, strict=True)}, {})
 
-    def _is_healthy(self) -> bool:
+    def _failed(self, batch: list[Prepared[J]], error: Exception) -> FailedBatch[J]:
+        if isinstance(error, EngineLost):
+            return FailedBatch(batch, error, Fault.LOST)
         try:
             self._model.heads.score(self._engine.infer(blank_views(self._model.manifest.views)))
-        except Exception as error:  # noqa: BLE001
-            log.warning("engine_check_failed", error=f"{type(error).__name__}: {error}")
-            return False
-        return True
+        except EngineLost as lost:
+            return FailedBatch(batch, lost, Fault.LOST)
+        except Exception as failure:  # noqa: BLE001  # as above
+            log.warning("engine_check_failed", error=f"{type(failure).__name__}: {failure}")
+            return FailedBatch(batch, error, Fault.ENGINE)
+        return FailedBatch(batch, error, Fault.BATCH)
 
 
 def _packed(features: Features, count: int) -> list[dict[str, bytes]]:

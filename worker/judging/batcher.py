@@ -32,6 +32,19 @@ class Batcher(Generic[J]):
         else:
             self._waiting.append((now, prepared))
 
+    def clear(self) -> list[Prepared[J]]:
+        """Takes out all that waits."""
+        taken = [*self._alone, *(prepared for _, prepared in self._waiting)]
+        self._alone.clear()
+        self._waiting.clear()
+        return taken
+
+    def due_at(self) -> float:
+        """When the next batch is due though it is not full; meaningful while something waits."""
+        if self._alone or len(self._waiting) >= self.size:
+            return 0.0
+        return self._waiting[0][0] + self.wait_seconds
+
     def next_batch(self, now: float, *, hurry: bool) -> list[Prepared[J]] | None:
         """The next batch that is due; with `hurry`, whatever waits."""
         if self._alone:

@@ -1,91 +1,181 @@
-"""What becomes of an event whose image could not be fetched: again later, when the store is back, or given up."""
+"""What becomes of an event whose image could not be fetched: again later, when its store is back, or given up."""
 
 import random
-from typing import Generic, TypeVar
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Generic, TypeVar
 
 from schemas import Failure, FailureReason, S3Reference
-from worker.images.errors import TransientFetchError
-from worker.judging.breaker import Breaker
+from worker.images.errors import ImageError, StoreRefusedError, TransientFetchError
 from worker.judging.job import Job
 from worker.judging.retries import DueHeap, RetryPolicy
+from worker.judging.stores import Store, Stores
 
 J = TypeVar("J", bound=Job)
 
-PROBES_TO_BLAME = 5
+PROBES_TO_BLAME: Final = 5
+
+
+class Admitted(Enum):
+    """What `admit` says of a job that is not given up."""
+
+    NOW = "now"
+    LATER = "later"
+    """It comes back from `due`."""
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """Why a job is given up. `retriable`: the same event may be judged later."""
+
+    failure: Failure
+    retriable: bool
 
 
 class FetchRetries(Generic[J]):
-    """Holds jobs that wait for another attempt; while they wait they hold nothing else. Belongs to the loop's thread.
+    """Holds jobs that wait for another attempt; while they wait they hold nothing else. For the pipeline's thread.
 
-    A breaker watches over the object store, that all events need: while it is open, attempts do not count.
+    A store that is down is asked once each pause, and attempts do not count: not the image is to blame. An object that
+    an S3 bucket denies is given up only once the bucket has given others, since a bucket that denies everything has
+    lost its permissions. A denied HTTP address is its own fault: what permits access is part of the address.
     """
 
-    def __init__(self, policy: RetryPolicy, store: Breaker, rng: random.Random, *, outage_seconds: float) -> None:
-        """`outage_seconds`: the longest that the store may be down before what it does not give is given up."""
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        stores: Stores,
+        rng: random.Random,
+        *,
+        outage_seconds: float,
+        waits_for_stores: bool = True,
+    ) -> None:
+        """`outage_seconds`: the longest that an S3 bucket may be down before what it does not give is given up.
+        `waits_for_stores`: absent, a job whose store is down is given up at once."""
         self._policy = policy
-        self._store = store
+        self._stores = stores
         self._rng = rng
         self._outage_seconds = outage_seconds
+        self._waits = waits_for_stores
         self._waiting: DueHeap[J] = DueHeap()
-
-    @property
-    def store_is_down(self) -> bool:
-        return self._store.is_open
 
     def due(self, now: float) -> list[J]:
         """The jobs whose time has come."""
         return self._waiting.pop_due(now)
 
-    def admit(self, job: J, now: float) -> bool:
-        """Whether the job may go to its store now; if not, it comes back when it is due."""
-        if not _is_stored(job) or self._store.allow(now):
-            return True
-        self._wait_for_the_store(job)
-        return False
+    def next_due(self) -> float | None:
+        """When the next job's time comes."""
+        return self._waiting.next_due()
 
-    def fetched(self, job: J, now: float) -> None:
-        """Notes that the job's image was to be had."""
-        if _is_stored(job):
-            self._store.record(True, now)
+    def clear(self) -> None:
+        """Forgets all jobs that wait."""
+        self._waiting = DueHeap()
 
-    def failed(self, job: J, error: TransientFetchError, now: float) -> Failure | None:
-        """Why the job is given up; None where it will be tried again."""
-        if _is_stored(job):
-            self._store.record(False, now)
-            if self._store.is_open:
-                return self._failed_in_an_outage(job, error, now)
+    def held(self) -> Iterator[J]:
+        """The jobs that wait for a store that is down."""
+        return (job for job in self._waiting if job.is_held)
+
+    def stores_down(self) -> list[Store]:
+        """From any thread."""
+        return self._stores.down()
+
+    def admit(self, job: J, now: float) -> Admitted | GivenUp:
+        """Whether the job may go to its store now."""
+        job.is_held = False
+        store = self._stores.of(job.event.image)
+        if store is None or store.allow(now):
+            return Admitted.NOW
+        if not self._waits:
+            return _given_up(store.trouble(now), job)
+        if not _is_in_bucket(job):
+            if job.first_failed_at is None:
+                job.first_failed_at = now
+            if now - job.first_failed_at >= self._policy.deadline_seconds:
+                return _given_up(store.trouble(now), job)
+        self._hold(job, store)
+        return Admitted.LATER
+
+    def answered(self, job: J, now: float) -> None:
+        """The job's store gave the image, or said something definite about it."""
+        store = self._stores.of(job.event.image)
+        if store is not None:
+            store.answered(now)
+
+    def failed(self, job: J, error: TransientFetchError, now: float) -> GivenUp | None:
+        """The job's store did not answer. Why the job is given up; None where it will be tried again."""
+        store = self._stores.of(job.event.image)
+        if store is not None:
+            if isinstance(error, StoreRefusedError):
+                store.refused_credentials(error, now)
+            else:
+                store.failed(error, now)
+            if store.is_down and self._waits and _is_in_bucket(job):
+                return self._failed_in_an_outage(job, store, error, now)
+        return self._try_again(job, error, FailureReason.FETCH_FAILED, now)
+
+    def denied(self, job: J, error: ImageError, now: float) -> GivenUp | None:
+        """The job's store denied access to the image. Why the job is given up; None where it will be tried again."""
+        image = job.event.image
+        store = self._stores.of(image)
+        if store is None or not isinstance(image, S3Reference):
+            return _final(error, job.attempts + 1)
+        if job.first_failed_at is None:
+            job.first_failed_at = now
+        if store.answered_since(job.first_failed_at):
+            return _final(error, job.attempts + 1)
+        store.refused(image.key, error, now)
+        if store.is_down and self._waits:
+            return self._failed_in_an_outage(job, store, error, now)
+        return self._try_again(job, error, FailureReason.ACCESS_DENIED, now)
+
+    def _try_again(self, job: J, error: Exception, reason: FailureReason, now: float) -> GivenUp | None:
         job.attempts += 1
         if job.first_failed_at is None:
             job.first_failed_at = now
         if self._policy.is_exhausted(job.attempts, job.first_failed_at, now):
-            return _given_up(error, job.attempts, now - job.first_failed_at)
+            return _exhausted(error, reason, job.attempts, now - job.first_failed_at)
         self._waiting.push(now + self._policy.delay(job.attempts, self._rng), job)
         return None
 
-    def _failed_in_an_outage(self, job: J, error: TransientFetchError, now: float) -> Failure | None:
+    def _failed_in_an_outage(self, job: J, store: Store, error: Exception, now: float) -> GivenUp | None:
         """The store is down, not this object: the attempt does not count.
 
         Unless it fails for longer than outages last: a few objects that are too slow to be fetched would keep the
         breaker open, and all others waiting, for ever.
         """
-        job.first_failed_at = None
+        denied = isinstance(error, ImageError)
+        if not denied:
+            job.first_failed_at = None
         job.probes += 1
         if job.probed_since is None:
             job.probed_since = now
         waited = now - job.probed_since
-        if job.probes >= PROBES_TO_BLAME and waited >= self._outage_seconds:
-            return _given_up(error, job.attempts + job.probes, waited)
-        self._wait_for_the_store(job)
+        if job.probes >= PROBES_TO_BLAME and waited >= self._outage_seconds and not store.surely_refuses_all:
+            reason = FailureReason.ACCESS_DENIED if denied else FailureReason.FETCH_FAILED
+            return _exhausted(error, reason, job.attempts + job.probes, waited)
+        self._hold(job, store)
         return None
 
-    def _wait_for_the_store(self, job: J) -> None:
-        self._waiting.push(self._store.retry_at() + self._rng.uniform(0.0, self._policy.base_seconds), job)
+    def _hold(self, job: J, store: Store) -> None:
+        job.is_held = True
+        self._waiting.push(store.retry_at() + self._rng.uniform(0.0, self._policy.base_seconds), job)
 
 
-def _is_stored(job: Job) -> bool:
+def _is_in_bucket(job: Job) -> bool:
     return isinstance(job.event.image, S3Reference)
 
 
-def _given_up(error: TransientFetchError, attempts: int, seconds: float) -> Failure:
-    message = f"{error}; gave up after {attempts} attempts in {seconds:.1f} s"
-    return Failure(reason=FailureReason.FETCH_FAILED, message=message, attempts=attempts)
+def _final(error: ImageError, attempts: int) -> GivenUp:
+    return GivenUp(Failure(reason=error.reason, message=str(error), attempts=attempts), retriable=False)
+
+
+def _given_up(message: str, job: Job) -> GivenUp:
+    failure = Failure(reason=FailureReason.FETCH_FAILED, message=message, attempts=max(1, job.attempts))
+    return GivenUp(failure, retriable=True)
+
+
+def _exhausted(error: Exception, reason: FailureReason, attempts: int, seconds: float) -> GivenUp:
+    message = str(error) if attempts == 1 else f"{error}; gave up after {attempts} attempts in {seconds:.1f} s"
+    return GivenUp(
+        Failure(reason=reason, message=message, attempts=attempts), retriable=reason is FailureReason.FETCH_FAILED
+    )

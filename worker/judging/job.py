@@ -32,10 +32,17 @@ class Job:
     probes: int = 0
     """Fetches that failed while the store seemed to be down, since `probed_since`."""
     probed_since: float | None = None
+    is_held: bool = False
+    """It waits for a store that is down."""
     engine_failures: int = 0
+    """Failures on this image in an engine that works."""
     fetch_ms: float = 0.0
     decode_ms: float = 0.0
     engine_ms: float = 0.0
+
+    def fetched(self, content_hash: str) -> None:
+        """Called once the bytes are there, or known to be those of an earlier event."""
+        self.content_hash = content_hash
 
     def timings(self, now: float) -> TimingFields:
         return {

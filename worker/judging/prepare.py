@@ -1,4 +1,4 @@
-"""From an event to the views an engine takes, or to scores known before. Runs on many threads."""
+"""From an event to the views that an engine takes, or to scores known before. Runs on many threads."""
 
 import hashlib
 import os
@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas import FailureReason, ImageEvent, S3Reference
-from worker.cache.score_cache import CachedScore, ScoreCache, ScoreKey
+from worker.cache.score_cache import CachedScore, ScoreKey
 from worker.images.decode import decode
 from worker.images.errors import ImageError
 from worker.images.fetch import FetchedImage, Fetcher
 from worker.images.views import make_views
 from worker.judging.job import Job
+from worker.judging.lookup import ScoreStore
 from worker.judging.single_flight import SingleFlight
 from worker.view import ViewSpec
 
@@ -49,25 +50,28 @@ class Duplicate(Generic[J]):
 
 
 class Preparer(Generic[J]):
-    """Fetches, hashes, looks up, decodes and cuts views; one call an event, safe from many threads.
+    """Fetches, hashes, looks up, decodes and makes views; one call an event, safe from many threads.
 
-    Many may fetch at a time, for that is waiting; only as many decode as there are processors. More would take turns at
-    the interpreter, which cost the engine beside them a twentieth of its speed.
+    Many threads fetch at a time, since fetching is waiting; only as many decode as there are processors. More would
+    compete for the interpreter, which cost the engine beside them a twentieth of its speed.
     """
 
     def __init__(
         self,
         fetcher: Fetcher,
-        cache: ScoreCache,
+        cache: ScoreStore,
         views: Mapping[str, ViewSpec],
         *,
         max_pixels: int,
+        on_decoded: Callable[[J, NDArray[np.uint8]], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        """`on_decoded` is called with each decoded image, [height, width, 3] RGB, on the thread that decoded it."""
         self._fetcher = fetcher
         self._cache = cache
         self._views = views
         self._max_pixels = max_pixels
+        self._on_decoded = on_decoded
         self._clock = clock
         self._decoders = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
 
@@ -76,7 +80,7 @@ class Preparer(Generic[J]):
         started = self._clock()
         fetched = self._fetcher.fetch(job.event.image)
         content_hash = verified_hash(job.event, fetched)
-        job.content_hash = content_hash
+        job.fetched(content_hash)
         job.fetch_ms = round((self._clock() - started) * 1000, 3)
         self._remember_alias(job.event, fetched, content_hash)
         key = self._cache.key(content_hash, job.event.prompt)
@@ -87,7 +91,10 @@ class Preparer(Generic[J]):
             return Known(job, cached)
         with self._decoders:
             started = self._clock()
-            views = make_views(decode(fetched.data, max_pixels=self._max_pixels), self._views)
+            pixels = decode(fetched.data, max_pixels=self._max_pixels)
+            views = make_views(pixels, self._views)
+            if self._on_decoded is not None:
+                self._on_decoded(job, pixels)
             job.decode_ms = round((self._clock() - started) * 1000, 3)
         return Prepared(job, key, views)
 

@@ -3,6 +3,7 @@
 import heapq
 import itertools
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -40,6 +41,14 @@ class DueHeap(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._heap)
+
+    def __iter__(self) -> Iterator[T]:
+        """All that wait, in no order."""
+        return (item for _, _, item in self._heap)
+
+    def next_due(self) -> float | None:
+        """When the first falls due; None when nothing waits."""
+        return self._heap[0][0] if self._heap else None
 
     def push(self, due: float, item: T) -> None:
         heapq.heappush(self._heap, (due, next(self._tie), item))

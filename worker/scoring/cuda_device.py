@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from worker.scoring.engine import EngineError
+from worker.scoring.engine import BatchFailed, EngineError, EngineLost
 
 
-class OutOfDeviceMemory(EngineError):
+class OutOfDeviceMemory(BatchFailed):
     """The GPU has no memory left for this. Smaller batches or fewer engines on the GPU help."""
 
 
-class DeviceLost(EngineError):
+class DeviceLost(EngineLost):
     """The GPU, or this process's hold on it, is gone for good: only a new process helps."""
 
 
@@ -182,4 +182,4 @@ def _typed(name: str, text: str, function: str) -> EngineError:
         )
     if name in _LOST:
         return device_lost(said)
-    return EngineError(f"CUDA failed ({said})")
+    return BatchFailed(f"CUDA failed ({said})")

@@ -22,7 +22,15 @@ PROMPT = "prompt"
 
 
 class EngineError(Exception):
-    """The engine failed on a batch; the batch may be tried again."""
+    """The engine failed. What `infer` raises is one of the two kinds below; starting an engine may raise others."""
+
+
+class BatchFailed(EngineError):
+    """The engine failed on this batch. It may judge others, and this one when it is tried again."""
+
+
+class EngineLost(EngineError):
+    """The engine will never answer again in this process, as after the loss of a GPU. Only a new process helps."""
 
 
 class Engine(Protocol):
@@ -33,7 +41,7 @@ class Engine(Protocol):
         """The largest batch that `infer` takes."""
 
     def infer(self, views: Views, prompts: Prompts | None = None) -> Features:
-        """The features of a batch. Raises EngineError when the backend fails.
+        """The features of a batch. Raises BatchFailed when the backend fails on it, EngineLost when it always will.
 
         `prompts` has an entry for each row; absent, no row has one. A model with a prompt head answers prompts with one
         more entry, `PROMPT`: float32 [batch, scores], in the order of the manifest's `prompt.scores`, NaN in the rows
@@ -51,16 +59,16 @@ def blank_views(views: Mapping[str, ViewSpec]) -> Views:
 
 
 def check_batch(views: Views, specs: Mapping[str, ViewSpec], max_batch: int) -> int:
-    """The number of images in a batch that fits a model's views. Raises EngineError for one that does not."""
+    """The number of images in a batch that fits a model's views. Raises BatchFailed for one that does not."""
     if set(views) != set(specs):
-        raise EngineError(f"got the views {sorted(views)}, the model needs {sorted(specs)}")
+        raise BatchFailed(f"got the views {sorted(views)}, the model needs {sorted(specs)}")
     for name, pixels in views.items():
         if pixels.dtype != np.uint8 or pixels.shape[1:] != specs[name].shape:
-            raise EngineError(
+            raise BatchFailed(
                 f"view {name!r} is {pixels.dtype}{list(pixels.shape)}, "
                 f"the model needs uint8{['batch', *specs[name].shape]}"
             )
     batches = {len(pixels) for pixels in views.values()}
     if len(batches) != 1 or not 0 < max(batches) <= max_batch:
-        raise EngineError(f"views of {sorted(batches)} images; one batch has 1 to {max_batch}, in all views alike")
+        raise BatchFailed(f"views of {sorted(batches)} images; one batch has 1 to {max_batch}, in all views alike")
     return batches.pop()

@@ -2,7 +2,7 @@
 
 import structlog
 
-from worker.scoring.engine import PROMPT, EngineError, Features, Prompts, Views, check_batch
+from worker.scoring.engine import PROMPT, BatchFailed, Features, Prompts, Views, check_batch
 from worker.scoring.model import Model, PromptParts
 from worker.scoring.openvino_graph import OpenVinoGraph
 from worker.scoring.tensors import Array
@@ -63,12 +63,12 @@ class OpenVinoEngine:
         return MAX_BATCH
 
     def infer(self, views: Views, prompts: Prompts | None = None) -> Features:
-        """The features of a batch. Raises EngineError when a view is missing, of a wrong shape or dtype, for another
+        """The features of a batch. Raises BatchFailed when a view is missing, of a wrong shape or dtype, for another
         number of prompts than images, or when OpenVINO fails."""
         check_batch(views, self._manifest.views, MAX_BATCH)
         for name, pixels in views.items():
             if not pixels.flags.c_contiguous:
-                raise EngineError(f"view {name!r} is not contiguous")
+                raise BatchFailed(f"view {name!r} is not contiguous")
         features = self._towers.run(views)
         if prompts is not None and self._prompts is not None:
             features[PROMPT] = self._prompts.score(features, prompts)
@@ -96,7 +96,7 @@ class OpenVinoText:
         )
 
     def run(self, ids: TokenIds) -> Array:
-        """Token ids, [texts, context] → their features, [texts, context, features]. Raises EngineError."""
+        """Token ids, [texts, context] → their features, [texts, context, features]. Raises BatchFailed."""
         return self._graph.run({"tokens": ids})["text"]
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from worker.scoring.engine import EngineError
+from worker.scoring.engine import BatchFailed
 from worker.scoring.manifest import ManifestError
 
 Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
@@ -72,7 +72,7 @@ class OpenVinoGraph:
         self._workers = ThreadPoolExecutor(self.streams, thread_name_prefix="engine")
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
-        """The outputs of a batch. Raises EngineError when OpenVINO fails or an output is not finite."""
+        """The outputs of a batch. Raises BatchFailed when OpenVINO fails or an output is not finite."""
         batch = len(next(iter(inputs.values())))
         outputs = {name: np.empty((batch, *shape), np.float32) for name, (_, shape) in self._outputs.items()}
 
@@ -88,10 +88,10 @@ class OpenVinoGraph:
         try:
             list(self._workers.map(run, range(batch)))
         except RuntimeError as error:
-            raise EngineError(f"OpenVINO failed on a batch of {batch}: {error}") from error
+            raise BatchFailed(f"OpenVINO failed on a batch of {batch}: {error}") from error
         for name, rows in outputs.items():
             if not np.isfinite(rows).all():
-                raise EngineError(f"tower {name!r} gave values that are not finite")
+                raise BatchFailed(f"tower {name!r} gave values that are not finite")
         return outputs
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from worker.scoring.engine import EngineError, Features, Prompts
+from worker.scoring.engine import BatchFailed, Features, Prompts
 from worker.scoring.prompt_heads import PromptHeads
 from worker.scoring.tensors import Array
 from worker.scoring.tokenizer import ClipTokenizer, TokenIds, lengths
@@ -33,7 +33,7 @@ class TextFeatures:
         self._kept: OrderedDict[bytes, Array] = OrderedDict()
 
     def __call__(self, texts: Sequence[str]) -> list[Array]:
-        """The features of each text's tokens, [its tokens, features]. Raises EngineError when the tower fails."""
+        """The features of each text's tokens, [its tokens, features]. Raises BatchFailed when the tower fails."""
         ids = self._tokenize(texts)
         ends = lengths(ids)
         keys = [row[:end].tobytes() for row, end in zip(ids, ends, strict=True)]
@@ -43,7 +43,7 @@ class TextFeatures:
             rows = missing[start : start + self._largest]
             for row, features in zip(rows, self._run(ids[rows]), strict=True):
                 if not np.isfinite(features[: ends[row]]).all():
-                    raise EngineError("the text tower gave values that are not finite")
+                    raise BatchFailed("the text tower gave values that are not finite")
                 found[keys[row]] = self._keep(keys[row], features[: ends[row]].copy())
         return [found[key] for key in keys]
 
@@ -78,12 +78,12 @@ class PromptScorer:
     def score(self, features: Features, prompts: Prompts) -> Array:
         """[batch, scores], NaN in the rows without a prompt. An empty prompt is none.
 
-        Raises EngineError for another number of prompts than rows, when the text tower fails, and for a score that is
+        Raises BatchFailed for another number of prompts than rows, when the text tower fails, and for a score that is
         not finite.
         """
         batch = len(next(iter(features.values())))
         if len(prompts) != batch:
-            raise EngineError(f"{len(prompts)} prompts for {batch} images; give one or None for each")
+            raise BatchFailed(f"{len(prompts)} prompts for {batch} images; give one or None for each")
         scores = np.full((batch, self._scores), np.nan, np.float32)
         rows = [row for row, prompt in enumerate(prompts) if prompt]
         if not rows:
@@ -95,5 +95,5 @@ class PromptScorer:
             place[: len(text)] = text
         scores[rows] = self._heads.score({name: each[rows] for name, each in features.items()}, tokens, ends)
         if not np.isfinite(scores[rows]).all():
-            raise EngineError("the prompt head gave values that are not finite")
+            raise BatchFailed("the prompt head gave values that are not finite")
         return scores

@@ -91,7 +91,7 @@ class TensorRtEngine:
         return self._largest
 
     def infer(self, views: Views, prompts: Prompts | None = None) -> Features:
-        """The features of a batch. Raises EngineError: DeviceLost when only a new process can go on."""
+        """The features of a batch. Raises BatchFailed, or DeviceLost when only a new process can go on."""
         check_batch(views, self._manifest.views, self._largest)
         features = self._towers.run(views)
         if prompts is not None and self._prompts is not None:

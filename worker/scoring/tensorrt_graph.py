@@ -13,7 +13,7 @@ import structlog
 from numpy.typing import NDArray
 
 from worker.scoring.cuda_device import CapturedGraph, CudaDevice, DeviceLost, OutOfDeviceMemory, device_lost
-from worker.scoring.engine import EngineError
+from worker.scoring.engine import BatchFailed, EngineError
 from worker.scoring.engine_record import EngineRecord
 
 log = structlog.get_logger(__name__)
@@ -106,8 +106,10 @@ class TensorRtGraph:
             self._free.put(lane)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
-        """The outputs of a batch, whose tensors are as they should be. Raises EngineError: DeviceLost when only a new
-        process can go on."""
+        """The outputs of a batch, whose tensors are as they should be.
+
+        Raises BatchFailed, or DeviceLost when only a new process can go on.
+        """
         if self._lost is not None:
             raise DeviceLost(str(self._lost))
         batch = len(next(iter(inputs.values())))
@@ -130,7 +132,7 @@ class TensorRtGraph:
             self._free.put(lane)
         for name, rows in outputs.items():
             if not np.isfinite(rows).all():
-                raise EngineError(f"tower {name!r} gave values that are not finite")
+                raise BatchFailed(f"tower {name!r} gave values that are not finite")
         return outputs
 
     def close(self) -> None:
@@ -144,7 +146,7 @@ class TensorRtGraph:
         lane = self._free.get()
         if lane is None:
             self._free.put(None)  # for whoever waits too
-            raise EngineError("the engine is closed")
+            raise BatchFailed("the engine is closed")
         return lane
 
     def _settle(self, lane: _Lane) -> DeviceLost | None:
@@ -267,7 +269,7 @@ class TensorRtGraph:
         config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         return config
 
-    def _failure(self, what: str, kind: type[EngineError] = EngineError) -> EngineError:
+    def _failure(self, what: str, kind: type[EngineError] = BatchFailed) -> EngineError:
         """The error for what TensorRT refused, with its own words. It reports a want of memory in words only."""
         said = self._said.take() or "TensorRT gave no reason"
         if _NO_MEMORY.search(said):

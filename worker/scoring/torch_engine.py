@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worker.scoring.cuda_device import DeviceLost, NoDevice, OutOfDeviceMemory, device_lost
-from worker.scoring.engine import PROMPT, EngineError, Features, Prompts, Views, check_batch
+from worker.scoring.engine import PROMPT, BatchFailed, EngineError, Features, Prompts, Views, check_batch
 from worker.scoring.engine_record import BatchProfile, EngineRecord
 from worker.scoring.graph_precision import prepare_graphs
 from worker.scoring.model import Model
@@ -132,7 +132,7 @@ class TorchEngine:
         return self._sizes[-1] if self._sizes else MAX_BATCH
 
     def infer(self, views: Views, prompts: Prompts | None = None) -> Features:
-        """The features of a batch. Raises EngineError: DeviceLost when only a new process can go on."""
+        """The features of a batch. Raises BatchFailed, or DeviceLost when only a new process can go on."""
         if self._lost is not None:
             raise DeviceLost(str(self._lost))
         batch = check_batch(views, self._manifest.views, self.max_batch)
@@ -140,7 +140,7 @@ class TorchEngine:
         features = dict(zip(self._graph.outputs, rows, strict=True))
         for name, values in features.items():
             if not np.isfinite(values).all():
-                raise EngineError(f"tower {name!r} gave values that are not finite")
+                raise BatchFailed(f"tower {name!r} gave values that are not finite")
         found = {tower.name: features[tower.name] for tower in self._manifest.towers}
         if prompts is not None and self._prompts is not None:
             found[PROMPT] = self._prompts.score(found, prompts)
@@ -257,7 +257,7 @@ class TorchEngine:
             if self._is_lost():
                 self._lost = device_lost(error)
                 raise self._lost from error
-            raise EngineError(f"torch failed: {error}") from error
+            raise BatchFailed(f"torch failed: {error}") from error
 
     def _is_lost(self) -> bool:
         """Asks the GPU itself, since torch, its compilers and CUDA's libraries each have words of their own: after an

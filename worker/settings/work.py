@@ -87,6 +87,8 @@ class IntakeSettings(Section):
     retry_deadline_seconds: PositiveFloat = 120.0
     outage_seconds: PositiveFloat = 600.0
     """An object that its store has not given for so long goes to people, even if the store seems to be down."""
+    engine_outage_seconds: PositiveFloat = 60.0
+    """An engine that has answered no batch for so long makes the worker unhealthy."""
     drain_seconds: PositiveFloat = 20.0
     rebalance_seconds: PositiveFloat = 5.0
     """How long partitions that move to another worker may hold up the group to finish what is under way."""

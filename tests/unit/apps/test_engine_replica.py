@@ -3,14 +3,18 @@
 import asyncio
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
 import pytest
 
+from worker.apps import engine as module
 from worker.apps.engine import EngineArguments, EngineReplica, build
 from worker.apps.serve_engine import ModelNotServed
-from worker.scoring.engine import blank_views
+from worker.scoring.engine import EngineLost, blank_views
 from worker.scoring.manifest import ManifestError, load_manifest
 from worker.scoring.model import SHIPPED_MODELS
 from worker.settings import Settings, SettingsError
@@ -73,3 +77,31 @@ def test_a_change_that_cannot_be_made_is_refused_and_changes_nothing(replica: En
 def test_a_mistyped_setting_stops_the_build() -> None:
     with pytest.raises(SettingsError, match=r"args\.settings: modle: is not a known key"):
         build(EngineArguments(settings={"modle": "mst-lite"}))
+
+
+class LostEngine:
+    max_batch = 4
+
+    def infer(self, *_: Any) -> Any:
+        raise EngineLost("the GPU is gone")
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("seen_by", ["a caller", "the health check"])
+def test_a_replica_whose_engine_is_lost_answers_its_callers_and_ends_its_process(
+    replica: EngineReplica, monkeypatch: pytest.MonkeyPatch, seen_by: str
+) -> None:
+    ended: SimpleQueue[int] = SimpleQueue()
+    monkeypatch.setattr(module, "end_process", ended.put)
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.01)
+    reconfigure(replica, None)
+    replica._hosted.put(LITE.digest, LostEngine(), BLANK)
+
+    for _ in range(3):
+        with pytest.raises(EngineLost, match="the GPU is gone"):
+            asyncio.run(replica.infer(LITE.digest, BLANK) if seen_by == "a caller" else replica.check_health())
+
+    assert ended.get(timeout=30) == 1
+    time.sleep(0.05)
+    assert ended.empty(), "once"

@@ -1,6 +1,4 @@
-import asyncio
 import base64
-import contextlib
 import io
 import json
 import re
@@ -77,36 +75,6 @@ class Bench:
 Open = Callable[..., Bench]
 
 
-def batching(*, max_batch_size: int, batch_wait_timeout_s: float, max_concurrent_batches: int) -> Any:
-    """As serve.batch, which needs a replica around it."""
-
-    def decorate(run: Callable[[list[Any]], Any]) -> Callable[[Any], Any]:
-        waiting: list[tuple[Any, asyncio.Future[Any]]] = []
-        full = asyncio.Event()
-
-        async def lead() -> None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(full.wait(), batch_wait_timeout_s)
-            full.clear()
-            batch = waiting[:max_batch_size]
-            del waiting[:max_batch_size]
-            for (_, future), result in zip(batch, await run([item for item, _ in batch]), strict=True):
-                future.set_result(result)
-
-        async def call(item: Any) -> Any:
-            future = asyncio.get_running_loop().create_future()
-            waiting.append((item, future))
-            if len(waiting) == max_batch_size:
-                full.set()
-            if len(waiting) == 1:
-                await lead()
-            return await future
-
-        return call
-
-    return decorate
-
-
 @pytest.fixture(scope="module")
 def model() -> Model:
     return load_model("mst-lite")
@@ -126,7 +94,6 @@ def open_bench(model: Model, tmp_path: Path) -> Iterator[Open]:
                 model,
                 engine,
                 connect_embedded(),
-                batching,
                 Metrics(registry),
                 Meter(registry),
             )

@@ -8,7 +8,7 @@ import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 
 from worker.apps.serve_engine import EngineAway, ModelNotServed, ServeEngine
-from worker.scoring.engine import EngineError
+from worker.scoring.engine import BatchFailed, EngineError, EngineLost
 
 VIEWS = {"whole": np.zeros((2, 2, 2, 3), np.uint8)}
 FEATURES = {"coarse": np.ones((2, 4), np.float32)}
@@ -111,7 +111,7 @@ def test_no_answer_in_time_takes_the_call_back(engine_of: Callable[[Any], ServeE
 
 def test_what_the_replica_says_arrives_without_its_traceback(engine_of: Callable[[Any], ServeEngine]) -> None:
     with pytest.raises(EngineError, match=r"^OpenVINO failed on a batch of 2$"):
-        engine_of(FakeHandle(raised_there(EngineError("OpenVINO failed on a batch of 2")))).infer(VIEWS)
+        engine_of(FakeHandle(raised_there(BatchFailed("OpenVINO failed on a batch of 2")))).infer(VIEWS)
     with pytest.raises(EngineError, match=r"^ValueError: of ours$"):
         engine_of(FakeHandle(raised_there(ValueError("of ours")))).infer(VIEWS)
 
@@ -122,3 +122,11 @@ def test_the_largest_batch_is_asked_for_once(engine_of: Callable[[Any], ServeEng
 
     assert (engine.max_batch, engine.max_batch) == (64, 64)
     assert handle.calls == [("max_batch", DIGEST)]
+
+
+def test_an_engine_that_is_lost_to_its_replica_is_only_away_for_the_callers(
+    engine_of: Callable[[Any], ServeEngine],
+) -> None:
+    """Serve replaces the replica; the caller's own process is sound."""
+    with pytest.raises(EngineAway, match="is replaced: the GPU is lost"):
+        engine_of(FakeHandle(raised_there(EngineLost("the GPU is lost")))).infer(VIEWS)

@@ -21,16 +21,19 @@ from tests.unit.intake.pictures import png
 from worker.cache.score_cache import ScoreCache, connect_embedded
 from worker.images.errors import ImageError, TransientFetchError
 from worker.images.fetch import FetchedImage
-from worker.intake.judge import Judge
+from worker.intake.intake import Intake
 from worker.intake.log import CommitFailed, Fenced, Lag, LogError, Output, Partition, Poll, Record
 from worker.intake.member import Member, Parts
+from worker.intake.verdicts import VerdictWriter
 from worker.judging.batch_runner import BatchRunner
-from worker.judging.breaker import Breaker
+from worker.judging.pipeline import PipelineParts
 from worker.judging.prepare import Preparer
+from worker.judging.router import PolicyRouter
+from worker.judging.stores import Stores
 from worker.outbox import Identity, Outbox
 from worker.policy import load_policy
 from worker.policy.watch import InForce
-from worker.scoring.engine import PROMPT, EngineError, Features, Prompts, Views
+from worker.scoring.engine import PROMPT, BatchFailed, EngineLost, Features, Prompts, Views
 from worker.settings import IntakeSettings, TopicSettings
 from worker.telemetry.metrics import Metrics
 from worker.view import ViewSpec
@@ -45,6 +48,7 @@ QUICK = IntakeSettings(
     retry_max_seconds=0.01,
     max_attempts=3,
     drain_seconds=2.0,
+    prepare_threads=4,
     rebalance_seconds=0.5,
 )
 
@@ -192,24 +196,26 @@ class Bench:
                 manifest=SimpleNamespace(views=VIEWS, judges_prompts=self.reads_prompts), heads=FakeHeads()
             ),
         )
-        self.member = Member(
-            self.log,
-            Parts(
+        active = InForce(policy)
+        router = PolicyRouter(lambda: active, self.metrics)
+        self.parts = Parts(
+            judging=PipelineParts(
                 preparer=Preparer(self.store, cache, VIEWS, max_pixels=10_000),
-                batch_runner=BatchRunner(
+                batches=BatchRunner(
                     self.engine, model, cache, self.metrics, batches_in_flight=self.settings.batches_in_flight
                 ),
-                judge=Judge(lambda: InForce(policy), outbox, self.metrics, time.monotonic),
+                router=router,
                 cache=cache,
-                metrics=self.metrics,
                 prepare_pool=ThreadPoolExecutor(4),
-                prepare_threads=4,
-                max_event_bytes=100_000,
-                settings=self.settings,
+                metrics=self.metrics,
                 clock=time.monotonic,
                 rng=random.Random(7),
             ),
+            writer=VerdictWriter(router, outbox, self.metrics, time.monotonic),
+            max_event_bytes=100_000,
+            settings=self.settings,
         )
+        self.member = Member(self.log, self.parts)
 
     def run_until(self, done: Callable[[], bool], seconds: float = 20.0) -> None:
         deadline = time.monotonic() + seconds
@@ -238,12 +244,12 @@ def records(*values: bytes | None) -> list[Record]:
     return [Record(IN, offset, value) for offset, value in enumerate(values)]
 
 
-def http_bench(count: int, **answers: Any) -> Bench:
+def http_bench(count: int, settings: IntakeSettings = QUICK, **answers: Any) -> Bench:
     """`count` events "0", "1", … of pictures that brighten; `answers` replace what the store says of some (`i3=…`)."""
     store = FakeStore({f"http://images/{i}": png(red=i * 5) for i in range(count)})
     store.answers.update({f"http://images/{name[1:]}": answer for name, answer in answers.items()})
     log = FakeLog(records(*(event(str(i), http(str(i))) for i in range(count))))
-    return Bench(log, store)
+    return Bench(log, store, settings=settings)
 
 
 def test_each_event_gets_one_verdict_in_the_order_of_its_partition() -> None:
@@ -318,7 +324,7 @@ def test_an_image_that_kills_the_engine_harms_no_other() -> None:
 
     def choke(reds: np.ndarray[Any, Any]) -> None:
         if 35 in reds:
-            raise EngineError("choked")
+            raise BatchFailed("choked")
 
     bench.engine.before = choke
     bench.run_to(12)
@@ -335,12 +341,72 @@ def test_an_engine_that_is_down_costs_nobody_a_verdict() -> None:
     def down(reds: np.ndarray[Any, Any]) -> None:
         paused_meanwhile.append(IN in bench.log.paused)
         if time.monotonic() < back_at:
-            raise EngineError("device lost")
+            raise BatchFailed("out of memory")
 
     bench.engine.before = down
     bench.run_to(12)
     assert [v["status"] for v in bench.log.verdicts] == ["scored"] * 12
     assert any(paused_meanwhile)
+
+
+def test_an_engine_that_stays_down_makes_the_worker_unhealthy_and_its_partitions_count_as_stalled() -> None:
+    bench = http_bench(3, settings=QUICK.model_copy(update={"engine_outage_seconds": 0.2, "stall_seconds": 1.0}))
+    told: list[str] = []
+
+    def down(reds: np.ndarray[Any, Any]) -> None:
+        if not any("is behind and has not moved" in problem for problem in told):
+            raise BatchFailed("no answer")
+
+    bench.engine.before = down
+
+    def done() -> bool:
+        told.extend(bench.member.health_problems())
+        return bench.log.offsets.get(IN) == 3
+
+    bench.run_until(done)
+    assert any(
+        problem.startswith("the engine has answered no batch for") and "no answer" in problem for problem in told
+    )
+    assert not any(problem.startswith("the engine") for problem in bench.member.health_problems())
+    assert [v["status"] for v in bench.log.verdicts] == ["scored"] * 3
+
+
+def test_an_engine_that_is_lost_ends_the_member_after_what_was_finished_is_committed() -> None:
+    store = FakeStore({f"http://images/{i}": png(red=i * 5) for i in range(40)})
+    log = FakeLog(records(b"{not json", *(event(str(i), http(str(i))) for i in range(40))))
+    bench = Bench(log, store)
+
+    def lost(reds: np.ndarray[Any, Any]) -> None:
+        if len(bench.log.verdicts) + sum(bench.engine.batches) > 12:
+            raise EngineLost("the GPU is gone")
+
+    bench.engine.before = lost
+    with pytest.raises(EngineLost, match="the GPU is gone"):
+        bench.run_until(lambda: False)
+    assert log.closed, "the member has left the group"
+    committed = log.offsets[IN]
+    assert 1 <= committed < 41
+    assert len(log.verdicts) == committed, "what was finished is committed, with a verdict for each record"
+    assert log.written("images.dead")[0]["failure"]["reason"] == "malformed_event"
+    assert len(log.written("images.dead")) == 1, "no image is to blame"
+    assert "the engine is lost to this process: the GPU is gone" in bench.member.health_problems()
+
+
+def test_an_intake_whose_engine_is_lost_starts_no_other_member() -> None:
+    bench = http_bench(4)
+    opened: list[FakeLog] = []
+
+    def open_log() -> FakeLog:
+        opened.append(bench.log)
+        return bench.log
+
+    def lost(reds: np.ndarray[Any, Any]) -> None:
+        raise EngineLost("the GPU is gone")
+
+    bench.engine.before = lost
+    with pytest.raises(EngineLost):
+        Intake(open_log, bench.parts).run(threading.Event())
+    assert len(opened) == 1
 
 
 def test_a_store_that_is_down_burns_no_attempts() -> None:
@@ -365,7 +431,7 @@ def test_objects_that_never_come_do_not_hold_up_the_others_for_ever() -> None:
     answers: dict[str, Any] = {str(i): TransientFetchError("it took too long") for i in range(23)}
     patient = QUICK.model_copy(update={"max_attempts": 1000, "outage_seconds": 1.0})
     bench = Bench(log, FakeStore({**answers, "23": png(3)}), settings=patient)
-    bench.member._fetches._store = Breaker(pause_seconds=0.01)
+    bench.member._pipeline._fetches._stores = Stores(pause_seconds=0.01)
 
     bench.run_to(24)
 
@@ -538,10 +604,62 @@ def test_lost_partitions_leave_nothing_behind() -> None:
     assert log.offsets == {}
 
 
-def test_stopping_finishes_what_is_under_way() -> None:
-    bench = http_bench(20)
-    bench.run_until(lambda: bench.log.polled > 3)
-    assert len(bench.log.verdicts) == bench.log.offsets[IN] > 0
+def test_stopping_finishes_what_is_with_the_engine_and_gives_the_rest_back_at_once() -> None:
+    told_to_stop, release = threading.Event(), threading.Event()
+    bench = http_bench(100, settings=QUICK.model_copy(update={"drain_seconds": 60.0, "batches_in_flight": 1}))
+    for i in range(4, 100):
+        bench.store.answers[f"http://images/{i}"] = lambda: (release.wait(30), png(1))[1]
+
+    def in_the_engine(reds: np.ndarray[Any, Any]) -> None:
+        told_to_stop.set()
+        time.sleep(0.3)
+
+    bench.engine.before = in_the_engine
+    started = time.monotonic()
+    bench.run_until(told_to_stop.is_set)
+    took = time.monotonic() - started
+    release.set()
+    assert took < 30, "what is only being fetched is not waited for"
+    assert bench.log.offsets == {IN: len(bench.log.verdicts)}
+    assert 0 < len(bench.log.verdicts) <= 4
+    assert bench.log.closed
+
+
+def test_buckets_that_are_down_or_refuse_all_hold_up_no_other_partition() -> None:
+    down, refusing, fine = (Partition(IN.topic, number) for number in range(3))
+    gone = ImageError(FailureReason.ACCESS_DENIED, "AccessDenied")
+    waiting = [
+        Record(partition, i, event(f"{partition.number}-{i}", {"kind": "s3", "bucket": bucket, "key": f"{bucket}{i}"}))
+        for i in range(40)
+        for partition, bucket in ((down, "down"), (refusing, "refusing"), (fine, "fine"))
+    ]
+    mended = threading.Event()
+
+    def answer(error: Exception) -> Callable[[], Any]:
+        return lambda: png(3) if mended.is_set() else error
+
+    answers: dict[str, Any] = {}
+    for i in range(40):
+        answers |= {f"fine{i}": png(2), f"down{i}": answer(TransientFetchError("503")), f"refusing{i}": answer(gone)}
+    log = FakeLog(waiting, partitions=(down, refusing, fine))
+    bench = Bench(log, FakeStore(answers), settings=QUICK.model_copy(update={"max_attempts": 1000}))
+    told: dict[str, tuple[str, ...]] = {}
+
+    def done() -> bool:
+        if not mended.is_set() and log.offsets.get(fine) == 40:
+            problems, outages = bench.member.health_problems(), bench.member.store_outages()
+            if problems and outages:
+                told.update(problems=problems, outages=outages)
+                assert down not in log.offsets
+                assert refusing not in log.offsets
+                mended.set()
+        return log.offsets == {down: 40, refusing: 40, fine: 40}
+
+    bench.run_until(done)
+    assert [problem.partition(" since")[0] for problem in told["problems"]] == ["s3://refusing refuses everything"]
+    assert [outage.partition(" since")[0] for outage in told["outages"]] == ["s3://down does not answer"]
+    assert {v["status"] for v in log.verdicts} == {"scored"}
+    assert log.written("images.dead") == []
 
 
 def test_a_full_intake_pauses_but_goes_on_polling() -> None:
@@ -601,7 +719,7 @@ def test_a_partition_whose_events_wait_their_turn_behind_anothers_is_not_called_
 
     def done() -> bool:
         if not released.is_set():
-            seen.update(bench.member.ailments())
+            seen.update(bench.member.health_problems())
             if seen:
                 released.set()
         return log.offsets == {IN: 100, other: 5}
@@ -625,7 +743,7 @@ def test_a_member_that_stands_still_says_so() -> None:
     seen: list[tuple[str, ...]] = []
 
     def done() -> bool:
-        seen.append(bench.member.ailments())
+        seen.append(bench.member.health_problems())
         return bench.log.offsets.get(IN) == 1
 
     bench.run_until(done)

@@ -8,11 +8,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from schemas import Failure, FailureReason, ImageEvent, InlineReference, Scores, Verdict
-from worker.cache.score_cache import CachedScore
-from worker.intake.judge import Judge
 from worker.intake.ledger import Ticket
 from worker.intake.log import Output, Partition, Record
+from worker.intake.verdicts import VerdictWriter
 from worker.intake.work import RecordJob, RecordWork
+from worker.judging.router import PolicyRouter
 from worker.outbox import Identity, Outbox
 from worker.policy import Policy, parse_policy
 from worker.policy.watch import InForce
@@ -47,15 +47,22 @@ class Bench:
         self.in_force = InForce(live, shadows or {})
         self.registry = CollectorRegistry()
         outbox = Outbox(TopicSettings(), Identity(MODEL, live.digest), max_message_bytes=1_000_000, now=lambda: NOW)
-        self.judge = Judge(lambda: self.in_force, outbox, Metrics(self.registry), lambda: 0.0)
+        metrics = Metrics(self.registry)
+        self.router = PolicyRouter(lambda: self.in_force, metrics)
+        self.writer = VerdictWriter(self.router, outbox, metrics, lambda: 0.0)
 
     def scored(self, quality: float) -> Verdict:
-        self.judge.turn()
-        score = CachedScore(Scores(quality=quality), {})
-        return verdict(self.judge.scored(job(), score, cached=False))
+        self.router.refresh()
+        event_job = job()
+        judgement = self.router.judge(event_job.event, Scores(quality=quality), cached=False)
+        return verdict(self.writer.write(event_job, judgement))
+
+    def failed(self, failure: Failure) -> tuple[Output, ...]:
+        event_job = job()
+        return self.writer.write(event_job, self.router.fail(event_job.event, failure))
 
     def count(self, name: str, **labels: str) -> float:
-        self.judge.turn()
+        self.writer.flush()
         return self.registry.get_sample_value(f"sluice_{name}_total", labels) or 0.0
 
 
@@ -110,7 +117,7 @@ def test_without_shadows_a_verdict_carries_none() -> None:
 def test_what_cannot_be_judged_goes_where_each_policy_has_its_failures(fail: str) -> None:
     bench = Bench(policy(2), {"strict": policy(4, queue="other")})
     failure = Failure(reason=FailureReason.IMAGE_NOT_FOUND, message="gone")
-    outputs = bench.judge.failed(job(), failure) if fail == "failed" else bench.judge.malformed(RECORD, failure)
+    outputs = bench.failed(failure) if fail == "failed" else bench.writer.malformed(RECORD, failure)
     judged = verdict(outputs)
     assert judged.route.queue == "failures-quality"
     assert judged.shadow[0].route is not None
@@ -146,3 +153,17 @@ def test_a_shadow_that_breaks_is_left_out_counted_and_hurts_nothing() -> None:
     assert judged.route.action == "pass"
     assert [each.name for each in judged.shadow] == ["strict"]
     assert bench.count("shadow_failures", shadow="broken") == 1
+
+
+def test_a_verdict_that_cannot_be_written_fails_closed() -> None:
+    class Unwritable(Outbox):
+        def scored(self, *_: Any, **__: Any) -> Any:
+            raise ValueError("a bug")
+
+    bench = Bench(policy(2))
+    outbox = Unwritable(TopicSettings(), Identity(MODEL, ""), max_message_bytes=1_000_000, now=lambda: NOW)
+    bench.writer = VerdictWriter(bench.router, outbox, Metrics(CollectorRegistry()), lambda: 0.0)
+    judged = bench.scored(3)
+    assert judged.failure is not None
+    assert judged.failure.reason is FailureReason.INTERNAL_ERROR
+    assert judged.route.action == "review"

@@ -16,7 +16,7 @@ from tests.unit.scoring.fake_torch_gpu import FakeTorchGpu
 from tests.unit.trt_build.towers import write_model
 from worker.scoring import torch_engine
 from worker.scoring.cuda_device import DeviceLost, OutOfDeviceMemory
-from worker.scoring.engine import PROMPT, EngineError
+from worker.scoring.engine import PROMPT, BatchFailed, EngineError
 from worker.scoring.model import Model, load_model
 from worker.scoring.torch_engine import TorchEngine
 from worker.scoring.torch_graph import TorchGraph, read_graph
@@ -77,7 +77,7 @@ def test_a_gpu_is_lost_when_it_stays_so_whoever_says_it_in_whatever_words(
         once.setattr(TorchGraph, "forward", fail)
         with pytest.raises(EngineError, match="start it again" if lasts else "torch failed") as caught:
             engine.infer(views(model, 1))
-    assert type(caught.value) is (DeviceLost if lasts else EngineError)
+    assert type(caught.value) is (DeviceLost if lasts else BatchFailed)
     if lasts:
         with pytest.raises(DeviceLost, match="start it again"):
             engine.infer(views(model, 1))

@@ -14,7 +14,7 @@ import pytest
 from tests.unit.trt_build.fake_gpu import Error, FakeCuda, FakeTensorRt, StrictCuda
 from tests.unit.trt_build.towers import CONTEXT, FEATURES, SIZE, TOKEN_FEATURES, write_model
 from worker.scoring.cuda_device import CudaDevice, DeviceLost, NoDevice, OutOfDeviceMemory
-from worker.scoring.engine import PROMPT, EngineError
+from worker.scoring.engine import PROMPT, BatchFailed, EngineError
 from worker.scoring.engine_record import BatchProfile, EngineMismatch, EngineRecord, Target, TensorRtBackend
 from worker.scoring.manifest import FileSpec, ModelManifest, load_manifest
 from worker.scoring.model import Model, load_model
@@ -275,7 +275,7 @@ def test_a_failure_is_told_in_its_own_words_and_not_in_those_of_another_batch(st
         assert first_spoke.wait(60)
         with pytest.raises(EngineError, match="TensorRT failed on a batch of 1: bad luck") as second:
             engine.infer(pixels(1))
-        assert type(second.value) is EngineError
+        assert type(second.value) is BatchFailed
         second_failed.set()
         with pytest.raises(OutOfDeviceMemory, match="out of memory"):
             first.result(60)
@@ -381,7 +381,7 @@ def test_a_fault_of_one_batch_does_not_end_the_engine(
         once.setattr(cuda, "cudaGraphLaunch", lambda *_: (Error.cudaErrorInvalidValue,))
         with pytest.raises(EngineError, match="cudaErrorInvalidValue") as caught:
             engine.infer(pixels(1))
-    assert type(caught.value) is EngineError
+    assert type(caught.value) is BatchFailed
     views = pixels(5)
     check(views, engine.infer(views))
 

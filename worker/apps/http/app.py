@@ -22,9 +22,8 @@ from worker.apps.http.inference_protocol import Readiness
 from worker.apps.http.limits import RETRY_SECONDS, Limits
 from worker.apps.http.meter import UNFINISHED, Meter
 from worker.apps.http.openapi import Described
-from worker.apps.http.scoring import Judged, Scoring
-from worker.images.errors import ImageError, TransientFetchError
-from worker.policy import Policy, PolicyError
+from worker.apps.http.scoring import Judged, NotJudged, Scoring
+from worker.policy import Policy
 from worker.review.http import problems
 from worker.review.http.problems import Problem
 from worker.scoring.engine import EngineError
@@ -108,12 +107,12 @@ async def score(request: Request) -> ScoreAnswer:
 async def _score(gateway: Gateway, caller: str, request: Request) -> ScoreAnswer:
     policy = gateway.policy()
     seat = gateway.limits.enter(caller)
-    flight: asyncio.Task[Judged] | None = None
+    flight: asyncio.Future[Judged] | None = None
     event: ImageEvent | None = None
     try:
         async with asyncio.timeout(gateway.timeout_seconds):
             event = await read_event(request.headers, await seat.read(request), gateway.now())
-            flight = gateway.scoring.begin(event, policy)
+            flight = gateway.scoring.begin(event)
             # What has begun goes on, for others who wait for it, and keeps its seat, even if its caller has left.
             flight.add_done_callback(lambda _: seat.leave())
             judged = await asyncio.shield(flight)
@@ -131,7 +130,7 @@ async def _score(gateway: Gateway, caller: str, request: Request) -> ScoreAnswer
         route=judged.route,
         cached=judged.cached,
         model=gateway.manifest.digest,
-        policy=policy.digest,
+        policy=judged.policy,
         timings=judged.timings,
     )
 
@@ -149,20 +148,16 @@ def _failed_closed(problem: Problem, policy: Policy, event: ImageEvent | None) -
 
 def _problem(error: Exception, timeout_seconds: float, event: ImageEvent | None) -> Problem:
     match error:
-        case ImageError():
-            fault_of_ours = error.reason is FailureReason.INTERNAL_ERROR
+        case NotJudged(failure=failure, retriable=True):
+            return Problem(HTTPStatus.SERVICE_UNAVAILABLE, _kind(failure.reason), failure.message, headers=_LATER)
+        case NotJudged(failure=failure):
+            fault_of_ours = failure.reason in (FailureReason.INTERNAL_ERROR, FailureReason.POLICY_FAILED)
             status = HTTPStatus.INTERNAL_SERVER_ERROR if fault_of_ours else HTTPStatus.UNPROCESSABLE_ENTITY
-            return Problem(status, _kind(error.reason), str(error))
-        case TransientFetchError():
-            return Problem(
-                HTTPStatus.SERVICE_UNAVAILABLE, _kind(FailureReason.FETCH_FAILED), str(error), headers=_LATER
-            )
+            return Problem(status, _kind(failure.reason), failure.message)
         case EngineError():
             return Problem(
                 HTTPStatus.SERVICE_UNAVAILABLE, _kind(FailureReason.ENGINE_FAILED), str(error), headers=_LATER
             )
-        case PolicyError():
-            return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, _kind(FailureReason.POLICY_FAILED), str(error))
         case ClientDisconnect():  # the answer is for nobody
             return Problem(HTTPStatus.BAD_REQUEST, UNFINISHED, "the body broke off")
         case TimeoutError():

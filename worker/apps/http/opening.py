@@ -1,6 +1,7 @@
 """Puts the gateway's parts together from the settings."""
 
 import asyncio
+import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -15,13 +16,13 @@ from worker.apps.http.callers import Callers
 from worker.apps.http.inference_protocol import Readiness
 from worker.apps.http.limits import Limits
 from worker.apps.http.meter import Meter
-from worker.apps.http.scoring import Batching, Scoring, Stages, on_thread
+from worker.apps.http.scoring import RequestJob, Scoring, on_thread
 from worker.cache.score_cache import ScoreCache
 from worker.images.fetch import build_fetcher
-from worker.intake.admission import Admission
-from worker.intake.work import RecordJob
 from worker.judging.batch_runner import BatchRunner
+from worker.judging.pipeline import PipelineParts
 from worker.judging.prepare import Preparer
+from worker.judging.router import PolicyRouter
 from worker.policy.place import place_of
 from worker.policy.watch import PolicyWatch
 from worker.scoring.engine import Engine, blank_views
@@ -53,7 +54,6 @@ def open_gateway(
     model: Model,
     engine: Engine,
     client: redis.Redis,
-    batching: Batching,
     metrics: Metrics,
     meter: Meter,
 ) -> OpenGateway:
@@ -77,23 +77,35 @@ def open_gateway(
         )
         fetcher = build_fetcher(settings)
         resources.callback(fetcher.close)
-        room: BatchRunner[RecordJob] = BatchRunner(
+        batches: BatchRunner[RequestJob] = BatchRunner(
             engine, model, cache, metrics, batches_in_flight=settings.intake.batches_in_flight
         )
-        resources.callback(room.close)
+        resources.callback(batches.close)
+        pool = ThreadPoolExecutor(settings.intake.prepare_threads, thread_name_prefix="sluice-gateway")
+        resources.callback(pool.shutdown, wait=False, cancel_futures=True)
         probe_thread = ThreadPoolExecutor(1, thread_name_prefix="sluice-probe")
         resources.callback(probe_thread.shutdown, wait=False, cancel_futures=True)
         blank = blank_views(manifest.views)
-        stages = Stages(
-            admission=Admission(cache, metrics, max_event_bytes=settings.kafka.max_message_bytes),
+        parts = PipelineParts(
             preparer=Preparer(fetcher, cache, manifest.views, max_pixels=settings.images.max_pixels),
-            batch_runner=room,
+            batches=batches,
+            router=PolicyRouter(lambda: policies.in_force, metrics),
             cache=cache,
+            prepare_pool=pool,
+            metrics=metrics,
+            clock=time.monotonic,
+            rng=random.Random(),  # noqa: S311  # jitter is no secret
         )
+        scoring = Scoring(parts, settings.intake, max_batch=engine.max_batch)
+
+        async def probe() -> None:
+            scoring.check()
+            await on_thread(probe_thread, engine.infer, blank)
+
         gateway = Gateway(
             manifest=manifest,
-            scoring=Scoring(stages, settings.intake, batching, max_batch=engine.max_batch),
-            readiness=Readiness(lambda: on_thread(probe_thread, engine.infer, blank), time.monotonic),
+            scoring=scoring,
+            readiness=Readiness(probe, time.monotonic),
             policy=lambda: policies.in_force.live,
             callers=Callers(settings.gateway.keys),
             limits=Limits(settings.gateway, settings.images),

@@ -7,7 +7,7 @@ import botocore.exceptions
 import urllib3.exceptions
 
 from schemas import FailureReason, S3Reference
-from worker.images.errors import ImageError, TransientFetchError
+from worker.images.errors import ImageError, StoreRefusedError, TransientFetchError
 from worker.images.fetch.base import FetchedImage, bare_etag, check_etag, too_large
 from worker.s3_client import make_s3_client
 from worker.settings import S3Settings
@@ -29,6 +29,22 @@ _DENIED = {
     "KMS.InvalidStateException",
     "KMS.KMSInvalidStateException",
     "KMS.NotFoundException",
+}
+_CREDENTIALS = {
+    "AuthFailure",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "InvalidSecurity",
+    "InvalidToken",
+    "NotSignedUp",
+    "RequestExpired",
+    "RequestTimeTooSkewed",
+    "SignatureDoesNotMatch",
+    "TokenRefreshRequired",
+    "UnauthorizedAccess",
+    "UnrecognizedClientException",
 }
 _CHANGED = {"PreconditionFailed", "412"}
 _REFUSED = {
@@ -76,6 +92,8 @@ class S3Fetcher:
             raise _refusal(error, place) from error
         except (botocore.exceptions.ParamValidationError, botocore.exceptions.EndpointProviderError) as error:
             raise ImageError(FailureReason.REFERENCE_REFUSED, f"{place} cannot be asked for: {error}") from error
+        except (botocore.exceptions.NoCredentialsError, botocore.exceptions.CredentialRetrievalError) as error:
+            raise StoreRefusedError(f"{place}: {error}") from error
         except (botocore.exceptions.BotoCoreError, urllib3.exceptions.HTTPError, OSError) as error:
             raise TransientFetchError(f"{place}: {error}") from error
         return FetchedImage(data, etag=bare_etag(answer.get("ETag")), version_id=answer.get("VersionId"))
@@ -126,4 +144,6 @@ def _refusal(error: botocore.exceptions.ClientError, place: str) -> Exception:
         return ImageError(FailureReason.HASH_MISMATCH, f"{said}: the object is no longer what the event names")
     if code in _REFUSED:
         return ImageError(FailureReason.REFERENCE_REFUSED, said)
+    if code in _CREDENTIALS:
+        return StoreRefusedError(said)
     return TransientFetchError(said)

@@ -1,0 +1,32 @@
+"""In what a pipeline of one caller may differ from another's."""
+
+from dataclasses import dataclass
+
+from worker.judging.retries import RetryPolicy
+from worker.judging.stores import Stores
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineOptions:
+    """How much is under way at once, and how patient the caller is."""
+
+    batch_size: int
+    batch_wait_seconds: float
+    batches_in_flight: int
+    prepare_threads: int
+    retries: RetryPolicy
+    """Of fetches."""
+    store_outage_seconds: float = 600.0
+    """An object that its bucket has not given for so long is given up, even if the bucket is down."""
+    engine_outage_seconds: float = 60.0
+    """An engine that has answered no batch for so long is a health problem."""
+    waits_for_outages: bool = True
+    """Whether jobs wait while their store or the engine is down; otherwise they fail at once, as retriable."""
+    wants_features: bool = False
+    """Whether judgements that send an event to review must carry the features."""
+    stores: Stores | None = None
+
+    @property
+    def window(self) -> int:
+        """So many images are being prepared, batched or scored at once."""
+        return 2 * self.prepare_threads + self.batch_size * (self.batches_in_flight + 1)

@@ -1,0 +1,361 @@
+"""The one way from an event to a judgement: fetch, decode, views, batch, engine, heads, policy.
+
+The stream, the gateway and `sluice score` each run a pipeline with their own kind of job, and differ only in what they
+do with a judgement and in `PipelineOptions`.
+"""
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import structlog
+
+from schemas import Failure, FailureReason, S3Reference, Scores
+from worker.cache.score_cache import CachedScore, ScoreKey
+from worker.images.errors import ImageError, TransientFetchError
+from worker.judging.batch_runner import BatchRunner, FailedBatch, Fault, ScoredBatch
+from worker.judging.batcher import Batcher
+from worker.judging.engine_breaker import EngineBreaker, described, is_to_blame
+from worker.judging.fetch_retries import Admitted, FetchRetries, GivenUp
+from worker.judging.job import Job
+from worker.judging.judgement import Judgement
+from worker.judging.lookup import ScoreStore
+from worker.judging.mailbox import Mailbox
+from worker.judging.options import PipelineOptions
+from worker.judging.prepare import Duplicate, Known, Prepared, Preparer
+from worker.judging.router import PolicyRouter
+from worker.judging.single_flight import SingleFlight
+from worker.judging.stores import Stores
+from worker.scoring.engine import EngineLost
+from worker.telemetry.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+J = TypeVar("J", bound=Job)
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineParts(Generic[J]):
+    """What a pipeline works with. `clock` is monotonic, in seconds."""
+
+    preparer: Preparer[J]
+    batches: BatchRunner[J]
+    router: PolicyRouter
+    cache: ScoreStore
+    prepare_pool: Executor
+    metrics: Metrics
+    clock: Callable[[], float]
+    rng: random.Random
+
+
+class JudgingPipeline(Generic[J]):
+    """Judges each job that is submitted, once, and hands its judgement to `deliver`.
+
+    Everything here happens on the thread that calls `submit`, `turn` and `mailbox.read`, but for fetching, decoding and
+    inference, which report back through the mailbox. No call waits long.
+    """
+
+    def __init__(
+        self,
+        parts: PipelineParts[J],
+        options: PipelineOptions,
+        *,
+        deliver: Callable[[J, Judgement], None],
+        is_wanted: Callable[[J], bool] = lambda _job: True,
+        mailbox: Mailbox | None = None,
+    ) -> None:
+        """`is_wanted`: whether a job must still be judged; jobs that are not are dropped without a judgement."""
+        self.mailbox = mailbox or Mailbox()
+        self.engine_lost: EngineLost | None = None
+        """The error after which only a new process can judge; the pipeline then starts no more batches."""
+        self._parts = parts
+        self._options = options
+        self._deliver = deliver
+        self._is_wanted = is_wanted
+        self._fetches: FetchRetries[J] = FetchRetries(
+            options.retries,
+            options.stores or Stores(),
+            parts.rng,
+            outage_seconds=options.store_outage_seconds,
+            waits_for_stores=options.waits_for_outages,
+        )
+        self._engine = EngineBreaker(outage_seconds=options.engine_outage_seconds)
+        self._flights: SingleFlight[J] = SingleFlight()
+        self._ready: deque[J] = deque()
+        self._batcher: Batcher[J] = Batcher(options.batch_size, options.batch_wait_seconds)
+        self._preparing = 0
+        self._batches_running = 0
+        self._images_running = 0
+        self._stopped = False
+
+    # -- for the owner ---------------------------------------------------------------------------------------------
+
+    def submit(self, jobs: Sequence[J]) -> None:
+        """Takes jobs on. Those whose scores are known already are delivered before this returns."""
+        known, unknown = self._look_up(jobs)
+        self._ready.extend(unknown)
+        router = self._parts.router
+        lacking: list[tuple[J, Judgement]] = []
+        for job, scores in known:
+            judgement = router.judge(job.event, scores, cached=True)
+            if self._options.wants_features and judgement.needs_features:
+                lacking.append((job, judgement))
+            else:
+                self._deliver(job, judgement)
+        if not lacking:
+            return
+        found = self._parts.cache.features([self._key(job) for job, _ in lacking])
+        for (job, judgement), features in zip(lacking, found, strict=True):
+            if features is None:
+                self._ready.append(job)
+            else:
+                self._deliver(job, judgement._replace(features=features))
+
+    def turn(self, now: float, *, more_follows: bool = False) -> None:
+        """Starts what can be started. `more_follows`: a batch that is not full waits for more images, even if none is
+        being prepared."""
+        self._ready.extend(self._fetches.due(now))
+        self._dispatch(now)
+        self._start_batches(now, more_follows=more_follows)
+
+    def check(self) -> None:
+        """Raises EngineLost once only a new process can judge."""
+        if self.engine_lost is not None:
+            raise self.engine_lost
+
+    def stop(self) -> None:
+        """Drops what is not with the engine; batches that run are finished and delivered."""
+        self._stopped = True
+        self._ready.clear()
+        self._fetches.clear()
+        self._batcher.clear()
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is under way, and nothing waits."""
+        return not (self.is_working or self._ready or self._fetches.next_due() is not None)
+
+    @property
+    def is_working(self) -> bool:
+        """Images are being prepared, batched or scored: what comes next will be known soon."""
+        return bool(self._preparing or self._batches_running or len(self._batcher))
+
+    @property
+    def is_inferring(self) -> bool:
+        """Batches are with the engine."""
+        return self._batches_running > 0
+
+    @property
+    def is_halted(self) -> bool:
+        """The engine is down, which every new image needs."""
+        return self._engine.is_open or self.engine_lost is not None
+
+    @property
+    def queued(self) -> Sequence[J]:
+        """Jobs that wait only for others to be prepared."""
+        return self._ready
+
+    def held(self) -> Iterator[J]:
+        """Jobs that wait for a store that is down."""
+        return self._fetches.held()
+
+    @property
+    def has_store_outage(self) -> bool:
+        """A store is down, and jobs for it wait."""
+        return bool(self._fetches.stores_down())
+
+    def wait_seconds(self, now: float, longest: float) -> float:
+        """How long nothing needs to be started, unless something is reported or submitted."""
+        due = self._fetches.next_due()
+        moments = [] if due is None else [due]
+        if len(self._batcher) and self._batches_running < self._options.batches_in_flight:
+            moments.append(self._engine.retry_at() if self._engine.is_open else self._batcher.due_at())
+        return max(0.0, min([longest, *(moment - now for moment in moments)]))
+
+    def health_problems(self, now: float) -> tuple[str, ...]:
+        """What keeps images from being judged until a person acts; empty when nothing does. From any thread."""
+        lost = f"the engine is lost to this process: {self.engine_lost}" if self.engine_lost is not None else None
+        engine = lost or self._engine.health_problem(now)
+        refusing = [store.trouble(now) for store in self._fetches.stores_down() if store.refuses_all]
+        return (*([engine] if engine else []), *refusing)
+
+    def store_outages(self, now: float) -> tuple[str, ...]:
+        """Stores that do not answer, which passes by itself. From any thread."""
+        return tuple(store.trouble(now) for store in self._fetches.stores_down() if not store.refuses_all)
+
+    # -- known scores ----------------------------------------------------------------------------------------------
+
+    def _look_up(self, jobs: Sequence[J]) -> tuple[list[tuple[J, Scores]], Sequence[J]]:
+        """Splits the jobs: those whose object was scored before, with its scores and unfetched; the others."""
+        objects = [(job, job.event.image) for job in jobs if isinstance(job.event.image, S3Reference)]
+        if not objects:
+            return [], jobs
+        cache = self._parts.cache
+        hashes = cache.content_hashes([image for _, image in objects])
+        hashed: list[J] = []
+        for (job, _), content_hash in zip(objects, hashes, strict=True):
+            if content_hash is not None and job.event.sha256 in (None, content_hash.removeprefix("sha256:")):
+                job.fetched(content_hash)
+                hashed.append(job)
+        scores = cache.scores([self._key(job) for job in hashed])
+        known = [(job, found) for job, found in zip(hashed, scores, strict=True) if found is not None]
+        served = {job for job, _ in known}
+        return known, [job for job in jobs if job not in served]
+
+    def _key(self, job: J) -> ScoreKey:
+        return self._parts.cache.key(job.content_hash or "", job.event.prompt)
+
+    # -- fetching and decoding -------------------------------------------------------------------------------------
+
+    def _dispatch(self, now: float) -> None:
+        """Hands jobs to the threads that fetch and decode, as many as the pipeline takes without piling up pixels."""
+        window = self._options.window
+        while self._ready and self._preparing + len(self._batcher) + self._images_running < window:
+            if self.engine_lost is not None:
+                return
+            job = self._ready.popleft()
+            if not self._is_wanted(job):
+                continue
+            admitted = self._fetches.admit(job, now)
+            if isinstance(admitted, GivenUp):
+                self._give_up(job, admitted)
+            elif admitted is Admitted.NOW:
+                self._preparing += 1
+                self._parts.prepare_pool.submit(self._prepare, job)
+
+    def _prepare(self, job: J) -> None:
+        """On a thread of the pool."""
+        try:
+            outcome = self._parts.preparer.prepare(job, self._flights)
+        except Exception as error:  # noqa: BLE001  # every job must report back
+            failure = error
+            self.mailbox.post(lambda: self._on_prepare_failed(job, failure))
+        else:
+            self.mailbox.post(lambda: self._on_prepared(job, outcome))
+
+    def _on_prepared(self, job: J, outcome: Prepared[J] | Known[J] | Duplicate[J]) -> None:
+        self._preparing -= 1
+        now = self._parts.clock()
+        self._parts.metrics.stage_seconds.labels("fetch").observe(job.fetch_ms / 1000)
+        self._fetches.answered(job, now)
+        if isinstance(outcome, Known):
+            self._land(job, outcome.score, cached=True)
+        elif isinstance(outcome, Prepared):
+            self._parts.metrics.stage_seconds.labels("decode").observe(job.decode_ms / 1000)
+            if not self._stopped:
+                self._batcher.add(outcome, now)
+
+    def _on_prepare_failed(self, job: J, error: Exception) -> None:
+        self._preparing -= 1
+        if self._stopped:
+            return
+        now = self._parts.clock()
+        if isinstance(error, TransientFetchError):
+            self._parts.metrics.retries.labels("fetch").inc()
+            given_up = self._fetches.failed(job, error, now)
+        elif isinstance(error, ImageError) and error.reason is FailureReason.ACCESS_DENIED:
+            given_up = self._fetches.denied(job, error, now)
+        elif isinstance(error, ImageError):
+            if error.reason is not FailureReason.REFERENCE_REFUSED:  # for that nobody was asked
+                self._fetches.answered(job, now)
+            failure = Failure(reason=error.reason, message=str(error), attempts=job.attempts + 1)
+            given_up = GivenUp(failure, retriable=False)
+        else:
+            log.error("prepare_failed", event_id=job.event.id, exc_info=error)
+            message = f"{type(error).__name__} while preparing the image"
+            given_up = GivenUp(Failure(reason=FailureReason.INTERNAL_ERROR, message=message), retriable=False)
+        if given_up is not None:
+            self._give_up(job, given_up)
+
+    # -- the engine ------------------------------------------------------------------------------------------------
+
+    def _start_batches(self, now: float, *, more_follows: bool) -> None:
+        while len(self._batcher) and self._batches_running < self._options.batches_in_flight:
+            if self.engine_lost is not None:
+                return
+            probing = self._engine.is_open
+            if not self._engine.allow(now):
+                if not self._options.waits_for_outages:
+                    self._fail_all_waiting()
+                return
+            nothing_follows = not (more_follows or self._preparing or self._ready)
+            batch = self._batcher.next_batch(now, hurry=probing or nothing_follows)
+            if batch is None:
+                return
+            self._batches_running += 1
+            self._images_running += len(batch)
+            self._parts.batches.start(batch, lambda result: self.mailbox.post(lambda: self._on_batch(result)))
+
+    def _on_batch(self, result: ScoredBatch[J] | FailedBatch[J]) -> None:
+        self._batches_running -= 1
+        self._images_running -= len(result.batch)
+        now = self._parts.clock()
+        if isinstance(result, FailedBatch):
+            self._on_batch_failed(result, now)
+            return
+        self._engine.succeeded(now)
+        for prepared, score in zip(result.batch, result.scores, strict=True):
+            prepared.job.engine_ms = round(result.milliseconds, 3)
+            self._land(prepared.job, score, cached=False)
+
+    def _on_batch_failed(self, result: FailedBatch[J], now: float) -> None:
+        error = described(result.error)
+        size = len(result.batch)
+        log.warning("batch_failed", size=size, fault=result.fault.value, error=error)
+        self._parts.metrics.retries.labels("engine").inc(size)
+        if result.fault is Fault.LOST:
+            if self.engine_lost is None:
+                log.error("engine_lost", error=error, note="only a new process can judge")
+            self.engine_lost = EngineLost(str(result.error))
+            return
+        if result.fault is Fault.ENGINE:
+            self._engine.failed(result.error, now)
+        for prepared in result.batch:
+            job = prepared.job
+            job.engine_failures += result.fault is Fault.BATCH
+            if is_to_blame(job, size):
+                self._give_up(job, _engine_failure(f"the engine fails on this image: {error}", job, retriable=False))
+            elif result.fault is Fault.ENGINE and not self._options.waits_for_outages:
+                self._give_up(job, _engine_failure(f"the engine does not answer: {error}", job, retriable=True))
+            elif not self._stopped:
+                self._batcher.add(prepared, now)
+
+    def _fail_all_waiting(self) -> None:
+        """The engine is down, and nobody may wait for it."""
+        for prepared in self._batcher.clear():
+            message = f"the engine does not answer: {self._engine.error}"
+            self._give_up(prepared.job, _engine_failure(message, prepared.job, retriable=True))
+
+    # -- outcomes --------------------------------------------------------------------------------------------------
+
+    def _land(self, job: J, score: CachedScore, *, cached: bool) -> None:
+        """Judges a job and those that waited for the same image."""
+        self._judge(job, score, cached=cached)
+        for duplicate in self._end_flight(job):
+            self._judge(duplicate, score, cached=True)
+
+    def _judge(self, job: J, score: CachedScore, *, cached: bool) -> None:
+        if self._is_wanted(job):
+            self._deliver(
+                job, self._parts.router.judge(job.event, score.scores, cached=cached, features=score.features)
+            )
+
+    def _give_up(self, job: J, given_up: GivenUp) -> None:
+        """Fails a job; those that waited for it try for themselves."""
+        if not self._stopped:
+            self._ready.extend(self._end_flight(job))
+        if self._is_wanted(job):
+            self._deliver(job, self._parts.router.fail(job.event, given_up.failure, retriable=given_up.retriable))
+
+    def _end_flight(self, job: J) -> list[J]:
+        if job.content_hash is None:
+            return []
+        return self._flights.land(self._key(job), job)
+
+
+def _engine_failure(message: str, job: Job, *, retriable: bool) -> GivenUp:
+    failure = Failure(reason=FailureReason.ENGINE_FAILED, message=message[:1000], attempts=max(1, job.engine_failures))
+    return GivenUp(failure, retriable)

@@ -1,0 +1,74 @@
+"""From scores, or from a failure, to a route."""
+
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from schemas import Failure, FailureReason, ImageEvent, Route, Scores, ShadowRoute
+from worker.judging.judgement import NO_FEATURES, Judgement
+from worker.policy import PolicyError
+from worker.policy.shadow import shadow_routes
+from worker.policy.watch import InForce
+from worker.telemetry.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+DEFAULT_TENANT = "default"
+DEFAULT_PRIORITY = 50
+
+
+class PolicyRouter:
+    """Applies the live policy and asks the shadow policies. Whatever fails is routed to review: no image passes unseen.
+
+    Policies change only in `refresh`, so that everything between two calls is judged by the same ones. For one thread.
+    """
+
+    def __init__(self, active: Callable[[], InForce], metrics: Metrics) -> None:
+        """`active` returns the policies to use, the same object as long as they have not changed."""
+        self._read_active = active
+        self._metrics = metrics
+        self._active = active()
+        self._policy = self._active.live
+
+    def refresh(self) -> None:
+        """Switches to the policies that are active now."""
+        active = self._read_active()
+        if active is not self._active:
+            self._metrics.policy_changes.inc()
+            self._active = active
+            self._policy = active.live
+
+    def judge(
+        self, event: ImageEvent, scores: Scores, *, cached: bool, features: Mapping[str, bytes] = NO_FEATURES
+    ) -> Judgement:
+        """The judgement of an event that has scores. Raises nothing: a rule that fails makes it a failure."""
+        try:
+            route = self._policy.route(event, scores)
+            shadow = self._shadow(route, event, scores)
+            return Judgement(route, self._policy.digest, scores, None, shadow, features, cached)
+        except PolicyError as error:
+            return self._failed(event, Failure(reason=FailureReason.POLICY_FAILED, message=str(error)), scores)
+        except Exception as error:  # a fault of ours must neither stop the stream nor let the image through
+            log.exception("judging_failed", event_id=event.id)
+            message = f"{type(error).__name__} while the policy was applied"
+            return self.fail(event, Failure(reason=FailureReason.INTERNAL_ERROR, message=message))
+
+    def fail(self, event: ImageEvent | None, failure: Failure, *, retriable: bool = False) -> Judgement:
+        """The judgement of an event that could not be judged; None for a record that holds no event."""
+        return self._failed(event, failure, None, retriable=retriable)
+
+    def _failed(
+        self, event: ImageEvent | None, failure: Failure, scores: Scores | None, *, retriable: bool = False
+    ) -> Judgement:
+        """`scores` where there are some, and only the live policy failed on them."""
+        tenant, priority = (event.tenant, event.priority) if event else (DEFAULT_TENANT, DEFAULT_PRIORITY)
+        route = self._policy.failure_route(tenant, priority)
+        shadow = self._shadow(route, event, scores)
+        return Judgement(route, self._policy.digest, scores, failure, shadow, retriable=retriable)
+
+    def _shadow(self, route: Route, event: ImageEvent | None, scores: Scores | None) -> tuple[ShadowRoute, ...]:
+        shadows = self._active.shadows
+        return shadow_routes(shadows, route, event, scores, self._shadow_failed) if shadows else ()
+
+    def _shadow_failed(self, name: str) -> None:
+        self._metrics.shadow_failures.labels(name).inc()
