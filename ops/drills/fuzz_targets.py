@@ -226,7 +226,7 @@ def _run_worker(settings: Settings, folder: Path, topics: SqliteTopics, outcome:
             moved, before = time.monotonic(), done
         if time.monotonic() - moved > HANG_SECONDS:
             stuck = topics.read(topics.committed(group, images), max_records=1)
-            outcome.find(f"the worker hangs: {worker.ailments()}", [record.value for record in stuck])
+            outcome.find(f"the worker hangs: {worker.problems()}", [record.value for record in stuck])
             break
         time.sleep(0.05)
     stop.set()
