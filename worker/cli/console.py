@@ -34,16 +34,16 @@ def failure_text(name: str, failure: Failure) -> Text:
     )
 
 
-def tell_left_out(screen: Console, skipped: int, links: int, unreadable: Sequence[str]) -> None:
-    """Of what was named, the files that are no images by their names, the links to folders, and the folders that could
-    not be looked into."""
+def tell_left_out(
+    screen: Console, skipped: int, skipped_names: Sequence[str], links: int, unreadable: Sequence[str]
+) -> None:
+    """Of what was named, the files that are no images, of which some are named, the links to folders, and the folders
+    that could not be looked into."""
     if skipped:
-        files = (
-            "1 file without an image's suffix was"
-            if skipped == 1
-            else f"{skipped:,} files without an image's suffix were"
-        )
-        screen.print(f"{files} left out")
+        files = "1 file that is no image was" if skipped == 1 else f"{skipped:,} files that are no images were"
+        more = "" if skipped == len(skipped_names) else ", …"
+        names = ", ".join(map(printable, skipped_names))
+        screen.print(f"{files} left out: {names}{more}", markup=False, soft_wrap=True)
     if links:
         folders = "1 link to a folder was" if links == 1 else f"{links:,} links to folders were"
         screen.print(f"{folders} not followed: name the folders themselves to have their images")

@@ -28,6 +28,7 @@ from worker.policy.place import present_policy
 from worker.scoring.model import load_model
 from worker.scoring.opening import open_engine
 from worker.settings import FileSettings, Settings, load_settings
+from worker.settings.image_format import ImageFormat
 
 app = typer.Typer(add_completion=False)
 
@@ -66,7 +67,7 @@ def score(
     """
     EventMaker(tenant=tenant, prompt=prompt).check()
     settings = _settings(config, policy, model)
-    sources = Sources(paths, object_lister(settings))
+    sources = Sources(paths, object_lister(settings), settings.images.formats)
     rules = present_policy(settings)
     loaded = load_model(settings.model, settings.s3)
     screen = console.err if output == Path("-") else console.out
@@ -123,13 +124,16 @@ def score(
 
 
 def _settings(config: Path | None, policy: Path | None, model: str | None) -> Settings:
-    """Whoever runs this names the files, so files may be anywhere."""
+    """Whoever runs this names the files: they may be anywhere, and of any format unless the settings say which."""
+    loaded = load_settings(config, os.environ)
     changes: dict[str, Any] = {"files": FileSettings(roots=(Path("/"),))}
+    if "formats" not in loaded.images.model_fields_set:
+        changes["images"] = loaded.images.model_copy(update={"formats": tuple(ImageFormat)})
     if policy is not None:
         changes["policy"] = policy
     if model is not None:
         changes["model"] = model
-    return load_settings(config, os.environ).model_copy(update=changes)
+    return loaded.model_copy(update=changes)
 
 
 @contextmanager
@@ -214,6 +218,6 @@ def _summarise(screen: Console, tally: Tally, seconds: float, sources: Sources, 
         f"{tally.scored:,} scored in {seconds:.1f} s: {actions['pass']:,} pass, {actions['review']:,} review, "
         f"{actions['reject']:,} reject; {tally.failed:,} could not be judged"
     )
-    console.tell_left_out(screen, sources.skipped, sources.links, sources.unreadable)
+    console.tell_left_out(screen, sources.skipped, sources.skipped_names, sources.links, sources.unreadable)
     if report is not None:
         screen.print(f"report: {report}", markup=False, soft_wrap=True)

@@ -135,7 +135,7 @@ class Scorer:
 
     def _submit(self, pipeline: JudgingPipeline[SourceJob], source: Source) -> SourceJob | Result:
         if source.reference is None:
-            failure = Failure(reason=FailureReason.FETCH_FAILED, message=source.problem)
+            failure = Failure(reason=source.reason, message=source.problem)
             return Result(source.name, self._policy.failure_route(self._tenant, DEFAULT_PRIORITY), failure=failure)
         event = ImageEvent(
             id="not-fetched-yet",

@@ -2,17 +2,41 @@
 
 import glob
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 
 from pydantic import ValidationError
 
-from schemas import FileReference, HttpReference, ImageReference, S3Reference
+from schemas import FailureReason, FileReference, HttpReference, ImageReference, S3Reference
 from worker.cli.errors import UsageError
+from worker.images.formats import HEAD_BYTES, foreign_format, sniff
+from worker.settings.image_format import DEFAULT_FORMATS, ImageFormat
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".avif"})
-"""What an image is called. Folders and prefixes yield only such names; a file that is named itself is always tried."""
+SUFFIXES = frozenset(
+    {
+        *(
+            ".jpg",
+            ".jpeg",
+            ".jpe",
+            ".jfif",
+            ".png",
+            ".apng",
+            ".webp",
+            ".gif",
+            ".avif",
+            ".avifs",
+            ".bmp",
+            ".dib",
+            ".jxl",
+        ),
+        *(".heic", ".heif", ".hif", ".tif", ".tiff", ".jp2", ".j2k", ".jpf", ".jpx", ".psd", ".svg", ".ico", ".exr"),
+        *(".hdr", ".dds", ".qoi", ".xcf", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2"),
+    }
+)
+"""What an image is called. A file of such a name is taken whatever it holds."""
+LISTED = 20
+"""Names of files without an image that are kept."""
 
 ListObjects = Callable[[str, str], Iterable[S3Reference]]
 """Bucket and prefix → its objects, in the order of their keys."""
@@ -20,26 +44,39 @@ ListObjects = Callable[[str, str], Iterable[S3Reference]]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An image under the name that its user knows. `reference` is None where none can be made; `problem` says why."""
+    """An image under the name that its user knows. `reference` is None where it cannot be read; `problem` says why."""
 
     name: str
     reference: ImageReference | None
     problem: str = ""
+    reason: FailureReason = FailureReason.FETCH_FAILED
+    """Of the problem."""
 
 
 class Sources:
     """The images that `arguments` name, in that order; folders and prefixes in the order of their names.
 
+    A file that is named itself is always taken. In a folder a file is taken for its content, which is recognised by its
+    first bytes, or for its name. Objects of a bucket are taken for their names, since looking into each would be a
+    request for each: those with an image's suffix, and those without any.
+
     They are found while being iterated, so a bucket of any size fits. Of the last iteration `skipped` counts the files
-    without an image's suffix and `links` the links to folders that were passed by, since links may lead in circles;
-    `unreadable` lists the folders that could not be looked into. Raises UsageError at once for an argument that names
-    nothing.
+    without an image, of which `skipped_names` has the first, and `links` the links to folders that were not followed,
+    since links may lead in circles; `unreadable` lists the folders that could not be looked into. Raises UsageError at
+    once for an argument that names nothing.
     """
 
-    def __init__(self, arguments: Sequence[str], list_objects: ListObjects) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        list_objects: ListObjects,
+        formats: Collection[ImageFormat] = DEFAULT_FORMATS,
+    ) -> None:
         self._arguments = arguments
         self._list_objects = list_objects
+        self._formats = formats
         self.skipped = 0
+        self.skipped_names: list[str] = []
         self.links = 0
         self.unreadable: list[str] = []
         for argument in arguments:
@@ -53,6 +90,7 @@ class Sources:
 
     def __iter__(self) -> Iterator[Source]:
         self.skipped = 0
+        self.skipped_names = []
         self.links = 0
         self.unreadable = []
         for argument in self._arguments:
@@ -67,8 +105,11 @@ class Sources:
         bucket, prefix = _bucket_and_prefix(uri)
         for reference in self._list_objects(bucket, prefix):
             is_named = reference.key == prefix and not prefix.endswith("/")
-            if is_named or self._is_image(reference.key):
+            suffix = PurePosixPath(reference.key).suffix.lower()
+            if is_named or suffix in SUFFIXES or (not suffix and not reference.key.endswith("/")):
                 yield Source(f"s3://{bucket}/{reference.key}", reference)
+            elif not reference.key.endswith("/"):  # consoles make "folders" as empty objects
+                self._skip(f"s3://{bucket}/{reference.key}")
 
     def _files(self, argument: str) -> Iterator[Source]:
         places = [argument] if os.path.lexists(argument) else _outermost(_matches(argument, self._note))
@@ -80,14 +121,35 @@ class Sources:
                 folders.sort()
                 self.links += sum(Path(folder, name).is_symlink() for name in folders)
                 for name in sorted(names):
-                    if self._is_image(name):
-                        yield _file(str(Path(folder, name)))
+                    source = self._found(str(Path(folder, name)))
+                    if source is None:
+                        self._skip(str(Path(folder, name)))
+                    else:
+                        yield source
 
-    def _is_image(self, name: str) -> bool:
-        if PurePosixPath(name).suffix.lower() in SUFFIXES:
-            return True
-        self.skipped += not name.endswith("/")  # consoles make "folders" as empty objects
-        return False
+    def _found(self, path: str) -> Source | None:
+        """What lies in a folder; None where it is no image."""
+        is_called_image = PurePath(path).suffix.lower() in SUFFIXES
+        source = _file(path)
+        if source.reference is None:
+            return source if is_called_image else None
+        try:
+            with Path(path).open("rb") as file:
+                head = file.read(HEAD_BYTES)
+        except OSError as error:
+            return Source(path, None, error.strerror or str(error), FailureReason.ACCESS_DENIED)
+        image_format, foreign = sniff(head), foreign_format(head)
+        if image_format is not None and image_format not in self._formats:
+            problem = f"{image_format.label} images are not read; add {image_format.value} to images.formats"
+            return Source(path, None, problem, FailureReason.UNSUPPORTED_FORMAT)
+        if image_format is None and foreign is not None:
+            return Source(path, None, f"{foreign} images are not read", FailureReason.UNSUPPORTED_FORMAT)
+        return source if image_format is not None or is_called_image else None
+
+    def _skip(self, name: str) -> None:
+        self.skipped += 1
+        if len(self.skipped_names) < LISTED:
+            self.skipped_names.append(name)
 
     def _note(self, error: OSError) -> None:
         self.unreadable.append(f"{error.filename}: {error.strerror}")

@@ -70,11 +70,11 @@ def submit(
             priority,
         )
         maker.check()
-        sources = Sources(paths or [], object_lister(place.settings, versions=versions))
+        sources = Sources(paths or [], object_lister(place.settings, versions=versions), place.settings.images.formats)
         made = maker.events(sources)
     sent, bad = _publish(place, made)
     if sources is not None:
-        console.tell_left_out(console.out, sources.skipped, sources.links, sources.unreadable)
+        console.tell_left_out(console.out, sources.skipped, sources.skipped_names, sources.links, sources.unreadable)
         if not sent and not bad and not sources.unreadable:
             raise UsageError(f"no images in {', '.join(paths or [])}")
     if bad:

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from worker.settings.image_format import DEFAULT_FORMATS, ImageFormat
 from worker.settings.section import Section
 
 
@@ -25,6 +26,9 @@ class FileSettings(Section):
 
 class ImageSettings(Section):
     """Limits for every image, wherever it comes from."""
+
+    formats: tuple[ImageFormat, ...] = DEFAULT_FORMATS
+    """What is decoded: jpeg, png, webp, gif, avif, bmp, jxl and heic; tiff and jpeg2000 where they are added."""
 
     max_bytes: PositiveInt = 128 * 1024 * 1024
     """Of the encoded image."""

@@ -132,7 +132,7 @@ def test_what_submit_leaves_out_is_told_and_no_images_at_all_are_an_error(tmp_pa
     some = sluice("submit", "folder", "--data", tmp_path / "data")
     assert some.exit_code == 0
     assert "1 event" in some.stdout
-    assert "1 file without an image's suffix was left out" in some.stdout
+    assert "1 file that is no image was left out: " in some.stdout
 
 
 def test_events_that_were_submitted_are_followed() -> None:

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from schemas import FileReference, HttpReference, S3Reference
+from schemas import FailureReason, FileReference, HttpReference, S3Reference
 from worker.cli.errors import UsageError
 from worker.cli.sources import Source, Sources
+from worker.settings.image_format import ImageFormat
 
 OBJECTS = [
     S3Reference(bucket="b", key="in/", etag="0"),
@@ -42,6 +43,59 @@ def test_folders_are_searched_in_the_order_of_names_and_only_for_images(tree: Pa
     ]
     assert sources.skipped == 1
     assert sources.count() == 4
+
+
+PICTURES = {
+    "photo.heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+    "clip.apng": b"\x89PNG\r\n\x1a\n",
+    "no suffix": b"\xff\xd8\xff\xe0",
+    "wrong.txt": b"GIF89a",
+    "new.jxl": b"\xff\x0a",
+    "empty.png": b"",
+}
+
+
+def test_what_is_an_image_by_its_content_or_its_name_is_taken(tmp_path: Path) -> None:
+    for name, head in PICTURES.items():
+        (tmp_path / name).write_bytes(head)
+    for name in ("list.csv", "README"):
+        (tmp_path / name).write_text("no image")
+    sources = Sources([str(tmp_path)], listing)
+
+    assert {Path(source.name).name for source in sources if source.reference} == set(PICTURES)
+    assert (sources.skipped, sorted(sources.skipped_names)) == (
+        2,
+        [str(tmp_path / "README"), str(tmp_path / "list.csv")],
+    )
+
+
+@pytest.mark.parametrize(
+    ("head", "says"),
+    [
+        (b"II*\0\x08\0\0\0", "TIFF images are not read; add tiff to images.formats"),
+        (b"8BPS\0\1", "Photoshop (PSD) images are not read"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG images are not read"),
+    ],
+)
+def test_an_image_that_cannot_be_read_is_a_problem_that_names_its_format(
+    head: bytes, says: str, tmp_path: Path
+) -> None:
+    (tmp_path / "upload").write_bytes(head)
+    (source,) = Sources([str(tmp_path)], listing)
+
+    assert (source.reference, source.problem, source.reason) == (None, says, FailureReason.UNSUPPORTED_FORMAT)
+    assert [source.reference for source in Sources([str(tmp_path)], listing, tuple(ImageFormat))] == (
+        [FileReference(path=str(tmp_path / "upload"))] if "TIFF" in says else [None]
+    )
+
+
+def test_objects_without_a_suffix_are_taken(tree: Path) -> None:
+    keys = ["in/5e0f", "in/a.heic", "in/a.csv", "in/b/", "in.d/7"]
+    objects = [S3Reference(bucket="b", key=key) for key in keys]
+    sources = Sources(["s3://b/in"], lambda _bucket, _prefix: objects)
+
+    assert [source.name for source in sources] == ["s3://b/in/5e0f", "s3://b/in/a.heic", "s3://b/in.d/7"]
+    assert sources.skipped_names == ["s3://b/in/a.csv"]
 
 
 def test_arguments_keep_their_order_and_repetitions(tree: Path) -> None:
