@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
-from schemas import Failure, FailureReason, ImageEvent, Route, Scores
+from schemas import Failure, ImageEvent, Route, Scores
 from worker.cli.sources import Source
 from worker.demo.report import thumbnail
 from worker.images.fetch import Fetcher
