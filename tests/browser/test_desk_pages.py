@@ -60,9 +60,9 @@ def test_signing_out_leads_back_to_the_door(desk: RunningDesk, sign_in: SignIn) 
     ("role", "places"),
     [
         (Role.VIEWER, ["Queues", "Search"]),
-        (Role.REVIEWER, ["Review", "Grid", "Queues", "Search"]),
-        (Role.LEAD, ["Review", "Grid", "Queues", "Search", "Dashboard", "Policy", "Dead letters"]),
-        (Role.ADMIN, ["Review", "Grid", "Queues", "Search", "Dashboard", "Policy", "Dead letters", "People"]),
+        (Role.REVIEWER, ["Review", "Grid", "My decisions", "Queues", "Search"]),
+        (Role.LEAD, ["Review", "Grid", "My decisions", "Queues", "Search", "Dashboard", "Policy", "Dead letters"]),
+        (Role.ADMIN, ["Review", "Grid", "My decisions", "Queues", "Search", "Dashboard", "Policy", "Dead letters", "People"]),
     ],
 )
 def test_a_role_sees_its_places_and_no_others(
@@ -120,13 +120,13 @@ def test_many_are_decided_at_once_and_taken_back(desk: RunningDesk, sign_in: Sig
     page.keyboard.press("Escape")
     page.keyboard.press("1")
     page.keyboard.press("r")
-    expect(page.get_by_text("2 images rejected").first).to_be_visible()
+    expect(page.get_by_text("Rejected 2 images").first).to_be_visible()
     expect(page.locator(".tile")).to_have_count(4)
     decisions = desk.wait_for_decisions(2)
     assert sorted(decision.item_id for decision in decisions) == sorted(chosen)
     assert {(decision.outcome, decision.labels) for decision in decisions} == {("reject", ("artefacts",))}
     page.keyboard.press("u")
-    expect(page.get_by_text("2 decisions taken back")).to_be_visible()
+    expect(page.get_by_text("Taken back: rejected 2 images")).to_be_visible()
     expect(page.locator(".tile")).to_have_count(6)
     page.keyboard.press("c")
     page.keyboard.press("a")
@@ -144,7 +144,7 @@ def test_many_whose_answer_was_lost_are_sent_again_and_count_once(desk: RunningD
     page.route("**/v1/decisions/bulk", lose_the_answer)
     page.keyboard.press("c")
     page.keyboard.press("r")
-    expect(page.get_by_text("2 images rejected, to be sent")).to_be_visible()
+    expect(page.get_by_text("The connection to the desk is lost")).to_be_visible()
     page.wait_for_function("() => sessionStorage.getItem('sluice.outbox.ana') === '[]'")
     assert len(desk.wait_for_decisions(2)) == 2
     assert page.get_by_text("did not count").count() == 0
@@ -157,7 +157,7 @@ def test_many_that_are_taken_back_while_the_desk_is_away_come_back_when_it_answe
     page.keyboard.press("c")
     page.keyboard.press("r")
     desk.wait_for_decisions(3)
-    expect(page.get_by_text("3 images rejected").first).to_be_visible()
+    expect(page.get_by_text("Rejected 3 images").first).to_be_visible()
     page.context.set_offline(True)
     page.keyboard.press("u")
     expect(page.get_by_text("3 decisions will be taken back as soon as the desk answers")).to_be_visible()
@@ -177,7 +177,9 @@ def test_what_was_assigned_to_somebody_who_is_removed_is_everybody_s_again(desk:
     page.get_by_label("Name").fill("ben")
     page.keyboard.press("Enter")
     desk.wait_for_decisions(1)
-    expect(page.locator(".tile")).to_be_focused()  # one goes on where one was
+    expect(page.get_by_text("The item is assigned to ben")).to_be_visible()
+    page.go_back()
+    expect(page.locator(".tile")).to_be_focused()  # the search goes on where it was left
     page.goto(f"{desk.address}/#/people")
     page.get_by_role("button", name="Remove ben").click()
     page.get_by_role("button", name="Remove", exact=True).click()
@@ -214,7 +216,7 @@ def test_who_presses_the_button_of_a_message_goes_on_at_the_work(desk: RunningDe
     page.keyboard.press("r")
     page.get_by_role("button", name="Undo").focus()
     page.keyboard.press("Enter")
-    expect(page.get_by_text("Taken back", exact=True)).to_be_visible()
+    expect(page.get_by_text("Taken back: rejected")).to_be_visible()
     expect(page.locator("main")).to_be_focused()
 
 
@@ -282,7 +284,7 @@ def test_what_one_person_decided_is_not_sent_as_the_next_one_at_the_tab(desk: Ru
     page.unroute("**/v1/decisions")
     expect(page.get_by_text("Your session is over. Sign in to go on: what you decided is kept.")).to_be_visible()
     enter_password(page, "ben")
-    expect(page.get_by_role("heading", name="All clear")).to_be_visible()  # the other item is leased to ana still
+    expect(page.get_by_text("1 image is with other reviewers")).to_be_visible()  # the other item is still leased to ana
     assert desk.decisions() == []
     page.get_by_role("button", name="Sign out").click()
     enter_password(page, "ana")
@@ -422,7 +424,7 @@ def test_every_page_loads_from_the_desk_alone_fits_and_names_what_it_shows(
     page.on("request", lambda request: asked.add(urlsplit(request.url).netloc))
     page.goto(desk.address)
     enter_password(page, "ada")
-    for place in ("review", "grid", "queues", "search", "dashboard", "policy", "dead", "people"):
+    for place in ("review", "grid", "mine", "queues", "search", "dashboard", "policy", "dead", "people"):
         page.goto(f"{desk.address}/#/{place}")
         page.wait_for_selector(f"nav a[href='#/{place}'][aria-current=page]")
         page.wait_for_timeout(400)

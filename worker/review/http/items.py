@@ -8,8 +8,8 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field
 
 from schemas import Identifier, Name, Vote
+from worker.review.answers import ItemView, Status
 from worker.review.answers import Query as Wanted
-from worker.review.answers import Status
 from worker.review.http.answers import ItemOut, LeaseOut, PageOut, Showing
 from worker.review.http.door import Door, Lead, Reviewer, SignedIn, TheDoor
 from worker.review.http.oidc import PROVIDED
@@ -85,8 +85,12 @@ def item(item_id: ItemPath, session: SignedIn, door: TheDoor) -> ItemOut:
 
 
 @router.post("/v1/items/{item_id}/take")
-def take(item_id: ItemPath, session: Lead, door: TheDoor) -> LeaseOut:
-    """That very item, to decide it out of turn."""
+def take(item_id: ItemPath, session: Reviewer, door: TheDoor) -> LeaseOut:
+    """That very item, to decide it out of turn: any for leads; for reviewers one that is assigned to them, or that they
+    skipped."""
+    if not session.role.includes(Role.LEAD) and not _is_own(door.desk.item(item_id, blind_to=session.user), session):
+        detail = "out of turn leads decide, and reviewers on what is assigned to them or what they skipped"
+        raise Problem(HTTPStatus.FORBIDDEN, "role", detail)
     return Showing(door.links, session.user).lease(door.desk.take(item_id, session.user))
 
 
@@ -139,6 +143,11 @@ def _assignee(name: str, door: Door) -> str:
         raise Problem(HTTPStatus.NOT_FOUND, "no-such-user", f"there is no user {name!r}; People lists those there are")
     # The provider's users are not known before they come; the page shows their names without what marks them.
     return name if name.startswith(PROVIDED) else PROVIDED + name
+
+
+def _is_own(view: ItemView, session: Session) -> bool:
+    own = next((act for act in reversed(view.history) if act.reviewer == session.user), None)
+    return view.assignee == session.user or (own is not None and own.outcome == "skip")
 
 
 def _blind_to(session: Session) -> str | None:

@@ -1,8 +1,11 @@
-/** Begins: who is it, what may they do, which view. */
+/** Starts the page: who is signed in, what they may do, and which view the address names. */
 
-import { get, isReachable, renewed, useToken, watchConnection } from "./parts/api.js";
+import { get, isReachable, NotReady, renewed, useToken, watchConnection } from "./parts/api.js";
+import { Actions } from "./parts/actions.js";
+import { address, parseAddress } from "./parts/address.js";
 import { announce, complain, explained } from "./parts/messages.js";
 import { onReturn } from "./parts/away.js";
+import { Banner } from "./parts/banner.js";
 import { Bar } from "./parts/bar.js";
 import { empty, h, replace } from "./parts/dom.js";
 import { setKeys } from "./parts/keys.js";
@@ -12,115 +15,118 @@ import { applyGrey, applyTheme, preference, prefer } from "./parts/preferences.j
 import { roleIncludes } from "./parts/roles.js";
 import { signIn } from "./views/sign-in.js";
 
-const main = document.getElementById("main");
-const connection = document.getElementById("connection");
+const main = /** @type {HTMLElement} */ (document.getElementById("main"));
+const banner = new Banner(document.getElementById("connection"));
 
-/** Views, by the first part of the address after `#/`, and the role that each needs. */
+/** @type {Record<string, { role: string, load: () => Promise<{ show: Function }> }>} Views by name, and the role that each needs. */
 const VIEWS = {
   review: { role: "reviewer", load: () => import("./views/review.js") },
   grid: { role: "reviewer", load: () => import("./views/grid.js") },
+  mine: { role: "reviewer", load: () => import("./views/mine.js") },
   queues: { role: "viewer", load: () => import("./views/queues.js") },
   search: { role: "viewer", load: () => import("./views/search.js") },
+  item: { role: "viewer", load: () => import("./views/item.js") },
   dashboard: { role: "lead", load: () => import("./views/dashboard.js") },
   policy: { role: "lead", load: () => import("./views/policy.js") },
   dead: { role: "lead", load: () => import("./views/dead-letters.js") },
   people: { role: "admin", load: () => import("./views/people.js") },
 };
 
-/** What every view is given. */
-const context = { me: null, about: null, outbox: null, bar: null, queue: preference("queue", null), setQueue };
-/** Milliseconds that a view may take to give back what it held, so that the next one can have it. */
+/**
+ * What every view is given.
+ * @type {any}
+ */
+const context = { me: null, about: null, outbox: null, actions: null, bar: null, queue: preference("queue", null), setQueue };
+/** Milliseconds that a view may take to give its leases back, so that the next view can have them. */
 const LEAVING = 3000;
+/** Milliseconds until a desk that did not answer is asked again. */
+const AGAIN = 1500;
+/** @type {() => any} */
 let leave = () => {};
-/** The present view could not be shown; it is tried again when the desk answers. */
+/** Whether the present view could not be shown; it is tried again when the desk answers. */
 let broken = false;
+/** Counts views that were begun: a view that loads slowly must not replace one that was chosen after it. */
 let turn = 0;
 
 async function begin() {
   applyTheme();
   applyGrey();
-  if (!(await known())) await enter();
+  if (!(await isSignedIn())) await enter();
   await work();
 }
 
-async function known() {
+/** @returns {Promise<boolean>} */
+async function isSignedIn() {
   if (location.hash.startsWith("#invitation=")) return false;
   try {
     context.me = await get("/v1/session");
     useToken(context.me.csrf, context.me);
     return true;
-  } catch (error) {
+  } catch (/** @type {any} */ error) {
     if (error.status === 401) return false;
-    replace(main, h("div.empty", { role: "status" }, h("div.spinner"), h("p", null, "The desk does not answer yet. Trying again …")));
-    await new Promise((done) => setTimeout(done, 1500));
-    return known();
+    const why = error instanceof NotReady ? explained(error) : "The desk does not answer yet";
+    replace(main, h("div.empty", { role: "status" }, h("div.spinner"), h("p", null, `${why}. Trying again …`)));
+    await new Promise((done) => { setTimeout(done, AGAIN); });
+    return isSignedIn();
   }
 }
 
-async function enter(message) {
+async function enter(/** @type {string | null} */ message = null) {
   for (;;) {
     try {
       context.me = await signIn(main, message);
       return;
     } catch {
-      await new Promise((done) => setTimeout(done, 1500));
+      await new Promise((done) => { setTimeout(done, AGAIN); });
     }
   }
 }
 
 async function work() {
   context.about = await get("/v1/desk");
-  context.outbox ??= new Outbox(context.me.user);
+  if (!context.outbox) {
+    context.outbox = new Outbox(context.me.user);
+    context.outbox.addEventListener("waiting", (/** @type {CustomEvent} */ { detail }) => banner.notReady(detail.error));
+    context.actions = new Actions(context.outbox, context.about.undo_seconds);
+  }
   context.outbox.open();
   context.bar = new Bar(context);
   connect();
   await route();
 }
 
-function setQueue(name) {
+function setQueue(/** @type {string} */ name) {
   context.queue = name;
   prefer("queue", name);
-  const [view] = address();
-  if (view === "review" || view === "grid") location.hash = `#/${view}/${encodeURIComponent(name)}`;
-}
-
-function address() {
-  return location.hash.replace(/^#\/?/, "").split("/").map(decoded).filter(Boolean);
-}
-
-function decoded(part) {
-  try {
-    return decodeURIComponent(part);
-  } catch {
-    return ""; // it was cut off
-  }
+  const { view } = parseAddress(location.hash);
+  if (view === "review" || view === "grid") location.hash = address(view, name);
 }
 
 async function route() {
   if (!context.me || !context.about) return;
   const mine = ++turn;
-  let [name, ...rest] = address();
-  if (!VIEWS[name] || !roleIncludes(context.me.role, VIEWS[name].role)) [name, rest] = [roleIncludes(context.me.role, "reviewer") ? "review" : "queues", []];
-  if ((name === "review" || name === "grid") && rest[0]) {
-    context.queue = rest[0];
-    prefer("queue", rest[0]);
+  let { view: name, parts, params } = parseAddress(location.hash);
+  if (!VIEWS[name] || !roleIncludes(context.me.role, VIEWS[name].role)) [name, parts] = [roleIncludes(context.me.role, "reviewer") ? "review" : "queues", []];
+  if ((name === "review" || name === "grid") && parts[0]) {
+    context.queue = parts[0];
+    prefer("queue", parts[0]);
   }
-  const gone = leave();
-  leave = () => gone;  // who comes before that has happened waits for it too
+  const left = leave();
+  leave = () => left; // a view that is chosen before that is over waits for it, too
   setKeys(main, []);
-  document.querySelectorAll(".toast").forEach((toast) => toast.remove());
-  await Promise.race([gone, new Promise((done) => setTimeout(done, LEAVING))]);
+  document.querySelectorAll(".toast:not(.kept), dialog").forEach((each) => each.remove());
+  await Promise.race([left, new Promise((done) => { setTimeout(done, LEAVING); })]);
   if (mine !== turn) return;
   try {
     const { show } = await VIEWS[name].load();
     if (mine !== turn) return;
     announce(context.bar.mark(name));
-    // Each showing has a place of its own: a view that is still loading when another was chosen draws where nobody looks.
+    // Each view draws into an element of its own: one that is still loading when another is chosen draws out of sight.
     const place = h("div.view");
     replace(main, place);
     main.scrollTop = 0;
-    const shown = show(place, context, ...rest);
-    // Also what is still being shown is left: it gives back what it took, so that the next one can have it.
+    const shown = show(place, context, parts, params);
+    // A view that is left while it loads gives back what it leased, too.
     leave = async () => (await shown.catch(() => null))?.();
     await shown;
     if (mine !== turn) return;
@@ -135,20 +141,14 @@ async function route() {
 
 watchConnection((reachable) => {
   context.bar?.live(reachable);
-  connection.hidden = false;
-  connection.classList.toggle("back", reachable);
+  banner.reachable(reachable);
   if (reachable) {
-    connection.textContent = "Connected again";
     context.outbox?.retry();
     if (broken) route();
-    setTimeout(() => { connection.hidden = isReachable(); }, 2000);
-  } else {
-    connection.textContent = "The connection to the desk is lost. What you decided is kept here and sent when it is back.";
-    probe();
-  }
+  } else probe();
 });
 
-document.addEventListener("signed-out", async ({ detail }) => {
+document.addEventListener("signed-out", async (/** @type {any} */ { detail }) => {
   if (!context.me) return;
   const former = context.me;
   context.me = null;
@@ -163,21 +163,30 @@ document.addEventListener("signed-out", async ({ detail }) => {
   document.querySelectorAll(".toast, dialog").forEach((each) => each.remove());
   await enter(message);
   if (context.me.user === former.user) await work();
-  else anew();
+  else startOver();
 });
 
-/** For somebody else nothing is left of what the page showed, nor where. */
-function anew() {
+/** For another person nothing stays of what the page showed, nor its address. */
+function startOver() {
   history.replaceState(null, "", "/");
   location.reload();
 }
 
-// Another tab has signed in as somebody else, or with another role: all that is shown here is drawn for whom it is now.
-document.addEventListener("session-changed", ({ detail: me }) => (me.user === context.me?.user ? location.reload() : anew()));
+// Another tab has signed in as somebody else, or with another role: all that is shown here was drawn for the former.
+document.addEventListener("session-changed", (/** @type {any} */ { detail: me }) => (me.user === context.me?.user ? location.reload() : startOver()));
 onReturn(() => { if (context.me) renewed().catch(() => {}); });
 
+// The page comes back from the back/forward cache as it was left, but its leases went back when it was left.
+addEventListener("pageshow", (event) => {
+  if (!event.persisted || !context.me) return;
+  route();
+  connect();
+  context.outbox?.retry();
+  renewed().catch(() => {});
+});
+
 addEventListener("hashchange", route);
-// What waits is kept for this tab alone.
-addEventListener("beforeunload", (event) => { if (context.me && context.outbox?.size && !isReachable()) event.preventDefault(); });
+// Decisions that wait are kept for this tab alone.
+addEventListener("beforeunload", (event) => { if (context.me && context.outbox?.isWaiting) event.preventDefault(); });
 
 begin();

@@ -12,6 +12,7 @@ import { roleIncludes } from "./roles.js";
 const PLACES = [
   ["review", "Review", "reviewer", "Shift+r"],
   ["grid", "Grid", "reviewer", "Shift+g"],
+  ["mine", "My decisions", "reviewer", "Shift+m"],
   ["queues", "Queues", "viewer", "Shift+q"],
   ["search", "Search", "viewer", "/"],
   ["dashboard", "Dashboard", "lead", "Shift+d"],
@@ -20,17 +21,20 @@ const PLACES = [
   ["people", "People", "admin", "Shift+l"],
 ];
 
-/** Milliseconds; where fifty people decide something happens all the time, and each page would ask for each of it. */
+/** Milliseconds: where fifty people decide, events come all the time, and each page would ask after each of them. */
 const QUEUES_EVERY = 3000;
 
 export class Bar {
   #element = document.getElementById("bar");
   #links = new Map();
-  #select = h("select", { "aria-label": "Queue" });
+  #select = h("select", { "aria-label": "Queue", "data-keys": "" });
   #picker = h("div.picker", null, this.#select);
   #live = h("span.live");
   #context;
   #forget = () => {};
+  /** Requests for the queues that were begun, and the newest of those whose answer is shown. */
+  #asked = 0;
+  #answered = 0;
   queues = [];
 
   constructor(context) {
@@ -39,10 +43,18 @@ export class Bar {
     const places = PLACES.filter(([, , role]) => roleIncludes(me.role, role));
     for (const [name, label] of places) this.#links.set(name, h("a", { href: `#/${name}` }, label));
     setKeysEverywhere([
-      ...places.map(([name, label, , key]) => ({ key, label, run: () => { location.hash = `#/${name}`; } })),
-      { key: "Shift+t", label: "Light or dark", run: () => announce(`${switchTheme()} theme`) },
+      ...(roleIncludes(me.role, "reviewer") ? [{ key: "u", id: "undo", label: `Undo, for ${context.about.undo_seconds} seconds`, run: () => void context.actions.undo() }] : []),
+      ...places.map(([name, label, , key]) => ({ key, id: name, label, run: () => { location.hash = `#/${name}`; } })),
+      { key: "Shift+t", id: "theme", label: "Light or dark", run: () => announce(`${switchTheme()} theme`) },
     ]);
-    this.#select.addEventListener("change", () => context.setQueue(this.#select.value));
+    let byPointer = false;
+    this.#select.addEventListener("pointerdown", () => { byPointer = true; });
+    this.#select.addEventListener("keydown", () => { byPointer = false; });
+    this.#select.addEventListener("change", () => {
+      context.setQueue(this.#select.value);
+      // By keyboard one may go on to the next queue; letters act on the image all the same.
+      if (byPointer) document.getElementById("main").focus();
+    });
     const shown = me.user.replace(/^oidc:/, "");
     replace(this.#element,
       h("a.brand", { href: "#/", "aria-label": "Sluice" }, h("img", { src: "icon.svg", alt: "" }), h("span", null, "sluice")),
@@ -68,7 +80,7 @@ export class Bar {
       else link.removeAttribute("aria-current");
     }
     this.#picker.hidden = view !== "review" && view !== "grid";
-    const place = this.#links.get(view)?.textContent ?? "Review desk";
+    const place = this.#links.get(view)?.textContent ?? (view === "item" ? "Item" : "Review desk");
     document.title = `${place} · Sluice`;
     return place;
   }
@@ -78,9 +90,13 @@ export class Bar {
     this.#live.classList.toggle("lost", !reachable);
   }
 
-  /** Asks for the queues; picks one when none is picked yet. */
+  /** Asks for the queues; chooses one when none is chosen yet. An answer that a newer one has overtaken changes nothing. */
   async refresh() {
-    this.queues = await get("/v1/queues");
+    const mine = ++this.#asked;
+    const queues = await get("/v1/queues");
+    if (mine < this.#answered) return this.queues;
+    this.#answered = mine;
+    this.queues = queues;
     const known = this.queues.some((queue) => queue.name === this.#context.queue);
     const names = known || !this.#context.queue ? this.queues : [...this.queues, { name: this.#context.queue, open: 0 }];
     if (!this.#context.queue && names.length) this.#context.queue = [...names].sort((a, b) => b.open - a.open)[0].name;

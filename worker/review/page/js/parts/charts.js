@@ -11,18 +11,19 @@ const WHOLE = [1, 2, 5].flatMap((step) => [1, 10, 100, 1000, 10_000, 100_000].ma
 
 /**
  * A chart in time. `series` are `{ label, tone, values, told, bars, fill }` with `tone` the name of a colour property and
- * `told` the numbers to tell where those drawn stand upon others; `times` in seconds. `sums`: adding values up makes sense. Returns the element; it looks after itself until it leaves the page.
+ * `told` the numbers to say where those drawn are stacked on others; `times` in seconds, each the begin of `step` hours.
+ * `sums`: adding values up makes sense. Returns the element; it redraws itself until it leaves the page.
  */
-export function timeChart(label, times, series, { format = (value) => value.toLocaleString("en"), sums = true } = {}) {
+export function timeChart(label, times, series, { format = (value) => value.toLocaleString("en"), sums = true, step = 1 } = {}) {
   if (!series.some((each) => each.values.some(Boolean))) return h("p.chart-none", null, "Nothing in this time.");
   const box = h("div.chart", { role: "img", "aria-label": summary(label, series, format, sums) });
   const legend = h("div.legend", { "aria-hidden": "true" });
-  const tell = (at) => replace(legend, series.map((each) => h("span", null, h("i", { style: { "--tone": `var(${each.tone})` } }), each.label, at !== null && [" ", h("b", null, told(each, at, format))])), at !== null && h("time", null, span(times[at])));
+  const tell = (at) => replace(legend, series.map((each) => h("span", null, h("i", { style: { "--tone": `var(${each.tone})` } }), each.label, at !== null && [" ", h("b", null, told(each, at, format))])), at !== null && h("time", null, span(times[at], step)));
   tell(null);
   let chart = null;
   const draw = () => {
     chart?.destroy();
-    chart = new uPlot(options(box.clientWidth || 480, times, series, format, tell), [times, ...series.map((each) => each.values)], box);
+    chart = new uPlot(options(box.clientWidth || 480, times, series, format, tell, step), [times, ...series.map((each) => each.values)], box);
   };
   const watcher = new ResizeObserver(() => {
     if (!box.isConnected) return;
@@ -40,14 +41,14 @@ export function timeChart(label, times, series, { format = (value) => value.toLo
   return h("div", null, box, legend);
 }
 
-/** The value of a series at a place; what stands behind another series is told without it. */
+/** The value of a series at a place; of stacked series, its own value alone. */
 function told({ values, told: own = values }, at, format) {
   return own[at] === null ? "–" : format(own[at]);
 }
 
-function options(width, times, series, format, tell) {
+function options(width, times, series, format, tell, step) {
   const bars = series.some((each) => each.bars);
-  const half = times.length > 1 ? (times[1] - times[0]) / 2 : 1800;
+  const half = step * 1800;
   const axis = { stroke: color("--soft"), font: FONT, grid: { stroke: color("--line"), width: 1 }, ticks: { show: false } };
   return {
     width, height: HEIGHT, cursor: { y: false, points: { size: 7 } }, legend: { show: false }, padding: [12, 20, 0, 0],
@@ -73,9 +74,10 @@ function moment(seconds) {
   return `${String(time.getHours()).padStart(2, "0")}:${String(time.getMinutes()).padStart(2, "0")}`;
 }
 
-/** The hour that begins then. */
-function span(seconds) {
-  return `${DAY.format(new Date(seconds * 1000))}, ${CLOCK.format(new Date(seconds * 1000))} – ${CLOCK.format(new Date((seconds + 3600) * 1000))}`;
+/** The step that begins then. */
+function span(seconds, step) {
+  if (step === 24) return DAY.format(new Date(seconds * 1000));
+  return `${DAY.format(new Date(seconds * 1000))}, ${CLOCK.format(new Date(seconds * 1000))} – ${CLOCK.format(new Date((seconds + step * 3600) * 1000))}`;
 }
 
 function summary(label, series, format, sums) {

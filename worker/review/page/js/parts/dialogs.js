@@ -1,4 +1,4 @@
-/** What lies over the page until it is closed: questions, and one item looked at closely. */
+/** Dialogs: a question, and one item shown large. */
 
 import { button, h, icon } from "./dom.js";
 import { itemPanel } from "./item-panel.js";
@@ -15,7 +15,7 @@ export function open(title, ...content) {
 
 /**
  * Asks before something is done. Resolves with what was written into `field` (its label; the text begins with `value`),
- * or true where there is none; with null when it was not to be.
+ * or true where there is none; with null when it was cancelled.
  */
 export function ask(title, text, { field = null, value = "", action, iconName, danger = false }) {
   return new Promise((resolve) => {

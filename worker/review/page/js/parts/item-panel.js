@@ -1,29 +1,43 @@
 /** What is known of an item beside its image. */
 
+import { address } from "./address.js";
 import { h, icon } from "./dom.js";
 import { picture, small } from "./pictures.js";
-import { ago, count, duration, GRADES, grade, percent, short } from "./words.js";
+import { ago, count, duration, GRADES, likeliest, percent, short, shortened } from "./words.js";
 
-const OUTCOMES = { approve: "approved", reject: "rejected", escalate: "escalated", hold: "set aside", reopen: "reopened", skip: "skipped", assign: "assigned", split: "parted from its duplicates", gold: "made a test item" };
+export const OUTCOMES = { approve: "approved", reject: "rejected", escalate: "escalated", hold: "put on hold", reopen: "reopened", skip: "skipped", assign: "assigned", split: "separated from its duplicates", gold: "made a test item" };
 
 /** The panel's sections for an item; `extra` come before the facts. */
 export function itemPanel(item, ...extra) {
   return [
+    escalation(item),
     item.scores ? scores(item.scores) : unjudged(item.failure),
     why(item),
     item.prompt && h("section.block", null, h("h3", null, "Prompt"), h("p.prompt", { lang: "", dir: "auto", tabindex: "0" }, item.prompt)),
     ...extra,
+    item.history.length > 0 && history(item.history),
     item.scores && streams(item.scores),
     facts(item),
-    item.history.length > 0 && history(item.history),
   ];
 }
 
-function scores({ quality, anchors }) {
+/** Why somebody passed the item to the leads: on top, as it is what a lead is asked. */
+function escalation({ status, history: acts }) {
+  if (status !== "escalated") return null;
+  const act = acts.findLast(({ outcome }) => outcome === "escalate");
+  if (!act) return h("section.notice.asks", null, h("b", null, "The votes tie: a lead decides"));
+  return h("section.notice.asks", null, h("b", null, `Escalated by ${act.by}`), " ", h("time", { datetime: act.at }, ago(act.at)),
+    act.labels.length > 0 && h("p", null, act.labels.join(", ")), act.note ? h("p", { dir: "auto" }, act.note) : act.labels.length === 0 && h("p", null, "without a note"));
+}
+
+/** The expected quality, which is a mean, and the grade that is most likely, which may be another one. */
+function scores(item) {
+  const { quality, anchors } = item;
+  const { word, share } = likeliest(item);
   return h("section", { "aria-label": "Quality" },
-    h("div.verdict", null, h("b", null, quality.toFixed(2)), h("div", null, h("span.word", null, grade(quality)), h("span.of", null, "quality, of 5"))),
+    h("div.verdict", null, h("b", null, quality.toFixed(2)), h("div", null, h("span.of", null, "expected quality, of 5"), h("span.word", null, share === null ? word : `most likely ${word}, ${percent(share)}`))),
     anchors && anchorBar(anchors),
-    h("div.scale", { role: "img", "aria-label": `${quality.toFixed(2)} on a scale from 1 to 5` }, h("u", { style: { left: `${25 * (quality - 1)}%` } })));
+    h("div.scale", { role: "img", "aria-label": `expected quality ${quality.toFixed(2)} on a scale from 1 to 5` }, h("u", { style: { left: `${25 * (quality - 1)}%` } })));
 }
 
 /** The five probabilities behind the quality, as columns. */
@@ -38,14 +52,14 @@ function unjudged(failure) {
 }
 
 function why(item) {
-  const sentence = item.failure ? "Nothing passes unseen, so a person must look." : `The rule “${item.rule}” sent it to the queue ${item.queue}.`;
+  const sentence = item.failure ? "It could not be judged, so a person must look." : `The rule “${item.rule}” sent it to the queue ${item.queue}.`;
   return h("section.block", null, h("h3", null, "Why it is here"), h("p", null, sentence),
     h("div.why", null, h("span.badge.review", null, item.rule), item.labels.filter((label) => label !== item.rule).map((label) => h("span.badge", null, label)), item.status === "escalated" && h("span.badge.escalate", null, "escalated")));
 }
 
 function streams({ coarse_share: share, correspondence }) {
   if (share === null && correspondence === null) return null;
-  return h("section.block", null, h("h3", null, "What the model listened to"),
+  return h("section.block", null, h("h3", null, "What the model went by"),
     share !== null && h("div", null, h("div.meter", { role: "img", "aria-label": `composition ${percent(share)}, texture ${percent(1 - share)}` }, h("i", { style: { width: `${100 * share}%` } }), h("i", { style: { width: `${100 * (1 - share)}%` } })),
       h("div.split", null, h("span", null, `composition ${percent(share)}`), h("span", null, `texture ${percent(1 - share)}`))),
     correspondence !== null && h("p", null, `Fits its prompt: ${correspondence.toFixed(2)} of 5`));
@@ -59,6 +73,7 @@ function facts(item) {
     ["Waiting", duration((Date.now() - Date.parse(item.created_at)) / 1000)],
     item.votes_needed > 1 && ["Votes", `${item.votes_cast} cast, ${item.votes_needed} equal ones settle it`],
     item.assignee && ["Assigned to", item.assignee],
+    ["Item", h("a", { href: address("item", item.item_id), title: "This item's own address, to send to others" }, shortened(item.event_id, 24))],
     ["Image", item.place?.split("/").pop()],
     ["Model", short(item.model)],
     ["Policy", short(item.policy)],

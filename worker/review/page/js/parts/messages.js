@@ -7,17 +7,20 @@ const region = document.getElementById("toasts");
 const announcer = document.getElementById("announcer");
 const SECONDS = 6;
 
-/** Shows a message; `action` is `{ label, key, run }`; `seconds` how long. Returns a function that takes it away. */
-export function toast(text, { bad = false, action, seconds = SECONDS, timer = false } = {}) {
+/**
+ * Shows a message; `action` is `{ label, key, run }`; `seconds` how long; a `kept` one stays over a change of view.
+ * Returns a function that removes it.
+ */
+export function toast(text, { bad = false, action, seconds = SECONDS, timer = false, kept = false } = {}) {
   const remove = () => {
     clearTimeout(timeout);
-    // Who pressed its button goes on at the work, not at the top of the page.
+    // After its button was pressed the focus goes to the work, not to the top of the page.
     if (element.contains(document.activeElement)) document.getElementById("main").focus();
     element.remove();
   };
-  // Said again it is said once: a row of the same words hides more than it tells.
+  // A message that comes again replaces the one with the same text.
   for (const other of [...region.children]) if (other.firstChild.textContent === text) other.remove();
-  const element = h("div.toast", { role: bad ? "alert" : null, class: bad ? "bad" : "" }, h("span", null, text),
+  const element = h("div.toast", { role: bad ? "alert" : null, class: `${bad ? "bad" : ""}${kept ? " kept" : ""}` }, h("span", null, text),
     action && button(action.label, { key: action.key, onclick: () => { remove(); action.run(); } }),
     timer && h("i.timer", { style: { "animation-duration": `${seconds}s` } }));
   region.append(element);
@@ -30,7 +33,7 @@ export function announce(text) {
   announcer.textContent = text;
 }
 
-/** A message for what an API call raised. A lost connection has its own, at the top of the page, and an ended session the door. */
+/** A message for what an API call raised. A lost connection has its own, at the top of the page, and an ended session the sign-in page. */
 export function complain(error) {
   if (error instanceof Unreachable || error.kind === "not-signed-in") return;
   toast(explained(error), { bad: true });
@@ -39,6 +42,6 @@ export function complain(error) {
 
 /** A sentence for what an API call raised. */
 export function explained(error) {
-  if (error instanceof Unreachable) return "The desk does not answer. It is tried again by itself.";
+  if (error instanceof Unreachable) return "The desk does not answer. The page tries again by itself.";
   return error.message ? error.message[0].toUpperCase() + error.message.slice(1) : "Something went wrong";
 }

@@ -1,12 +1,13 @@
-/** Renditions of images: loaded ahead, shown at once, and told apart when they cannot be had. */
+/** Renditions of images: loaded ahead, shown at once, and explained when they cannot be shown. */
 
 import { h, icon } from "./dom.js";
 import { preference } from "./preferences.js";
+import { likeliest } from "./words.js";
 
 const WORDS = {
   "image-not-found": "The image is no longer where it was",
   "access-denied": "The desk may not read the image",
-  "hash-mismatch": "The image was exchanged after it was judged",
+  "hash-mismatch": "The image was changed after it was judged",
   "undecodable-image": "The file is broken",
   "unsupported-format": "The file is not an image",
   "image-too-large": "The image is too large to show",
@@ -68,6 +69,6 @@ export function missing(title, detail) {
 
 /** What a screen reader says instead of the image. */
 export function described(item) {
-  const score = item.scores ? `quality ${item.scores.quality.toFixed(2)} of 5` : "not judged";
+  const score = item.scores ? `expected quality ${item.scores.quality.toFixed(2)} of 5, most likely ${likeliest(item.scores).word}` : "not judged";
   return `Image to review, ${score}${item.prompt ? `, prompt: ${item.prompt.slice(0, 200)}` : ""}`;
 }

@@ -1,12 +1,17 @@
-/** The items that are ours for a while: leased ahead, kept by heartbeat, given back when we leave. */
+/** The items that are leased to this page: fetched ahead, kept by heartbeats, given back when the page is left. */
+
+/**
+ * @typedef {{ item_id: string, event_id: string, queue: string, prompt: string | null, image: Record<string, string> | null, scores: any, [more: string]: any }} Item
+ * @typedef {{ queue: string, item_id: string, token: number, expires_at: string, items: Item[] }} Lease
+ */
 
 import { call, post } from "./api.js";
 
 /** Milliseconds after which a queue that had nothing is asked again. */
 export const LOOK_AGAIN = 10_000;
 
+/** A heartbeat comes after a third of a lease's time, so two that are lost do no harm. */
 const BEAT_SHARE = 3;
-/** A lease is kept after a third of its time, so two lost heartbeats do no harm. */
 
 export class Shelf extends EventTarget {
   /** Events: `lost` {lease} when somebody else may have an item. */
@@ -15,18 +20,28 @@ export class Shelf extends EventTarget {
   #again = false;
   #timer;
   #closed = false;
+  #beatEvery;
+  /** When the last heartbeat was sent, by the wall clock: it goes on while a laptop sleeps. */
+  #beatAt = Date.now();
   /** A request for leases whose answer has not come, or will not: the desk may have granted it. */
   #unheard = null;
-  #hidden = () => this.close();
+  #hidden = () => void this.close();
+  /** Timers stand still in a frozen tab and in a laptop that sleeps: what ran out meanwhile shows at once. */
+  #visible = () => { if (document.visibilityState === "visible" && Date.now() - this.#beatAt > this.#beatEvery) this.#beat(); };
 
-  /** Keeps up to `ahead` leases of a queue. `escalated` ones are for leads. */
-  constructor(queue, ahead, leaseSeconds, { escalated = false } = {}) {
+  /**
+   * Keeps up to `ahead` leases of a queue: of its open items, its `escalated` ones (for leads), or those that this
+   * reviewer `skipped`.
+   */
+  constructor(queue, ahead, leaseSeconds, { escalated = false, skipped = false } = {}) {
     super();
     this.queue = queue;
-    this.escalated = escalated;
+    this.which = { escalated, skipped };
     this.ahead = ahead;
-    this.#timer = setInterval(() => this.#beat(), (leaseSeconds * 1000) / BEAT_SHARE);
+    this.#beatEvery = (leaseSeconds * 1000) / BEAT_SHARE;
+    this.#timer = setInterval(() => this.#beat(), this.#beatEvery);
     addEventListener("pagehide", this.#hidden);
+    document.addEventListener("visibilitychange", this.#visible);
   }
 
   get leases() {
@@ -37,7 +52,7 @@ export class Shelf extends EventTarget {
     return this.#leases[0] ?? null;
   }
 
-  /** Leases until there are `ahead`, or no more. One request at a time; who asks meanwhile has it asked once more. */
+  /** Leases until there are `ahead`, or no more. One request at a time; a call during one makes one more follow. */
   fill() {
     this.#again = true;
     this.#filling ??= this.#fillAll().finally(() => (this.#filling = null));
@@ -57,15 +72,15 @@ export class Shelf extends EventTarget {
     if (this.#unheard) await giveBack([], this.#unheard);
     if (this.#closed) return;
     this.#unheard = crypto.randomUUID();
-    const body = { count: wanted, escalated: this.escalated, request_id: this.#unheard };
+    const body = { count: wanted, ...this.which, request_id: this.#unheard };
     const leases = await post(`/v1/queues/${encodeURIComponent(this.queue)}/leases`, body);
     this.#unheard = null;
-    if (this.#closed) return; // and have withdrawn the request
+    if (this.#closed) return; // close() has withdrawn the request
     const known = new Set(this.#leases.map((lease) => lease.item_id));
     this.#leases.push(...leases.filter((lease) => !known.has(lease.item_id)));
   }
 
-  /** Takes an item off the shelf: it was decided, skipped or lost. */
+  /** Removes an item that was decided, skipped or lost; its lease, or null. */
   remove(itemId) {
     const at = this.#leases.findIndex((lease) => lease.item_id === itemId);
     return at < 0 ? null : this.#leases.splice(at, 1)[0];
@@ -89,12 +104,13 @@ export class Shelf extends EventTarget {
 
   async #beat() {
     const leases = [...this.#leases];
+    this.#beatAt = Date.now();
     if (!leases.length) return;
     let beats;
     try {
       beats = await post("/v1/leases/heartbeat", { leases: leases.map(held) });
     } catch {
-      return; // the connection's own message tells; what ran out meanwhile shows with the next heartbeat
+      return; // the page shows that the connection is lost; leases that ran out show with the next heartbeat
     }
     for (const { item_id: itemId, expires_at: expiresAt } of beats) {
       const lease = leases.find((each) => each.item_id === itemId);
@@ -112,13 +128,14 @@ export class Shelf extends EventTarget {
   }
 
   /**
-   * Resolves when the items are given back, so that who comes next can have them, and those too that were asked for.
-   * Also while the tab is being closed; what does not arrive runs out by itself.
+   * Resolves when the items, and those that were asked for, are given back, so that others can have them. It also works
+   * while the tab is being closed; a lease whose release does not arrive runs out by itself.
    */
   async close() {
     this.#closed = true;
     clearInterval(this.#timer);
     removeEventListener("pagehide", this.#hidden);
+    document.removeEventListener("visibilitychange", this.#visible);
     const leases = this.#leases;
     this.#leases = [];
     if (leases.length || this.#unheard) await giveBack(leases, this.#unheard).catch(() => {});

@@ -6,6 +6,25 @@ export function grade(quality) {
   return GRADES[Math.min(4, Math.max(0, Math.round(quality) - 1))];
 }
 
+/**
+ * The grade that the model finds most likely, and its share where the model gives one. Without shares it is the grade
+ * nearest to the expected quality.
+ * @param {{ quality: number, anchors?: number[] | null }} scores
+ */
+export function likeliest({ quality, anchors }) {
+  if (!anchors) return { word: grade(quality), share: null };
+  const share = Math.max(...anchors);
+  return { word: GRADES[anchors.indexOf(share)], share };
+}
+
+/** At most so many characters, cut at a word where one ends nearby. */
+export function shortened(text, most) {
+  if (text.length <= most) return text;
+  const cut = text.slice(0, most - 1);
+  const space = cut.lastIndexOf(" ");
+  return `${(space > most / 2 ? cut.slice(0, space) : cut).trimEnd()}…`;
+}
+
 export function count(number, one, many = `${one}s`) {
   return `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
 }

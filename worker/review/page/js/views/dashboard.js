@@ -4,28 +4,36 @@ import { get } from "../parts/api.js";
 import { timeChart } from "../parts/charts.js";
 import { h, replace } from "../parts/dom.js";
 import { onQuietDesk } from "../parts/live.js";
+import { complain } from "../parts/messages.js";
+import { address, remember } from "../parts/address.js";
+import { Newest } from "../parts/newest.js";
 import { preference, prefer } from "../parts/preferences.js";
+import { inSteps, stepOf, stepWords } from "../parts/time-steps.js";
 import { ago, count, duration, percent } from "../parts/words.js";
 
 const SPANS = [[8, "8 hours"], [24, "a day"], [168, "a week"], [720, "a month"]];
 
-export async function show(main, context) {
-  let hours = preference("hours", 24);
+/** The address is `#/dashboard?hours=168`. */
+export async function show(main, context, _parts, params) {
+  const asked = Number(params.get("hours"));
+  let hours = SPANS.some(([value]) => value === asked) ? asked : preference("hours", 24);
+  const newest = new Newest();
   const body = h("div.column");
-  const spans = h("div.picker", { role: "group", "aria-label": "Time shown" }, SPANS.map(([value, label]) => h("button.button", { type: "button", "data-hours": String(value), onclick: () => { hours = value; prefer("hours", value); draw(); } }, label)));
+  const spans = h("div.picker", { role: "group", "aria-label": "Time shown" }, SPANS.map(([value, label]) => h("button.button", { type: "button", "data-hours": String(value), onclick: () => { hours = value; prefer("hours", value); remember(address("dashboard", { hours: String(value) })); draw().catch(complain); } }, label)));
   replace(main, h("div.page", null, h("header", null, h("div", null, h("h1", null, "Dashboard"), h("p", null, "How gate and desk keep up, and how well people and policy agree.")), spans), body));
   const draw = async () => {
     for (const each of spans.children) each.setAttribute("aria-pressed", String(Number(each.dataset.hours) === hours));
-    // Without Kafka's answer the desk's own numbers are worth seeing all the same.
-    const asked = get(`/v1/intake?hours=${hours}`).catch(() => null);
-    const [statistics, queues, intake] = await Promise.all([get(`/v1/statistics?hours=${hours}`), context.bar.refresh(), asked]);
+    // Without an answer from Kafka the desk's own numbers are shown all the same.
+    const found = await newest.run((signal) => Promise.all([get(`/v1/statistics?hours=${hours}`, { signal }), context.bar.refresh(), get(`/v1/intake?hours=${hours}`, { signal }).catch(() => null)]));
+    if (!found) return;
+    const [statistics, queues, intake] = found.answer;
     replace(body, numbers(statistics, queues, intake), charts(statistics, intake), quality(statistics), reviewers(statistics.reviewers), waiting(queues));
   };
   await draw();
   const again = () => draw().catch(() => {});
   const forget = onQuietDesk(again, 4000);
   const timer = setInterval(again, 30_000);
-  return () => { forget(); clearInterval(timer); };
+  return () => { forget(); clearInterval(timer); newest.cancel(); };
 }
 
 const sum = (items, value) => items.reduce((total, item) => total + value(item), 0);
@@ -53,18 +61,22 @@ function share(arrived, intake) {
   return events ? `${percent(arrived / events)} of ${count(events, "event")}` : "and sampled for the audit";
 }
 
-function charts({ hours }, intake) {
+function charts({ hours: all }, intake) {
+  const step = stepOf(all.length);
+  const each = stepWords(step);
+  const hours = inSteps(all, step);
+  const came = intake && inSteps(intake.hours, step);
   const times = hours.map((hour) => Date.parse(hour.hour) / 1000);
   const values = (pick) => hours.map(pick);
   const share = values((hour) => (hour.held ? (100 * hour.flips) / hour.held : null));
   const panel = (title, text, chart) => h("section.panel", null, h("div", null, h("h2", null, title), h("p.soft", null, text)), chart);
   return h("div.pair", null,
-    panel("Intake", "Events that came to the gate, each hour.", intake
-      ? timeChart("Events that came each hour", intake.hours.map((hour) => Date.parse(hour.hour) / 1000), [{ label: "events", tone: "--accent", bars: true, values: intake.hours.map((hour) => hour.events) }])
+    panel("Intake", `Events that came to the gate, ${each}.`, intake
+      ? timeChart(`Events that came ${each}`, came.map((hour) => Date.parse(hour.hour) / 1000), [{ label: "events", tone: "--accent", bars: true, values: came.map((hour) => hour.events) }], { step })
       : h("p.soft", null, "The log does not answer.")),
-    panel("Sent to review", "Images that came to the desk, each hour.", timeChart("Images that came to the desk each hour", times, [{ label: "came", tone: "--a2", bars: true, values: values((hour) => hour.arrived) }])),
-    panel("Decisions", "What reviewers decided each hour, one upon the other.", timeChart("Decisions each hour", times, [{ label: "rejected", tone: "--a1", bars: true, values: values((hour) => hour.approved + hour.rejected), told: values((hour) => hour.rejected) }, { label: "approved", tone: "--a5", bars: true, values: values((hour) => hour.approved) }])),
-    panel("Flips", "Share of decisions on held images that overruled the policy’s doubt.", timeChart("Share of flips", times, [{ label: "flips", tone: "--a3", bars: true, values: share }], { format: (value) => `${Math.round(value)} %`, sums: false })));
+    panel("Sent to review", `Images that came to the desk, ${each}.`, timeChart(`Images that came to the desk ${each}`, times, [{ label: "came", tone: "--a2", bars: true, values: values((hour) => hour.arrived) }], { step })),
+    panel("Decisions", `What reviewers decided ${each}, stacked.`, timeChart(`Decisions ${each}`, times, [{ label: "rejected", tone: "--a1", bars: true, values: values((hour) => hour.approved + hour.rejected), told: values((hour) => hour.rejected) }, { label: "approved", tone: "--a5", bars: true, values: values((hour) => hour.approved) }], { step })),
+    panel("Flips", "Share of decisions on held images that overruled the policy’s doubt.", timeChart("Share of flips", times, [{ label: "flips", tone: "--a3", bars: true, values: share }], { format: (value) => `${Math.round(value)} %`, sums: false, step })));
 }
 
 function lag(queues) {
@@ -103,7 +115,7 @@ function reviewers(people) {
   return h("section.panel", null, h("h2", null, "Reviewers"),
     people.length === 0 ? h("p.soft", null, "Nobody has decided in this time.") :
       h("div.scroll", { tabindex: "0", role: "region", "aria-label": "Table of reviewers" }, h("table", null, h("thead", null, h("tr", null, heads.map((title, index) => h("th", { scope: "col", class: index ? "number" : "" }, title)))),
-        h("tbody", null, people.map((person) => h("tr", null, h("th", { scope: "row" }, person.reviewer),
+        h("tbody", null, people.map((person) => h("tr", null, h("th", { scope: "row" }, h("a", { href: address("search", { reviewer: person.reviewer }) }, person.reviewer)),
           [person.approved, person.rejected, person.skipped, person.escalated, person.undone, person.seconds_per_item === null ? "–" : `${person.seconds_per_item.toFixed(1)} s`, share(person.gold), share(person.majority)].map((value) => h("td.number", null, String(value)))))))));
 }
 
@@ -111,5 +123,5 @@ function waiting(queues) {
   const heads = ["Queue", "Waiting", "With reviewers", "Escalated", "On hold", "Overdue", "Oldest"];
   return h("section.panel.column", null, h("div", null, h("h2", null, "Queues"), h("p.soft", null, "What waits for people now, and since when.")), lag(queues), queues.length > 0 &&
     h("div.scroll", { tabindex: "0", role: "region", "aria-label": "Table of queues" }, h("table", null, h("thead", null, h("tr", null, heads.map((title, index) => h("th", { scope: "col", class: index ? "number" : "" }, title)))),
-      h("tbody", null, queues.map((queue) => h("tr", null, h("th", { scope: "row" }, queue.name), [queue.open, queue.leased, queue.escalated, queue.held, queue.overdue, queue.oldest_at ? ago(queue.oldest_at) : "–"].map((value) => h("td.number", null, String(value)))))))));
+      h("tbody", null, queues.map((queue) => h("tr", null, h("th", { scope: "row" }, h("a", { href: address("search", { queue: queue.name, status: "open" }) }, queue.name)), [queue.open, queue.leased, queue.escalated, queue.held, queue.overdue, queue.oldest_at ? ago(queue.oldest_at) : "–"].map((value) => h("td.number", null, String(value)))))))));
 }

@@ -4,6 +4,7 @@ import { call, get, post } from "../parts/api.js";
 import { ask } from "../parts/dialogs.js";
 import { button, h, replace } from "../parts/dom.js";
 import { complain, toast } from "../parts/messages.js";
+import { Newest } from "../parts/newest.js";
 
 const ROLES = ["viewer", "reviewer", "lead", "admin"];
 const MEAN = { viewer: "looks", reviewer: "decides", lead: "assigns, reopens, sees numbers", admin: "invites people" };
@@ -12,7 +13,11 @@ export async function show(main, context) {
   const rows = h("tbody");
   const role = h("select", { "aria-label": "Role of who is invited" }, ROLES.map((each) => h("option", { value: each, selected: each === "reviewer" }, `${each}: ${MEAN[each]}`)));
   const made = h("div", { role: "status" });
-  const draw = async () => replace(rows, (await get("/v1/users")).map((user) => row(user, context.me, rows, draw)));
+  const newest = new Newest();
+  const draw = async () => {
+    const found = await newest.run((signal) => get("/v1/users", { signal }));
+    if (found) replace(rows, found.answer.map((user) => row(user, context.me, rows, draw)));
+  };
   const invite = async () => {
     try {
       const { link } = await post("/v1/invitations", { role: role.value });
@@ -43,10 +48,10 @@ function row(user, me, rows, draw) {
       complain(error);
     }
     await draw().catch(complain);
-    // All rows were drawn anew, and the one that had the focus with them.
+    // All rows were drawn again, so the focus is put back.
     (rows.querySelector(`[data-user="${CSS.escape(user.name)}"]`) ?? rows.closest("[role=region]"))?.focus();
   };
-  // By keyboard one passes other roles on the way to the one that is meant: nobody is made any of those.
+  // The arrow keys pass other roles on the way to the one that is meant, so a role changes only by the button.
   const change = button("Change", { "aria-label": `Change the role of ${user.name}`, hidden: true, onclick: () => attempt(() => call("PATCH", path, { role: role.value }), `${user.name} is a ${role.value} now`) });
   const role = h("select.person-role", { "aria-label": `Role of ${user.name}`, "data-user": user.name, onchange: () => { change.hidden = role.value === user.role; } }, ROLES.map((each) => h("option", { value: each }, each)));
   role.value = user.role;

@@ -1,0 +1,271 @@
+/** The image that is judged: blurred, grey, in native pixels, zoomed, or as a heat map. */
+
+import { get } from "../../parts/api.js";
+import { button, h, replace } from "../../parts/dom.js";
+import { announce, complain, toast } from "../../parts/messages.js";
+import { described, large, missing, originalSize, picture } from "../../parts/pictures.js";
+import { applyGrey, prefer, preference } from "../../parts/preferences.js";
+import { keyOf } from "../../parts/keys.js";
+
+/** Pixels that an arrow key moves an image that is larger than its frame. */
+const PAN = 120;
+/** Milliseconds: a heat map takes seconds of all the desk's processors. */
+const HEAT_PATIENCE = 120_000;
+/** How much a turn of the wheel enlarges, and how much it does at most. */
+const ZOOM_STEP = 1.0015;
+const ZOOM_AT_MOST = 16;
+
+/** @typedef {import("../../parts/shelf.js").Item} Item */
+
+export class Stage {
+  /** @type {Item | null} */
+  #item = null;
+  /** Whether the image, or a word that there is none, was shown: before that nobody can judge it. */
+  #seen = false;
+  #shownAt = 0;
+  #native = false;
+  #zoom = 1;
+  /** @type {{ map: any } | null} */
+  #heat = null;
+  #blur = preference("blur", false);
+  #grey = preference("grey", false);
+  #frame = h("div.frame", { tabindex: "-1" });
+  #size = h("span.size");
+  #tools;
+  #onblur;
+  element;
+
+  /** `onblur()` is called when images are blurred, or no longer: thumbnails elsewhere are to be drawn again. */
+  constructor(/** @type {() => void} */ onblur) {
+    this.#onblur = onblur;
+    const tool = (/** @type {string} */ id, /** @type {string} */ label, /** @type {string} */ iconName, /** @type {string} */ key, /** @type {boolean} */ pressed, /** @type {() => void} */ onclick) =>
+      button(label, { key: keyOf(id, key).toUpperCase(), iconName, kind: "plain", onclick, "aria-pressed": String(pressed) });
+    this.#tools = {
+      blur: tool("blur", "Blur", "blur", "b", this.#blur, () => this.toggleBlur()),
+      grey: tool("grey", "Grey", "grey", "g", this.#grey, () => this.toggleGrey()),
+      native: tool("native", "1:1", "zoom", "z", false, () => this.toggleNative()),
+      heat: tool("heat", "Heat", "heat", "h", false, () => this.toggleHeat()),
+    };
+    this.element = h("section.stage", { "aria-label": "Image" }, this.#frame, h("div.tools", { role: "group", "aria-label": "View" }, ...Object.values(this.#tools), this.#size));
+    this.#listen();
+  }
+
+  /** Whether the image was there to be judged. */
+  get seen() {
+    return this.#seen;
+  }
+
+  /** Seconds since the image was there to be seen. */
+  get seconds() {
+    return Math.round(Math.min(3600, (performance.now() - this.#shownAt) / 1000) * 100) / 100;
+  }
+
+  get isMissing() {
+    return this.#frame.querySelector(".missing") !== null;
+  }
+
+  /** Shows an item's image, as it is. */
+  show(/** @type {Item} */ item) {
+    if (item !== this.#item) this.#heat = null;
+    this.#item = item;
+    this.#zoom = 1;
+    this.#shownAt = performance.now();
+    this.draw();
+  }
+
+  /** Shows a message in place of an image. */
+  clear(/** @type {Element} */ message) {
+    this.#item = null;
+    this.#heat = null;
+    this.#seen = false;
+    this.#frame.className = "frame";
+    replace(this.#size);
+    replace(this.#frame, message);
+  }
+
+  /** The keys of the stage. @returns {import("../../parts/keys.js").Binding[]} */
+  keys() {
+    /** @type {Record<string, [number, number]>} */
+    const steps = { ArrowLeft: [-PAN, 0], ArrowRight: [PAN, 0], ArrowUp: [0, -PAN], ArrowDown: [0, PAN] };
+    return [
+      { key: "b", id: "blur", label: "Blur on and off", run: () => this.toggleBlur() },
+      { key: "g", id: "grey", label: "Grey on and off", run: () => this.toggleGrey() },
+      { key: "z", id: "native", label: "Native pixels", run: () => this.toggleNative() },
+      { key: "h", id: "heat", label: "Heat map: where the model sees damage", run: () => this.toggleHeat() },
+      { key: "ArrowLeft", label: "Move an enlarged image", also: ["ArrowUp", "ArrowDown", "ArrowRight"], repeats: true, run: (_, key) => {
+        const [left, top] = steps[key];
+        if (this.#isEnlarged) this.#frame.scrollBy({ left, top });
+      } },
+    ];
+  }
+
+  get #isEnlarged() {
+    return this.#frame.classList.contains("native");
+  }
+
+  draw() {
+    const item = this.#item;
+    if (!item) return;
+    const heat = !this.#blur && this.#heat?.map;
+    const native = this.#native && !this.#blur && !heat && item.image;
+    this.#frame.className = `frame${native ? " native" : ""}${heat ? " heat" : ""}`;
+    this.#seen = true;
+    this.#tools.blur.setAttribute("aria-pressed", String(this.#blur));
+    this.#tools.native.setAttribute("aria-pressed", String(Boolean(native)));
+    this.#tools.heat.setAttribute("aria-pressed", String(Boolean(heat)));
+    this.#tools.heat.setAttribute("aria-busy", String(Boolean(this.#heat && !this.#heat.map)));
+    replace(this.#size);
+    if (!item.image) return void replace(this.#frame, missing("There is no image", item.failure?.message ?? ""));
+    const onmissing = (/** @type {string} */ title, /** @type {string} */ detail) => {
+      if (this.#item !== item) return;
+      this.#frame.classList.remove("loading");
+      replace(this.#frame, missing(title, detail));
+    };
+    if (heat) return void replace(this.#frame, picture(heat.picture, `heat map: ${heatWords(heat)}`, { onmissing, className: "fit" }), h("p.veil.notice", null, heatWords(heat)));
+    const image = picture(native ? item.image.native : large(item.image), described(item), { onmissing, className: native ? "" : "fit" });
+    if (!image.complete) this.#load(image);
+    image.decode().then(() => this.#drawSize(image), () => {});
+    if (native) whenLoaded(image, () => this.#sizeNative(image));
+    replace(this.#frame, image);
+  }
+
+  /** One pixel of the image is one pixel of the screen, whatever the browser's zoom. */
+  #sizeNative(/** @type {HTMLImageElement} */ image) {
+    image.style.width = `${image.naturalWidth / devicePixelRatio}px`;
+    this.#frame.scrollTo((this.#frame.scrollWidth - this.#frame.clientWidth) / 2, (this.#frame.scrollHeight - this.#frame.clientHeight) / 2);
+  }
+
+  /** The image's size, and how much it is enlarged: a small image looks soft for that reason alone. */
+  async #drawSize(/** @type {HTMLImageElement} */ image) {
+    const size = await originalSize(image.currentSrc);
+    if (!size || image.parentElement !== this.#frame) return;
+    const { width, height } = size;
+    const larger = devicePixelRatio * Math.min(image.clientWidth / width, image.clientHeight / height);
+    const enlarged = image.classList.contains("fit") && !this.#blur && larger >= 1.5;
+    replace(this.#size, `${width} × ${height}`, enlarged && h("b", null, ` drawn ${larger.toFixed(larger < 10 ? 1 : 0)} × larger`));
+    this.#size.title = "Pixels of the image, width and height";
+  }
+
+  /** Until the image is loaded it cannot be judged. */
+  #load(/** @type {HTMLImageElement} */ image) {
+    this.#seen = false;
+    this.#frame.classList.add("loading");
+    const loaded = () => {
+      if (image.parentElement !== this.#frame) return;
+      this.#seen = true;
+      this.#shownAt = performance.now();
+      this.#frame.classList.remove("loading");
+    };
+    for (const kind of ["load", "error"]) image.addEventListener(kind, loaded, { once: true });
+  }
+
+  // -- what the tools do ---------------------------------------------------------------------------------------------
+
+  toggleBlur() {
+    this.#blur = !this.#blur;
+    prefer("blur", this.#blur);
+    this.#redraw("blur", "Blur", this.#blur);
+    this.#onblur();
+  }
+
+  toggleGrey() {
+    this.#grey = !this.#grey;
+    prefer("grey", this.#grey);
+    applyGrey();
+    this.#tools.grey.setAttribute("aria-pressed", String(this.#grey));
+    announce(`Grey ${this.#grey ? "on" : "off"}`);
+  }
+
+  toggleNative() {
+    this.#heat = null;
+    this.#native = !this.#native;
+    this.#redraw("native", "Native pixels", this.#native);
+  }
+
+  /** The heat map of this image. It is made while one looks at the image, and removed with the next image. */
+  async toggleHeat() {
+    const item = this.#item;
+    if (!item?.image) return;
+    if (this.#blur) return void toast("The image is blurred: its heat map would show it");
+    if (this.#heat) {
+      this.#heat = null;
+      announce("Heat map off");
+      return this.draw();
+    }
+    const heat = { map: null };
+    this.#heat = heat;
+    announce("Making the heat map");
+    this.draw();
+    try {
+      heat.map = await get(`/v1/items/${encodeURIComponent(item.item_id)}/heat-map`, { patience: HEAT_PATIENCE });
+    } catch (error) {
+      if (this.#heat !== heat) return;
+      this.#heat = null;
+      complain(error);
+    }
+    if (this.#item !== item || (heat.map && this.#heat !== heat)) return;
+    if (heat.map) announce(heatWords(heat.map));
+    this.draw();
+  }
+
+  #redraw(/** @type {"blur" | "native"} */ tool, /** @type {string} */ what, /** @type {boolean} */ on) {
+    announce(`${what} ${on ? "on" : "off"}`);
+    this.#zoom = 1;
+    this.#tools[tool].setAttribute("aria-pressed", String(on));
+    this.draw();
+  }
+
+  // -- moving and enlarging by hand ----------------------------------------------------------------------------------
+
+  #listen() {
+    /** @type {[number, number] | null} */
+    let from = null;
+    this.#frame.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => {
+      if (!this.#isEnlarged) return;
+      from = [event.clientX + this.#frame.scrollLeft, event.clientY + this.#frame.scrollTop];
+      this.#frame.setPointerCapture(event.pointerId);
+    });
+    this.#frame.addEventListener("pointermove", (/** @type {PointerEvent} */ event) => { if (from) this.#frame.scrollTo(from[0] - event.clientX, from[1] - event.clientY); });
+    for (const end of ["pointerup", "pointercancel"]) this.#frame.addEventListener(end, () => { from = null; });
+    this.#frame.addEventListener("wheel", (/** @type {WheelEvent} */ event) => this.#wheel(event), { passive: false });
+  }
+
+  /** The wheel enlarges the image around the pointer; in native pixels it scrolls. */
+  #wheel(/** @type {WheelEvent} */ event) {
+    const image = this.#frame.querySelector("img");
+    if (!image || this.#native || this.#heat?.map || !this.#seen || this.isMissing) return;
+    event.preventDefault();
+    const zoom = Math.min(ZOOM_AT_MOST, Math.max(1, this.#zoom * ZOOM_STEP ** -event.deltaY));
+    if (zoom === this.#zoom) return;
+    const { left, top, width, height } = drawn(image);
+    const at = [(event.clientX - left) / width, (event.clientY - top) / height];
+    const fitted = width / this.#zoom;
+    this.#zoom = zoom;
+    this.#frame.classList.toggle("native", zoom > 1);
+    this.#frame.classList.toggle("zoomed", zoom > 1);
+    image.classList.toggle("fit", zoom === 1);
+    image.style.width = zoom > 1 ? `${fitted * zoom}px` : "";
+    if (zoom === 1) return;
+    const now = image.getBoundingClientRect();
+    this.#frame.scrollBy(now.left + at[0] * now.width - event.clientX, now.top + at[1] * now.height - event.clientY);
+  }
+}
+
+/** Where an image is drawn: with `object-fit: contain` it has margins within its box. */
+function drawn(/** @type {HTMLImageElement} */ image) {
+  const box = image.getBoundingClientRect();
+  const width = Math.min(box.width, (box.height * image.naturalWidth) / image.naturalHeight);
+  const height = (width * image.naturalHeight) / image.naturalWidth;
+  return { left: box.left + (box.width - width) / 2, top: box.top + (box.height - height) / 2, width, height };
+}
+
+function whenLoaded(/** @type {HTMLImageElement} */ image, /** @type {() => void} */ then) {
+  if (image.complete) requestAnimationFrame(then);
+  else image.addEventListener("load", then, { once: true });
+}
+
+/** What a heat map shows, in a sentence. */
+function heatWords(/** @type {{ largest: number, flat: boolean, same_model: boolean }} */ { largest, flat, same_model: same }) {
+  const strongest = flat ? "no spot stands out" : `at most ${largest.toFixed(2)} points of quality`;
+  return `By occlusion: red where hiding a spot from the fine stream raises the score more than elsewhere, blue where it lowers it; ${strongest}.${same ? "" : " Made by another model than the one that judged the image."}`;
+}
