@@ -20,8 +20,8 @@ demo: $(BIN)/.runtime ## Judge sample images in one process, without servers: a 
 test: prerequisites $(BIN)/.all ## Run all tests but gpu; real Kafka, Redis and S3 start by themselves
 	$(BIN)/python -m pytest -m "$(SELECT)"
 
-.PHONY: lint lint-style lint-types lint-layers lint-schemas
-lint: lint-style lint-types lint-layers lint-schemas ## Check style, types, layers and that the generated schemas are fresh
+.PHONY: lint lint-style lint-types lint-layers lint-schemas lint-js
+lint: lint-style lint-types lint-layers lint-schemas lint-js ## Check style, types, layers, the page, and that the generated schemas are fresh
 lint-style: $(BIN)/.all
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -31,6 +31,8 @@ lint-layers: $(BIN)/.all
 	$(BIN)/lint-imports
 lint-schemas: $(BIN)/.dev
 	$(BIN)/python -m schemas.generate --check
+lint-js: | $(BIN)/python
+	@ops/dev/page_checks.sh
 
 .PHONY: bench
 bench: server-prerequisites $(BIN)/.all ## Measure stages, engines, latency and the whole path; writes ops/benchmarks/*.json and plots

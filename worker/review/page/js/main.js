@@ -1,6 +1,6 @@
 /** Starts the page: who is signed in, what they may do, and which view the address names. */
 
-import { get, isReachable, NotReady, renewed, useToken, watchConnection } from "./parts/api.js";
+import { get, NotReady, renewed, useToken, watchConnection } from "./parts/api.js";
 import { Actions } from "./parts/actions.js";
 import { address, parseAddress } from "./parts/address.js";
 import { announce, complain, explained } from "./parts/messages.js";

@@ -192,9 +192,10 @@ export class Actions extends EventTarget {
     late?.removeToast();
     if (late) this.#takenBack(late.decision);
     const what = late ? `Taken back: ${lower(late.title)}` : "Taken back";
-    if (this.#receiver?.queue !== lease.queue) return void toast(`${what}. The image waits in “${lease.queue}” again`);
+    const receiver = this.#receiver;
+    if (!receiver || receiver.queue !== lease.queue) return void toast(`${what}. The image waits in “${lease.queue}” again`);
     event.preventDefault();
-    this.#receiver.take([lease], { late: true });
+    receiver.take([lease], { late: true });
     toast(`${what}. That image comes next`);
   }
 

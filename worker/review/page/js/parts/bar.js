@@ -25,16 +25,18 @@ const PLACES = [
 const QUEUES_EVERY = 3000;
 
 export class Bar {
-  #element = document.getElementById("bar");
+  #element = /** @type {HTMLElement} */ (document.getElementById("bar"));
   #links = new Map();
   #select = h("select", { "aria-label": "Queue", "data-keys": "" });
   #picker = h("div.picker", null, this.#select);
   #live = h("span.live");
   #context;
+  /** @type {() => void} */
   #forget = () => {};
   /** Requests for the queues that were begun, and the newest of those whose answer is shown. */
   #asked = 0;
   #answered = 0;
+  /** @type {import("../views/review/empty-queue.js").Queue[]} */
   queues = [];
 
   constructor(context) {
@@ -53,7 +55,7 @@ export class Bar {
     this.#select.addEventListener("change", () => {
       context.setQueue(this.#select.value);
       // By keyboard one may go on to the next queue; letters act on the image all the same.
-      if (byPointer) document.getElementById("main").focus();
+      if (byPointer) document.getElementById("main")?.focus();
     });
     const shown = me.user.replace(/^oidc:/, "");
     replace(this.#element,
@@ -117,7 +119,7 @@ export class Bar {
     try {
       await this.#context.outbox.settled();
       await call("DELETE", "/v1/session");
-    } catch (error) {
+    } catch (/** @type {any} */ error) {
       if (error.status !== 401) return complain(error);
     }
     document.dispatchEvent(new CustomEvent("signed-out", { detail: { wanted: true } }));

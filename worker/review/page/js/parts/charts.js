@@ -20,6 +20,7 @@ export function timeChart(label, times, series, { format = (value) => value.toLo
   const legend = h("div.legend", { "aria-hidden": "true" });
   const tell = (at) => replace(legend, series.map((each) => h("span", null, h("i", { style: { "--tone": `var(${each.tone})` } }), each.label, at !== null && [" ", h("b", null, told(each, at, format))])), at !== null && h("time", null, span(times[at], step)));
   tell(null);
+  /** @type {any} */
   let chart = null;
   const draw = () => {
     chart?.destroy();

@@ -16,9 +16,14 @@ export function open(title, ...content) {
 /**
  * Asks before something is done. Resolves with what was written into `field` (its label; the text begins with `value`),
  * or true where there is none; with null when it was cancelled.
+ * @param {string} title
+ * @param {string[]} text
+ * @param {{ field?: string, value?: string, action: string, iconName?: string, danger?: boolean }} options
+ * @returns {Promise<any>}
  */
-export function ask(title, text, { field = null, value = "", action, iconName, danger = false }) {
+export function ask(title, text, { field, value = "", action, iconName, danger = false }) {
   return new Promise((resolve) => {
+    /** @type {any} */
     let answer = null;
     const input = field && h("input", { maxlength: "256", value, autocapitalize: "none", spellcheck: "false" });
     const form = h("form.body.column", { onsubmit: (event) => { event.preventDefault(); answer = input ? input.value : true; dialog.close(); } },
@@ -31,7 +36,7 @@ export function ask(title, text, { field = null, value = "", action, iconName, d
 }
 
 /** Shows an item, large, with what is known of it; `acts` stand above that. Returns the dialog. */
-export function showItem(item, acts = null) {
+export function showItem(/** @type {any} */ item, /** @type {any} */ acts = null) {
   const shot = h("div.shot");
   const none = (title, detail) => shot.replaceChildren(missing(title, detail));
   if (item.image) shot.append(picture(large(item.image), described(item), { onmissing: none }));

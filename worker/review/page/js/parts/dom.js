@@ -5,6 +5,10 @@ const SVG = "http://www.w3.org/2000/svg";
 /**
  * `h("button.primary", { onclick, "aria-label": … }, "text", element, …)`. Properties that are null, undefined or false
  * are left out; `class` adds to the classes of the tag; `style` is an object of custom or plain CSS properties.
+ * @param {string} tag
+ * @param {Record<string, any> | null} [properties]
+ * @param {...any} children
+ * @returns {any} an element of the tag's own type
  */
 export function h(tag, properties, ...children) {
   const [name, ...classes] = tag.split(".");
@@ -22,6 +26,7 @@ export function h(tag, properties, ...children) {
   return element;
 }
 
+/** @type {(element: Element, children: any[]) => void} */
 export function append(element, children) {
   for (const child of children.flat(Infinity)) {
     if (child === null || child === undefined || child === false) continue;
@@ -29,13 +34,14 @@ export function append(element, children) {
   }
 }
 
+/** @type {<T extends Element>(element: T, ...children: any[]) => T} */
 export function replace(element, ...children) {
   element.replaceChildren();
   append(element, children);
   return element;
 }
 
-/** Paths of 24 by 24 pixels, drawn for this page. */
+/** @type {Record<string, string>} Paths of 24 by 24 pixels, drawn for this page. */
 const ICONS = {
   check: "M5 12.5l4.5 4.5L19 7.5",
   cross: "M6.5 6.5l11 11M17.5 6.5l-11 11",
@@ -61,7 +67,7 @@ const ICONS = {
   note: "M6 4.5h12v15H6zM9 9h6M9 12.5h6M9 16h3",
 };
 
-export function icon(name) {
+export function icon(/** @type {string} */ name) {
   const svg = document.createElementNS(SVG, "svg");
   const attributes = { viewBox: "0 0 24 24", fill: "none", stroke: "currentColor", "stroke-width": "2", "stroke-linecap": "round", "stroke-linejoin": "round", "aria-hidden": "true" };
   for (const [key, value] of Object.entries(attributes)) svg.setAttribute(key, value);
@@ -71,11 +77,16 @@ export function icon(name) {
   return svg;
 }
 
-/** A message in place of what is not there. */
+/** A message in place of something that is not there. @type {(iconName: string, title: string, text: string, ...more: any[]) => HTMLElement} */
 export function empty(iconName, title, text, ...more) {
   return h("div.empty", null, h("div.mark", { class: iconName }, icon(iconName)), h("h1", null, title), h("p.soft", null, text), ...more);
 }
 
+/**
+ * A button; `key` is the key that does the same.
+ * @param {string} label
+ * @param {{ key?: string, iconName?: string, kind?: string, [property: string]: any }} [options]
+ */
 export function button(label, { key, iconName, kind = "", ...properties } = {}) {
   return h(`button.button`, { type: "button", class: kind, ...properties }, iconName && icon(iconName), label, key && h("kbd", { "aria-hidden": "true" }, key));
 }

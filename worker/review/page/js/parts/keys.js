@@ -34,7 +34,7 @@ const EVERYWHERE = { title: "Everywhere", keys: [SHEET] };
 /** Whether letters, digits and signs act; some people dictate, or press them by mistake (WCAG 2.1.4). */
 let lettersAct = preference("keys", true);
 /** @type {Record<string, string>} The keys that a person chose, by the action's id. */
-let chosen = preference("keymap", {});
+const chosen = preference("keymap", {});
 
 /** The keys that every view has beside its own. */
 export function setKeysEverywhere(/** @type {Binding[]} */ keys) {

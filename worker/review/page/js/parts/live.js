@@ -1,10 +1,12 @@
-/** What happens at the desk, as it happens; also tells when the connection is lost and when it is back. */
+/** Events of the desk as they happen; also finds out when the connection is lost and when it is back. */
 
 import { get, setReachable } from "./api.js";
 
 const listeners = new Set();
+/** @type {EventSource | null} */
 let source = null;
-let probing = 0;
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let probing;
 
 /** Calls `listener(event)` for each event until the returned function is called. */
 export function onDeskEvent(listener) {
@@ -29,7 +31,7 @@ export function connect() {
     const data = JSON.parse(event.data);
     for (const listener of listeners) listener(data);
   });
-  // The browser opens a stream that broke again by itself, but gives up after an answer that is no stream.
+  // The browser opens a broken stream again by itself, but gives up after an answer that is no stream.
   source.addEventListener("error", () => probe());
 }
 
@@ -37,18 +39,18 @@ export function disconnect() {
   source?.close();
   source = null;
   clearTimeout(probing);
-  probing = 0;
+  probing = undefined;
 }
 
 /** Asks until the desk answers. */
 export function probe() {
   if (probing || !source) return;
   probing = setTimeout(async () => {
-    probing = 0;
+    probing = undefined;
     try {
       await get("/v1/session");
       if (source?.readyState === EventSource.CLOSED) connect();
-    } catch (error) {
+    } catch (/** @type {any} */ error) {
       if (error.status !== 401) probe();
     }
   }, 1000);

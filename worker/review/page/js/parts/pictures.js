@@ -4,6 +4,7 @@ import { h, icon } from "./dom.js";
 import { preference } from "./preferences.js";
 import { likeliest } from "./words.js";
 
+/** @type {Record<string, string>} */
 const WORDS = {
   "image-not-found": "The image is no longer where it was",
   "access-denied": "The desk may not read the image",
@@ -34,16 +35,17 @@ export function preload(address) {
 }
 
 /** The element for a rendition: the one loaded ahead, if there is one. `onmissing(word, sentence)` when there is none to see. */
-export function picture(address, alt, { onmissing, ...properties } = {}) {
+export function picture(/** @type {string} */ address, /** @type {string} */ alt, /** @type {any} */ { onmissing, ...properties } = {}) {
   const known = ahead.get(address);
   ahead.delete(address);
   const image = known ?? new Image();
   image.alt = alt;
   image.draggable = false;
-  for (const [key, value] of Object.entries(properties)) image[key] = value;
+  Object.assign(image, properties);
   const failed = async () => {
+    /** @type {import("./api.js").ProblemBody} */
     const problem = await fetch(address).then((response) => (response.ok ? {} : response.json())).catch(() => ({}));
-    const kind = (problem.type ?? "").split(":").pop();
+    const kind = (problem.type ?? "").split(":").pop() ?? "";
     onmissing?.(WORDS[kind] ?? "The image cannot be shown now", problem.detail ?? "The connection to the desk was lost.");
   };
   if (known?.complete && !known.naturalWidth) failed();

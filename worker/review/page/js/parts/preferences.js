@@ -1,10 +1,10 @@
-/** What a person likes, kept in this browser: theme, blur, grey, keys. */
+/** What a person prefers, kept in this browser: theme, blur, grey, keys. */
 
 const PREFIX = "sluice.";
 
 export function preference(name, fallback) {
   try {
-    return JSON.parse(localStorage.getItem(PREFIX + name)) ?? fallback;
+    return JSON.parse(localStorage.getItem(PREFIX + name) ?? "null") ?? fallback;
   } catch {
     return fallback;
   }

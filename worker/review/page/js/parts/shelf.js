@@ -15,7 +15,9 @@ const BEAT_SHARE = 3;
 
 export class Shelf extends EventTarget {
   /** Events: `lost` {lease} when somebody else may have an item. */
+  /** @type {Lease[]} */
   #leases = [];
+  /** @type {Promise<void> | null} */
   #filling = null;
   #again = false;
   #timer;
@@ -23,7 +25,7 @@ export class Shelf extends EventTarget {
   #beatEvery;
   /** When the last heartbeat was sent, by the wall clock: it goes on while a laptop sleeps. */
   #beatAt = Date.now();
-  /** A request for leases whose answer has not come, or will not: the desk may have granted it. */
+  /** @type {string | null} A request for leases without an answer yet: the desk may have granted it. */
   #unheard = null;
   #hidden = () => void this.close();
   /** Timers stand still in a frozen tab and in a laptop that sleeps: what ran out meanwhile shows at once. */
@@ -32,6 +34,10 @@ export class Shelf extends EventTarget {
   /**
    * Keeps up to `ahead` leases of a queue: of its open items, its `escalated` ones (for leads), or those that this
    * reviewer `skipped`.
+   * @param {string} queue
+   * @param {number} ahead
+   * @param {number} leaseSeconds
+   * @param {{ escalated?: boolean, skipped?: boolean }} [which]
    */
   constructor(queue, ahead, leaseSeconds, { escalated = false, skipped = false } = {}) {
     super();
@@ -81,22 +87,22 @@ export class Shelf extends EventTarget {
   }
 
   /** Removes an item that was decided, skipped or lost; its lease, or null. */
-  remove(itemId) {
+  remove(/** @type {string} */ itemId) {
     const at = this.#leases.findIndex((lease) => lease.item_id === itemId);
     return at < 0 ? null : this.#leases.splice(at, 1)[0];
   }
 
   /** Puts a lease in front: a decision was taken back. */
-  putFirst(lease) {
+  putFirst(/** @type {Lease} */ lease) {
     this.#put(lease, 0);
   }
 
   /** Puts a lease behind the one that is looked at. */
-  putSecond(lease) {
+  putSecond(/** @type {Lease} */ lease) {
     this.#put(lease, 1);
   }
 
-  #put(lease, at) {
+  #put(/** @type {Lease} */ lease, /** @type {number} */ at) {
     if (this.#closed) return void giveBack([lease]).catch(() => {});
     this.remove(lease.item_id);
     this.#leases.splice(at, 0, lease);
@@ -106,6 +112,7 @@ export class Shelf extends EventTarget {
     const leases = [...this.#leases];
     this.#beatAt = Date.now();
     if (!leases.length) return;
+    /** @type {{ item_id: string, expires_at: string | null }[]} */
     let beats;
     try {
       beats = await post("/v1/leases/heartbeat", { leases: leases.map(held) });
@@ -114,6 +121,7 @@ export class Shelf extends EventTarget {
     }
     for (const { item_id: itemId, expires_at: expiresAt } of beats) {
       const lease = leases.find((each) => each.item_id === itemId);
+      if (!lease) continue;
       if (expiresAt) lease.expires_at = expiresAt;
       else if (this.#leases.includes(lease)) {
         this.remove(itemId);
@@ -142,7 +150,10 @@ export class Shelf extends EventTarget {
   }
 }
 
-export const held = (lease) => ({ item_id: lease.item_id, token: lease.token });
+export const held = (/** @type {Lease} */ lease) => ({ item_id: lease.item_id, token: lease.token });
 
-/** Gives leases back, and those that a `request` was granted. Raises Refused or Unreachable. */
+/**
+ * Gives leases back, and those that a `request` was granted. Raises Refused or Unreachable.
+ * @type {(leases: Lease[], request?: string | null) => Promise<null>}
+ */
 export const giveBack = (leases, request = null) => call("POST", "/v1/leases/release", { leases: leases.map(held), requests: request ? [request] : [] }, { keepalive: true });

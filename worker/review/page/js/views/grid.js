@@ -114,6 +114,7 @@ class Grid {
   }
 
   async fill() {
+    /** @type {any} */
     let failed = null;
     try {
       await this.#shelf.fill();

@@ -30,6 +30,7 @@ class ItemView {
   #context;
   #path;
   #id;
+  /** @type {any} The item as it was loaded last. */
   #item = null;
   #drawn = "";
   newest = new Newest();
@@ -45,7 +46,7 @@ class ItemView {
     let found;
     try {
       found = await this.newest.run((signal) => get(this.#path, { signal }));
-    } catch (error) {
+    } catch (/** @type {any} */ error) {
       if (error.status !== 404) throw error;
       return void replace(this.#main, empty("broken", "There is no such item", `The desk knows no item “${this.#id}”: it never came, or it was settled so long ago that the desk no longer keeps it.`, h("a.button", { href: address("search") }, "Search")));
     }

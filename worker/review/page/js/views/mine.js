@@ -22,7 +22,8 @@ export async function show(main, context) {
   let cursor = null;
 
   async function load(further = false) {
-    const query = new URLSearchParams({ reviewer: context.me.user, limit: String(PAGE), ...(further && cursor ? { cursor } : {}) });
+    const query = new URLSearchParams({ reviewer: context.me.user, limit: String(PAGE) });
+    if (further && cursor) query.set("cursor", cursor);
     const found = await newest.run((signal) => get(`/v1/items?${query}`, { signal }));
     if (!found) return;
     cursor = found.answer.cursor;

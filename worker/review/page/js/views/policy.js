@@ -10,6 +10,7 @@ import { ago, count, short } from "../parts/words.js";
 
 const WAIT = 350;
 /** What somebody wrote here and did not save, and the text that it was to replace: a look elsewhere does not lose it. */
+/** @type {{ user: string, text: string, replaces: string } | null} */
 let draft = null;
 
 export async function show(main, context) {
@@ -19,7 +20,9 @@ export async function show(main, context) {
 }
 
 class PolicyPage {
-  #main; #user; #policy; #shadows; #timer = 0; #turn = 0; #replayed = null;
+  #main; #user; #policy; #shadows; #timer = 0; #turn = 0;
+  /** @type {any} */
+  #replayed = null;
   #editor = h("textarea.code", { spellcheck: "false", "aria-label": "Policy, YAML", wrap: "off" });
   #sliders = h("div.constants"); #result = h("section.panel", { "aria-live": "polite", "aria-label": "Replay" });
   #state = h("p.soft"); #notice = h("div", { role: "status" }); #beside = h("section.panel", { "aria-label": "Shadow policies" });
@@ -48,7 +51,7 @@ class PolicyPage {
         h("div.column", null, this.#result, this.#beside))));
     this.#drawFaults();
     this.#drawShadows();
-    const kept = draft?.user === this.#user && draft.replaces === this.#policy.text_digest ? draft.text : null;
+    const kept = draft && draft.user === this.#user && draft.replaces === this.#policy.text_digest ? draft.text : null;
     draft = null;
     this.#edit(kept ?? this.#policy.text);
     addEventListener("beforeunload", this.#warn);
@@ -106,7 +109,7 @@ class PolicyPage {
       this.#replayed = replayed;
       replace(this.#result, shown(replayed, this.#same));
       this.#tell();
-    } catch (error) {
+    } catch (/** @type {any} */ error) {
       if (mine !== this.#turn) return;
       if (error.problem?.faults) replace(this.#result, h("h2", null, "This policy cannot be used"), faults(error.problem.faults.map((fault) => fault.what)));
       else complain(error);
@@ -137,7 +140,7 @@ class PolicyPage {
       await call("PUT", "/v1/policy", { text, replaces: this.#policy.text_digest });
       await this.#reload();
       toast("Saved: workers judge by it within seconds");
-    } catch (error) {
+    } catch (/** @type {any} */ error) {
       if (error.kind === "policy-changed") this.#conflict(error.message);
       else complain(error);
     } finally {

@@ -106,6 +106,7 @@ class Review {
   /** Shows the item in front at once, and fetches more behind it. */
   async #next() {
     if (this.#away) return;
+    /** @type {any} */
     let failed = null;
     if (this.#shelf.current !== this.#lease || !this.#lease) this.#draw(this.#shelf.current);
     try {
@@ -146,7 +147,7 @@ class Review {
 
   /** The one of the near duplicates that is looked at. */
   get #item() {
-    return this.#lease.items[this.#twin];
+    return /** @type {Lease} */ (this.#lease).items[this.#twin];
   }
 
   /** Says why there is no image: only what the desk has said, so a desk that cannot be asked is no empty queue. */
@@ -214,7 +215,7 @@ class Review {
   #lookAt(index) {
     if (!this.#lease || index === this.#twin) return;
     this.#twin = index;
-    const within = this.#side.contains(document.activeElement) && document.activeElement.closest(".twins");
+    const within = this.#side.contains(document.activeElement) && document.activeElement?.closest(".twins");
     this.#stage.show(this.#item);
     this.#drawSide();
     if (within) this.#side.querySelector(".twins [aria-pressed=true]")?.focus();

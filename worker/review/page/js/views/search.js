@@ -28,7 +28,7 @@ export async function show(main, context, _parts, params) {
     seesDecisions && input("reviewer", "Reviewer", "reviewer"),
     input("tenant", "Tenant", "tenant"),
     h("select", { "aria-label": "Order", name: "oldest_first" }, h("option", { value: "" }, "newest first"), h("option", { value: "true" }, "oldest first")),
-  ].filter(Boolean);
+  ].filter((field) => field !== false);
   for (const field of fields) {
     const value = params.get(field.name) ?? "";
     // An address may name a queue that there is no more.

@@ -54,7 +54,7 @@ async function accept(main, token, ways) {
   let role;
   try {
     ({ role } = await call("POST", "/v1/invitations/check", { token }));
-  } catch (error) {
+  } catch (/** @type {any} */ error) {
     return ask(main, ways, { failed: error.message });
   }
   return new Promise((resolve) => {
@@ -80,7 +80,7 @@ async function run(submit, failure, request, resolve, again) {
     const me = await request();
     useToken(me.csrf, me);
     resolve(me);
-  } catch (error) {
+  } catch (/** @type {any} */ error) {
     failure.textContent = error.status ? error.message : "The desk does not answer. Try again in a moment.";
     failure.hidden = false;
     again();
