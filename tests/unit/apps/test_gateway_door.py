@@ -192,7 +192,7 @@ def test_one_image_asked_for_many_times_at_once_is_scored_once(open_bench: Open)
 
 def test_a_broken_image_is_refused_and_routed_to_review(open_bench: Open) -> None:
     answer = open_bench().score(picture()[:-400])
-    assert is_problem(answer, 422, "undecodable-image")
+    assert is_problem(answer, 422, "truncated-image")
     assert answer.json()["route"]["action"] == "review"
 
 
