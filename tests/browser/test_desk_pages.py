@@ -62,7 +62,10 @@ def test_signing_out_leads_back_to_the_door(desk: RunningDesk, sign_in: SignIn) 
         (Role.VIEWER, ["Queues", "Search"]),
         (Role.REVIEWER, ["Review", "Grid", "My decisions", "Queues", "Search"]),
         (Role.LEAD, ["Review", "Grid", "My decisions", "Queues", "Search", "Dashboard", "Policy", "Dead letters"]),
-        (Role.ADMIN, ["Review", "Grid", "My decisions", "Queues", "Search", "Dashboard", "Policy", "Dead letters", "People"]),
+        (
+            Role.ADMIN,
+            ["Review", "Grid", "My decisions", "Queues", "Search", "Dashboard", "Policy", "Dead letters", "People"],
+        ),
     ],
 )
 def test_a_role_sees_its_places_and_no_others(
