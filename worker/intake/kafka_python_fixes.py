@@ -6,6 +6,7 @@ in the unfixed library, so that it fails when a new version has mended one. Then
 says what was compared with Apache Kafka's Java client.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -14,13 +15,21 @@ from typing import Any
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.consumer import ConsumerCoordinator
-from kafka.errors import FencedInstanceIdError, KafkaConnectionError
+from kafka.errors import Cancelled, FencedInstanceIdError, KafkaConnectionError
 from kafka.future import Future
 from kafka.net.compat import KafkaNetClient
 from kafka.producer.transaction_manager import TransactionManager
 from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment
 
 DISCARD_SECONDS = 2.0
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for "Metadata refresh: failed Cancelled", an error that kafka-python logs whenever a consumer is closed."""
+    return not (isinstance(record.args, tuple) and any(isinstance(value, Cancelled) for value in record.args))
+
+
+logging.getLogger("kafka.cluster").addFilter(_is_news)
 
 
 class FixedAssignor(CooperativeStickyAssignor):  # type: ignore[misc]  # kafka-python has no types

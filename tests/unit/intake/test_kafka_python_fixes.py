@@ -3,6 +3,7 @@
 A test "the library ..." that fails after an upgrade means that the fault is mended upstream: drop our fix and the test.
 """
 
+import logging
 from collections.abc import Coroutine, Iterable
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from kafka.consumer.subscription_state import SubscriptionState
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.base import Generation
 from kafka.coordinator.consumer import ConsumerCoordinator
-from kafka.errors import FencedInstanceIdError, KafkaTimeoutError, UnknownMemberIdError
+from kafka.errors import Cancelled, FencedInstanceIdError, KafkaTimeoutError, UnknownMemberIdError
 from kafka.future import Future
 from kafka.net.compat import KafkaNetClient
 from kafka.producer.sender import Sender
@@ -429,6 +430,13 @@ def test_topics_whose_partitions_are_not_known_yet_are_no_reason_to_rejoin() -> 
     assert not coordinator.need_rejoin()
     coordinator._metadata_snapshot = {TOPIC: {0, 1}}
     assert not coordinator.need_rejoin()
+
+
+def test_closing_a_consumer_logs_no_error_but_a_failed_refresh_does(caplog: pytest.LogCaptureFixture) -> None:
+    library = logging.getLogger("kafka.cluster")
+    library.error("Metadata refresh: failed %s", Cancelled())
+    library.error("Metadata refresh: failed %s", KafkaTimeoutError())
+    assert [record.getMessage() for record in caplog.records] == ["Metadata refresh: failed KafkaTimeoutError"]
 
 
 @pytest.mark.parametrize(
