@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+import redis
 from playwright.sync_api import Page
 
 from schemas import Decision, FileReference, ReviewItem, Route, Scores, ShadowRoute, Source, Verdict
@@ -32,7 +33,7 @@ class RunningDesk:
     settings: Settings
     door: OpenDoor
     stop: ExitStack
-    redis: object
+    redis: redis.Redis
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property

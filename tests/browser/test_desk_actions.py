@@ -8,6 +8,7 @@ from playwright.sync_api import Page, Route, expect
 from running_desk import RunningDesk, shown_prompt
 
 from worker.review.http.roles import Role
+from worker.review.index import keys
 
 SignIn = Callable[..., Page]
 
@@ -203,6 +204,16 @@ def test_a_desk_that_takes_no_decisions_now_is_told_from_a_lost_connection(desk:
     expect(page.get_by_text("The connection to the desk is lost")).to_have_count(0)
     page.unroute(re.compile("/v1/(decisions|queues/.*/leases)"))
     assert desk.wait_for_decisions(1)[0].outcome == "approve"
+    expect(page.locator("#connection")).to_be_hidden()
+
+
+def test_the_page_shows_how_far_the_index_is_built(desk: RunningDesk, sign_in: SignIn) -> None:
+    desk.add_items(1)
+    desk.redis.hset(keys.PROGRESS, mapping={"phase": "filling", "done": 1200, "total": 20000})
+    page = sign_in()
+    ready(page)  # what is in the index can be worked on
+    expect(page.locator("#connection")).to_contain_text("building its index: 1,200 of 20,000 items")
+    desk.redis.delete(keys.PROGRESS)
     expect(page.locator("#connection")).to_be_hidden()
 
 

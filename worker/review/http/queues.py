@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, Field
@@ -16,6 +16,7 @@ from worker.review.http.problems import Problem
 from worker.review.http.roles import Role
 from worker.review.http.sign_in import Body
 from worker.review.http.written import WrittenRoute
+from worker.review.index import keys
 
 router = APIRouter(tags=["queues"], route_class=WrittenRoute)
 
@@ -65,6 +66,23 @@ class Beat(BaseModel):
 
     item_id: str
     expires_at: datetime | None
+
+
+class IndexProgressOut(BaseModel):
+    """How far a desk is in `reading` the topics or `filling` its index; what is filled can be worked on."""
+
+    phase: str
+    done: int
+    total: int
+
+
+@router.get("/v1/index")
+def index_progress(_session: SignedIn, door: TheDoor) -> IndexProgressOut | None:
+    """None when the index is complete."""
+    found: Any = door.redis.hgetall(keys.PROGRESS)
+    if not found:
+        return None
+    return IndexProgressOut(phase=found[b"phase"].decode(), done=int(found[b"done"]), total=int(found[b"total"]))
 
 
 @router.get("/v1/queues")

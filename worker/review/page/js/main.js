@@ -9,6 +9,7 @@ import { Banner } from "./parts/banner.js";
 import { Bar } from "./parts/bar.js";
 import { empty, h, replace } from "./parts/dom.js";
 import { setKeys } from "./parts/keys.js";
+import { forgetIndex, watchIndex } from "./parts/index-progress.js";
 import { connect, disconnect, probe } from "./parts/live.js";
 import { Outbox } from "./parts/outbox.js";
 import { applyGrey, applyTheme, preference, prefer } from "./parts/preferences.js";
@@ -91,6 +92,7 @@ async function work() {
   }
   context.outbox.open();
   context.bar = new Bar(context);
+  watchIndex(banner);
   connect();
   await route();
 }
@@ -159,6 +161,7 @@ document.addEventListener("signed-out", async (/** @type {any} */ { detail }) =>
   leave = () => {};
   setKeys(main, []);
   disconnect();
+  forgetIndex();
   context.bar?.hide();
   document.querySelectorAll(".toast, dialog").forEach((each) => each.remove());
   await enter(message);
