@@ -94,22 +94,37 @@ def test_a_producer_that_cannot_start_says_why_and_leaves_no_process(settings: K
     assert children_of(os.getpid()) == before
 
 
-def test_the_process_ends_with_one_that_was_killed(settings: KafkaSettings) -> None:
+@pytest.mark.parametrize("broker_is_gone", [False, True])
+def test_the_process_ends_with_one_that_was_killed(
+    settings: KafkaSettings, kafka_server: KafkaServer, topic: str, broker_is_gone: bool
+) -> None:
     script = (
         "import sys, time\n"
+        "from worker.intake.log import Output\n"
         "from worker.intake.producer_process import ProducerProcess\n"
         "from worker.settings import KafkaSettings, TelemetrySettings\n"
         "producer = ProducerProcess(KafkaSettings.model_validate_json(sys.argv[1]), TelemetrySettings())\n"
         "producer.wait_until_ready()\n"
         "print(producer.pid, flush=True)\n"
+        "sys.stdin.readline()\n"
+        "producer.send([Output(sys.argv[2], b'x')])\n"
         "time.sleep(600)\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", script, settings.model_dump_json()], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", script, settings.model_dump_json(), topic],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as parent:
+        assert parent.stdin is not None
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         assert not has_ended(child)
+        if broker_is_gone:
+            kafka_server.kill()
+        parent.stdin.write("send\n")
+        parent.stdin.flush()
+        time.sleep(1.0)  # it is sending by now
         parent.kill()
     wait_for_the_end_of(child)
 

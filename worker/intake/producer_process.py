@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
@@ -26,6 +28,7 @@ from worker.telemetry.logs import configure_logging
 log = structlog.get_logger(__name__)
 
 CLOSE_SECONDS = 10.0
+PARENT_CHECK_SECONDS = 1.0
 
 
 class ProducerProcess:
@@ -36,7 +39,7 @@ class ProducerProcess:
         self._pipe, theirs = Pipe()
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
-                [sys.executable, "-m", __name__, str(theirs.fileno())],
+                [sys.executable, "-m", __name__, str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
@@ -134,9 +137,22 @@ def serve(pipe: Connection) -> None:
     producer.close()
 
 
+def _end_after(parent: int) -> None:
+    """Ends this process CLOSE_SECONDS after its parent, whatever it is doing.
+
+    A producer that waits for a broker would never look at the closed pipe: it would live on without an owner, and open
+    connection after connection.
+    """
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_SECONDS)
+    time.sleep(CLOSE_SECONDS)
+    os._exit(1)
+
+
 if __name__ == "__main__":
     # Who stops a whole group of processes means the worker, which still has to drain.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_after, args=(int(sys.argv[2]),), name="sluice-parent-watch", daemon=True).start()
     with Connection(int(sys.argv[1])) as inherited:
         serve(inherited)
