@@ -17,7 +17,6 @@ from worker.images.fetch import build_fetcher
 from worker.intake.embedded import embedded_log, open_embedded_topics
 from worker.intake.intake import Intake
 from worker.intake.interpreter import tune_interpreter
-from worker.intake.kafka_log import KafkaLog
 from worker.intake.log import Log
 from worker.intake.member import Parts
 from worker.intake.sqlite_log import SqliteLog
@@ -79,7 +78,7 @@ class Worker:
             clock=time.monotonic,
             max_entries=cache_entries,
         )
-        fetcher = build_fetcher(settings)
+        fetcher = build_fetcher(settings, when_needed=data is not None)
         batches: BatchRunner[RecordJob] = BatchRunner(
             engine, model, cache, self.metrics, batches_in_flight=settings.intake.batches_in_flight
         )
@@ -146,6 +145,8 @@ def build_worker(settings: Settings) -> Worker:
 
     Raises ManifestError or PolicyError when model or policy cannot be used.
     """
+    from worker.intake.kafka_log import KafkaLog  # the embedded worker needs no Kafka client
+
     model = load_model(settings.model, settings.s3)
     return Worker(
         settings,

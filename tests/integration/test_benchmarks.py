@@ -11,7 +11,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from ops.benchmarks import decode_benchmark, engines_benchmark, latency_benchmark, stages_benchmark, sweep_benchmark
+from ops.benchmarks import (
+    decode_benchmark,
+    engines_benchmark,
+    first_second_benchmark,
+    latency_benchmark,
+    stages_benchmark,
+    sweep_benchmark,
+)
 from ops.benchmarks.latency_benchmark import arrivals
 from ops.benchmarks.plot import lines
 from ops.benchmarks.results import Options
@@ -64,6 +71,13 @@ def in_a_process(name: str, *arguments: str | Path) -> None:
     command = [sys.executable, "-m", f"ops.benchmarks.{name}_benchmark", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_starting_is_measured_until_the_first_verdict(options: Options) -> None:
+    first_second_benchmark.run(options)
+    starts = {start["command"]: start for start in written(options, "first_second")["starts"]}
+    assert list(starts) == ["--help", "score one image", "up --embedded, first verdict"]
+    assert 0 < starts["--help"]["median_cpu_seconds"] < starts["score one image"]["median_cpu_seconds"]
 
 
 def test_certificates_are_simulated(options: Options, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from worker.policy import PolicyError
 from worker.policy.errors import PolicyConflict
-from worker.policy.place import S3Place
+from worker.policy.s3_place import S3Place
 from worker.policy.watch import PolicyWatch
 from worker.settings import S3Settings
 

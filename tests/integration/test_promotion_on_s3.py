@@ -8,7 +8,8 @@ from tests.unit.trt_build.towers import write_model
 from worker.scoring.model import load_model
 from worker.scoring.promotion import Promoter
 from worker.scoring.repository import Repository, Version
-from worker.scoring.stores import S3Store, StoreConflict
+from worker.scoring.s3_store import S3Store
+from worker.scoring.stores import StoreConflict
 from worker.settings import S3Settings
 
 

@@ -18,7 +18,8 @@ from worker.scoring.model import find_model, load_model
 from worker.scoring.openvino_graph import computes_bf16
 from worker.scoring.promotion import Promoter
 from worker.scoring.repository import Repository, Version
-from worker.scoring.stores import FolderStore, S3Store
+from worker.scoring.s3_store import S3Store
+from worker.scoring.stores import FolderStore
 from worker.scoring.verification import Unverified
 from worker.settings import S3Settings
 

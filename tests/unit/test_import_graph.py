@@ -31,7 +31,6 @@ LONG_FILES = {
     "tests/integration/test_log_contract.py",
     "tests/integration/test_trt_engines.py",
     "tests/unit/apps/test_gateway_door.py",
-    "tests/unit/cli/test_cli_commands.py",
     "tests/unit/intake/test_member.py",
     "tests/unit/review/test_review_desk_rules.py",
     "tests/unit/trt_build/test_tensorrt_runtime.py",

@@ -3,12 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from schemas import S3Reference
 from worker.cli.errors import CommandFailed
 from worker.cli.sources import ListObjects
-from worker.s3_client import make_s3_client
 from worker.settings import Settings
 
 
@@ -19,6 +16,10 @@ def object_lister(settings: Settings, *, versions: bool = False) -> ListObjects:
     """
 
     def list_objects(bucket: str, prefix: str) -> Iterator[S3Reference]:
+        from botocore.exceptions import BotoCoreError, ClientError  # only a listing needs them
+
+        from worker.s3_client import make_s3_client
+
         try:
             client = make_s3_client(settings.s3, connect_seconds=5, read_seconds=60, attempts=4)
             yield from (_present_versions if versions else _objects)(client, bucket, prefix)

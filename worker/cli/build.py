@@ -20,9 +20,9 @@ from worker.cli.errors import CommandFailed, UsageError
 from worker.cli.options import ConfigOption
 from worker.scoring.engine_record import Backend, BatchProfile, ComputeCapability, Target
 from worker.scoring.model import find_model, load_model
+from worker.scoring.open_store import open_store
 from worker.scoring.precision import CpuPrecision, TorchPrecision
 from worker.scoring.repository import Repository
-from worker.scoring.stores import open_store
 from worker.settings import load_settings
 
 app = typer.Typer(add_completion=False)
@@ -70,7 +70,7 @@ def build(
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Build again what is there already.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Compile a model's towers into engines, and put model, engines and build reports into the repository.
+    """Compile a model's towers into engines, and publish them in a model repository.
 
     Engines that are there already are kept; a build that was broken off goes on where it stopped.
 

@@ -15,7 +15,7 @@ from worker.cli.demo_desk import show_desk
 from worker.cli.errors import CommandFailed
 from worker.cli.options import ConfigOption, find_place
 from worker.demo import run
-from worker.demo.report import ScoreReport, write_report
+from worker.demo.report.page import ScoreReport, write_report
 from worker.policy.place import present_policy
 from worker.scoring.model import load_model
 from worker.telemetry.logs import configure_logging

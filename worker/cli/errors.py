@@ -4,10 +4,7 @@ import errno
 from typing import Any
 
 import typer
-from rich.text import Text
 from typer.core import TyperGroup
-
-from worker.cli.console import err, printable
 
 FAILED = 1
 USAGE = 2
@@ -65,6 +62,10 @@ class Commands(TyperGroup):
             code = exit_code(error)
             if code is None:
                 raise
+            from rich.text import Text  # only an error needs them
+
+            from worker.cli.console import err, printable
+
             text = "\n".join(map(printable, _text(error).splitlines()))
             err.print(Text.assemble(("error: ", "bold red"), text), soft_wrap=True)
             raise typer.Exit(code) from error

@@ -11,9 +11,10 @@ from worker.cli.errors import CommandFailed, UsageError
 from worker.cli.options import ConfigOption
 from worker.scoring.manifest import MANIFEST_NAME, Measurement, ModelManifest, load_manifest
 from worker.scoring.model import SHIPPED_MODELS, load_model
+from worker.scoring.open_store import open_store
 from worker.scoring.promotion import Promoter
 from worker.scoring.repository import Repository
-from worker.scoring.stores import RepositoryError, Store, open_store
+from worker.scoring.stores import RepositoryError, Store
 from worker.settings import load_settings
 
 COLUMNS: Final = ("name", "version", "digest", "SRCC", "licence")

@@ -11,10 +11,10 @@ from rich.table import Column, Table
 from worker.cli import console
 from worker.cli.errors import UsageError
 from worker.cli.options import ConfigOption
+from worker.scoring.open_store import open_store
 from worker.scoring.promotion import Promoter, promote_hint
 from worker.scoring.repository import Version
 from worker.scoring.serving_record import EngineParity, Promotion
-from worker.scoring.stores import open_store
 from worker.settings import load_settings
 
 RepositoryOption = Annotated[

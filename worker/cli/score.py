@@ -22,9 +22,12 @@ from worker.cli.events import EventMaker
 from worker.cli.options import ConfigOption, ModelOption, PolicyOption
 from worker.cli.scorer import Result, Scorer
 from worker.cli.sources import Sources
-from worker.demo.report import ReportEntry, ScoreReport, Tally, write_report
+from worker.demo.report.entry import ReportEntry
+from worker.demo.report.tally import Tally
 from worker.images.fetch import build_fetcher
+from worker.policy import Policy
 from worker.policy.place import present_policy
+from worker.scoring.manifest import ModelManifest
 from worker.scoring.model import load_model
 from worker.scoring.opening import open_engine
 from worker.settings import FileSettings, Settings, load_settings
@@ -74,7 +77,7 @@ def score(
     tally = Tally(KEPT)
     started = time.perf_counter()
     with (
-        closing(build_fetcher(settings)) as fetcher,
+        closing(build_fetcher(settings, when_needed=True)) as fetcher,
         closing(open_engine(settings, loaded)) as engine,
         _lines(output) as write,
         _progress(sources.count()) as advance,
@@ -100,20 +103,7 @@ def score(
     seconds = time.perf_counter() - started
     if report is not None:
         title = "Scores of " + (paths[0] if len(paths) == 1 else f"{len(paths)} places")
-        manifest = loaded.manifest
-        _write_report(
-            ScoreReport(
-                title,
-                datetime.now(UTC),
-                seconds,
-                f"{manifest.name} {manifest.version}",
-                manifest.digest,
-                rules.version,
-                rules.digest,
-                tally,
-            ),
-            report,
-        )
+        _write_report(report, title, seconds, loaded.manifest, rules, tally)
     if tally.scored:
         screen.print(_table(tally))
     _summarise(screen, tally, seconds, sources, report)
@@ -192,7 +182,19 @@ def _progress(total: int | None) -> Iterator[Callable[[], None]]:
         yield lambda: progress.advance(task)
 
 
-def _write_report(report: ScoreReport, path: Path) -> None:
+def _write_report(path: Path, title: str, seconds: float, model: ModelManifest, policy: Policy, tally: Tally) -> None:
+    from worker.demo.report.page import ScoreReport, write_report  # loads a template engine
+
+    report = ScoreReport(
+        title=title,
+        created_at=datetime.now(UTC),
+        seconds=seconds,
+        model=f"{model.name} {model.version}",
+        model_digest=model.digest,
+        policy=policy.version,
+        policy_digest=policy.digest,
+        tally=tally,
+    )
     try:
         write_report(report, path)
     except OSError as error:

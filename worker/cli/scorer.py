@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from schemas import Failure, ImageEvent, Route, Scores
 from worker.cli.sources import Source
-from worker.demo.report import thumbnail
+from worker.demo.report.thumbnail import thumbnail
 from worker.images.fetch import Fetcher
 from worker.judging.batch_runner import BatchRunner
 from worker.judging.job import Job

@@ -27,7 +27,7 @@ def tail(
     config: ConfigOption = None,
     data: DataOption = None,
 ) -> None:
-    """Follow verdicts, or what else goes through a topic, as it is committed.
+    """Follow verdicts, or the records of another topic, as they are committed.
 
     Without --config the embedded log is followed.
     """

@@ -9,7 +9,7 @@ from worker.cli.options import ConfigOption, DataOption, find_place
 from worker.cli.stream import open_stream
 from worker.intake.topics import create_topics
 
-app = typer.Typer(name="topics", help="Make the topics that the worker needs.", no_args_is_help=True)
+app = typer.Typer(name="topics", help="Create the topics that the worker needs.", no_args_is_help=True)
 
 
 @app.callback()

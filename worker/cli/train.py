@@ -70,7 +70,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     cache: CacheOption = None,
 ) -> None:
-    """Train fusion and heads of a model on its towers' features, which are computed once.
+    """Train the fusion and heads of a model on its towers' features, which are computed once.
 
     With --data, prompts are split into folds, each is judged by heads that never saw it, and the final heads learn from
     everything; loss and schedule are those of the MST-CLIPIQA paper. With --from-decisions and --items, the model's own

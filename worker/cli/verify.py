@@ -25,10 +25,10 @@ from worker.scoring.engine import Engine, EngineError
 from worker.scoring.engine_record import EngineMismatch, EngineRecord
 from worker.scoring.manifest import ParityLimits
 from worker.scoring.model import Model, load_model
+from worker.scoring.open_store import open_store
 from worker.scoring.openvino_engine import OpenVinoEngine
 from worker.scoring.openvino_graph import computes_bf16
 from worker.scoring.repository import DamagedEngine, Repository, Version
-from worker.scoring.stores import open_store
 from worker.scoring.tensorrt_binding import BindingMissing
 from worker.scoring.verification import PARITY_REPORT
 from worker.settings import load_settings
@@ -61,7 +61,7 @@ def verify(
     policy: PolicyOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Compare engines of the repository with the reference, and write the reports beside them.
+    """Compare the engines of a repository with the reference, and write the reports beside them.
 
     Exit code: 0 when all passed, 1 when some did not or could not be run here, 2 when nothing was tried.
     """

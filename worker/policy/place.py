@@ -6,19 +6,16 @@ import threading
 from pathlib import Path
 from typing import Final, Protocol
 
-import botocore.exceptions
-
 from worker.atomic_files import locked_folder, write_atomically
 from worker.policy.errors import PolicyConflict, PolicyError, PolicyReadOnly
+from worker.policy.limits import MAX_BYTES, bounded
 from worker.policy.loading import DEFAULT, parse_policy
 from worker.policy.policy import Policy
 from worker.policy.text import PolicyText
-from worker.s3_client import make_s3_client
 from worker.settings import PolicyAddress, S3Settings, Settings
 
 SAVED_NAME: Final = "policy.yaml"
 """The file below the embedded data folder that holds the policy, once one was saved."""
-MAX_BYTES: Final = 1024 * 1024
 
 
 class PolicyPlace(Protocol):
@@ -86,7 +83,7 @@ class FilePlace:
             raise self._failed("cannot be read", error) from None
         except OSError as error:
             raise self._failed("cannot be read", error) from None
-        text = PolicyText(_bounded(content, self.address))
+        text = PolicyText(bounded(content, self.address))
         return known if known is not None and known.digest == text.digest and not known.shipped else text
 
     def replace(self, seen: str, content: bytes) -> PolicyText:
@@ -108,58 +105,13 @@ class FilePlace:
         return PolicyError(f"{self.address}: {what}: {error.strerror or error}")
 
 
-class S3Place:
-    """An object of S3. Replaced under the condition (If-Match) that it is still the one that was seen."""
-
-    def __init__(self, address: str, settings: S3Settings) -> None:
-        self.address = address
-        self._bucket, _, self._key = address.removeprefix("s3://").partition("/")
-        self._client = make_s3_client(settings, connect_seconds=3, read_seconds=5, attempts=2)
-
-    def read(self, known: PolicyText | None = None) -> PolicyText:
-        condition = {"IfNoneMatch": known.etag} if known is not None and known.etag is not None else {}
-        try:
-            answer = self._client.get_object(Bucket=self._bucket, Key=self._key, **condition)
-            with answer["Body"] as body:
-                content = body.read(MAX_BYTES + 1)
-        except botocore.exceptions.ClientError as error:
-            if known is not None and _code(error) in {"304", "NotModified"}:
-                return known
-            raise self._failed("cannot be read", error) from None
-        except (botocore.exceptions.BotoCoreError, OSError) as error:
-            raise self._failed("cannot be read", error) from None
-        text = PolicyText(_bounded(content, self.address), etag=answer.get("ETag"))
-        return known if known is not None and known.digest == text.digest else text
-
-    def replace(self, seen: str, content: bytes) -> PolicyText:
-        present = self.read()
-        if present.digest != seen or present.etag is None:
-            raise PolicyConflict(present)
-        try:
-            answer = self._client.put_object(
-                Bucket=self._bucket,
-                Key=self._key,
-                Body=content,
-                ContentType="application/yaml",
-                IfMatch=present.etag,
-            )
-        except botocore.exceptions.ClientError as error:
-            if _code(error) in {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}:
-                raise PolicyConflict(self.read()) from None
-            if _code(error) in {"403", "AccessDenied"}:
-                raise PolicyReadOnly(f"{self.address}: the desk may not write there: {error}") from None
-            raise self._failed("cannot be written", error) from None
-        except (botocore.exceptions.BotoCoreError, OSError) as error:
-            raise self._failed("cannot be written", error) from None
-        return PolicyText(content, etag=answer.get("ETag"))
-
-    def _failed(self, what: str, error: Exception) -> PolicyError:
-        return PolicyError(f"{self.address}: {what}: {error}")
-
-
 def open_place(address: PolicyAddress, s3: S3Settings) -> PolicyPlace:
     """The place of an address, `s3://bucket/key` or a file's path."""
-    return FilePlace(address) if isinstance(address, Path) else S3Place(address, s3)
+    if isinstance(address, Path):
+        return FilePlace(address)
+    from worker.policy.s3_place import S3Place  # boto3 takes 0.2 s to load
+
+    return S3Place(address, s3)
 
 
 def place_of(settings: Settings, data: Path | None) -> PolicyPlace:
@@ -174,16 +126,6 @@ def present_policy(settings: Settings, data: Path | None = None) -> Policy:
     """The settings' policy as it is now. Raises PolicyError."""
     place = place_of(settings, data)
     return parse_policy(place.read().content, place.address)
-
-
-def _bounded(content: bytes, address: str) -> bytes:
-    if len(content) > MAX_BYTES:
-        raise PolicyError(f"{address}: has more than {MAX_BYTES} bytes, which no policy needs")
-    return content
-
-
-def _code(error: botocore.exceptions.ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def _without_waiting(path: str, flags: int) -> int:

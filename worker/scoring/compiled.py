@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from worker.scoring.blob_cache import BlobCache
 from worker.scoring.cuda_device import CudaDevice
 from worker.scoring.engine import Engine
 from worker.scoring.engine_record import EngineMismatch, EngineRecord, Target
 from worker.scoring.model import Model
 from worker.scoring.openvino_engine import OpenVinoEngine
-from worker.scoring.repository import Repository, Version
+from worker.scoring.repository import Repository, Version, cache_folder
 from worker.scoring.stores import RepositoryError
 from worker.scoring.tensorrt_binding import BindingMissing
 from worker.scoring.verification import build_command, check_verified
@@ -65,7 +66,10 @@ def _fit_here(record: EngineRecord, model: Model, threads: int | None) -> Callab
     precision = record.target.precision
     if record.target.backend == "openvino":
         hint = "f32" if precision == "fp32" else "bf16"  # in int8, of what is not quantised
-        return lambda files: OpenVinoEngine(model, threads=threads, precision=hint, prebuilt=(files[0], files[1]))
+        cache = BlobCache(cache_folder("openvino"))
+        return lambda files: OpenVinoEngine(
+            model, threads=threads, precision=hint, prebuilt=(files[0], files[1]), cache=cache
+        )
     if record.target.backend == "torch":
         torch_engine = load_torch_engine()
         gpu = torch_engine.compute_capability() if record.target.on_gpu else None

@@ -23,11 +23,12 @@ from worker.scoring.manifest import (
     load_manifest,
 )
 from worker.scoring.onnx_file import read_opset
+from worker.scoring.open_store import open_store
 from worker.scoring.prompt_heads import PromptHeads
 from worker.scoring.prompts import PromptScorer, RunText, TextFeatures
-from worker.scoring.repository import default_cache, fetch_model
-from worker.scoring.stores import RepositoryError, open_store
-from worker.scoring.tokenizer import ClipTokenizer
+from worker.scoring.repository import cache_folder, fetch_model
+from worker.scoring.stores import RepositoryError
+from worker.scoring.token_ids import Tokenize
 from worker.settings import S3Settings
 
 SHIPPED_MODELS = Path(__file__).parent / "models"
@@ -39,7 +40,7 @@ class PromptParts:
 
     spec: PromptSpec
     text: bytes
-    tokenizer: ClipTokenizer
+    tokenizer: Tokenize
     heads: PromptHeads | None
 
     def features(self, run: RunText, largest: int) -> TextFeatures:
@@ -81,7 +82,7 @@ def find_model(name_or_path: str, s3: S3Settings | None = None) -> Path:
     path = Path(name_or_path)
     if "://" in name_or_path or (path.is_dir() and not (path / MANIFEST_NAME).is_file() and any(_versions(path))):
         try:
-            return fetch_model(open_store(name_or_path, s3 or S3Settings()), default_cache())
+            return fetch_model(open_store(name_or_path, s3 or S3Settings()), cache_folder("models"))
         except RepositoryError as error:
             raise ManifestError(str(error)) from error
     manifest = path / MANIFEST_NAME if path.is_dir() else path
@@ -112,6 +113,8 @@ def _prompt_parts(path: Path, manifest: ModelManifest) -> PromptParts | None:
     if spec is None:
         return None
     text = _read_graph(path, spec.text)
+    from worker.scoring.tokenizer import ClipTokenizer  # loads tokenizers and ftfy, which other models do without
+
     where = str(path.parent / spec.tokenizer.path)
     tokenizer = ClipTokenizer.read(where, _read(path, spec.tokenizer), spec.context)
     heads = None if spec.heads is None else PromptHeads(manifest, _read_tensors(path, spec.heads))

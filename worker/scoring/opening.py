@@ -5,14 +5,16 @@ from collections.abc import Sequence
 
 import structlog
 
+from worker.scoring.blob_cache import BlobCache
 from worker.scoring.compiled import load_torch_engine, open_compiled
 from worker.scoring.engine import Engine, EngineError
 from worker.scoring.engine_record import EngineMismatch, EngineRecord, Target
 from worker.scoring.model import Model
 from worker.scoring.onnx_file import GraphError
+from worker.scoring.open_store import open_store
 from worker.scoring.openvino_engine import OpenVinoEngine
-from worker.scoring.repository import Repository, Version
-from worker.scoring.stores import RepositoryError, open_store
+from worker.scoring.repository import Repository, Version, cache_folder
+from worker.scoring.stores import RepositoryError
 from worker.scoring.tensorrt_binding import BindingMissing
 from worker.scoring.verification import Unverified
 from worker.settings import EngineSettings, Settings
@@ -44,7 +46,7 @@ def open_engine(settings: Settings, model: Model) -> Engine:
         except (BindingMissing, GraphError, EngineError) as error:
             log.warning("engine_passed_over", engine="torch", reason=str(error))
     precision = "f32" if wanted.precision == "fp32" else wanted.precision
-    return OpenVinoEngine(model, threads=wanted.threads, precision=precision)
+    return OpenVinoEngine(model, threads=wanted.threads, precision=precision, cache=BlobCache(cache_folder("openvino")))
 
 
 def has_gpu() -> bool:

@@ -2,11 +2,12 @@
 
 import structlog
 
+from worker.scoring.blob_cache import BlobCache
 from worker.scoring.engine import PROMPT, BatchFailed, Features, Prompts, Views, check_batch
 from worker.scoring.model import Model, PromptParts
 from worker.scoring.openvino_graph import OpenVinoGraph
 from worker.scoring.tensors import Array
-from worker.scoring.tokenizer import TokenIds
+from worker.scoring.token_ids import TokenIds
 
 log = structlog.get_logger(__name__)
 
@@ -25,10 +26,12 @@ class OpenVinoEngine:
         threads: int | None = None,
         precision: str | None = None,
         prebuilt: tuple[bytes, bytes] | None = None,
+        cache: BlobCache | None = None,
     ) -> None:
         """`threads`: cores to use; absent: all that this process may use. `precision`: what to compute in, `bf16` (on
         processors that have it) or `f32`; absent: what the model was measured in. `prebuilt`: the towers as OpenVINO's
-        own graph and weights, in place of the model's; `sluice build` makes such ones.
+        own graph and weights, in place of the model's; `sluice build` makes such ones. `cache`: where compiled graphs
+        are kept for the next process.
 
         Raises ManifestError for a graph that is not what the manifest says.
         """
@@ -41,9 +44,10 @@ class OpenVinoEngine:
             {tower.name: ("f32", (tower.features,)) for tower in manifest.towers},
             threads=threads,
             precision=precision,
+            cache=cache,
         )
         prompt = model.judging_prompts
-        self._text = None if prompt is None else OpenVinoText(prompt, threads=threads, precision=precision)
+        self._text = None if prompt is None else OpenVinoText(prompt, threads=threads, precision=precision, cache=cache)
         self._prompts = None
         if prompt is not None and self._text is not None:
             self._prompts = prompt.scorer(self._text.run, MAX_BATCH)
@@ -83,7 +87,9 @@ class OpenVinoEngine:
 class OpenVinoText:
     """Runs a model's text tower on the CPU. Safe to call from several threads."""
 
-    def __init__(self, prompt: PromptParts, *, threads: int | None = None, precision: str) -> None:
+    def __init__(
+        self, prompt: PromptParts, *, threads: int | None = None, precision: str, cache: BlobCache | None = None
+    ) -> None:
         """As the engine's. Raises ManifestError for a graph that is not what the manifest says."""
         spec = prompt.spec
         self._graph = OpenVinoGraph(
@@ -93,6 +99,7 @@ class OpenVinoText:
             {"text": ("f32", (spec.context, spec.features))},
             threads=threads,
             precision=precision,
+            cache=cache,
         )
 
     def run(self, ids: TokenIds) -> Array:

@@ -1,5 +1,7 @@
 """One ONNX graph on the CPU, by OpenVINO."""
 
+import hashlib
+import io
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -7,11 +9,18 @@ from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
-import openvino as ov
+import structlog
 from numpy.typing import NDArray
 
+from worker.light_imports import without_module
+from worker.scoring.blob_cache import BlobCache
 from worker.scoring.engine import BatchFailed
 from worker.scoring.manifest import ManifestError
+
+with without_module("openvino.tools.ovc"):  # converts models of other frameworks: 0.15 s of CPU time
+    import openvino as ov
+
+log = structlog.get_logger(__name__)
 
 Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
 """Name → OpenVINO's name of the type and the shape of one row."""
@@ -35,31 +44,24 @@ class OpenVinoGraph:
         *,
         threads: int | None,
         precision: str,
+        cache: BlobCache | None = None,
     ) -> None:
         """`where`: what the graph is, for messages. `graph`: ONNX, or OpenVINO's own graph and weights. `threads`:
-        cores to use; absent: all that this process may use. `precision`: what to compute in, `bf16` or `f32`.
+        cores to use; absent: all that this process may use. `precision`: what to compute in, `bf16` or `f32`. `cache`:
+        where compiled graphs are kept.
 
         Raises ManifestError for a graph that has other inputs or outputs.
         """
         core = ov.Core()
-        try:
-            model = core.read_model(graph) if isinstance(graph, bytes) else core.read_model(*graph)
-        except RuntimeError as error:
-            raise ManifestError(f"{where}: OpenVINO cannot read the graph: {error}") from error
-        _check(where, model, inputs, outputs)
-        model.reshape({name: [1, *shape] for name, (_, shape) in inputs.items()})
         self.streams = threads or len(os.sched_getaffinity(0))
         self.precision = precision if precision != "bf16" or computes_bf16() else "f32"
         self._outputs = outputs
-        compiled = core.compile_model(
-            model,
-            "CPU",
-            {
-                "NUM_STREAMS": self.streams,
-                "INFERENCE_NUM_THREADS": self.streams,
-                "INFERENCE_PRECISION_HINT": self.precision,
-            },
-        )
+        config = {
+            "NUM_STREAMS": self.streams,
+            "INFERENCE_NUM_THREADS": self.streams,
+            "INFERENCE_PRECISION_HINT": self.precision,
+        }
+        compiled = _compiled(core, where, graph, inputs, outputs, config, cache)
         self._requests: SimpleQueue[ov.InferRequest] = SimpleQueue()
         blank = {name: np.zeros((1, *shape), _TYPES[kind]) for name, (kind, shape) in inputs.items()}
         for _ in range(self.streams):
@@ -101,6 +103,53 @@ class OpenVinoGraph:
 def computes_bf16() -> bool:
     """Whether these processors compute in bfloat16; on others OpenVINO stays with float32."""
     return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _compiled(
+    core: Any,
+    where: str,
+    graph: bytes | tuple[bytes, bytes],
+    inputs: Tensors,
+    outputs: Tensors,
+    config: Mapping[str, object],
+    cache: BlobCache | None,
+) -> Any:
+    """The graph compiled for single rows; from the cache where it is there, as it was checked when it was put there."""
+    key = _cache_key(core, graph, inputs, outputs, config) if cache is not None else ()
+    blob = cache.read(key) if cache is not None else None
+    if blob is not None:
+        try:
+            return core.import_model(io.BytesIO(blob), "CPU", config)
+        except RuntimeError as error:
+            log.warning("compiled_graph_refused", graph=where, reason=str(error))
+    try:
+        model = core.read_model(graph) if isinstance(graph, bytes) else core.read_model(*graph)
+    except RuntimeError as error:
+        raise ManifestError(f"{where}: OpenVINO cannot read the graph: {error}") from error
+    _check(where, model, inputs, outputs)
+    model.reshape({name: [1, *shape] for name, (_, shape) in inputs.items()})
+    compiled = core.compile_model(model, "CPU", config)
+    if cache is not None:
+        cache.write(key, compiled.export_model().getvalue())
+    return compiled
+
+
+def _cache_key(
+    core: Any,
+    graph: bytes | tuple[bytes, bytes],
+    inputs: Tensors,
+    outputs: Tensors,
+    config: Mapping[str, object],
+) -> list[str]:
+    """Everything that a compiled graph depends on: the graph, the settings, OpenVINO's version and the processor."""
+    parts = (graph,) if isinstance(graph, bytes) else graph
+    return [
+        *(hashlib.sha256(part).hexdigest() for part in parts),
+        repr((sorted(inputs.items()), sorted(outputs.items()), sorted(config.items()))),
+        ov.__version__,
+        core.get_property("CPU", "FULL_DEVICE_NAME"),
+        " ".join(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
+    ]
 
 
 def _check(where: str, graph: ov.Model, inputs: Tensors, outputs: Tensors) -> None:

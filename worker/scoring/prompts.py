@@ -9,7 +9,7 @@ import numpy as np
 from worker.scoring.engine import BatchFailed, Features, Prompts
 from worker.scoring.prompt_heads import PromptHeads
 from worker.scoring.tensors import Array
-from worker.scoring.tokenizer import ClipTokenizer, TokenIds, lengths
+from worker.scoring.token_ids import TokenIds, Tokenize, lengths
 
 CACHE_BYTES = 128 * 1024 * 1024
 """Of token features: 850 prompts of 77 tokens in ViT-B's text tower, 3,000 of usual length."""
@@ -22,7 +22,7 @@ class TextFeatures:
     """The text tower's answers, those of late kept in memory: one prompt often makes several images, and the tower
     costs as much as a coarse image. Safe to call from several threads."""
 
-    def __init__(self, tokenize: ClipTokenizer, run: RunText, *, largest: int, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, tokenize: Tokenize, run: RunText, *, largest: int, cache_bytes: int = CACHE_BYTES) -> None:
         """`largest`: how many texts `run` takes at once."""
         self._tokenize = tokenize
         self._run = run

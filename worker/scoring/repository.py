@@ -248,9 +248,9 @@ def _promoted(store: Store) -> str:
     return top
 
 
-def default_cache() -> Path:
-    """Where copies of remote models are kept: below XDG_CACHE_HOME, or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sluice" / "models"
+def cache_folder(kind: str) -> Path:
+    """Where files of a kind are cached: `sluice/KIND` below XDG_CACHE_HOME, or below ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sluice" / kind
 
 
 def _order(version: str) -> list[tuple[int, int, str]]:

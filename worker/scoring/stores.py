@@ -1,20 +1,10 @@
 """Where a model repository lies: a folder, or a prefix of an S3 bucket. Files by name, written whole or not at all."""
 
 import os
-import re
 from pathlib import Path
 from typing import Protocol
 
-import botocore.exceptions
-
 from worker.atomic_files import locked_folder, write_atomically
-from worker.s3_client import make_s3_client
-from worker.settings import S3Settings
-
-_CONFLICTS = frozenset({"412", "PreconditionFailed", "409", "ConditionalRequestConflict", "404", "NoSuchKey"})
-"""What S3 answers when the object is not the one that the condition names, or not there."""
-
-_S3_ADDRESS = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]+)(?:/(?P<prefix>.*))?")
 
 
 class RepositoryError(Exception):
@@ -80,7 +70,7 @@ class FolderStore:
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             with locked_folder((self.folder / name).parent):
                 if self.read(name) != seen:
-                    raise _conflict(self.where(name))
+                    raise conflict(self.where(name))
                 self.write(name, data)
         except OSError as error:
             raise self._failed("written", name, error) from error
@@ -106,82 +96,6 @@ class FolderStore:
         return RepositoryError(f"{self.where(name)}: cannot be {what}: {error.strerror}")
 
 
-class S3Store:
-    """Objects below a prefix. Credentials come by boto3's own chain."""
-
-    def __init__(self, bucket: str, prefix: str, settings: S3Settings) -> None:
-        self._bucket = bucket
-        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        self._client = make_s3_client(settings, connect_seconds=5, read_seconds=60, attempts=4)
-
-    def where(self, name: str) -> str:
-        return f"s3://{self._bucket}/{self._prefix}{name}"
-
-    def read(self, name: str) -> bytes | None:
-        try:
-            with self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)["Body"] as body:
-                data: bytes = body.read()
-                return data
-        except botocore.exceptions.ClientError as error:
-            if error.response.get("Error", {}).get("Code") in ("NoSuchKey", "404"):
-                return None
-            raise self._failed(name, error) from error
-        except botocore.exceptions.BotoCoreError as error:
-            raise self._failed(name, error) from error
-
-    def write(self, name: str, data: bytes) -> None:
-        try:
-            self._client.put_object(Bucket=self._bucket, Key=self._prefix + name, Body=data)
-        except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as error:
-            raise self._failed(name, error) from error
-
-    def replace(self, name: str, data: bytes, *, seen: bytes | None) -> None:
-        key = self._prefix + name
-        try:
-            condition = {"IfNoneMatch": "*"}
-            if seen is not None:
-                answer = self._client.get_object(Bucket=self._bucket, Key=key)
-                with answer["Body"] as body:
-                    if body.read() != seen:
-                        raise _conflict(self.where(name))
-                condition = {"IfMatch": answer["ETag"]}
-            self._client.put_object(Bucket=self._bucket, Key=key, Body=data, **condition)
-        except botocore.exceptions.ClientError as error:
-            if error.response.get("Error", {}).get("Code") in _CONFLICTS:
-                raise _conflict(self.where(name)) from None
-            raise self._failed(name, error) from error
-        except botocore.exceptions.BotoCoreError as error:
-            raise self._failed(name, error) from error
-
-    def names(self, prefix: str = "") -> list[str]:
-        try:
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=self._prefix + prefix
-            )
-            keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
-        except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as error:
-            raise self._failed(prefix, error) from error
-        return sorted(key[len(self._prefix) :] for key in keys)
-
-    def delete(self, name: str) -> None:
-        try:
-            self._client.delete_object(Bucket=self._bucket, Key=self._prefix + name)
-        except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as error:
-            raise self._failed(name, error) from error
-
-    def _failed(self, name: str, error: Exception) -> RepositoryError:
-        return RepositoryError(f"{self.where(name)}: {error}")
-
-
-def _conflict(where: str) -> StoreConflict:
+def conflict(where: str) -> StoreConflict:
+    """The error of a file that changed since it was read."""
     return StoreConflict(f"{where} was changed by someone else just now; nothing was written; try again")
-
-
-def open_store(place: str, s3: S3Settings) -> Store:
-    """The store at a folder's path or an `s3://bucket/prefix`. Raises RepositoryError for any other address."""
-    if "://" not in place:
-        return FolderStore(Path(place))
-    address = _S3_ADDRESS.fullmatch(place)
-    if address is None:
-        raise RepositoryError(f"{place!r} is no place for models; give a folder or s3://bucket/prefix")
-    return S3Store(address["bucket"], address["prefix"] or "", s3)

@@ -7,17 +7,14 @@ from typing import Self
 import ftfy
 import numpy as np
 import regex
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
 from worker.scoring.manifest import ManifestError
+from worker.scoring.token_ids import TokenIds
 
 START, END = "<start_of_text>", "<end_of_text>"
-
-TokenIds = NDArray[np.int32]
-"""[texts, context]; 0 behind the end of a text."""
 
 _PIECES = regex.compile(
     rf"""{START}|{END}|'s|'t|'re|'ve|'m|'ll|'d|[\p{{L}}]+|[\p{{N}}]|[^\s\p{{L}}\p{{N}}]+""", regex.IGNORECASE
@@ -70,12 +67,6 @@ class ClipTokenizer:
             return [self._special[piece]]
         ((spelled, _),) = self._bytes.pre_tokenize_str(piece)
         return [token.id for token in self._pairs.tokenize(spelled)]
-
-
-def lengths(ids: TokenIds) -> NDArray[np.intp]:
-    """How many tokens each text has, its end included: the end has the highest id, and the first one counts."""
-    ends: NDArray[np.intp] = ids.argmax(axis=1) + 1
-    return ends
 
 
 def _cleaned(text: str) -> str:

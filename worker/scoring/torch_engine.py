@@ -22,7 +22,7 @@ from worker.scoring.onnx_file import GraphError
 from worker.scoring.precision import TorchPrecision
 from worker.scoring.prompts import PromptScorer
 from worker.scoring.tensors import Array
-from worker.scoring.tokenizer import TokenIds
+from worker.scoring.token_ids import TokenIds
 from worker.scoring.torch_graph import TorchGraph, read_graph
 
 log = structlog.get_logger(__name__)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 import worker
 from worker.cli.errors import EXIT_CODES
-from worker.cli.main import NAMES, app
+from worker.cli.main import app
 from worker.samples.sample import load_samples
 
 SAMPLES = [sample.path for sample in load_samples()]
@@ -323,69 +323,6 @@ def test_what_no_training_survives_is_refused_before_it_begins(option: str, tmp_
 def test_the_version_is_told() -> None:
     told = sluice("--version")
     assert (told.exit_code, told.stdout) == (0, f"sluice {version('sluice')}\n")
-
-
-def test_every_command_explains_itself() -> None:
-    overview = sluice("--help").stdout
-    for name in NAMES:
-        assert name in overview
-        assert sluice(name, "--help").exit_code == 0
-
-
-def test_every_command_explains_itself_with_what_serving_has() -> None:
-    done = subprocess.run([sys.executable, "-c", _HELP_OF_SERVING], capture_output=True, text=True)
-
-    assert done.returncode == 0, done.stderr
-
-
-_HELP_OF_SERVING = """
-import importlib.metadata as metadata
-import sys
-
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
-from typer.testing import CliRunner
-
-serving = set()
-
-def add(name, extra=""):
-    if (name, extra) in serving:
-        return
-    serving.add((name, extra))
-    try:
-        needed = map(Requirement, metadata.requires(name) or ())
-    except metadata.PackageNotFoundError:
-        return  # for other systems
-    for one in needed:
-        if one.marker is None or one.marker.evaluate({"extra": extra}):
-            for wanted in ("", *one.extras):
-                add(canonicalize_name(one.name), wanted)
-
-add("sluice")
-names = {name for name, _ in serving}
-absent = {
-    module
-    for module, owners in metadata.packages_distributions().items()
-    if names.isdisjoint(map(canonicalize_name, owners))
-} - set(sys.stdlib_module_names)
-assert {"torch", "onnx", "ray", "nncf"} & absent
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in absent:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-for module in [name for name in sys.modules if name.partition(".")[0] in absent - {"packaging"}]:
-    del sys.modules[module]
-sys.meta_path.insert(0, Absent())
-
-from worker.cli.main import NAMES, app
-
-for arguments in ([], *([name] for name in NAMES)):
-    result = CliRunner().invoke(app, [*arguments, "--help"], catch_exceptions=False)
-    assert result.exit_code == 0, (arguments, result.output)
-"""
-"""Has of all packages those that `pip install sluice` brings, without extras."""
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the disk that is always full")

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from schemas import Failure, FailureReason, Route, Scores
-from worker.demo.report import ReportEntry, ScoreReport, Tally, thumbnail, write_report
 from worker.demo.report.charts import histogram, scatter
-from worker.demo.report.page import render
+from worker.demo.report.entry import ReportEntry
+from worker.demo.report.page import ScoreReport, render, write_report
+from worker.demo.report.tally import Tally
+from worker.demo.report.thumbnail import thumbnail
 
 PASS = Route(action="pass", rule="r", labels=("fine",))
 REVIEW = Route(action="review", queue="low-quality", rule="r")

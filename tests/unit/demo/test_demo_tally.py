@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import Failure, FailureReason, Route, Scores
-from worker.demo.report import ReportEntry, Tally
+from worker.demo.report.entry import ReportEntry
+from worker.demo.report.tally import Tally
 
 PASS = Route(action="pass", rule="r")
 REVIEW = Route(action="review", queue="low", rule="r")

@@ -13,7 +13,8 @@ open_clip = pytest.importorskip("open_clip")
 
 from worker.model.clip.export_prompt import tokenizer_file  # noqa: E402
 from worker.scoring.manifest import ManifestError  # noqa: E402
-from worker.scoring.tokenizer import ClipTokenizer, lengths  # noqa: E402
+from worker.scoring.token_ids import lengths  # noqa: E402
+from worker.scoring.tokenizer import ClipTokenizer  # noqa: E402
 
 HOSTILE = [
     "a cat",

@@ -16,7 +16,8 @@ from worker.scoring.manifest import ManifestError, load_manifest
 from worker.scoring.model import Model, load_model
 from worker.scoring.openvino_engine import OpenVinoEngine
 from worker.scoring.prompts import TextFeatures
-from worker.scoring.tokenizer import ClipTokenizer, TokenIds
+from worker.scoring.token_ids import TokenIds
+from worker.scoring.tokenizer import ClipTokenizer
 
 PROMPTS = ("a cat", None, "a dog", "")
 

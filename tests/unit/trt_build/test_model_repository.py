@@ -17,8 +17,9 @@ from tests.unit.trt_build.towers import write_model
 from worker.scoring.engine_record import BatchProfile, EngineRecord, Target
 from worker.scoring.manifest import FileSpec, ManifestError, load_manifest
 from worker.scoring.model import find_model, load_model
+from worker.scoring.open_store import open_store
 from worker.scoring.repository import DamagedEngine, Repository, Version
-from worker.scoring.stores import FolderStore, RepositoryError, open_store
+from worker.scoring.stores import FolderStore, RepositoryError
 from worker.settings import S3Settings
 
 TARGET = Target(backend="tensorrt-rtx", compute_capability="8.9", precision="fp16")

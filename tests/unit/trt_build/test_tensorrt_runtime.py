@@ -19,7 +19,7 @@ from worker.scoring.engine_record import BatchProfile, EngineMismatch, EngineRec
 from worker.scoring.manifest import FileSpec, ModelManifest, load_manifest
 from worker.scoring.model import Model, load_model
 from worker.scoring.tensorrt_engine import BadEngine, CompiledText, TensorRtEngine
-from worker.scoring.tokenizer import lengths
+from worker.scoring.token_ids import lengths
 
 TENSORS: dict[str, tuple[tuple[int, ...], str]] = {
     "whole": ((-1, SIZE, SIZE, 3), "uint8"),

@@ -13,7 +13,7 @@ from worker.scoring.model import PromptParts
 from worker.scoring.openvino_engine import OpenVinoText
 from worker.scoring.prompts import PromptScorer
 from worker.scoring.tensors import Array
-from worker.scoring.tokenizer import lengths
+from worker.scoring.token_ids import lengths
 
 BATCH = 16
 ROWS = 256
