@@ -89,10 +89,10 @@ $(BIN)/python:
 	    echo "error: $(python) cannot make environments: install its venv package (Debian: apt-get install python3-venv)" >&2; exit 1; }
 	$(python) -m venv .venv
 
-# What runs: no torch. Installed again when the dependencies change.
+# What runs, with the desk and what the demo shows: no torch. Installed again when the dependencies change.
 $(BIN)/.runtime: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing Sluice into .venv (a minute, the first time) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]'
 	@touch $@
 
 # What servers need besides, for those who only want to try things.

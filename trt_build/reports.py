@@ -3,7 +3,6 @@
 from collections import Counter
 from typing import Literal
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict, Field
 
 from worker.scoring.engine_record import EngineRecord
@@ -44,6 +43,8 @@ class BuildReport(BaseModel):
 
 def render(template: str, **values: object) -> str:
     """A page from trt_build/templates. Everything that came from outside is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # installed by the extra `report`
+
     environment = Environment(
         loader=PackageLoader("trt_build", "templates"),
         autoescape=True,

@@ -31,7 +31,7 @@ def connect(settings: RedisSettings) -> redis.Redis:
 
 def connect_embedded() -> redis.Redis:
     """A Redis inside this process, empty; it ends with the process."""
-    import fakeredis  # takes a tenth of a second, which a worker that restarts beside a real Redis need not wait for
+    import fakeredis  # installed by the extra `embedded`; a worker beside a real Redis does without it
 
     client: redis.Redis = fakeredis.FakeRedis(server=fakeredis.FakeServer(), protocol=2)
     return client

@@ -17,6 +17,7 @@ from trt_build.compile import BuildOptions
 from trt_build.golden import calibration_images
 from worker.cli import console
 from worker.cli.errors import CommandFailed, UsageError
+from worker.cli.extras import need
 from worker.cli.options import ConfigOption
 from worker.scoring.engine_record import Backend, BatchProfile, ComputeCapability, Target
 from worker.scoring.model import find_model, load_model
@@ -76,6 +77,7 @@ def build(
 
     Exit code: 0 when all engines are there, 1 when some are not, 2 when nothing was tried.
     """
+    need("jinja2")
     settings = load_settings(config, os.environ)
     loaded = load_model(model, settings.s3)
     models = Repository(open_store(repository, settings.s3))

@@ -13,9 +13,9 @@ from rich.table import Table
 from worker.cli import console
 from worker.cli.demo_desk import show_desk
 from worker.cli.errors import CommandFailed
+from worker.cli.extras import need
 from worker.cli.options import ConfigOption, find_place
 from worker.demo import run
-from worker.demo.report.page import ScoreReport, write_report
 from worker.policy.place import present_policy
 from worker.scoring.model import load_model
 from worker.telemetry.logs import configure_logging
@@ -40,6 +40,7 @@ def demo(
     Needs no server and no network; model and policy are those of the settings, or those that ship. On a terminal the
     review desk stays open at the end, until a key is pressed.
     """
+    need("jinja2", "fakeredis", "fastapi")
     settings = find_place(config, data).settings
     manifest = load_model(settings.model).manifest
     policy = present_policy(settings, data)
@@ -49,6 +50,8 @@ def demo(
             result = run.run_demo(settings, data, progress)
     except OSError as error:
         raise CommandFailed(f"{error.filename or data}: cannot be written: {error.strerror}") from error
+    from worker.demo.report.page import ScoreReport, write_report  # loads a template engine
+
     report = data / "report.html"
     try:
         write_report(

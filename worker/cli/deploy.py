@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from worker.cli import console
-from worker.cli.errors import UsageError
+from worker.cli.extras import extra
 
 app = typer.Typer(name="deploy", help="Check Serve configs, and make keys for the gateway.", no_args_is_help=True)
 
@@ -22,10 +22,8 @@ def check(file: Annotated[Path, typer.Argument(metavar="FILE", help="The config 
 
     Exit code: 0 when nothing is wrong, 2 when something is.
     """
-    try:
+    with extra("serve"):
         from worker.apps.checking.check import check as check_config  # Ray takes seconds to import
-    except ModuleNotFoundError as error:
-        raise UsageError(f"{error.name} is not installed; install Sluice with its extra: sluice[serve]") from error
     checked = check_config(file)
     named = ", ".join(checked.applications)
     verdict = f"{named} can be deployed" if named else "names no application; Serve would end all that it runs"

@@ -6,6 +6,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from worker.cli.extras import explained
+
 FAILED = 1
 USAGE = 2
 
@@ -20,6 +22,7 @@ class CommandFailed(Exception):
 
 EXIT_CODES = {
     "worker.cli.errors.UsageError": USAGE,
+    "worker.cli.extras.ExtraMissing": USAGE,
     "worker.settings.loading.SettingsError": USAGE,
     "worker.policy.errors.PolicyError": USAGE,
     "worker.scoring.manifest.ManifestError": USAGE,
@@ -59,14 +62,15 @@ class Commands(TyperGroup):
         except BrokenPipeError as error:  # `sluice tail | head`
             raise typer.Exit(0) from error
         except Exception as error:
-            code = exit_code(error)
+            known = _explained(error)
+            code = exit_code(known)
             if code is None:
                 raise
             from rich.text import Text  # only an error needs them
 
             from worker.cli.console import err, printable
 
-            text = "\n".join(map(printable, _text(error).splitlines()))
+            text = "\n".join(map(printable, _text(known).splitlines()))
             err.print(Text.assemble(("error: ", "bold red"), text), soft_wrap=True)
             raise typer.Exit(code) from error
 
@@ -77,6 +81,11 @@ def exit_code(error: Exception) -> int | None:
         return FAILED
     names = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__)
     return next((EXIT_CODES[name] for name in names if name in EXIT_CODES), None)
+
+
+def _explained(error: Exception) -> Exception:
+    """A missing package of an extra as the message that names the extra; any other error as it is."""
+    return explained(error) or error if isinstance(error, ModuleNotFoundError) else error
 
 
 def _text(error: Exception) -> str:

@@ -17,12 +17,12 @@ from worker.cli.examples import (
     DataOption,
     ScaleOption,
     SinglePromptsOption,
-    extra,
     progress,
     read_data,
     say,
     write,
 )
+from worker.cli.extras import extra, need
 from worker.cli.options import ConfigOption
 from worker.scoring.engine import Features
 from worker.scoring.model import Model, load_model
@@ -62,6 +62,7 @@ def evaluate(
 
     Exit code: 0, or 2 when the data or the model cannot be used.
     """
+    need("jinja2")
     with extra("train"):
         from worker.model.evaluation.page import render
     settings = load_settings(config, os.environ).model_copy(update={"model": model})

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from worker.cli import console
 from worker.cli.errors import CommandFailed, UsageError
+from worker.cli.extras import extra
 
 if TYPE_CHECKING:
     from worker.model.data import Example
@@ -27,15 +28,6 @@ SinglePromptsOption = Annotated[
 CacheOption = Annotated[
     Path | None, typer.Option("--cache", metavar="DIR", help="Where features are kept between runs.")
 ]
-
-
-@contextmanager
-def extra(name: str) -> Iterator[None]:
-    """Imports inside may need packages of this extra. Raises UsageError, saying how to get them."""
-    try:
-        yield
-    except ImportError as error:
-        raise UsageError(f"this needs more packages ({error}): pip install 'sluice[{name}]'") from error
 
 
 def read_data(paths: list[Path], scale: str, single_prompts: bool) -> list["Example"]:

@@ -7,7 +7,7 @@ import typer
 
 from worker.cli import console
 from worker.cli.errors import UsageError
-from worker.cli.examples import extra
+from worker.cli.extras import extra
 from worker.scoring.manifest import MANIFEST_NAME, PromptScore
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from worker.cli import console
 from worker.cli.buckets import object_lister
 from worker.cli.errors import CommandFailed, UsageError
 from worker.cli.events import EventMaker
+from worker.cli.extras import need
 from worker.cli.options import ConfigOption, ModelOption, PolicyOption
 from worker.cli.scorer import Result, Scorer
 from worker.cli.sources import Sources
@@ -69,6 +70,8 @@ def score(
     Exit code: 0 when every image was scored, 1 when some were not, 2 when nothing was tried.
     """
     EventMaker(tenant=tenant, prompt=prompt).check()
+    if report is not None:
+        need("jinja2")
     settings = _settings(config, policy, model)
     sources = Sources(paths, object_lister(settings), settings.images.formats)
     rules = present_policy(settings)

@@ -11,7 +11,8 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from worker.cli.errors import UsageError
-from worker.cli.examples import CacheOption, ScaleOption, SinglePromptsOption, extra, read_data, write
+from worker.cli.examples import CacheOption, ScaleOption, SinglePromptsOption, read_data, write
+from worker.cli.extras import extra, need
 from worker.cli.train_decisions import gather_decisions, refresh_heads
 from worker.cli.train_scores import Plan, train_on_scores
 from worker.scoring.manifest import ModelManifest, PromptScore
@@ -85,6 +86,7 @@ def train(
         raise UsageError("give either --data or --from-decisions with --items")
     if (from_decisions is None) != (items is None):
         raise UsageError("--from-decisions and --items belong together")
+    need("jinja2")
     with extra("train"):
         from worker.model.head_training.fit import Recipe
         from worker.model.head_training.run import Start, check_folds, data_digest

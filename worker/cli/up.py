@@ -13,6 +13,7 @@ from rich.live import Live
 
 from worker.cli import console
 from worker.cli.errors import UsageError
+from worker.cli.extras import need
 from worker.cli.live import StatusLine
 from worker.cli.options import DATA, ConfigOption, DataOption, Place, find_place
 from worker.settings import TelemetrySettings
@@ -45,6 +46,7 @@ def up(
     if config is None and data is None and not embedded:
         raise UsageError("say where to work: --config FILE for Kafka, Redis and S3, or --embedded for none of them")
     place = find_place(config, data, embedded)
+    need(*(["fakeredis"] if place.data is not None else []), *(["fastapi"] if desk else []))
     stop = threading.Event()
     with _signals(stop):
         worker = _build(place)

@@ -17,6 +17,7 @@ from trt_build.reports import render
 from worker.cli import console
 from worker.cli.build import RepositoryOption
 from worker.cli.errors import CommandFailed, UsageError
+from worker.cli.extras import need
 from worker.cli.options import ConfigOption, PolicyOption
 from worker.policy import load_policy
 from worker.policy.place import present_policy
@@ -65,6 +66,7 @@ def verify(
 
     Exit code: 0 when all passed, 1 when some did not or could not be run here, 2 when nothing was tried.
     """
+    need("jinja2")
     settings = load_settings(config, os.environ)
     rules = load_policy(policy) if policy is not None else present_policy(settings)
     loaded = load_model(model, settings.s3)

@@ -2,19 +2,25 @@
 
 import subprocess
 import sys
+import tomllib
 from importlib import import_module
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 import typer
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from typer.testing import CliRunner
 
+from worker.cli.extras import EXTRAS
 from worker.cli.main import COMMANDS, app
 from worker.samples.sample import SAMPLE_IMAGES
 
 CLIENTS = {"boto3", "fastapi", "httpx", "kafka", "ray"}
 UNUSED = {"cel.cli", "ftfy", "jinja2", "openvino.tools.ovc", "prompt_toolkit", "tokenizers", "torch"}
 USED = {"PIL", "cel", "fakeredis", "numpy", "openvino", "pydantic", "redis", "structlog", "yaml"}
+ROOT = Path(__file__).parents[3]
 SAMPLE = SAMPLE_IMAGES / "AttnGAN_normal_021.jpg"
 
 
@@ -66,6 +72,36 @@ def test_a_mistyped_command_is_answered_with_the_nearest_one() -> None:
     assert (result.exit_code, "Did you mean 'score'?" in result.stderr) == (2, True)
 
 
+def test_every_missing_package_is_told_with_an_extra_that_installs_it() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    distributions = packages_distributions()
+    for module, name in EXTRAS.items():
+        owners = {canonicalize_name(owner) for owner in distributions.get(module, ())}
+        assert not owners or owners & _brought(name, extras), f"{module} is not installed by sluice[{name}]"
+
+
+def test_a_command_without_its_packages_says_what_to_install(tmp_path: Path) -> None:
+    code = "import sys; sys.modules.update({'fakeredis': None, 'jinja2': None})\n" + running("up", "--embedded")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert "this command needs fakeredis, which is not installed: pip install 'sluice[embedded]'" in done.stderr
+    code = "import sys; sys.modules.update({'jinja2': None})\n" + running("score", SAMPLE, "--report", "r.html")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert "pip install 'sluice[report]'" in done.stderr
+    assert not (tmp_path / "r.html").exists()
+
+
+def _brought(extra: str, extras: dict[str, list[str]]) -> set[str]:
+    """The distributions that an extra names, those of the extras of Sluice among them."""
+    found = set()
+    for requirement in map(Requirement, extras[extra]):
+        found.add(canonicalize_name(requirement.name))
+        if requirement.name == "sluice":
+            found |= {name for other in requirement.extras for name in _brought(other, extras)}
+        elif requirement.name == "fastapi":
+            found.add("starlette")  # fastapi stands on it
+    return found
+
+
 def test_every_command_explains_itself_with_what_serving_has() -> None:
     done = subprocess.run([sys.executable, "-c", _HELP_OF_SERVING], capture_output=True, text=True)
 
@@ -102,7 +138,7 @@ absent = {
     for module, owners in metadata.packages_distributions().items()
     if names.isdisjoint(map(canonicalize_name, owners))
 } - set(sys.stdlib_module_names)
-assert {"torch", "onnx", "ray", "nncf"} & absent
+assert {"torch", "onnx", "ray", "nncf", "fastapi", "jinja2", "fakeredis"} <= absent
 
 class Absent:
     def find_spec(self, name, path=None, target=None):

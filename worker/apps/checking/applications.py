@@ -9,15 +9,17 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 from ray import serve
-from ray._common.utils import import_attr
-from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
-from ray.serve._private.build_app import build_app
-from ray.serve._private.utils import validate_route_prefix
 from ray.serve.deployment import Deployment
 
 from schemas.explain import DocumentProblem, suggestion
 from worker.apps.arguments import Arguments, changed
 from worker.apps.checking.keys import Path, refused_values, unknown_keys
+from worker.apps.ray_private import (
+    build_app,
+    call_user_app_builder_with_args_if_necessary,
+    import_attr,
+    validate_route_prefix,
+)
 from worker.settings import Settings, SettingsError
 
 _SETTING: Final = re.compile(r"(?:args\.settings|user_config): (?:([\w.\[\]]+): )?(.*)", re.DOTALL)

@@ -1,0 +1,64 @@
+"""The packages that only some commands need, and the extra of Sluice that installs each."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+
+class ExtraMissing(Exception):
+    """A command needs a package that is not installed. The message names the extra that installs it."""
+
+
+EXTRAS = {
+    "argon2": "desk",
+    "fakeredis": "embedded",
+    "fastapi": "desk",
+    "itsdangerous": "desk",
+    "jinja2": "report",
+    "joserfc": "desk",
+    "nncf": "quantize",
+    "onnx": "torch",
+    "onnxscript": "train",
+    "open_clip": "train",
+    "openpyxl": "train",
+    "python_multipart": "serve",
+    "ray": "serve",
+    "scipy": "train",
+    "starlette": "desk",
+    "torch": "train",
+    "uvicorn": "desk",
+}
+"""Module → an extra that installs it. A test compares it with pyproject.toml."""
+
+
+def need(*modules: str) -> None:
+    """Raises ExtraMissing when one of the modules is not installed, before a command works for minutes without it."""
+    for module in modules:
+        if not _is_installed(module):
+            raise _missing(module, EXTRAS[module])
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ValueError:  # its import was blocked
+        return False
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Imports inside may need packages of this extra. Raises ExtraMissing, saying how to get them."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise _missing(str(error.name), name) from error
+
+
+def explained(error: ModuleNotFoundError) -> ExtraMissing | None:
+    """The message for a module that an extra installs; None for any other."""
+    module = str(error.name).partition(".")[0]
+    return _missing(module, EXTRAS[module]) if module in EXTRAS else None
+
+
+def _missing(module: str, name: str) -> ExtraMissing:
+    return ExtraMissing(f"this command needs {module}, which is not installed: pip install 'sluice[{name}]'")
