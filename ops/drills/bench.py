@@ -186,6 +186,15 @@ class Bench:
         self._admin.create_partitions({self.topics["images"]: self.partitions})
         self.publisher.use_partitions(self.partitions)
 
+    def wait_for_an_event_in(self, partition: int) -> None:
+        """Waits until an event was published to the partition."""
+
+        def published() -> float | None:
+            found = any(place.partition == partition for place in dict(self.publisher.published))
+            return time.monotonic() if found else None
+
+        self._wait(published, f"nothing was published to partition {partition}")
+
     def _wait(self, found: Callable[[], float | None], complaint: str) -> float:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:

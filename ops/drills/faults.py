@@ -72,6 +72,7 @@ def add_partitions(bench: Bench, repeats: int) -> None:
     bench.ensure_workers(2)
     for _ in range(repeats):
         bench.add_partition()
+        bench.wait_for_an_event_in(bench.partitions - 1)
         bench.recover()
 
 

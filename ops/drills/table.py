@@ -1,14 +1,13 @@
 """What came of the drills, as JSON and as a Markdown table."""
 
 import json
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ops.drills.bench import Bench
-from ops.drills.faults import Drill
+from ops.drills.faults import DRILLS, Drill
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +28,8 @@ class Row:
     recovery_seconds: tuple[float, ...]
     """From the end of each fault until all that was published before it had a verdict; for kill-worker, from the
     restart to the next verdict."""
+    made: str
+    """When the drill ended, in UTC."""
     failure: str | None = None
     """Why the drill ended early."""
 
@@ -50,32 +51,32 @@ def outcome(drill: Drill, repeats: int, bench: Bench, failure: str | None = None
         twice=len(bench.tally.twice()),
         unseen=len(bench.tally.unseen()),
         recovery_seconds=tuple(round(seconds, 1) for seconds in bench.recoveries),
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         failure=failure,
     )
 
 
 def write(rows: Sequence[Row], folder: Path) -> None:
-    """Writes drills.json and drills.md below `folder`."""
-    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    report = {
-        "made": made,
-        "machine": platform.processor() or platform.machine(),
-        "rows": [asdict(row) for row in rows],
-    }
-    (folder / "drills.json").write_text(json.dumps(report, indent=2) + "\n")
-    (folder / "drills.md").write_text(_HEAD.format(made=made) + "\n".join(map(_line, rows)) + "\n")
+    """Writes drills.json and drills.md below `folder`. Rows of other drills that are there already stay."""
+    path = folder / "drills.json"
+    known = {row["drill"]: Row(**row) for row in json.loads(path.read_text())} if path.exists() else {}
+    known |= {row.drill: row for row in rows}
+    kept = [known[drill.name] for drill in DRILLS if drill.name in known]
+    path.write_text(json.dumps([asdict(row) for row in kept], indent=2) + "\n")
+    (folder / "drills.md").write_text(_HEAD + "\n".join(map(_line, kept)) + "\n")
 
 
 _HEAD = """\
 # Drills
 
-`make drills` made this table on {made}. Each drill makes one kind of fault on real servers while events flow, and
-counts the verdicts with a consumer of its own (librdkafka, read_committed). Lost: events without a verdict. Twice:
-events with more than one. Unseen: events that a person had to see and cannot. Recovery: seconds from the end of each
-fault until all that was published before it was judged (for kill-worker: from the restart to the next verdict).
+`make drills` makes this table. Each drill makes one kind of fault on real servers while events flow, and counts the
+verdicts with a consumer of its own (librdkafka, read_committed). Lost: events without a verdict. Twice: events with
+more than one. Unseen: events that a person had to see and cannot. Recovery: seconds from the end of each fault until
+all that was published before it was judged (for kill-worker: from the restart to the next verdict). drills.json has
+every one.
 
-| drill | fault | times | events | verdicts | lost | twice | unseen | recovery (median, worst) |
-|---|---|---:|---:|---:|---:|---:|---:|---|
+| drill | fault | times | events | verdicts | lost | twice | unseen | recovery (median, worst) | made (UTC) |
+|---|---|---:|---:|---:|---:|---:|---:|---|---|
 """
 
 
@@ -85,5 +86,5 @@ def _line(row: Row) -> str:
     what = row.what if row.failure is None else f"{row.what} **Ended early: {row.failure.splitlines()[0]}**"
     return (
         f"| {row.drill} | {what} | {row.repeats} | {row.events} | {row.verdicts} "
-        f"| {row.lost} | {row.twice} | {row.unseen} | {recovery} |"
+        f"| {row.lost} | {row.twice} | {row.unseen} | {recovery} | {row.made} |"
     )
