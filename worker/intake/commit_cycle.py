@@ -1,4 +1,4 @@
-"""When to commit, and what its outcome means. One commit at a time."""
+"""Decides when to commit, and handles the outcome. One commit at a time."""
 
 import random
 
@@ -14,14 +14,14 @@ from worker.telemetry.metrics import Metrics
 logger = structlog.get_logger(__name__)
 
 COMMITS_TO_THE_BOUND = 4
-"""A commit takes this part of the records that may be under way, so that the next ones are read meanwhile."""
+"""A commit takes at most 1/4 of `max_records_in_flight`, so that reading goes on while it runs."""
 
 
 class CommitCycle:
-    """Takes finished records from the ledger to the committer, each interval, or sooner when many wait.
+    """Passes finished records from the ledger to the committer, once per interval, or sooner when many wait.
 
-    Outputs stay in the ledger until their commit has succeeded: one that failed is repeated after a pause, without
-    scoring again. Belongs to the loop's thread.
+    Outputs stay in the ledger until their commit has succeeded. A failed commit is retried with backoff, without
+    scoring again. Call it from the loop's thread only.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class CommitCycle:
         return self._running is not None
 
     def turn(self, now: float, *, hurry: bool) -> None:
-        """Starts a commit when one is due; in a `hurry`, whenever something is finished.
+        """Starts a commit when one is due; with `hurry`, as soon as something is finished.
 
-        Raises Fenced when the running one has not returned for so long that it never may.
+        Raises Fenced when the running commit has not returned within `commit_patience_seconds`.
         """
         if self._running is not None:
             if now - self._started > self._settings.commit_patience_seconds:
@@ -70,7 +70,7 @@ class CommitCycle:
             self._committer.submit(batch)
 
     def finish(self, outcome: CommitOutcome, now: float) -> bool:
-        """Whether the commit succeeded; a failed one will be repeated. Raises what else it ended with."""
+        """Returns whether the commit succeeded; a failed one is retried. Raises any error but CommitFailed."""
         self._running = None
         self._metrics.stage_seconds.labels("commit").observe(outcome.seconds)
         if outcome.error is None:

@@ -1,4 +1,4 @@
-"""Commits on a thread of its own: a broker may take its time, the loop may not."""
+"""Commits on a thread of its own, so that a slow broker does not hold up the intake loop."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""The producing side of Kafka: outputs and offsets, together."""
+"""Commits outputs and consumer offsets to Kafka."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -15,13 +15,13 @@ ANSWER_SECONDS = 30.0
 
 
 class KafkaOutput:
-    """Commits what a member of the group has done. `commit` belongs to one thread.
+    """Commits for one member of the consumer group. Call `commit` from one thread only.
 
-    With `delivery: exactly_once` outputs and offsets are one transaction. With `at_least_once` outputs are acked first
-    and offsets committed after, so a crash between the two repeats outputs.
+    With `delivery: exactly_once` outputs and offsets are one transaction. With `at_least_once` outputs are acknowledged
+    first and offsets committed after, so a crash between the two repeats outputs.
 
-    `member_id` is the group's name for this member as the loop last heard it. kafka-python joins the group again by
-    itself, under a new name, when this member was put out; what was prepared before must not pass under that name.
+    `member_id` is this member's id when partitions were last assigned to it. After the group has removed the member,
+    kafka-python rejoins by itself with a new id; outputs that were prepared before must not be committed with that id.
     """
 
     member_id: str | None = None
@@ -35,8 +35,8 @@ class KafkaOutput:
         """See Log.commit."""
         group = self._consumer.group_metadata()
         if group.generation_id < 0 or group.member_id != self.member_id:
-            # Without a generation, the broker would take offsets in a transaction from anybody.
-            raise Fenced("this member was put out of the group; its partitions are others' now")
+            # Without member id and generation, the broker would accept transactional offsets from anybody.
+            raise Fenced("the group has removed this member; other members own its partitions now")
         if self._transactional:
             self._producer.send_in_transaction(outputs, offsets, group)
         else:
