@@ -100,7 +100,8 @@ def rebalance_storm(bench: Bench, repeats: int) -> None:
     bench.ensure_workers(2)
     for turn in range(repeats):
         extra = bench.start_worker()
-        time.sleep(random.uniform(1.0, 5.0))
+        bench.wait_for_rebalance()
+        time.sleep(random.uniform(0.0, 2.0))
         if turn % 2:
             extra.kill()
         else:

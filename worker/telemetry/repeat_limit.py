@@ -1,6 +1,7 @@
 """Keeps a library that repeats itself from filling the log."""
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -8,13 +9,14 @@ from collections.abc import Callable
 SHOWN = 3
 WINDOW_SECONDS = 60.0
 MAX_MESSAGES = 500
+_NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
 
 
 class RepeatLimit(logging.Filter):
     """Lets the first three records of a message pass in each minute, and says with the next one how many it left out.
 
-    A message is a logger, a level and the text before its arguments are filled in. Records of `exempt` packages always
-    pass. `clock` is monotonic, in seconds. May be called from any thread.
+    A message is a logger, a level and the text before its arguments are filled in, whatever numbers it holds. Records
+    of `exempt` packages always pass. `clock` is monotonic, in seconds. May be called from any thread.
     """
 
     def __init__(self, exempt: tuple[str, ...], clock: Callable[[], float] = time.monotonic) -> None:
@@ -28,7 +30,7 @@ class RepeatLimit(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name.partition(".")[0] in self._exempt:
             return True
-        key = (record.name, record.levelno, str(record.msg))
+        key = (record.name, record.levelno, _NUMBER.sub("#", str(record.msg)))
         with self._lock:
             now = self._clock()
             since, count = self._seen.get(key, (now, 0))

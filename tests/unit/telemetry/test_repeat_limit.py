@@ -15,7 +15,10 @@ class Log:
         self._limit = RepeatLimit(("worker",), lambda: self.now)
 
     def shown(self, times: int, message: str = "node %s is away", *, name: str = "kafka.cluster") -> list[str]:
-        records = [logging.LogRecord(name, logging.WARNING, "f", 1, message, (i,), None) for i in range(times)]
+        records = [
+            logging.LogRecord(name, logging.WARNING, "f", 1, message, (i,) if "%s" in message else (), None)
+            for i in range(times)
+        ]
         return [record.getMessage() for record in records if self._limit.filter(record)]
 
 
@@ -37,6 +40,12 @@ def test_nothing_is_said_where_nothing_was_left_out() -> None:
     assert log.shown(1) == ["node 0 is away"]
 
 
+def test_texts_that_differ_in_numbers_only_are_one_message() -> None:
+    log = Log()
+    texts = [f"<Task at 0x7f8e79f9{i:04x}> ran for 0.{i}s" for i in range(10)]
+    assert [line for text in texts for line in log.shown(1, text)] == texts[:3]
+
+
 def test_other_messages_loggers_and_our_own_are_not_held_back() -> None:
     log = Log()
     log.shown(10)
@@ -48,7 +57,7 @@ def test_other_messages_loggers_and_our_own_are_not_held_back() -> None:
 def test_a_library_with_endless_different_messages_takes_bounded_memory() -> None:
     log = Log()
     for i in range(3 * MAX_MESSAGES):
-        assert len(log.shown(1, f"{i}: %s")) == 1
+        assert len(log.shown(1, f"{'x' * i}: %s")) == 1
     assert len(log._limit._seen) <= MAX_MESSAGES
 
 
