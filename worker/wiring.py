@@ -13,6 +13,7 @@ import redis
 from prometheus_client import CollectorRegistry
 
 from worker.cache.score_cache import ScoreCache, connect, connect_embedded
+from worker.images.decode import DecodeLimits
 from worker.images.fetch import build_fetcher
 from worker.intake.embedded import embedded_log, open_embedded_topics
 from worker.intake.intake import Intake
@@ -96,7 +97,7 @@ class Worker:
         router = PolicyRouter(lambda: self._policies.in_force, self.metrics)
         parts = Parts(
             judging=PipelineParts(
-                preparer=Preparer(fetcher, cache, manifest.views, max_pixels=settings.images.max_pixels),
+                preparer=Preparer(fetcher, cache, manifest.views, limits=DecodeLimits.of(settings.images)),
                 batches=batches,
                 router=router,
                 cache=cache,

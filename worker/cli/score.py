@@ -25,6 +25,7 @@ from worker.cli.scorer import Result, Scorer
 from worker.cli.sources import Sources
 from worker.demo.report.entry import ReportEntry
 from worker.demo.report.tally import Tally
+from worker.images.decode import DecodeLimits
 from worker.images.fetch import build_fetcher
 from worker.policy import Policy
 from worker.policy.place import present_policy
@@ -91,7 +92,7 @@ def score(
             rules,
             fetcher,
             batch_size=settings.intake.batch_size,
-            max_pixels=settings.images.max_pixels,
+            limits=DecodeLimits.of(settings.images),
             threads=settings.intake.prepare_threads,
             tenant=tenant,
             prompt=prompt,

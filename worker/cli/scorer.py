@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from schemas import Failure, ImageEvent, Route, Scores
 from worker.cli.sources import Source
 from worker.demo.report.thumbnail import thumbnail
+from worker.images.decode import DecodeLimits
 from worker.images.fetch import Fetcher
 from worker.judging.batch_runner import BatchRunner
 from worker.judging.job import Job
@@ -84,7 +85,7 @@ class Scorer:
         fetcher: Fetcher,
         *,
         batch_size: int,
-        max_pixels: int,
+        limits: DecodeLimits,
         threads: int | None = None,
         tenant: str = "default",
         prompt: str | None = None,
@@ -97,7 +98,7 @@ class Scorer:
         self._policy = policy
         self._fetcher = fetcher
         self._batch_size = min(batch_size, engine.max_batch)
-        self._max_pixels = max_pixels
+        self._limits = limits
         self._threads = threads or 2 * (os.cpu_count() or 1)
         self._tenant = tenant
         self._prompt = prompt
@@ -164,7 +165,7 @@ class Scorer:
                 self._fetcher,
                 store,
                 self._model.manifest.views,
-                max_pixels=self._max_pixels,
+                limits=self._limits,
                 on_decoded=self._make_thumbnail if self._makes_thumbnails else None,
             ),
             batches=batches,

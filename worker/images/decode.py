@@ -1,37 +1,34 @@
 """From encoded bytes to pixels."""
 
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from PIL import Image
 
 from schemas import FailureReason
-from worker.images.avif import ends_early, open_avif
 from worker.images.canvas import first_shown
 from worker.images.colour import Colour
 from worker.images.errors import ImageError
 from worker.images.formats import HEAD_BYTES, foreign_format, sniff
 from worker.images.gif import read_gif
-from worker.images.heic import open_heic
 from worker.images.jpeg import open_jpeg
-from worker.images.jxl import open_jxl
 from worker.images.memory import MemoryBudget
 from worker.images.picture import BYTES_A_PIXEL, Picture, Pixels
 from worker.images.png import read_png
-from worker.images.rare import open_bmp, open_jpeg2000, open_tiff
 from worker.images.webp import read_webp
+from worker.settings import ImageSettings
 from worker.settings.image_format import DEFAULT_FORMATS, ImageFormat
 
 MAX_SIDE: Final = 65_535
 """What JPEG and GIF can have. A longer one, a pixel wide, would take scaling minutes and gigabytes."""
-DECODE_BYTES: Final = 1024**3
-"""Of memory that all threads together decode in. A single image that takes more is decoded alone."""
 
 _BYTES_A_PIXEL_WEBP: Final = 16
 """Pillow reads every WebP as an animation."""
-_BUDGET: Final = MemoryBudget(DECODE_BYTES)
+_MEMORY: Final = MemoryBudget(ImageSettings().decode_memory_bytes)
 _STRIP_PIXELS: Final = 1_000_000
 _WIDE_GREY: Final = ("I;16", "I;16B", "I;16L")
 _UNREADABLE: Final = ("I", "F")
@@ -40,33 +37,57 @@ _UNREADABLE: Final = ("I", "F")
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
-def decode(
-    data: bytes,
-    *,
-    max_pixels: int,
-    formats: Collection[ImageFormat] = DEFAULT_FORMATS,
-    least_side: int | None = None,
-) -> Pixels:
-    """The image as browsers show it: (H, W, 3) RGB in sRGB, upright, of the first frame.
+@dataclass(frozen=True, slots=True)
+class DecodeLimits:
+    """What may be decoded."""
+
+    max_pixels: int
+    formats: Collection[ImageFormat] = DEFAULT_FORMATS
+
+    @classmethod
+    def of(cls, settings: ImageSettings) -> "DecodeLimits":
+        """By the settings, which also say how much memory this process decodes in."""
+        _MEMORY.resize(settings.decode_memory_bytes)
+        return cls(settings.max_pixels, settings.formats)
+
+
+def decode(data: bytes, *, max_pixels: int, formats: Collection[ImageFormat] = DEFAULT_FORMATS) -> Pixels:
+    """The image as `decoded` gives it, for those who hold few images at a time."""
+    with decoded(data, DecodeLimits(max_pixels, formats)) as pixels:
+        return pixels
+
+
+@contextmanager
+def decoded(data: bytes, limits: DecodeLimits, *, least_side: int | None = None) -> Iterator[Pixels]:
+    """The image as browsers show it: (H, W, 3) RGB in sRGB, upright, of the first frame. The block holds its memory.
 
     The type follows from the content. Transparency is composited on white, the page that most viewers show an image on;
     to drop alpha, as CLIP's preprocessing does, would judge colours that nobody sees. 16 bits are cut to the upper 8.
-    With `least_side`, a JPEG whose shorter side is longer may be decoded at a smaller scale that leaves it so long.
+    With `least_side`, a huge JPEG may be decoded at a smaller scale that leaves its shorter side so long.
 
-    Raises ImageError, and nothing else, for bytes that are not an image of one of `formats`, are damaged or cut short,
-    or unpack to more than `max_pixels`; the last is judged by the header, before memory is taken.
+    Raises ImageError, and nothing else, for bytes that are not an image of one of the formats, are damaged or cut
+    short, or unpack to too many pixels; the last is judged by the header, before memory is taken.
     """
-    image_format = _allowed(data, formats)
+    image_format = _allowed(data, limits.formats)
+    with _faults(image_format, data):
+        picture = _open(image_format, data, limits.max_pixels, least_side)
+        _check_size(picture.width, picture.height, limits.max_pixels)
+    with _MEMORY.reserve(picture.memory):
+        with _faults(image_format, data):
+            pixels = _upright(_rgb(picture), picture.orientation)
+        yield pixels
+
+
+@contextmanager
+def _faults(image_format: ImageFormat, data: bytes) -> Iterator[None]:
+    """Whatever a decoder says to hostile bytes, it is the image that is at fault."""
     try:
-        picture = _open(image_format, data, max_pixels, least_side)
-        _check_size(picture.width, picture.height, max_pixels)
-        with _BUDGET.reserve(picture.memory):
-            return _upright(_rgb(picture), picture.orientation)
+        yield
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(FailureReason.IMAGE_TOO_LARGE, f"the image unpacks to too many pixels: {error}") from error
-    except Exception as error:  # whatever a decoder says to hostile bytes, it is the image that is at fault
+    except Exception as error:
         raise _damaged(image_format, data, error) from error
 
 
@@ -98,18 +119,34 @@ def _open(image_format: ImageFormat, data: bytes, max_pixels: int, least_side: i
             return _open_webp(data)
         case ImageFormat.GIF:
             return _open_gif(data)
+        case _:
+            return _open_rarer(image_format, data, max_pixels)
+
+
+def _open_rarer(image_format: ImageFormat, data: bytes, max_pixels: int) -> Picture:
+    """Formats whose libraries are loaded at the first image of theirs."""
+    match image_format:
         case ImageFormat.AVIF:
+            from worker.images.avif import open_avif
+
             return open_avif(data, max_pixels)
         case ImageFormat.HEIC:
+            from worker.images.heic import open_heic
+
             return open_heic(data)
         case ImageFormat.JXL:
+            from worker.images.jxl import open_jxl
+
             return open_jxl(data)
-        case ImageFormat.BMP:
-            return open_bmp(data)
-        case ImageFormat.TIFF:
-            return open_tiff(data)
-        case ImageFormat.JPEG2000:
-            return open_jpeg2000(data)
+        case _:
+            from worker.images import rare
+
+            openers = {
+                ImageFormat.BMP: rare.open_bmp,
+                ImageFormat.TIFF: rare.open_tiff,
+                ImageFormat.JPEG2000: rare.open_jpeg2000,
+            }
+            return openers[image_format](data)
 
 
 def _open_png(data: bytes) -> Picture:
@@ -140,6 +177,8 @@ def _damaged(image_format: ImageFormat, data: bytes, error: Exception) -> ImageE
     said = str(error).strip() or type(error).__name__
     is_cut = "truncated" in said.lower() or "end of file" in said.lower()
     if image_format in (ImageFormat.AVIF, ImageFormat.HEIC):
+        from worker.images.avif import ends_early
+
         is_cut = is_cut or ends_early(data)
     reason = FailureReason.TRUNCATED_IMAGE if is_cut else FailureReason.UNDECODABLE_IMAGE
     return ImageError(reason, f"broken {image_format.label}, {len(data)} bytes: {said}")

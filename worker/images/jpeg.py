@@ -23,6 +23,7 @@ SCANS_AT_MAX_PIXELS: Final = 16
 """A progressive JPEG may ask for the whole picture to be gone over again and again; honest ones have some ten scans.
 The largest picture that is allowed may have so many; smaller ones more, up to SCANS."""
 SEGMENTS: Final = 10_000
+HUGE_PIXELS: Final = 16_000_000
 
 _MARKER: Final = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # neither stuffed bytes nor restarts (B.1.1)
 _SOI, _EOI, _SOS, _APP1, _APP2, _TEM = 0xD8, 0xD9, 0xDA, 0xE1, 0xE2, 0x01
@@ -63,7 +64,8 @@ class _Outline:
 
 
 def open_jpeg(data: bytes, max_pixels: int, least_side: int | None = None) -> Picture:
-    """The image. With `least_side`, it is decoded at the smallest scale that leaves its shorter side at least so long.
+    """The image. One of more than HUGE_PIXELS is decoded at the smallest scale that leaves its shorter side at least
+    `least_side` long, where that is given.
 
     Raises ImageError for one that has scans without end, ValueError for one that has no picture.
     """
@@ -73,6 +75,8 @@ def open_jpeg(data: bytes, max_pixels: int, least_side: int | None = None) -> Pi
     colour = _colour(outline)
     space = {1: "RGB" if colour is None else "GRAY", _CMYK: "CMYK"}.get(len(outline.components), "RGB")
     pixels = outline.width * outline.height
+    if pixels <= HUGE_PIXELS:
+        least_side = None
     coefficients = 2 * len(outline.components) if outline.is_progressive else 0
     return Picture(
         outline.width,

@@ -19,9 +19,23 @@ class MemoryBudget:
         self._queue: deque[object] = deque()
         self._changed = threading.Condition()
 
+    def resize(self, size: int) -> None:
+        """Changes how much there is; what is taken stays taken."""
+        with self._changed:
+            self._size = size
+            self._changed.notify_all()
+
     @contextmanager
     def reserve(self, size: int) -> Iterator[None]:
         """Holds `size` bytes for as long as the block lasts."""
+        self.take(size)
+        try:
+            yield
+        finally:
+            self.give_back(size)
+
+    def take(self, size: int) -> None:
+        """Waits until `size` bytes are free, and takes them."""
         ticket = object()
         with self._changed:
             self._queue.append(ticket)
@@ -31,12 +45,12 @@ class MemoryBudget:
             finally:
                 self._queue.remove(ticket)
                 self._changed.notify_all()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._taken -= size
-                self._changed.notify_all()
+
+    def give_back(self, size: int) -> None:
+        """Gives back what `take` took."""
+        with self._changed:
+            self._taken -= size
+            self._changed.notify_all()
 
     def _fits(self, size: int) -> bool:
         return self._taken == 0 or self._taken + size <= self._size

@@ -41,6 +41,13 @@ def make_views(pixels: Pixels, specs: Mapping[str, ViewSpec]) -> dict[str, Pixel
     return {name: _view(pixels, spec) for name, spec in specs.items()}
 
 
+def least_side(specs: Mapping[str, ViewSpec]) -> int | None:
+    """How long the shorter side of an image must be for these views; None where one shows the image's own pixels."""
+    if any(spec.resize == "none" for spec in specs.values()):
+        return None
+    return 2 * max(spec.size for spec in specs.values())
+
+
 def _view(pixels: Pixels, spec: ViewSpec) -> Pixels:
     height, width = _scaled_size(pixels.shape[0], pixels.shape[1], spec)
     windows = [

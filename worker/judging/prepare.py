@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from schemas import FailureReason, ImageEvent, S3Reference
 from worker.cache.score_cache import CachedScore, ScoreKey
-from worker.images.decode import decode
+from worker.images.decode import DecodeLimits, decoded
 from worker.images.errors import ImageError
 from worker.images.fetch import FetchedImage, Fetcher
-from worker.images.views import make_views
+from worker.images.views import least_side, make_views
 from worker.judging.job import Job
 from worker.judging.lookup import ScoreStore
 from worker.judging.single_flight import SingleFlight
@@ -62,7 +62,7 @@ class Preparer(Generic[J]):
         cache: ScoreStore,
         views: Mapping[str, ViewSpec],
         *,
-        max_pixels: int,
+        limits: DecodeLimits,
         on_decoded: Callable[[J, NDArray[np.uint8]], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -70,7 +70,8 @@ class Preparer(Generic[J]):
         self._fetcher = fetcher
         self._cache = cache
         self._views = views
-        self._max_pixels = max_pixels
+        self._limits = limits
+        self._least_side = least_side(views)
         self._on_decoded = on_decoded
         self._clock = clock
         self._decoders = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
@@ -91,10 +92,10 @@ class Preparer(Generic[J]):
             return Known(job, cached)
         with self._decoders:
             started = self._clock()
-            pixels = decode(fetched.data, max_pixels=self._max_pixels)
-            views = make_views(pixels, self._views)
-            if self._on_decoded is not None:
-                self._on_decoded(job, pixels)
+            with decoded(fetched.data, self._limits, least_side=self._least_side) as pixels:
+                views = make_views(pixels, self._views)
+                if self._on_decoded is not None:
+                    self._on_decoded(job, pixels)
             job.decode_ms = round((self._clock() - started) * 1000, 3)
         return Prepared(job, key, views)
 

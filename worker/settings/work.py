@@ -33,6 +33,12 @@ class ImageSettings(Section):
     max_bytes: PositiveInt = 128 * 1024 * 1024
     """Of the encoded image."""
     max_pixels: PositiveInt = 100_000_000
+    fetch_memory_bytes: PositiveInt = 256 * 1024 * 1024
+    """For encoded images of more than 8 MiB that are fetched and not yet decoded, of all threads together."""
+    decode_memory_bytes: PositiveInt = 1024**3
+    """For decoding, of all threads of a process together. An image that alone takes more is decoded alone: 100
+    megapixels take 0.6 GB as JPEG, 1.2 GB as PNG, 1.6 GB as WebP, and 2.4 GB as JPEG XL or JPEG 2000. So a worker takes
+    at most what it takes when idle, and both of these."""
     fetch_timeout_seconds: PositiveFloat = 10.0
 
 

@@ -1,6 +1,7 @@
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from schemas import FailureReason, FileReference, ImageEvent, ImageReference, Route, Scores
 from worker.cli.scorer import Scorer
 from worker.cli.sources import Source
+from worker.images.decode import DecodeLimits
 from worker.images.errors import ImageError, TransientFetchError
 from worker.images.fetch import FetchedImage
 from worker.judging import prepare
@@ -82,12 +84,13 @@ class FakePolicy:
 
 @pytest.fixture(autouse=True)
 def _pixels_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    def decode(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
+    @contextmanager
+    def decoded(data: bytes, limits: DecodeLimits, *, least_side: int | None) -> Iterator[NDArray[np.uint8]]:
         if data == b"broken":
             raise ImageError(FailureReason.UNDECODABLE_IMAGE, "ends early")
-        return np.full((16, 16, 3), int(data), np.uint8)
+        yield np.full((16, 16, 3), int(data), np.uint8)
 
-    monkeypatch.setattr(prepare, "decode", decode)
+    monkeypatch.setattr(prepare, "decoded", decoded)
     monkeypatch.setattr(prepare, "make_views", lambda pixels, specs: {"coarse": pixels})
 
 
@@ -97,7 +100,7 @@ def make(fetcher: Any = None, engine: Any = None, **more: Any) -> Scorer:
     )
     model: Any = SimpleNamespace(manifest=SimpleNamespace(views=VIEWS, judges_prompts=True), heads=heads)
     policy: Any = FakePolicy()
-    options = {"batch_size": 4, "max_pixels": 1000, "threads": 3, "retries": QUICK}
+    options = {"batch_size": 4, "limits": DecodeLimits(1000), "threads": 3, "retries": QUICK}
     return Scorer(model, engine or FakeEngine(), policy, fetcher or FakeFetcher(), **{**options, **more})
 
 

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 from schemas import FailureReason, ImageReference, InlineReference, Scores
 from tests.unit.intake.pictures import png
 from worker.cache.score_cache import ScoreCache, connect_embedded
+from worker.images.decode import DecodeLimits
 from worker.images.errors import ImageError, TransientFetchError
 from worker.images.fetch import FetchedImage
 from worker.intake.intake import Intake
@@ -200,7 +201,7 @@ class Bench:
         router = PolicyRouter(lambda: active, self.metrics)
         self.parts = Parts(
             judging=PipelineParts(
-                preparer=Preparer(self.store, cache, VIEWS, max_pixels=10_000),
+                preparer=Preparer(self.store, cache, VIEWS, limits=DecodeLimits(10_000)),
                 batches=BatchRunner(
                     self.engine, model, cache, self.metrics, batches_in_flight=self.settings.batches_in_flight
                 ),

@@ -119,7 +119,8 @@ def test_an_image_that_was_exchanged_is_not_shown(picture: Path, sign_in: SignIn
         (b"", 422, "unsupported-format"),
         (b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>", 422, "unsupported-format"),
         (b"<html><script>alert(1)</script></html>", 422, "unsupported-format"),
-        (png()[:80], 422, "undecodable-image"),
+        (png()[:80], 422, "truncated-image"),
+        (png()[:60] + b"broken" + png()[66:], 422, "undecodable-image"),
     ],
 )
 def test_what_is_no_image_is_named_and_not_passed_on(

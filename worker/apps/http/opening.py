@@ -18,6 +18,7 @@ from worker.apps.http.limits import Limits
 from worker.apps.http.meter import Meter
 from worker.apps.http.scoring import RequestJob, Scoring, on_thread
 from worker.cache.score_cache import ScoreCache
+from worker.images.decode import DecodeLimits
 from worker.images.fetch import build_fetcher
 from worker.judging.batch_runner import BatchRunner
 from worker.judging.pipeline import PipelineParts
@@ -87,7 +88,7 @@ def open_gateway(
         resources.callback(probe_thread.shutdown, wait=False, cancel_futures=True)
         blank = blank_views(manifest.views)
         parts = PipelineParts(
-            preparer=Preparer(fetcher, cache, manifest.views, max_pixels=settings.images.max_pixels),
+            preparer=Preparer(fetcher, cache, manifest.views, limits=DecodeLimits.of(settings.images)),
             batches=batches,
             router=PolicyRouter(lambda: policies.in_force, metrics),
             cache=cache,

@@ -11,6 +11,7 @@ from worker.images.errors import TransientFetchError
 from worker.images.fetch.base import FetchedImage, Fetcher
 from worker.images.fetch.file import FileFetcher
 from worker.images.fetch.inline import InlineFetcher
+from worker.images.memory import MemoryBudget
 from worker.settings import Settings, SettingsError
 
 __all__ = ["FetchedImage", "Fetcher", "build_fetcher"]
@@ -23,10 +24,11 @@ def build_fetcher(settings: Settings, *, when_needed: bool = False) -> Fetcher:
     load. Otherwise all are made here: raises SettingsError where the settings of S3 make no client.
     """
     max_bytes = settings.images.max_bytes
+    memory = MemoryBudget(settings.images.fetch_memory_bytes)
     fetcher = _AnyFetcher(
-        s3=_Lazy(partial(_s3_fetcher, settings)),
-        http=_Lazy(partial(_http_fetcher, settings)),
-        file=FileFetcher(settings.files.roots, max_bytes=max_bytes),
+        s3=_Lazy(partial(_s3_fetcher, settings, memory)),
+        http=_Lazy(partial(_http_fetcher, settings, memory)),
+        file=FileFetcher(settings.files.roots, max_bytes=max_bytes, memory=memory),
         inline=InlineFetcher(max_bytes=max_bytes),
     )
     if not when_needed:
@@ -34,22 +36,26 @@ def build_fetcher(settings: Settings, *, when_needed: bool = False) -> Fetcher:
     return fetcher
 
 
-def _s3_fetcher(settings: Settings) -> Any:
+def _s3_fetcher(settings: Settings, memory: MemoryBudget) -> Any:
     from worker.images.fetch.s3 import S3Fetcher
 
     return S3Fetcher(
         settings.s3,
         max_bytes=settings.images.max_bytes,
+        memory=memory,
         timeout_seconds=settings.images.fetch_timeout_seconds,
         max_connections=settings.intake.prepare_threads or 2 * (os.cpu_count() or 1),
     )
 
 
-def _http_fetcher(settings: Settings) -> Any:
+def _http_fetcher(settings: Settings, memory: MemoryBudget) -> Any:
     from worker.images.fetch.http import HttpFetcher
 
     return HttpFetcher(
-        settings.http, max_bytes=settings.images.max_bytes, timeout_seconds=settings.images.fetch_timeout_seconds
+        settings.http,
+        max_bytes=settings.images.max_bytes,
+        memory=memory,
+        timeout_seconds=settings.images.fetch_timeout_seconds,
     )
 
 

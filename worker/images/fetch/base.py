@@ -1,13 +1,20 @@
 """What every fetcher promises."""
 
+import time
+import weakref
 from dataclasses import dataclass, field
-from typing import Protocol
+from types import TracebackType
+from typing import Final, Protocol, Self
 
 from schemas import FailureReason, ImageReference
 from worker.images.errors import ImageError
+from worker.images.memory import MemoryBudget
+
+SMALL_BYTES: Final = 8 * 1024 * 1024
+"""Bodies of up to so many bytes wait for no memory: the threads that fetch are few."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class FetchedImage:
     """The encoded image, and what the store calls this state of it."""
 
@@ -50,3 +57,59 @@ def check_etag(promised: str | None, found: str | None, place: str) -> None:
 def bare_etag(etag: str | None) -> str | None:
     """As notifications write it: without the quotes of HTTP, and without the mark of a weak one."""
     return etag and etag.removeprefix("W/").strip('"')
+
+
+class Body:
+    """An image while it arrives, within `max_bytes`, and within the memory that all fetches share.
+
+    A large body waits for memory before it is read, or, where its size was not announced, once it has SMALL_BYTES. The
+    memory is given back when the FetchedImage is garbage. Used as a context manager; raises ImageError for a body that
+    is too large.
+    """
+
+    def __init__(self, memory: MemoryBudget, max_bytes: int, place: str, announced: int | None) -> None:
+        if announced is not None and announced > max_bytes:
+            raise too_large(place, announced, max_bytes)
+        self._memory = memory
+        self._max_bytes = max_bytes
+        self._place = place
+        self._expected = max_bytes if announced is None else announced
+        self._data = bytearray()
+        self._held = 0
+        self.waited_seconds = 0.0
+        """For memory, which is no fault of the server."""
+        if announced is not None and announced > SMALL_BYTES:
+            self._hold()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._held:
+            self._memory.give_back(self._held)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def add(self, chunk: bytes) -> None:
+        self._data += chunk
+        if len(self._data) > self._max_bytes:
+            raise too_large(self._place, self._max_bytes, self._max_bytes, at_least=True)
+        if len(self._data) > SMALL_BYTES and not self._held:
+            self._hold()
+
+    def image(self, etag: str | None = None, version_id: str | None = None) -> FetchedImage:
+        image = FetchedImage(bytes(self._data), etag, version_id)
+        self._data = bytearray()
+        if self._held:
+            weakref.finalize(image, self._memory.give_back, self._held).atexit = False
+            self._held = 0
+        return image
+
+    def _hold(self) -> None:
+        started = time.monotonic()
+        self._memory.take(self._expected)
+        self._held = self._expected
+        self.waited_seconds += time.monotonic() - started

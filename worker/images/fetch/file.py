@@ -8,7 +8,8 @@ from pathlib import Path
 
 from schemas import FailureReason, FileReference
 from worker.images.errors import ImageError, TransientFetchError
-from worker.images.fetch.base import FetchedImage, too_large
+from worker.images.fetch.base import Body, FetchedImage
+from worker.images.memory import MemoryBudget
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # non-blocking: a pipe must not hold the thread
@@ -25,9 +26,10 @@ class FileFetcher:
     below each root in turn.
     """
 
-    def __init__(self, roots: Sequence[Path], *, max_bytes: int) -> None:
+    def __init__(self, roots: Sequence[Path], *, max_bytes: int, memory: MemoryBudget | None = None) -> None:
         self._roots = [_resolved(root) for root in roots]
         self._max_bytes = max_bytes
+        self._memory = memory or MemoryBudget(max_bytes)
 
     def fetch(self, reference: FileReference) -> FetchedImage:
         place = f"file {reference.path!r}"
@@ -35,7 +37,7 @@ class FileFetcher:
             root, parts = self._locate(Path(reference.path), place)
             descriptor = _open_below(root, parts)
             try:
-                return FetchedImage(self._read(descriptor, place))
+                return self._read(descriptor, place)
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -60,18 +62,14 @@ class FileFetcher:
             )
         return next(((root, parts) for root, parts in below if root.joinpath(*parts).exists()), below[0])
 
-    def _read(self, descriptor: int, place: str) -> bytes:
+    def _read(self, descriptor: int, place: str) -> FetchedImage:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ImageError(FailureReason.REFERENCE_REFUSED, f"{place} is not a regular file")
-        if status.st_size > self._max_bytes:
-            raise too_large(place, status.st_size, self._max_bytes)
-        data = bytearray()
-        while chunk := os.read(descriptor, self._max_bytes + 1 - len(data)):
-            data += chunk
-        if len(data) > self._max_bytes:  # it grew while we read
-            raise too_large(place, self._max_bytes, self._max_bytes, at_least=True)
-        return bytes(data)
+        with Body(self._memory, self._max_bytes, place, status.st_size) as body:
+            while chunk := os.read(descriptor, self._max_bytes + 1 - len(body)):
+                body.add(chunk)  # the file may grow while it is read
+            return body.image()
 
 
 def _resolved(path: Path) -> Path:

@@ -11,8 +11,9 @@ from schemas import FailureReason, HttpReference
 from schemas.explain import excerpt
 from worker.images.errors import ImageError, TransientFetchError
 from worker.images.fetch.addresses import is_listed
-from worker.images.fetch.base import FetchedImage, bare_etag, check_etag, too_large
+from worker.images.fetch.base import Body, FetchedImage, bare_etag, check_etag
 from worker.images.fetch.network import Deadline, GuardedNetwork
+from worker.images.memory import MemoryBudget
 from worker.settings import HttpSettings
 
 _REDIRECTS = {301, 302, 303, 307, 308}
@@ -38,11 +39,13 @@ class HttpFetcher:
         settings: HttpSettings,
         *,
         max_bytes: int,
+        memory: MemoryBudget | None = None,
         timeout_seconds: float,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._settings = settings
         self._max_bytes = max_bytes
+        self._memory = memory or MemoryBudget(max_bytes)
         self._timeout_seconds = timeout_seconds
         self._deadline = Deadline()
         self._is_listed = partial(is_listed, allowed_hosts=settings.allowed_hosts)
@@ -102,7 +105,7 @@ class HttpFetcher:
                         FailureReason.UNSUPPORTED_FORMAT,
                         f"{place} was sent packed ({excerpt(encoding)}), which was not asked for",
                     )
-                return FetchedImage(self._read(response, headers, place), etag=headers.get("etag"))
+                return self._read(response, headers, place)
         except httpcore.TimeoutException as error:
             raise TransientFetchError(f"{place} took more than {self._timeout_seconds:g} seconds") from error
         except (httpcore.LocalProtocolError, httpcore.UnsupportedProtocol) as error:
@@ -114,16 +117,20 @@ class HttpFetcher:
         except httpcore.NetworkError as error:
             raise TransientFetchError(f"{place}: {error or 'the connection broke'}") from error
 
-    def _read(self, response: httpcore.Response, headers: dict[str, str], place: str) -> bytes:
+    def _read(self, response: httpcore.Response, headers: dict[str, str], place: str) -> FetchedImage:
         announced = headers.get("content-length", "")
-        if announced.isdecimal() and int(announced) > self._max_bytes:
-            raise too_large(place, int(announced), self._max_bytes)
-        data = bytearray()
-        for chunk in response.iter_stream():
-            data += chunk
-            if len(data) > self._max_bytes:
-                raise too_large(place, self._max_bytes, self._max_bytes, at_least=True)
-        return bytes(data)
+        size = int(announced) if announced.isdecimal() else None
+        with Body(self._memory, self._max_bytes, place, size) as body:
+            waited = self._go_on(body, 0.0)
+            for chunk in response.iter_stream():
+                body.add(chunk)
+                waited = self._go_on(body, waited)
+            return body.image(headers.get("etag"))
+
+    def _go_on(self, body: Body, waited_seconds: float) -> float:
+        """Puts the deadline off by what the body has waited for memory since then."""
+        self._deadline.ends_at += body.waited_seconds - waited_seconds
+        return body.waited_seconds
 
 
 def _parse(text: str, base: httpx.URL | None = None) -> httpx.URL:

@@ -8,7 +8,8 @@ import urllib3.exceptions
 
 from schemas import FailureReason, S3Reference
 from worker.images.errors import ImageError, StoreRefusedError, TransientFetchError
-from worker.images.fetch.base import FetchedImage, bare_etag, check_etag, too_large
+from worker.images.fetch.base import Body, FetchedImage, bare_etag, check_etag
+from worker.images.memory import MemoryBudget
 from worker.s3_client import make_s3_client
 from worker.settings import S3Settings
 
@@ -66,8 +67,17 @@ class S3Fetcher:
     credentials are transient: they are this worker's, not the image's.
     """
 
-    def __init__(self, settings: S3Settings, *, max_bytes: int, timeout_seconds: float, max_connections: int) -> None:
+    def __init__(
+        self,
+        settings: S3Settings,
+        *,
+        max_bytes: int,
+        memory: MemoryBudget | None = None,
+        timeout_seconds: float,
+        max_connections: int,
+    ) -> None:
         self._max_bytes = max_bytes
+        self._memory = memory or MemoryBudget(max_bytes)
         self._timeout_seconds = timeout_seconds
         half = timeout_seconds / 2
         self._client = make_s3_client(
@@ -83,11 +93,11 @@ class S3Fetcher:
             with answer["Body"] as stream:
                 check_etag(reference.etag, answer.get("ETag"), place)
                 size = answer.get("ContentLength")
-                if size is not None and size > self._max_bytes:
-                    raise too_large(place, size, self._max_bytes)
-                data = self._read(stream, ends_at, place)
-                if size is not None and size != len(data):
-                    raise TransientFetchError(f"{place} broke off after {len(data)} of {size} bytes")
+                with Body(self._memory, self._max_bytes, place, size) as body:
+                    self._read(stream, body, ends_at, place)
+                    if size is not None and size != len(body):
+                        raise TransientFetchError(f"{place} broke off after {len(body)} of {size} bytes")
+                    return body.image(bare_etag(answer.get("ETag")), answer.get("VersionId"))
         except botocore.exceptions.ClientError as error:
             raise _refusal(error, place) from error
         except (botocore.exceptions.ParamValidationError, botocore.exceptions.EndpointProviderError) as error:
@@ -96,21 +106,16 @@ class S3Fetcher:
             raise StoreRefusedError(f"{place}: {error}") from error
         except (botocore.exceptions.BotoCoreError, urllib3.exceptions.HTTPError, OSError) as error:
             raise TransientFetchError(f"{place}: {error}") from error
-        return FetchedImage(data, etag=bare_etag(answer.get("ETag")), version_id=answer.get("VersionId"))
 
     def close(self) -> None:
         self._client.close()
 
-    def _read(self, stream: Any, ends_at: float, place: str) -> bytes:
+    def _read(self, stream: Any, body: Body, ends_at: float, place: str) -> None:
         """The body as it arrives: `read1` returns what is there, so a store that drips is seen to be slow."""
-        data = bytearray()
         while chunk := stream.read1(_CHUNK_BYTES):
-            data += chunk
-            if len(data) > self._max_bytes:
-                raise too_large(place, self._max_bytes, self._max_bytes, at_least=True)
-            if time.monotonic() > ends_at:
+            body.add(chunk)
+            if time.monotonic() > ends_at + body.waited_seconds:
                 raise TransientFetchError(f"{place} took more than {self._timeout_seconds:g} seconds")
-        return bytes(data)
 
 
 def _check_text(reference: S3Reference, place: str) -> None:

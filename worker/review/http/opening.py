@@ -146,7 +146,11 @@ def open_app(
     accounts = Accounts(folder / PEOPLE_FILE, time.time) if web.local_users else None
     fetcher = build_fetcher(settings)
     renderer = Renderer(
-        fetcher, max_pixels=settings.images.max_pixels, cache_bytes=web.cache_bytes, threads=web.decode_threads
+        fetcher,
+        max_pixels=settings.images.max_pixels,
+        cache_bytes=web.cache_bytes,
+        threads=web.decode_threads,
+        formats=settings.images.formats,
     )
     heat_maps = HeatMaps(
         renderer,

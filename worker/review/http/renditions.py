@@ -3,6 +3,7 @@
 import hashlib
 import io
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -17,6 +18,7 @@ from worker.images.errors import ImageError
 from worker.images.fetch import Fetcher
 from worker.review.http.recent import Recent
 from worker.review.waiting import held
+from worker.settings.image_format import DEFAULT_FORMATS, ImageFormat
 
 THUMBNAIL_SIDE: Final = 400
 SCREEN_SIDE: Final = 1600
@@ -54,9 +56,18 @@ class Renderer:
     At most `threads` images are worked on at once, so that memory stays bounded whatever is asked for.
     """
 
-    def __init__(self, fetcher: Fetcher, *, max_pixels: int, cache_bytes: int, threads: int) -> None:
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        *,
+        max_pixels: int,
+        cache_bytes: int,
+        threads: int,
+        formats: Collection[ImageFormat] = DEFAULT_FORMATS,
+    ) -> None:
         self._fetcher = fetcher
         self._max_pixels = max_pixels
+        self._formats = formats
         self._cache: Recent[Rendered] = Recent(cache_bytes)
         self._room = threading.BoundedSemaphore(threads)
 
@@ -90,7 +101,7 @@ class Renderer:
                 FailureReason.HASH_MISMATCH,
                 "the image was exchanged after it was judged; what is there now is not it",
             )
-        return decode(data, max_pixels=self._max_pixels)
+        return decode(data, max_pixels=self._max_pixels, formats=self._formats)
 
 
 def _encode(pixels: NDArray[np.uint8], rendition: Rendition) -> Rendered:
