@@ -16,7 +16,7 @@ from tests.unit.images.made_images import encoded, jpeg, picture
 from worker.images import decode as decoding
 from worker.images.decode import DecodeLimits, decode, decoded
 from worker.images.errors import ImageError
-from worker.images.fetch.base import SMALL_BYTES, Body
+from worker.images.fetch.base import SMALL_BYTES, ImageBody
 from worker.images.fetch.file import FileFetcher
 from worker.images.jpeg import HUGE_PIXELS
 from worker.images.memory import MemoryBudget
@@ -72,10 +72,10 @@ def test_an_image_that_cannot_be_decoded_gives_its_memory_back() -> None:
 
 def test_large_bodies_share_memory_and_give_it_back_with_the_image() -> None:
     memory = MemoryBudget(LARGE)
-    with Body(memory, 10 * LARGE, "a.png", LARGE) as body:
+    with ImageBody(memory, 10 * LARGE, "a.png", LARGE) as body:
         body.add(bytes(LARGE))
         image = body.image("e")
-    waiting = threading.Thread(target=lambda: Body(memory, 10 * LARGE, "b.png", LARGE).__exit__(None, None, None))
+    waiting = threading.Thread(target=lambda: ImageBody(memory, 10 * LARGE, "b.png", LARGE).__exit__(None, None, None))
     waiting.start()
     eventually(lambda: bool(memory._queue))
     assert (len(image.data), image.etag, memory._taken) == (LARGE, "e", LARGE)
@@ -87,7 +87,7 @@ def test_large_bodies_share_memory_and_give_it_back_with_the_image() -> None:
 
 def test_a_body_of_unknown_size_takes_as_much_as_it_may_have_once_it_is_large() -> None:
     memory = MemoryBudget(10 * LARGE)
-    with Body(memory, 3 * LARGE, "a.png", None) as body:
+    with ImageBody(memory, 3 * LARGE, "a.png", None) as body:
         body.add(bytes(SMALL_BYTES))
         assert memory._taken == 0
         body.add(b"x")
@@ -98,7 +98,7 @@ def test_a_body_of_unknown_size_takes_as_much_as_it_may_have_once_it_is_large() 
 def test_a_small_body_waits_for_no_memory() -> None:
     memory = MemoryBudget(1)
     memory.take(1)
-    with Body(memory, LARGE, "a.png", SMALL_BYTES) as body:
+    with ImageBody(memory, LARGE, "a.png", SMALL_BYTES) as body:
         body.add(bytes(SMALL_BYTES))
         assert len(body.image().data) == SMALL_BYTES
 

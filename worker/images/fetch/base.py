@@ -59,7 +59,7 @@ def bare_etag(etag: str | None) -> str | None:
     return etag and etag.removeprefix("W/").strip('"')
 
 
-class Body:
+class ImageBody:
     """An image while it arrives, within `max_bytes`, and within the memory that all fetches share.
 
     A large body waits for memory before it is read, or, where its size was not announced, once it has SMALL_BYTES. The

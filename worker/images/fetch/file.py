@@ -8,7 +8,7 @@ from pathlib import Path
 
 from schemas import FailureReason, FileReference
 from worker.images.errors import ImageError, TransientFetchError
-from worker.images.fetch.base import Body, FetchedImage
+from worker.images.fetch.base import FetchedImage, ImageBody
 from worker.images.memory import MemoryBudget
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -66,7 +66,7 @@ class FileFetcher:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ImageError(FailureReason.REFERENCE_REFUSED, f"{place} is not a regular file")
-        with Body(self._memory, self._max_bytes, place, status.st_size) as body:
+        with ImageBody(self._memory, self._max_bytes, place, status.st_size) as body:
             while chunk := os.read(descriptor, self._max_bytes + 1 - len(body)):
                 body.add(chunk)  # the file may grow while it is read
             return body.image()

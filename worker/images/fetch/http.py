@@ -11,7 +11,7 @@ from schemas import FailureReason, HttpReference
 from schemas.explain import excerpt
 from worker.images.errors import ImageError, TransientFetchError
 from worker.images.fetch.addresses import is_listed
-from worker.images.fetch.base import Body, FetchedImage, bare_etag, check_etag
+from worker.images.fetch.base import FetchedImage, ImageBody, bare_etag, check_etag
 from worker.images.fetch.network import Deadline, GuardedNetwork
 from worker.images.memory import MemoryBudget
 from worker.settings import HttpSettings
@@ -120,14 +120,14 @@ class HttpFetcher:
     def _read(self, response: httpcore.Response, headers: dict[str, str], place: str) -> FetchedImage:
         announced = headers.get("content-length", "")
         size = int(announced) if announced.isdecimal() else None
-        with Body(self._memory, self._max_bytes, place, size) as body:
+        with ImageBody(self._memory, self._max_bytes, place, size) as body:
             waited = self._go_on(body, 0.0)
             for chunk in response.iter_stream():
                 body.add(chunk)
                 waited = self._go_on(body, waited)
             return body.image(headers.get("etag"))
 
-    def _go_on(self, body: Body, waited_seconds: float) -> float:
+    def _go_on(self, body: ImageBody, waited_seconds: float) -> float:
         """Puts the deadline off by what the body has waited for memory since then."""
         self._deadline.ends_at += body.waited_seconds - waited_seconds
         return body.waited_seconds

@@ -8,7 +8,7 @@ import urllib3.exceptions
 
 from schemas import FailureReason, S3Reference
 from worker.images.errors import ImageError, StoreRefusedError, TransientFetchError
-from worker.images.fetch.base import Body, FetchedImage, bare_etag, check_etag
+from worker.images.fetch.base import FetchedImage, ImageBody, bare_etag, check_etag
 from worker.images.memory import MemoryBudget
 from worker.s3_client import make_s3_client
 from worker.settings import S3Settings
@@ -93,7 +93,7 @@ class S3Fetcher:
             with answer["Body"] as stream:
                 check_etag(reference.etag, answer.get("ETag"), place)
                 size = answer.get("ContentLength")
-                with Body(self._memory, self._max_bytes, place, size) as body:
+                with ImageBody(self._memory, self._max_bytes, place, size) as body:
                     self._read(stream, body, ends_at, place)
                     if size is not None and size != len(body):
                         raise TransientFetchError(f"{place} broke off after {len(body)} of {size} bytes")
@@ -110,7 +110,7 @@ class S3Fetcher:
     def close(self) -> None:
         self._client.close()
 
-    def _read(self, stream: Any, body: Body, ends_at: float, place: str) -> None:
+    def _read(self, stream: Any, body: ImageBody, ends_at: float, place: str) -> None:
         """The body as it arrives: `read1` returns what is there, so a store that drips is seen to be slow."""
         while chunk := stream.read1(_CHUNK_BYTES):
             body.add(chunk)
