@@ -2,10 +2,12 @@
 
 import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
-from desk_clients import PASSWORD, Clock, browser
+from desk_clients import ORIGIN, PASSWORD, Clock, browser
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from stand_in_desk import StandInDesk
@@ -14,7 +16,7 @@ from worker.review.http.accounts import INVITATION_SECONDS, Accounts, AccountsEr
 from worker.review.http.app import build_app
 from worker.review.http.door import Door
 from worker.review.http.roles import Role
-from worker.review.http.sign_in import BY_ADDRESS, BY_NAME
+from worker.review.http.sign_in import BY_ADDRESS, GUESSES, STRANGERS
 
 
 def at_the_door(client: TestClient) -> TestClient:
@@ -103,13 +105,45 @@ def test_what_was_typed_is_not_written_down(ana: Accounts, client: TestClient, d
     assert "hunter2" not in repr(desk.recorded)
 
 
-def test_guessing_a_name_s_password_is_stopped_from_any_address(ana: Accounts, app: FastAPI, clock: Clock) -> None:
-    for _ in range(BY_NAME.most):
-        answer = at_the_door(browser(app)).post("/v1/sign-in", json={"name": "ana", "password": "wrong"})
-        assert answer.status_code == 401
-    stopped = at_the_door(browser(app)).post("/v1/sign-in", json={"name": "ANA", "password": PASSWORD})
-    assert stopped.status_code == 429
-    assert 0 < int(stopped.headers["retry-after"]) <= BY_NAME.seconds
+def guess(app: FastAPI, address: str, password: str = "wrong") -> httpx.Response:
+    client = at_the_door(TestClient(app, base_url=ORIGIN, client=(address, 50000)))
+    return client.post("/v1/sign-in", json={"name": "ana", "password": password})
+
+
+def test_who_guesses_a_password_waits_longer_each_time_and_locks_out_nobody_elsewhere(
+    ana: Accounts, app: FastAPI, door: Door
+) -> None:
+    waits = []
+    for _ in range(GUESSES.free + 1):
+        last = guess(app, "198.51.100.7")
+    assert last.status_code == 429
+    for _ in range(4):
+        for key in door.redis.scan_iter(match="sluice:desk:attempts:*:lock"):
+            door.redis.delete(key)  # as if the time had gone by
+        assert guess(app, "198.51.100.7").status_code == 401
+        stopped = guess(app, "198.51.100.7", PASSWORD)
+        assert stopped.status_code == 429  # the right password, too: it must not stand out
+        waits.append(int(stopped.headers["retry-after"]))
+    assert waits == sorted(waits)
+    assert waits[-1] >= 8 * waits[0] / 2
+    assert waits[-1] <= GUESSES.longest_seconds
+    assert guess(app, "203.0.113.1", PASSWORD).status_code == 200
+
+
+def test_guesses_from_many_addresses_are_slowed_down_and_the_user_s_own_address_is_not(
+    ana: Accounts, app: FastAPI
+) -> None:
+    assert guess(app, "203.0.113.1", PASSWORD).status_code == 200
+    statuses = {guess(app, f"198.51.100.{n}").status_code for n in range(STRANGERS.free - 1)}
+    assert statuses == {401}
+    assert guess(app, "198.51.100.250").status_code == 429
+    assert guess(app, "203.0.113.1", PASSWORD).status_code == 200
+
+
+def test_many_guesses_at_the_same_moment_are_no_way_round(ana: Accounts, app: FastAPI) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        statuses = [r.status_code for r in pool.map(lambda _: guess(app, "198.51.100.7"), range(24))]
+    assert statuses.count(401) <= GUESSES.free
 
 
 def test_guessing_names_is_stopped_by_address(app: FastAPI) -> None:
@@ -205,3 +239,93 @@ def test_a_file_of_a_newer_format_is_refused_by_name(tmp_path: Path, clock: Cloc
         db.execute("PRAGMA user_version = 9")
     with pytest.raises(AccountsError, match=r"newer\.sqlite is not a file of users of format 1"):
         Accounts(path, clock)
+
+
+def test_an_invitation_ends_with_the_role_of_who_made_it(ana: Accounts, sign_in: Callable[..., TestClient]) -> None:
+    assert ana.accept(ana.invite(Role.ADMIN, "ana"), "mallory", PASSWORD)
+    mine = ana.invite(Role.REVIEWER, "ana")
+    left, demoted = ana.invite(Role.ADMIN, "mallory"), None
+    assert sign_in(Role.ADMIN, "ana").delete("/v1/users/mallory").status_code == 204
+    assert ana.invited_role(left) is None
+    assert ana.accept(left, "eve", PASSWORD) is None
+    assert ana.accept(ana.invite(Role.ADMIN, "ana"), "trent", PASSWORD)
+    demoted = ana.invite(Role.ADMIN, "trent")
+    assert ana.change_role("trent", Role.LEAD)
+    assert ana.invited_role(demoted) is None
+    assert ana.invited_role(mine) is Role.REVIEWER
+
+
+def test_invitations_are_listed_and_revoked(ana: Accounts, sign_in: Callable[..., TestClient]) -> None:
+    admin = sign_in(Role.ADMIN, "ana")
+    token = admin.post("/v1/invitations", json={"role": "lead"}).json()["link"].partition("=")[2]
+    (listed,) = admin.get("/v1/invitations").json()
+    assert (listed["role"], listed["made_by"]) == ("lead", "ana")
+    assert token not in str(listed)
+    assert sign_in(Role.LEAD, "ben").get("/v1/invitations").status_code == 403
+    assert admin.delete(f"/v1/invitations/{listed['id']}").status_code == 204
+    assert admin.delete(f"/v1/invitations/{listed['id']}").status_code == 404
+    assert admin.get("/v1/invitations").json() == []
+    assert ana.accept(token, "eve", PASSWORD) is None
+
+
+def test_signing_in_again_ends_the_old_session(ana: Accounts, app: FastAPI, door: Door) -> None:
+    client, copy = at_the_door(browser(app)), browser(app)
+    client.post("/v1/sign-in", json={"name": "ana", "password": PASSWORD})
+    copy.cookies.set(door.session_cookie, client.cookies[door.session_cookie], domain="127.0.0.1")
+    assert copy.get("/v1/session").status_code == 200
+    assert client.post("/v1/sign-in", json={"name": "ana", "password": PASSWORD}).status_code == 200
+    assert copy.get("/v1/session").status_code == 401
+    assert client.get("/v1/session").status_code == 200
+
+
+OTHER = "another battery staple"
+
+
+def test_a_user_changes_the_password_and_all_other_sessions_end(ana: Accounts, app: FastAPI, door: Door) -> None:
+    client, elsewhere = at_the_door(browser(app)), at_the_door(browser(app))
+    for each in (client, elsewhere):
+        me = each.post("/v1/sign-in", json={"name": "ana", "password": PASSWORD}).json()
+        each.headers["x-csrf-token"] = me["csrf"]
+    wrong = client.put("/v1/session/password", json={"password": "wrong", "new_password": OTHER})
+    assert wrong.status_code == 403
+    easy = client.put("/v1/session/password", json={"password": PASSWORD, "new_password": "aaaaaaaaaaaa"})
+    assert easy.status_code == 409
+    changed = client.put("/v1/session/password", json={"password": PASSWORD, "new_password": OTHER})
+    assert changed.status_code == 200
+    assert client.get("/v1/session").status_code == 200
+    assert elsewhere.get("/v1/session").status_code == 401
+    assert ana.check("ana", PASSWORD) is None
+    assert ana.check("ana", OTHER) is not None
+
+
+def test_an_admin_lets_a_user_choose_another_password(
+    ana: Accounts, app: FastAPI, sign_in: Callable[..., TestClient], door: Door
+) -> None:
+    assert ana.accept(ana.invite(Role.REVIEWER, "ana"), "ben", PASSWORD)
+    bens = sign_in(Role.REVIEWER, "ben")
+    admin = sign_in(Role.ADMIN, "ana")
+    assert admin.post("/v1/users/nobody-here/password-reset").status_code == 404
+    link = admin.post("/v1/users/ben/password-reset").json()["link"]
+    assert ana.check("ben", PASSWORD) is not None  # until it is used
+    token = link.partition("=")[2]
+    client = at_the_door(browser(app))
+    assert client.post("/v1/invitations/check", json={"token": token}).json() == {"role": "reviewer"}
+    other = {"token": token, "name": "ana", "password": OTHER}
+    assert client.post("/v1/invitations/accept", json=other).status_code == 409
+    assert client.post("/v1/invitations/accept", json={**other, "name": "ben"}).json()["user"] == "ben"
+    assert client.post("/v1/invitations/accept", json={**other, "name": "ben"}).status_code == 410
+    assert bens.get("/v1/session").status_code == 401
+    assert ana.check("ben", OTHER) is not None
+    assert ana.check("ben", PASSWORD) is None
+
+
+@pytest.mark.parametrize("name", ["sluice", "Nobody"])
+def test_names_that_stand_for_the_desk_itself_cannot_be_taken(ana: Accounts, name: str) -> None:
+    with pytest.raises(AccountsError, match="reserved"):
+        ana.accept(ana.invite(Role.REVIEWER, "ana"), name, PASSWORD)
+
+
+@pytest.mark.parametrize("password", [" " * 12, "abababababab", "benjamin-benjamin"])
+def test_a_password_that_is_easily_guessed_is_refused(ana: Accounts, password: str) -> None:
+    with pytest.raises(AccountsError, match="password"):
+        ana.accept(ana.invite(Role.REVIEWER, "ana"), "benjamin", password)

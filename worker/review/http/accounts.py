@@ -20,21 +20,36 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from worker.review.http.roles import Role
 
 INVITATION_SECONDS: Final = 3 * 24 * 3600
+RESET_SECONDS: Final = 24 * 3600
 MIN_PASSWORD: Final = 12
 MAX_PASSWORD: Final = 256
+MIN_DIFFERENT: Final = 5
+"""Characters that must differ in a password."""
+RESERVED: Final = frozenset({"sluice", "nobody"})
+"""Names that nobody may choose: in the audit topic they stand for the desk itself and for who is not signed in."""
 
 _FORMAT = 1
+_ID = 16
+"""Characters of a hashed token that name it."""
 _SCHEMA = """
 CREATE TABLE users (
     name TEXT PRIMARY KEY, password TEXT NOT NULL, role TEXT NOT NULL, created_at REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE invitations (
     token TEXT PRIMARY KEY, role TEXT NOT NULL, made_by TEXT NOT NULL, expires_at REAL NOT NULL) WITHOUT ROWID;
 """
-# Of the same format, which older desks open, too; the file itself remembers whom any process has removed.
+# Of the same format, which older desks open, too. The file itself remembers whom any process has removed, and ends the
+# invitations of who is no admin any more.
 _FORMER = """
 CREATE TABLE IF NOT EXISTS former (name TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS leaving AFTER DELETE ON users
     BEGIN INSERT OR IGNORE INTO former VALUES (old.name); END;
+CREATE TABLE IF NOT EXISTS resets (
+    token TEXT PRIMARY KEY, name TEXT NOT NULL, made_by TEXT NOT NULL, expires_at REAL NOT NULL) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS uninviting AFTER DELETE ON users
+    BEGIN DELETE FROM invitations WHERE made_by = old.name;
+    DELETE FROM resets WHERE made_by = old.name OR name = old.name; END;
+CREATE TRIGGER IF NOT EXISTS stepping_down AFTER UPDATE OF role ON users WHEN new.role <> 'admin'
+    BEGIN DELETE FROM invitations WHERE made_by = old.name; DELETE FROM resets WHERE made_by = old.name; END;
 """
 
 
@@ -47,6 +62,17 @@ class User:
     name: str
     role: Role
     created_at: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """A link that was given out and not used yet. `id` names it; the token itself is not kept."""
+
+    id: str
+    role: Role
+    made_by: str
+    expires_at: float
     """Seconds since the epoch."""
 
 
@@ -122,22 +148,76 @@ class Accounts:
             db.execute("DELETE FROM invitations")
         return self.invite(Role.ADMIN, "sluice")
 
+    def invitations(self) -> list[Invitation]:
+        """Those that are good, the one that ends first in front."""
+        with self._transaction() as db:
+            rows = db.execute(
+                "SELECT token, role, made_by, expires_at FROM invitations WHERE expires_at >= ? ORDER BY expires_at",
+                (self._clock(),),
+            ).fetchall()
+        return [Invitation(token[:_ID], Role(role), made_by, expires) for token, role, made_by, expires in rows]
+
+    def revoke(self, invitation_id: str) -> bool:
+        """Ends an invitation; whether there was one."""
+        with self._transaction() as db:
+            found = db.execute("DELETE FROM invitations WHERE substr(token, 1, ?) = ?", (_ID, invitation_id))
+            return found.rowcount > 0
+
+    def revoke_of(self, maker: str) -> None:
+        """Ends the invitations of somebody who is no admin any more and no user of this file."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM invitations WHERE made_by = ?", (maker,))
+            db.execute("DELETE FROM resets WHERE made_by = ?", (maker,))
+
     def invited_role(self, token: str) -> Role | None:
-        """What the token would make of somebody; None when it is unknown, used or too old."""
+        """What the token would make of somebody, or what somebody is whose password it resets; None when it is unknown,
+        used, revoked or too old."""
         with self._transaction() as db:
             row = db.execute(
-                "SELECT role FROM invitations WHERE token = ? AND expires_at >= ?", (_digest(token), self._clock())
+                "SELECT role FROM invitations WHERE token = :token AND expires_at >= :now UNION ALL"
+                " SELECT role FROM resets JOIN users USING (name) WHERE token = :token AND expires_at >= :now",
+                {"token": _digest(token), "now": self._clock()},
             ).fetchone()
         return Role(row[0]) if row else None
 
-    def accept(self, token: str, name: str, password: str) -> User | None:
-        """Makes the user and uses the token up; None when the token is no good.
+    def reset(self, name: str, made_by: str) -> str | None:
+        """A one-time token by which the user chooses another password; None when there is no such user. It replaces
+        those given out before."""
+        token = secrets.token_urlsafe(24)
+        with self._transaction() as db:
+            if not db.execute("SELECT 1 FROM users WHERE name = ?", (_key(name),)).fetchone():
+                return None
+            db.execute("DELETE FROM resets WHERE name = ? OR expires_at < ?", (_key(name), self._clock()))
+            db.execute(
+                "INSERT INTO resets VALUES (?, ?, ?, ?)",
+                (_digest(token), _key(name), made_by, self._clock() + RESET_SECONDS),
+            )
+        return token
 
-        Raises AccountsError when the name is taken or the password too short; the token then stays good.
-        """
-        if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
-            raise AccountsError(f"a password has {MIN_PASSWORD} to {MAX_PASSWORD} characters")
+    def change_password(self, name: str, password: str) -> None:
+        """Raises AccountsError when the password is too easy."""
+        _check_password(name, password)
         hashed = self._hasher.hash(password)
+        with self._transaction() as db:
+            db.execute("UPDATE users SET password = ? WHERE name = ?", (hashed, _key(name)))
+            db.execute("DELETE FROM resets WHERE name = ?", (_key(name),))
+
+    def accept(self, token: str, name: str, password: str) -> User | None:
+        """Makes the user, or gives the one whose password the token resets this one, and uses the token up; None when
+        the token is no good.
+
+        Raises AccountsError when the name is taken, reserved or not the one of the reset, or the password too easy; the
+        token then stays good.
+        """
+        _check_password(name, password)
+        hashed = self._hasher.hash(password)
+        if (whose := self._whose_reset(token)) is not None:
+            if whose != _key(name):
+                raise AccountsError("this link is for the password of another user; type the name that it was made for")
+            self.change_password(whose, password)
+            return self.find(whose)
+        if _key(name) in RESERVED:
+            raise AccountsError(f"the name {_key(name)!r} is reserved; choose another one")
         now = self._clock()
         with self._transaction() as db:
             row = db.execute(
@@ -172,6 +252,13 @@ class Accounts:
             ).fetchall()
         return [name for name, role in rows if role is None or not Role(role).includes(Role.REVIEWER)]
 
+    def _whose_reset(self, token: str) -> str | None:
+        with self._transaction() as db:
+            row = db.execute(
+                "SELECT name FROM resets WHERE token = ? AND expires_at >= ?", (_digest(token), self._clock())
+            ).fetchone()
+        return str(row[0]) if row else None
+
     @staticmethod
     def _keep_an_admin(db: sqlite3.Connection, name: str, role: Role | None) -> None:
         if role is Role.ADMIN:
@@ -189,7 +276,7 @@ class Accounts:
                 db.execute(f"PRAGMA user_version = {_FORMAT}")
             elif found != _FORMAT:
                 raise AccountsError(f"{self._path} is not a file of users of format {_FORMAT} (found {found})")
-            for statement in _FORMER.split(";\n"):
+            for statement in _statements(_FORMER):
                 db.execute(statement)
 
     @contextmanager
@@ -202,6 +289,26 @@ class Accounts:
             except BaseException:
                 self._db.execute("ROLLBACK")
                 raise
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script; a trigger holds semicolons of its own."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _check_password(name: str, password: str) -> None:
+    """Raises AccountsError for one that is too short, too long or too easy."""
+    if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
+        raise AccountsError(f"a password has {MIN_PASSWORD} to {MAX_PASSWORD} characters")
+    if len(set(password.strip())) < MIN_DIFFERENT:
+        raise AccountsError(f"a password has at least {MIN_DIFFERENT} different characters, blanks around it aside")
+    if len(_key(name)) >= MIN_DIFFERENT and _key(name) in password.casefold():
+        raise AccountsError("a password does not hold the user's name")
 
 
 def _key(name: str) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel
 
-from worker.review.http.accounts import INVITATION_SECONDS, AccountsError
+from worker.review.http.accounts import INVITATION_SECONDS, RESET_SECONDS, AccountsError
 from worker.review.http.door import Admin, TheDoor
 from worker.review.http.problems import Problem
 from worker.review.http.roles import Role
@@ -27,11 +27,21 @@ class Person(BaseModel):
     created_at: float
 
 
-class Invitation(BaseModel):
-    """A link that makes one user. The token stands behind the `#`, so it reaches no server's log."""
+class InvitationLink(BaseModel):
+    """A link that makes one user, or lets one choose another password. The token stands behind the `#`, so that it
+    reaches no server's log."""
 
     link: str
     seconds: int
+
+
+class OpenInvitation(BaseModel):
+    """An invitation that was not used yet; `expires_at` is in seconds since the epoch."""
+
+    id: str
+    role: Role
+    made_by: str
+    expires_at: float
 
 
 @router.get("/v1/users")
@@ -40,10 +50,37 @@ def people(_admin: Admin, door: TheDoor) -> list[Person]:
 
 
 @router.post("/v1/invitations", status_code=HTTPStatus.CREATED)
-def invite(body: WithRole, admin: Admin, door: TheDoor) -> Invitation:
+def invite(body: WithRole, admin: Admin, door: TheDoor) -> InvitationLink:
     token = local_accounts(door).invite(body.role, admin.user)
     door.audit(admin.user, "user-invited", role=body.role.value)
-    return Invitation(link=f"{door.origin}/#invitation={token}", seconds=INVITATION_SECONDS)
+    return InvitationLink(link=f"{door.origin}/#invitation={token}", seconds=INVITATION_SECONDS)
+
+
+@router.get("/v1/invitations")
+def invitations(_admin: Admin, door: TheDoor) -> list[OpenInvitation]:
+    """Those that were not used yet. They end after some days, when revoked, and when their maker is no admin any more."""
+    return [
+        OpenInvitation(id=each.id, role=each.role, made_by=each.made_by, expires_at=each.expires_at)
+        for each in local_accounts(door).invitations()
+    ]
+
+
+@router.delete("/v1/invitations/{invitation_id}", status_code=HTTPStatus.NO_CONTENT)
+def revoke(invitation_id: Annotated[str, Path(max_length=64)], admin: Admin, door: TheDoor) -> Response:
+    if not local_accounts(door).revoke(invitation_id):
+        raise Problem(HTTPStatus.NOT_FOUND, "no-such-invitation", "it was used, revoked or has ended")
+    door.audit(admin.user, "invitation-revoked", invitation=invitation_id)
+    return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+@router.post("/v1/users/{name}/password-reset", status_code=HTTPStatus.CREATED)
+def reset_password(name: UserPath, admin: Admin, door: TheDoor) -> InvitationLink:
+    """A link by which the user chooses another password. Until then the old one stays good."""
+    token = local_accounts(door).reset(name, admin.user)
+    if token is None:
+        raise _unknown(name)
+    door.audit(admin.user, "password-reset-made", user=name.strip().casefold())
+    return InvitationLink(link=f"{door.origin}/#invitation={token}", seconds=RESET_SECONDS)
 
 
 @router.patch("/v1/users/{name}")

@@ -85,6 +85,17 @@ class Sessions:
         self._redis.delete(_PREFIX + session.key)
         self._redis.srem(_OF_USER + session.user, session.key)
 
+    @staticmethod
+    def key(token: str) -> str:
+        """What names the session of a cookie in Redis."""
+        return _digest(token)
+
+    def end(self, key: str) -> None:
+        """Closes the session with this key, if there is one."""
+        stored: Any = self._redis.getdel(_PREFIX + key)
+        if stored is not None:
+            self._redis.srem(_OF_USER + json.loads(stored)["user"], key)
+
     def close_all(self, user: str) -> None:
         """Ends every session of somebody who was removed or whose role has changed."""
         keys = self._redis.smembers(_OF_USER + user)
