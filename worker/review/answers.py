@@ -73,6 +73,8 @@ class Choice:
     labels: tuple[str, ...] = ()
     note: str | None = None
     seconds_spent: float | None = None
+    decided_at: datetime | None = None
+    """When it was decided elsewhere, for a vote that is imported; absent: now. A later time than now counts as now."""
 
 
 @dataclass(frozen=True, slots=True)

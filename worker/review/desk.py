@@ -39,7 +39,7 @@ from worker.review.statistics import statistics
 from worker.review.topics import Topics
 from worker.review.unassigning import unassign
 from worker.review.view import Views, unknown
-from worker.review.votes import settle
+from worker.review.votes import resolution_of_test, settle
 from worker.settings import Settings
 
 RECORDING_SECONDS: Final = 15.0
@@ -317,7 +317,8 @@ class Desk:
         if made is None or made.reviewer != reviewer:
             return None
         # Of an index that was built anew since, it is not remembered what else it covered.
-        return self._answer(made, tuple(self._covered(choice.decision_id)) or (choice.item_id,))
+        covered = tuple(self._covered(choice.decision_id)) or (choice.item_id,)
+        return self._answer(made, covered, entry.state.status if entry is not None else None)
 
     def _ballot(self, choice: Choice, reviewer: str) -> list[Step]:
         """The action on each item of the lease to which it can be done, the one looked at first.
@@ -326,6 +327,7 @@ class Desk:
         """
         if len(choice.decision_id) > MAX_DECISION_ID:
             raise NotPossible(f"a decision id has at most {MAX_DECISION_ID} characters")
+        now = self._now()
         grant = self._leases.extend(choice.token, reviewer, choice.item_id, RECORDING_SECONDS)
         if choice.item_id != grant.items[0]:
             raise NotPossible(f"the lease is on {grant.items[0]}; {choice.item_id} is its near duplicate")
@@ -345,6 +347,7 @@ class Desk:
                 note=choice.note,
                 decided_with=None if is_first else choice.item_id,
                 seconds_spent=choice.seconds_spent,
+                decided_at=min(choice.decided_at or now, now),
             )
             why = objection(entry.state, decision)
             if why is None:
@@ -362,13 +365,17 @@ class Desk:
 
     def _decided(self, ballot: Sequence[Step], states: Mapping[str, ItemState]) -> Decided | DeskError:
         first = ballot[0].decision
-        if all(d.decision_id != first.decision_id for d in states[first.item_id].counted):
+        state = states[first.item_id]
+        if all(d.decision_id != first.decision_id for d in state.counted):
             return LeaseLost("the item was taken away while the log took the decision, which therefore does not count")
-        return self._answer(first, tuple(step.item.item_id for step in ballot))
+        return self._answer(first, tuple(step.item.item_id for step in ballot), state.status)
 
-    def _answer(self, made: Decision, item_ids: tuple[str, ...]) -> Decided:
+    def _answer(self, made: Decision, item_ids: tuple[str, ...], status: Status | None) -> Decided:
+        resolution = made.resolution
+        if status is Status.GOLD:  # it must look as any other item would to the first who votes on it
+            resolution = resolution_of_test(made, self._settings.queue(made.queue))
         until = made.decided_at + timedelta(seconds=self._settings.undo_seconds)
-        return Decided(made.decision_id, item_ids, made.resolution, until)
+        return Decided(made.decision_id, item_ids, resolution, until)
 
     def _act(
         self,

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import redis
 
+from schemas import Decision
 from worker.review.answers import ItemView, Status
 from worker.review.catalogue.catalogue import Catalogue
 from worker.review.errors import UnknownItem
@@ -12,8 +13,9 @@ from worker.review.index import keys
 from worker.review.index.entry import CUT, Entry
 from worker.review.index.index import Index
 from worker.review.index.leases import Leases
-from worker.review.item_state import CLOSED, VOTES
-from worker.settings import ReviewSettings
+from worker.review.item_state import CLOSED, VOTES, ItemState
+from worker.review.votes import resolution_of_test
+from worker.settings import QueueSettings, ReviewSettings
 
 
 class Views:
@@ -66,13 +68,12 @@ class Views:
         if item is None:
             raise ValueError("an entry without an item")
         rules = self._settings.queue(item.queue)
-        status, history, cast = state.status, state.counted, len(state.ballots)
-        if blind_to is not None and status not in CLOSED:
+        status, history, cast, closed_at = state.status, state.counted, len(state.ballots), state.closed_at
+        if blind_to is not None and status is Status.GOLD:
+            status, history, cast, closed_at = _as_if_ordinary(state, blind_to, rules)
+        elif blind_to is not None and status not in CLOSED:
             history = tuple(d for d in history if d.outcome not in VOTES | {"gold"} or d.reviewer == blind_to)
             history = tuple(d.model_copy(update={"resolution": None}) for d in history)
-            if status is Status.GOLD:
-                status, cast = Status.OPEN, 0
-                history = tuple(d for d in history if d.outcome not in VOTES)
         return ItemView(
             item=item,
             status=status,
@@ -82,9 +83,33 @@ class Views:
             leased_by=holder if entry.lane is not None else None,
             votes_cast=cast,
             votes_needed=rules.agree,
-            closed_at=state.closed_at,
+            closed_at=closed_at,
             history=history,
         )
+
+
+def _as_if_ordinary(
+    state: ItemState, reviewer: str, rules: QueueSettings
+) -> tuple[Status, tuple[Decision, ...], int, datetime | None]:
+    """Status, history, votes and when it was closed, of a test item as its reviewer may see it: as an item that nobody
+    else has voted on."""
+    since = max((place for place, d in enumerate(state.counted) if d.outcome == "gold"), default=-1) + 1
+    own = [d for d in state.counted[since:] if d.reviewer == reviewer]
+    undone = {d.undoes for d in own}
+    votes = [d for d in own if d.outcome in VOTES and d.decision_id not in undone]
+    if not votes:
+        return Status.OPEN, (), 0, None
+    vote = votes[-1]
+    resolution = resolution_of_test(vote, rules)
+    shown = (vote.model_copy(update={"resolution": resolution}),)
+    match resolution:
+        case "approve":
+            return Status.APPROVED, shown, 1, vote.decided_at
+        case "reject":
+            return Status.REJECTED, shown, 1, vote.decided_at
+        case "escalate":
+            return Status.ESCALATED, shown, 1, None
+    return Status.OPEN, shown, 1, None
 
 
 def unknown(item_id: str) -> UnknownItem:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from schemas import Resolution, Vote
+from schemas import Decision, Resolution, Vote
 from worker.settings import QueueSettings
 
 
@@ -15,3 +15,8 @@ def settle(votes: Sequence[Vote], rules: QueueSettings) -> Resolution | None:
     left = rules.votes - len(votes)
     within_reach = max(votes.count("approve"), votes.count("reject")) + left >= rules.agree
     return None if left > 0 and within_reach else rules.tie
+
+
+def resolution_of_test(made: Decision, rules: QueueSettings) -> Resolution | None:
+    """What a vote on a test item would have come to on an ordinary one that nobody else had voted on."""
+    return settle([made.outcome], rules) if made.outcome == "approve" or made.outcome == "reject" else None

@@ -350,6 +350,41 @@ def test_gold_items_test_reviewers_and_look_like_all_others() -> None:
     assert (ann.gold.count, ann.gold.total) == (0, 1)
 
 
+def test_a_test_item_answers_as_an_ordinary_one_and_its_first_answer_counts() -> None:
+    bench = ReviewBench(queues={"quality": QueueSettings(gold_share=0.0)})
+    bench.items(review_item("ordinary"), review_item("test"))
+    bench.desk.mark_gold("test", "approve", "lead")
+    seen = []
+    for item_id in ("ordinary", "test"):
+        decided = bench.decide(bench.desk.take(item_id, "ann"), "reject", f"first-{item_id}")
+        view = bench.desk.item(item_id, blind_to="ann")
+        shown = [(made.outcome, made.resolution, made.reviewer) for made in view.history]
+        seen.append((decided.resolution, view.status, view.closed_at, view.votes_cast, shown))
+        back = bench.desk.undo(f"first-{item_id}", "ann")
+        view = bench.desk.item(item_id, blind_to="ann")
+        seen[-1] += (view.status, view.votes_cast, bench.decide(back, "approve").resolution)
+    assert seen[0] == seen[1]
+    assert seen[0][:2] == ("reject", Status.REJECTED)
+    (ann,) = [one for one in bench.desk.statistics().reviewers if one.reviewer == "ann"]
+    assert (ann.gold.count, ann.gold.total) == (0, 1)
+    assert bench.desk.item("test").status is Status.GOLD
+
+
+def test_a_lease_jumps_over_what_is_closed_to_the_reviewer() -> None:
+    bench = ReviewBench()
+    bench.items(*(review_item(f"i{n:03d}", priority=100 - n // 3) for n in range(240)))
+    skipped = [f"i{n:03d}" for n in range(240) if n < 200 or n % 2]
+    for item_id in skipped:
+        bench.desk.skip(item_id, bench.desk.take(item_id, "ann").token, "ann")
+    left = sorted({f"i{n:03d}" for n in range(240)} - set(skipped))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("worker.review.index.leases.LOOKED_AT", 7)  # so that it takes several scripts
+        assert [lease.item_id for lease in bench.desk.lease("quality", "ann", count=60)] == left
+    assert bench.one("bob").item_id == "i000"
+    bench.desk.assign("i001", "ann", "lead")
+    assert bench.one("ann").item_id == "i001"  # it is not closed to its assignee any more
+
+
 def test_an_item_goes_to_its_assignee_only() -> None:
     bench = ReviewBench()
     bench.items(review_item("a"), review_item("b", priority=100))
@@ -606,7 +641,7 @@ def test_who_voted_before_an_item_became_a_test_was_not_tested() -> None:
     bench.decide(bench.desk.undo("slip", "bob"), "approve")
     for _ in range(2):
         gold = {person.reviewer: person.gold for person in bench.desk.statistics().reviewers}
-        assert (gold["ann"].total, gold["bob"].count, gold["bob"].total) == (0, 1, 1)
+        assert (gold["ann"].total, gold["bob"].count, gold["bob"].total) == (0, 0, 1)  # bob's first answer counts
         rebuild(bench.settings, bench.topics, bench.redis, bench.new_catalogue(), bench.clock)
 
 

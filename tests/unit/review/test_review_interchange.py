@@ -134,3 +134,42 @@ def test_a_vote_from_elsewhere_covers_no_near_duplicate_that_its_reviewer_did_no
     bench.items(review_item("a", content_hash=digest), review_item("b", content_hash=digest))
     imported(bench, "jsonl", '{"item_id": "a", "outcome": "reject", "reviewer": "x"}')
     assert (bench.desk.item("a").status, bench.desk.item("b").status) == (Status.REJECTED, Status.OPEN)
+
+
+@pytest.mark.parametrize("format_", ["jsonl", "csv", "label-studio"])
+def test_an_import_keeps_when_it_was_decided(format_: str) -> None:
+    own = judged()
+    (made,) = [d for d in own.desk.item("a").history if d.outcome == "reject"]
+    text = exported(own, format_)
+    other = ReviewBench()
+    other.sleep(7 * 24 * 3600)
+    other.items(review_item("a"), review_item("b"))
+    imported(other, format_, text)
+    (decision,) = other.desk.item("a").history
+    assert decision.decided_at == made.decided_at
+    assert other.desk.item("a").closed_at == made.decided_at
+
+
+def test_a_vote_that_claims_to_be_of_the_future_was_made_now() -> None:
+    bench = ReviewBench()
+    bench.items(review_item("a"))
+    line = {"item_id": "a", "outcome": "reject", "reviewer": "x", "decided_at": "2199-01-01T00:00:00Z"}
+    imported(bench, "jsonl", json.dumps(line))
+    assert bench.desk.item("a").history[0].decided_at == bench.now
+
+
+@pytest.mark.parametrize(
+    "text", ["=1+1", "\n=1+1", " =1+1", "\uff1d1+1", "\u3000\uff0b1", "\u200b-1", "'=1", "@SUM(1)", "\t+1", "'plain"]
+)
+def test_no_cell_of_a_stranger_is_taken_for_a_formula_and_each_is_read_back_as_it_was(text: str) -> None:
+    bench = ReviewBench()
+    bench.items(review_item("a", prompt=text))
+    bench.decide(bench.one("ann"), "reject", note=text)
+    written = exported(bench, "csv")
+    (row,) = csv.DictReader(io.StringIO(written, newline=""))
+    assert row["prompt"].startswith("'")
+    assert row["note"].startswith("'")
+    other = ReviewBench()
+    other.items(review_item("a"))
+    imported(other, "csv", written)
+    assert other.desk.item("a").history[0].note == text

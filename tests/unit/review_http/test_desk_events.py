@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -130,3 +131,36 @@ def test_a_request_without_end_is_cut_off_before_it_fills_the_memory(
     with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         assert connection.recv(64).startswith(b"HTTP/1.1 200")
+
+
+def test_a_request_that_does_not_come_whole_is_cut_and_others_are_answered(
+    served: tuple[Door, DeskServer, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.review.http.server.REQUEST_SECONDS", 0.5)
+    address = urlsplit(served[2])
+    with (
+        socket.create_connection((address.hostname, address.port), timeout=30) as head,
+        socket.create_connection((address.hostname, address.port), timeout=30) as body,
+    ):
+        head.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+        body.sendall(b"POST /v1/sign-in HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{")
+        for connection in (head, body):
+            with suppress(ConnectionResetError):
+                assert connection.recv(64) == b""
+    assert httpx.get(f"{served[2]}/healthz", timeout=30).status_code == 200
+
+
+def test_of_many_unfinished_requests_the_oldest_make_room(
+    served: tuple[Door, DeskServer, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.review.http.server.MAX_UNFINISHED", 8)
+    address = urlsplit(served[2])
+    with ExitStack() as opened:
+        connections = []
+        for _ in range(20):
+            connection = socket.create_connection((address.hostname, address.port), timeout=30)
+            connections.append(opened.enter_context(connection))
+            connection.sendall(b"GET /healthz HTTP/1.1\r\n")
+        with suppress(ConnectionResetError):
+            assert connections[0].recv(64) == b""
+        assert httpx.get(f"{served[2]}/healthz", timeout=30).status_code == 200

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Final
 
+from anyio import CapacityLimiter, to_thread
+from anyio.lowlevel import RunVar
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import Field
+from pydantic import AwareDatetime, BaseModel, Field
 
 from schemas import Identifier, Name, Vote
 from worker.review.answers import ItemView, Status
@@ -22,6 +24,9 @@ from worker.review.http.written import WrittenRoute
 
 router = APIRouter(tags=["items"], route_class=WrittenRoute)
 
+SEARCHES_AT_ONCE: Final = 2
+"""Searches have threads of their own, and few: leases and decisions share the processors with them."""
+_SEARCHING: Final = RunVar[CapacityLimiter]("searching")
 ItemPath = Annotated[str, Path(min_length=1, max_length=512)]
 Note = Annotated[str, Field(max_length=4000)] | None
 
@@ -46,6 +51,28 @@ class Answer(Body):
     answer: Vote
 
 
+class Search(BaseModel):
+    """As worker.review.answers.Query, and which page of it."""
+
+    queue: Name | None = None
+    status: Status | None = None
+    tenant: Name | None = None
+    reviewer: Annotated[str, Field(max_length=512)] | None = None
+    label: Name | None = None
+    event_id: Annotated[str, Field(max_length=512)] | None = None
+    content_hash: Annotated[str, Field(max_length=128)] | None = None
+    text: Annotated[str, Field(max_length=256)] | None = None
+    generator: Annotated[str, Field(max_length=512)] | None = None
+    outcome: Annotated[str, Field(max_length=32)] | None = None
+    since: AwareDatetime | None = None
+    until: AwareDatetime | None = None
+    min_quality: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    max_quality: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    oldest_first: bool = False
+    limit: Annotated[int, Field(ge=1, le=100)] = 50
+    cursor: Annotated[str, Field(max_length=1024)] | None = None
+
+
 class Several(Body):
     """Under a lease on them, with its token; leads may do without."""
 
@@ -53,30 +80,32 @@ class Several(Body):
     token: FencingToken | None = None
 
 
-@router.get("/v1/items")
-def search(
-    session: SignedIn,
-    door: TheDoor,
-    queue: Name | None = None,
-    status: Status | None = None,
-    tenant: Name | None = None,
-    reviewer: Annotated[str | None, Query(max_length=512)] = None,
-    label: Name | None = None,
-    event_id: Annotated[str | None, Query(max_length=512)] = None,
-    content_hash: Annotated[str | None, Query(max_length=128)] = None,
-    text: Annotated[str | None, Query(max_length=256)] = None,
-    oldest_first: bool = False,
-    limit: Annotated[int, Query(ge=1, le=100)] = 50,
-    cursor: Annotated[str | None, Query(max_length=1024)] = None,
-) -> PageOut:
-    """Who votes may not search by what others voted, nor by what tests them."""
-    others = reviewer is not None and reviewer != session.user
-    if session.role is Role.REVIEWER and (others or label or status is not None):
-        detail = "searching by status, label or another reviewer is for leads and viewers"
+@router.get("/v1/items", response_model=PageOut)
+async def search(session: SignedIn, door: TheDoor, wanted: Annotated[Search, Query()]) -> Response:
+    """Who votes may not search by what others did, nor by what tests them."""
+    others = wanted.reviewer is not None and wanted.reviewer != session.user
+    hidden = wanted.label or wanted.status is not None or wanted.outcome is not None
+    if session.role is Role.REVIEWER and (others or hidden):
+        detail = "searching by status, label, outcome or another reviewer is for leads and viewers"
         raise Problem(HTTPStatus.FORBIDDEN, "role", detail)
-    wanted = Wanted(queue, status, tenant, reviewer, label, event_id, content_hash, text, oldest_first)
-    found = door.desk.search(wanted, limit=limit, cursor=cursor, blind_to=_blind_to(session))
-    return Showing(door.links, session.user).page(found)
+    return await to_thread.run_sync(_search, session, door, wanted, limiter=_searching())
+
+
+def _search(session: Session, door: Door, wanted: Search) -> Response:
+    query = Wanted(**wanted.model_dump(exclude={"limit", "cursor"}))
+    found = door.desk.search(query, limit=wanted.limit, cursor=wanted.cursor, blind_to=_blind_to(session))
+    page = Showing(door.links, session.user).page(found)
+    return Response(page.model_dump_json(), media_type="application/json")
+
+
+def _searching() -> CapacityLimiter:
+    """The event loop's limit on threads for searches."""
+    try:
+        return _SEARCHING.get()
+    except LookupError:
+        limiter = CapacityLimiter(SEARCHES_AT_ONCE)
+        _SEARCHING.set(limiter)
+        return limiter
 
 
 @router.get("/v1/items/{item_id}")

@@ -58,7 +58,7 @@ def invite(body: WithRole, admin: Admin, door: TheDoor) -> InvitationLink:
 
 @router.get("/v1/invitations")
 def invitations(_admin: Admin, door: TheDoor) -> list[OpenInvitation]:
-    """Those that were not used yet. They end after some days, when revoked, and when their maker is no admin any more."""
+    """Those that were not used yet. They end after days, when revoked, or when their maker is no admin any more."""
     return [
         OpenInvitation(id=each.id, role=each.role, made_by=each.made_by, expires_at=each.expires_at)
         for each in local_accounts(door).invitations()

@@ -8,8 +8,8 @@ import redis
 
 _PREFIX: Final = "sluice:desk:attempts:"
 
-# KEYS: count, lock. ARGV: free attempts, first delay, longest delay, how long to remember; milliseconds. An attempt sets
-# the delay of the next one at once, so that many at the same moment are no way round.
+# KEYS: count, lock. ARGV: free attempts, first delay, longest delay, how long to remember; milliseconds. An attempt
+# sets the delay of the next one at once, so that many at the same moment are no way round.
 _TRY: Final = """
 local left = redis.call('PTTL', KEYS[2])
 if left > 0 then return left end

@@ -1,5 +1,6 @@
 """Serves the desk on a thread of its own."""
 
+import asyncio
 import socket
 import threading
 import time
@@ -19,6 +20,12 @@ MAX_REQUEST_BYTES = 2 * 1024 * 1024
 """Of head, body and what frames them; the application says how much of a body it takes, which is less."""
 
 
+REQUEST_SECONDS = 15.0
+"""How long a request may take to come whole, from the connection on."""
+MAX_UNFINISHED = 256
+"""Connections without a whole request; a further one takes the place of the oldest."""
+
+
 class DeskServerError(Exception):
     """The server could not listen; the message says where and why."""
 
@@ -33,18 +40,36 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class BoundedRequests(HttpToolsProtocol):
-    """Closes a connection on which a request has more than MAX_REQUEST_BYTES, whatever they are. httptools takes
-    headers and trailers of any size, and keeps them, before the application sees a byte."""
+    """Closes a connection on which a request has more than MAX_REQUEST_BYTES, whatever they are, or does not come whole
+    within REQUEST_SECONDS. httptools takes headers and trailers of any size, and keeps them, before the application
+    sees a byte; uvicorn waits for the rest of a request without end."""
 
     _received: int | None = None
     """Bytes of a request that has no end yet."""
+    _overdue: asyncio.TimerHandle | None = None
+    """Set while a request is to come whole."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect()
+        if len(self.connections) > MAX_UNFINISHED:
+            unfinished = [each for each in self.connections if getattr(each, "_overdue", None) is not None]
+            if len(unfinished) > MAX_UNFINISHED:
+                min(unfinished, key=lambda each: each._overdue.when())._cut()  # type: ignore[union-attr]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._came()
+        super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
         self._received = 0
+        if self._overdue is None:
+            self._expect()
         super().on_message_begin()
 
     def on_message_complete(self) -> None:
         self._received = None
+        self._came()
         super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:
@@ -55,6 +80,20 @@ class BoundedRequests(HttpToolsProtocol):
         if self._received > MAX_REQUEST_BYTES:
             log.warning("desk_request_too_large", client=self.client, bytes=self._received)
             self.transport.close()
+
+    def _expect(self) -> None:
+        self._overdue = self.loop.call_later(REQUEST_SECONDS, self._cut)
+
+    def _came(self) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
+
+    def _cut(self) -> None:
+        self._came()
+        if not self.transport.is_closing():
+            log.info("desk_request_cut", client=self.client, reason="it did not come whole in time")
+            self.transport.abort()
 
 
 class DeskServer:

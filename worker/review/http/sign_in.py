@@ -284,8 +284,8 @@ def _limit(request: Request, door: Door) -> None:
 
 
 def _slow_down(door: Door, name: str, address: str) -> None:
-    """Raises Problem where a user's password is guessed, for longer each time. Guesses from elsewhere do not count at an
-    address that the user has signed in from."""
+    """Raises Problem where a user's password is guessed, for longer each time. Guesses from elsewhere do not count at
+    an address that the user has signed in from."""
     wait = GUESSES.take(door.redis, _pair(name, address))
     if not wait and not door.redis.exists(key_of("familiar", _pair(name, address))):
         wait = STRANGERS.take(door.redis, name)

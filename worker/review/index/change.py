@@ -91,6 +91,9 @@ class Change:
         if now is not None and state.excluded:
             pipeline.sadd(keys.excluded(self.item_id), *state.excluded)
         self._note_skips(writes, after, queue)
+        closed, is_closed = _closed_to(self._before, queue), _closed_to(after, queue)
+        for key in closed ^ is_closed:
+            writes.score(key, self.item_id, after.due if key in is_closed else None)
 
     def _note_skips(self, writes: Writes, after: Entry, queue: str) -> None:
         before, now = _skipped_by(self._before), _skipped_by(after)
@@ -120,6 +123,14 @@ class Change:
             told.append(("settle", state.closed_at, None))
         for kind, at, actor in told:
             bulletin.publish(pipeline, DeskEvent(kind, at, item.queue, self.item_id, actor, state.status))
+
+
+def _closed_to(entry: Entry, queue: str) -> frozenset[str]:
+    """The keys under which the item is closed to reviewers in the lane in which it waits."""
+    if entry.lane is None or not entry.state.excluded:
+        return frozenset()
+    lane = keys.lane(entry.lane[0], queue, entry.lane[1])
+    return frozenset(keys.closed_to(lane, reviewer) for reviewer in entry.state.excluded)
 
 
 def _skipped_by(entry: Entry) -> frozenset[str]:

@@ -47,6 +47,11 @@ def lane(name: str, queue: str, assignee: str = "") -> str:
     return f"{PREFIX}lane|{name}|{queue}|{assignee}"
 
 
+def closed_to(lane_key: str, reviewer: str) -> str:
+    """Sorted set: those items of a lane that the reviewer does not get, by due time."""
+    return f"{lane_key}|closed|{reviewer}"
+
+
 def waiting(queue: str) -> str:
     """Sorted set: the queue's open items by when they came."""
     return f"{PREFIX}waiting|{queue}"

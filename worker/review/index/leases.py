@@ -18,6 +18,10 @@ from worker.review.index import keys
 MAX_TOGETHER: Final = 200
 """Near duplicates that one lease covers at most."""
 
+LOOKED_AT: Final = 200
+"""Items that one script looks at, at most."""
+_FIRST_LANE: Final = 2
+"""The first of the script's keys that is a lane."""
 _WITHDRAWN: Final = "withdrawn"
 
 _FRESH = """
@@ -43,7 +47,11 @@ end
 
 _TOKEN = "local prefix = KEYS[1]\n" + _FRESH + "return fresh()"  # no secret
 
-# KEYS: prefix, lanes. ARGV: reviewer, queue, milliseconds, most items, most leases, the one item wanted or ''.
+# KEYS: prefix, lanes. ARGV: reviewer, queue, milliseconds, most items, most leases, the one item wanted or '', the lane
+# and the place in it to begin at, the most items to look at. The reply: the leases, and where to go on, lane 0 at the
+# end.
+# Items that are closed to the reviewer are jumped over: as they stand in a set of their own with the same scores, the
+# first item of the lane that is not among them is found by halving, whatever their number.
 _LEASE = (
     "local prefix = KEYS[1]\n"
     + _FRESH
@@ -55,7 +63,6 @@ redis.call('ZREMRANGEBYSCORE', prefix .. 'leased|' .. queue, '-inf', math.floor(
 local function is_out(item) return redis.call('SISMEMBER', prefix .. 'out|' .. item, reviewer) == 1 end
 local granted = {}
 local function try(lane, item)
-  if wanted == '' and is_out(item) then return end
   local cluster = redis.call('HGET', prefix .. 'item|' .. item, 'cluster')
   if not cluster or redis.call('EXISTS', prefix .. 'job|' .. cluster) == 1 then return end
   local items = {item}
@@ -69,20 +76,46 @@ local function try(lane, item)
 end
 if wanted ~= '' then
   if redis.call('ZSCORE', KEYS[2], wanted) then try(KEYS[2], wanted) end
-  return granted
+  return {granted, 0, 0}
 end
-for index = 2, #KEYS do
-  local from = 0
+local function open_until(lane, closed, bound)
+  return redis.call('ZCOUNT', lane, '-inf', bound) - redis.call('ZCOUNT', closed, '-inf', bound)
+end
+local function score(lane, place) return redis.call('ZRANGE', lane, place, place, 'WITHSCORES')[2] end
+local function jump(lane, place)
+  local closed, here = lane .. '|closed|' .. reviewer, score(lane, place)
+  local before, last = open_until(lane, closed, '(' .. here), redis.call('ZCARD', lane) - 1
+  if open_until(lane, closed, here) > before then return place + 1 end
+  if open_until(lane, closed, score(lane, last)) == before then return last + 1 end
+  local low, high = place, last
+  while high - low > 1 do
+    local middle = math.floor((low + high) / 2)
+    if open_until(lane, closed, score(lane, middle)) > before then high = middle else low = middle end
+  end
+  return redis.call('ZCOUNT', lane, '-inf', '(' .. score(lane, high))
+end
+local place, left = tonumber(ARGV[8]), tonumber(ARGV[9])
+for index = tonumber(ARGV[7]), #KEYS do
+  local lane = KEYS[index]
   while #granted < most do
-    local items = redis.call('ZRANGE', KEYS[index], from, from + 63)
+    local items = redis.call('ZRANGE', lane, place, place + 15)
     if #items == 0 then break end
     for _, item in ipairs(items) do
-      if #granted < most then try(KEYS[index], item) end
+      if #granted >= most then break end
+      if left <= 0 then return {granted, index, place} end
+      left = left - 1
+      if is_out(item) then
+        place = jump(lane, place)
+        break
+      end
+      try(lane, item)
+      place = place + 1
     end
-    from = from + 64
   end
+  if #granted >= most then break end
+  place = 0
 end
-return granted
+return {granted, 0, 0}
 """
 )
 
@@ -245,7 +278,7 @@ class Leases:
         return [None if reviewer is None else reviewer.decode() for reviewer in reviewers]
 
     def _of_request(self, request_id: str, reviewer: str, news: Sequence[str]) -> set[str]:
-        """What is known of a request, with the news. That is one step, so of two who do it one sees what both know."""
+        """What is known of a request, with the news. Atomic: the later caller sees both updates."""
         key = keys.asked(reviewer, request_id)
         with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.sadd(key, *news)
@@ -255,12 +288,22 @@ class Leases:
         return {each.decode() for each in found}
 
     def _from_lanes(self, lanes: Sequence[str], queue: str, reviewer: str, count: int, wanted: str) -> list[Grant]:
-        reply = self._lease(
-            keys=[keys.PREFIX, *lanes], args=[reviewer, queue, self._milliseconds, MAX_TOGETHER, count, wanted]
-        )
-        if reply is None:
-            raise NotReady("the index is being built from the topics; try again in a moment")
-        return [_grant(granted, reviewer, queue, "") for granted in reply]
+        """By scripts that each look at a bounded number of items, so that none keeps Redis from all others."""
+        grants: list[Grant] = []
+        lane, place = _FIRST_LANE, 0
+        while lane:
+            reply = self._lease(
+                keys=[keys.PREFIX, *lanes],
+                args=[
+                    *(reviewer, queue, self._milliseconds, MAX_TOGETHER, count - len(grants), wanted),
+                    *(lane, place, LOOKED_AT),
+                ],
+            )
+            if reply is None:
+                raise NotReady("the index is being built from the topics; try again in a moment")
+            granted, lane, place = reply
+            grants += [_grant(each, reviewer, queue, "") for each in granted]
+        return grants
 
 
 def _grant(reply: Any, reviewer: str, queue: str, cluster: str) -> Grant:

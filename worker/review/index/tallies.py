@@ -68,15 +68,20 @@ def _tally(writes: Writes, before: ItemState, decision: Decision, by: int) -> No
     if decision.outcome not in VOTES:
         return
     if before.status is Status.GOLD:
-        gold = keys.gold(reviewer)
-        if by > 0:
-            writes.field(gold, decision.item_id, str(int(decision.outcome == before.answer)))
-        else:
-            writes.field(gold, decision.item_id, None)
+        # The first answer counts: who takes it back and gives another one may have been told.
+        if by > 0 and not _has_answered(before, reviewer):
+            right = decision.outcome == before.answer
+            writes.field(keys.gold(reviewer), decision.item_id, str(int(right)))
     elif decision.queue != AUDIT_QUEUE:  # what is audited had passed
         _add(writes, at, f"held|{reviewer}", by)
         if decision.outcome == "approve":
             _add(writes, at, f"flip|{reviewer}", by)
+
+
+def _has_answered(state: ItemState, reviewer: str) -> bool:
+    """Whether the reviewer has voted on the test item since it became one, be it that they took that back."""
+    since = max((place for place, made in enumerate(state.counted) if made.outcome == "gold"), default=-1) + 1
+    return any(made.reviewer == reviewer and made.outcome in VOTES for made in state.counted[since:])
 
 
 def _add(writes: Writes, at: datetime, field: str, by: int) -> None:

@@ -1,6 +1,7 @@
 """CSV (RFC 4180) with a header: a row an item, with the vote that counted last."""
 
 import csv
+import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, TextIO
 
@@ -13,7 +14,9 @@ COLUMNS: Final = (
     *("labels", "note", "quality", "rule", "prompt", "generator", "image", "created_at"),
 )
 _NEEDED: Final = ("item_id", "outcome", "reviewer")
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "'")
+_FORMULA: Final = frozenset("=+-@")
+"""A cell that begins with one of these is a formula. Some spreadsheets take full-width forms for the same, and skip
+blanks and control characters in front."""
 
 
 def write(items: Iterable[ItemView], file: TextIO) -> int:
@@ -27,8 +30,8 @@ def write(items: Iterable[ItemView], file: TextIO) -> int:
 
 
 def read(file: TextIO) -> Iterator[ImportedVote | Refusal]:
-    """Votes by the columns item_id, outcome and reviewer, and where there labels (parted by blanks), note and
-    seconds_spent; rows without an outcome are passed over, as nobody has voted. Raises InterchangeError."""
+    """Votes by the columns item_id, outcome and reviewer, and where there labels (parted by blanks), note,
+    seconds_spent and decided_at; rows without an outcome are passed over: nobody has voted. Raises InterchangeError."""
     reader = csv.DictReader(file)
     missing = [name for name in _NEEDED if name not in (reader.fieldnames or ())]
     if missing:
@@ -70,8 +73,17 @@ def _row(view: ItemView) -> dict[str, Any]:
 
 def _safe(value: Any) -> Any:
     """Text that a spreadsheet would take for a formula gets an apostrophe in front: prompts come from strangers."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    return f"'{value}" if isinstance(value, str) and _is_guarded(value) else value
 
 
 def _plain(value: Any) -> Any:
-    return value[1:] if isinstance(value, str) and value.startswith("'") and value[1:].startswith(_FORMULA) else value
+    """The text without the apostrophe that `_safe` put in front."""
+    return value[1:] if isinstance(value, str) and value.startswith("'") and _is_guarded(value[1:]) else value
+
+
+def _is_guarded(text: str) -> bool:
+    """Whether a spreadsheet might take the text for a formula, or it begins as a guarded one does."""
+    first = text[:1]
+    if first == "'" or unicodedata.category(first or "a")[0] in "CZ":
+        return True
+    return unicodedata.normalize("NFKC", first)[:1] in _FORMULA

@@ -22,7 +22,8 @@ def write(items: Iterable[ItemView], file: TextIO) -> int:
 
 
 def read(file: TextIO) -> Iterator[ImportedVote | Refusal]:
-    """Votes, one object a line: `item_id`, `outcome`, `reviewer`, and where given `labels`, `note`, `seconds_spent`.
+    """Votes, one object a line: `item_id`, `outcome`, `reviewer`, and where given `labels`, `note`, `seconds_spent`,
+    `decided_at`.
 
     Lines as `write` makes them are read too: each of their votes.
     """

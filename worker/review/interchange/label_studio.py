@@ -126,5 +126,6 @@ def _vote(place: str, item_id: str, annotation: dict[str, Any]) -> ImportedVote 
             "labels": values.get("labels", {}).get("choices") or [],
             "note": note or None,
             "seconds_spent": annotation.get("lead_time"),
+            "decided_at": annotation.get("created_at") or None,
         },
     )

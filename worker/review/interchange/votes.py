@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from schemas import Decision, FileReference, HttpReference, Identifier, ImageReference, Name, S3Reference, Vote
 from schemas.explain import problems
@@ -38,6 +38,8 @@ class ImportedVote(BaseModel):
     labels: tuple[Name, ...] = ()
     note: Annotated[str, StringConstraints(max_length=4000)] | None = None
     seconds_spent: Annotated[float, Field(ge=0)] | None = None
+    decided_at: AwareDatetime | None = None
+    """Absent: when it is imported."""
 
     @property
     def decision_id(self) -> str:
@@ -93,7 +95,14 @@ def _decide(desk: DeskFace, vote: ImportedVote) -> None:
     if len(lease.items) > 1:  # whoever judged it elsewhere did not see its near duplicates
         desk.split([view.item.item_id for view in lease.items[1:]], vote.reviewer, token=lease.token)
     choice = Choice(
-        vote.item_id, lease.token, vote.decision_id, vote.outcome, vote.labels, vote.note, vote.seconds_spent
+        vote.item_id,
+        lease.token,
+        vote.decision_id,
+        vote.outcome,
+        vote.labels,
+        vote.note,
+        vote.seconds_spent,
+        vote.decided_at,
     )
     try:
         desk.decide(choice, vote.reviewer)
