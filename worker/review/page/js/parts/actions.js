@@ -3,7 +3,7 @@
  * newest action that is still in time is taken back first.
  */
 
-import { announce, complain, toast } from "./messages.js";
+import { complain, toast } from "./messages.js";
 import { giveBack } from "./shelf.js";
 import { UndoStack } from "./undo-stack.js";
 import { count, shortened } from "./words.js";
@@ -141,7 +141,6 @@ export class Actions extends EventTarget {
 
   #deliver(/** @type {Lease[]} */ leases, /** @type {Done} */ { title: what, address }) {
     const text = `Taken back: ${lower(what)}`;
-    announce(text);
     if (this.#receiver?.queue === leases[0].queue) this.#receiver.take(leases, { late: false });
     else this.handOver(leases, address);
     toast(text, { kept: true });
