@@ -147,7 +147,7 @@ def test_many_whose_answer_was_lost_are_sent_again_and_count_once(desk: RunningD
     page.route("**/v1/decisions/bulk", lose_the_answer, times=1)
     page.keyboard.press("c")
     page.keyboard.press("r")
-    expect(page.get_by_text("The connection to the desk is lost")).to_be_visible()
+    expect(page.get_by_text("Rejected 2 images")).to_be_visible()
     page.wait_for_function("() => sessionStorage.getItem('sluice.outbox.ana') === '[]'")
     assert len(desk.wait_for_decisions(2)) == 2
     assert page.get_by_text("did not count").count() == 0
@@ -287,7 +287,7 @@ def test_what_one_person_decided_is_not_sent_as_the_next_one_at_the_tab(desk: Ru
     page.unroute("**/v1/decisions")
     expect(page.get_by_text("Your session is over. Sign in to go on: what you decided is kept.")).to_be_visible()
     enter_password(page, "ben")
-    expect(page.get_by_text("1 image is with other reviewers")).to_be_visible()  # the other item is still leased to ana
+    expect(page.get_by_text("2 images are with other reviewers")).to_be_visible()  # both are still leased to ana
     assert desk.decisions() == []
     page.get_by_role("button", name="Sign out").click()
     enter_password(page, "ana")
