@@ -11,6 +11,7 @@ import redis
 from kafka.admin import KafkaAdminClient
 
 from ops.dev.process import Server
+from ops.dev.secure_kafka import SecureKafkaServer
 from ops.dev.servers import KafkaServer, RedisServer, S3Server
 
 # Ray reads these when it is first imported. Whoever reaches its ports may run code, so it asks for a token, which is
@@ -19,7 +20,7 @@ os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
-_SERVER_FIXTURES = {"kafka_server", "redis_server", "s3_server"}
+_SERVER_FIXTURES = {"kafka_server", "secure_kafka", "redis_server", "s3_server"}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -56,6 +57,13 @@ def _kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSer
 
 
 @pytest.fixture(scope="session")
+def _secure_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafkaServer]:
+    server = SecureKafkaServer(tmp_path_factory.mktemp("secure-kafka"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
 def _redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     yield server
@@ -74,6 +82,13 @@ def kafka_server(_kafka_server: KafkaServer) -> KafkaServer:
     """The run's broker, running. `kill()` and `start()` crash it and bring it back with its data."""
     _running(_kafka_server)
     return _kafka_server
+
+
+@pytest.fixture
+def secure_kafka(_secure_kafka: SecureKafkaServer) -> SecureKafkaServer:
+    """A second broker of the run: with TLS, logins and access control lists."""
+    _running(_secure_kafka)
+    return _secure_kafka
 
 
 @pytest.fixture

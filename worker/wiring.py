@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import redis
 from prometheus_client import CollectorRegistry
@@ -38,6 +39,9 @@ from worker.supervision import Supervisor
 from worker.telemetry.metrics import Metrics
 from worker.telemetry.server import Health, TelemetryServer
 
+if TYPE_CHECKING:
+    from worker.preflight import KafkaWatch
+
 EMBEDDED_CACHE_ENTRIES = 100_000
 
 
@@ -54,8 +58,10 @@ class Worker:
         *,
         cache_entries: int | None = None,
         data: Path | None = None,
+        kafka_watch: "KafkaWatch | None" = None,
     ) -> None:
-        """`cache_entries` bounds a cache that does not bound itself. `data`: the embedded parts' folder.
+        """`cache_entries` bounds a cache that does not bound itself. `data`: the embedded parts' folder. `kafka_watch`
+        starts and ends with the worker, and its problems are the worker's.
 
         Raises PolicyError when the policy cannot be used.
         """
@@ -64,6 +70,7 @@ class Worker:
         self.metrics = Metrics(self.registry)
         self.supervisor = Supervisor(self.registry)
         self._resources = ExitStack()
+        self._kafka_watch = kafka_watch
         manifest = model.manifest
         self.engine = engine
         self.model = model
@@ -126,11 +133,14 @@ class Worker:
                 self._resources.callback(server.close)
             self._resources.callback(self.supervisor.close, 1.0)  # not longer for a policy store that does not answer
             self._policies.start(self.supervisor)
+            if self._kafka_watch is not None:
+                self._kafka_watch.start(self.supervisor)
             self._intake.run(stop)
 
     def health_problems(self) -> tuple[str, ...]:
         """What makes this worker unhealthy; empty when nothing does. From any thread."""
-        return (*self._intake.health_problems(), *self.supervisor.health_problems())
+        lost = self._kafka_watch.health_problems() if self._kafka_watch is not None else ()
+        return (*lost, *self._intake.health_problems(), *self.supervisor.health_problems())
 
     def problems(self) -> tuple[str, ...]:
         """All that is wrong, also what a restart would not mend: a store that does not answer, and a policy that
@@ -144,10 +154,14 @@ class Worker:
 def build_worker(settings: Settings) -> Worker:
     """A worker on Kafka, Redis and S3 with the engine in its own process.
 
-    Raises ManifestError or PolicyError when model or policy cannot be used.
+    Raises LogError when the servers do not give what a worker needs, ManifestError or PolicyError when model or policy
+    cannot be used.
     """
-    from worker.intake.kafka_log import KafkaLog  # the embedded worker needs no Kafka client
+    # the embedded worker needs no Kafka client
+    from worker.intake.kafka_log import KafkaLog
+    from worker.preflight import KafkaWatch, require_servers
 
+    require_servers(settings)
     model = load_model(settings.model, settings.s3)
     return Worker(
         settings,
@@ -155,6 +169,7 @@ def build_worker(settings: Settings) -> Worker:
         connect(settings.redis),
         open_engine(settings, model),
         model,
+        kafka_watch=KafkaWatch(settings.kafka),
     )
 
 

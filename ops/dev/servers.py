@@ -65,7 +65,7 @@ class KafkaServer(Server):
 
     def __init__(self, directory: Path, ports: Sequence[int] | None = None, *, detached: bool = False) -> None:
         super().__init__(directory, ports or free_ports(2), detached=detached)
-        self.port, self._controller_port = self.ports
+        self.port, self._controller_port, *_ = self.ports
         self._properties = self.directory / "server.properties"
 
     @property
@@ -73,9 +73,7 @@ class KafkaServer(Server):
         return f"127.0.0.1:{self.port}"
 
     def prepare(self) -> None:
-        self._properties.write_text(
-            _KAFKA_PROPERTIES.format(port=self.port, controller_port=self._controller_port, data=self.data)
-        )
+        self._properties.write_text(self.properties())
         if (self.data / "meta.properties").exists():
             return
         cluster = secrets.token_urlsafe(16)
@@ -93,6 +91,10 @@ class KafkaServer(Server):
         )
         if done.returncode != 0:
             raise ServerError(f"Kafka could not format {self.data}:\n{done.stdout}{done.stderr}")
+
+    def properties(self) -> str:
+        """What `server.properties` holds."""
+        return _KAFKA_PROPERTIES.format(port=self.port, controller_port=self._controller_port, data=self.data)
 
     def command(self) -> Sequence[str]:
         return [*self._java("kafka.Kafka"), str(self._properties)]

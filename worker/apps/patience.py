@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 
 import structlog
 
-from worker.intake.log import LogError
+from worker.intake.log import LogError, LogRefused
 
 log = structlog.get_logger(__name__)
 
@@ -28,13 +28,13 @@ def patiently(
     sleep: Callable[[float], None] = time.sleep,
 ) -> T:
     """What `work` returns, which is called again, and `tell` told why, as long as it raises one of `faults`. Raises the
-    fault when the time is up, or when `stopping`."""
+    fault when the time is up, when `stopping`, or at once when it is a LogRefused, which waiting does not mend."""
     deadline = clock() + patience_seconds
     while True:
         try:
             return work()
         except faults as error:
-            if clock() >= deadline or stopping():
+            if isinstance(error, LogRefused) or clock() >= deadline or stopping():
                 raise
             tell(error)
         sleep(retry_seconds)
@@ -51,7 +51,7 @@ def once_kafka_answers(
 
     Serve gives up a deployment whose replicas fail three times before one has run, and tries it no more; so one that
     comes up before its Kafka, or before the topics are made, must wait rather than fail. Raises LogError when the time
-    is up, or when `stopping`.
+    is up, or when `stopping`; LogRefused, as for a missing permission or a wrong password, at once.
     """
     return patiently(
         open_it,

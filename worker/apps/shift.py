@@ -9,6 +9,7 @@ from worker.cache.score_cache import connect
 from worker.intake.kafka_log import KafkaLog
 from worker.intake.kafka_reading import explained, open_reader, partitions_of
 from worker.intake.log import Log
+from worker.preflight import KafkaWatch, require_servers
 from worker.scoring.engine import Engine
 from worker.scoring.model import Model
 from worker.settings import Settings
@@ -25,10 +26,13 @@ class Shift:
     """A worker from its start to its drained end. A member of the consumer group; several may be at work at once."""
 
     def __init__(self, settings: Settings, model: Model, engine: Engine) -> None:
-        """Raises PolicyError when the policy cannot be used, LogError when Kafka cannot be reached."""
+        """Raises PolicyError when the policy cannot be used, LogError when Kafka cannot be reached or does not give
+        what a worker needs."""
         self._settings = settings
+        require_servers(settings)
         self.partitions = _count_partitions(settings)
-        self._worker = Worker(settings, self._open_log, connect(settings.redis), engine, model)
+        watch = KafkaWatch(settings.kafka)
+        self._worker = Worker(settings, self._open_log, connect(settings.redis), engine, model, kafka_watch=watch)
         self._stop = threading.Event()
         self._settled = threading.Event()
         self._failure: BaseException | None = None

@@ -6,13 +6,18 @@ import structlog
 
 from worker.intake.committer import CommitOutcome, Committer
 from worker.intake.ledger import Batch, OffsetLedger
-from worker.intake.log import CommitFailed, Fenced, Output
+from worker.intake.log import CommitFailed, CommitRefused, Fenced, Output, OutputsTooLarge
+from worker.intake.shortening import shorten
 from worker.judging.retries import RetryPolicy
 from worker.settings import IntakeSettings
 from worker.telemetry.metrics import Metrics
 
 logger = structlog.get_logger(__name__)
 
+UNHEALTHY_SECONDS = 20.0
+"""How long commits may fail or wait before the health check says so; a refusal that lasts says so at once."""
+REMIND_SECONDS = 60.0
+"""How often a failure that repeats is logged again."""
 COMMITS_TO_THE_BOUND = 4
 """A commit takes at most 1/4 of `max_records_in_flight`, so that reading goes on while it runs."""
 
@@ -44,6 +49,9 @@ class CommitCycle:
         self._started = 0.0
         self._due = 0.0
         self._failures = 0
+        self._failing_since: float | None = None
+        self._failure: CommitFailed | None = None
+        self._logged = ("", float("-inf"))
 
     @property
     def busy(self) -> bool:
@@ -69,21 +77,61 @@ class CommitCycle:
             self._started = now
             self._committer.submit(batch)
 
+    def health_problem(self, now: float) -> str | None:
+        """Why nothing is committed, when that has lasted; None when all is well. From any thread."""
+        failure, since = self._failure, self._failing_since
+        if failure is not None and since is not None:
+            if isinstance(failure, CommitRefused) or now - since >= UNHEALTHY_SECONDS:
+                return f"verdicts cannot be written for {now - since:.0f} s: {failure}"
+        elif self._running is not None and now - self._started >= UNHEALTHY_SECONDS:
+            return f"a commit has not returned for {now - self._started:.0f} s"
+        return None
+
     def finish(self, outcome: CommitOutcome, now: float) -> bool:
         """Returns whether the commit succeeded; a failed one is retried. Raises any error but CommitFailed."""
         self._running = None
         self._metrics.stage_seconds.labels("commit").observe(outcome.seconds)
         if outcome.error is None:
             self._ledger.settle(outcome.batch)
+            if self._failures:
+                logger.info("commits_succeed_again", failures=self._failures)
             self._failures = 0
+            self._failing_since = self._failure = None
             self._due = now + self._settings.commit_interval_seconds
             return True
         if not isinstance(outcome.error, CommitFailed):
             raise outcome.error
-        self._failures += 1
         self._metrics.commit_failures.inc()
+        if isinstance(outcome.error, OutputsTooLarge) and self._shorten(outcome.batch, outcome.error):
+            self._due = now
+            return False
+        self._failures += 1
+        self._failure = outcome.error
+        self._failing_since = now if self._failing_since is None else self._failing_since
         delay = self._patience.delay(self._failures, self._rng)
         self._due = now + delay
+        self._log_failure(outcome, delay, now)
+        return False
+
+    def _shorten(self, batch: Batch[Output], error: OutputsTooLarge) -> bool:
+        """Makes the outputs that are too large fit; False when one cannot be."""
+        shortened = {at: shorten(batch.outputs[at], limit) for at, limit in error.limits.items()}
+        fitting = {at: output for at, output in shortened.items() if output is not None}
+        self._ledger.replace_outputs(batch, fitting)
+        logger.warning(
+            "outputs_shortened",
+            error=str(error),
+            outputs=len(fitting),
+            note="raise the topics' max.message.bytes to kafka.max_message_bytes to have them whole",
+        )
+        return len(fitting) == len(shortened)
+
+    def _log_failure(self, outcome: CommitOutcome, delay: float, now: float) -> None:
+        """Logs a failure when it is another one, and once a minute while it repeats."""
+        text, at = self._logged
+        if str(outcome.error) == text and now - at < REMIND_SECONDS:
+            return
+        self._logged = (str(outcome.error), now)
         logger.warning(
             "commit_failed",
             error=str(outcome.error),
@@ -91,7 +139,6 @@ class CommitCycle:
             failures=self._failures,
             again_in_seconds=round(delay, 3),
         )
-        return False
 
     def close(self) -> None:
         self._committer.close()

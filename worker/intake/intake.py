@@ -11,6 +11,9 @@ from worker.judging.retries import RetryPolicy
 
 logger = structlog.get_logger(__name__)
 
+REMIND_SECONDS = 60.0
+"""How often a reason that repeats is logged again."""
+
 
 class Intake:
     """Runs members one after another. The first must be able to open the log: a wrong address is an error at once."""
@@ -24,6 +27,7 @@ class Intake:
         )
         self._member: Member | None = None
         self._trouble: str | None = None
+        self._logged = ("", float("-inf"))
 
     def run(self, stop: threading.Event) -> None:
         """Works until `stop` is set and what was with the engine is committed.
@@ -50,9 +54,18 @@ class Intake:
                     raise
                 failures += 1
                 delay = self._patience.delay(failures, self._parts.judging.rng)
-                self._trouble = f"no connection to the log: {error}"
-                logger.warning("member_ended", error=str(error), again_in_seconds=round(delay, 3))
+                self._trouble = str(error)
+                self._log_end(error, delay)
                 stop.wait(delay)
+
+    def _log_end(self, error: LogError, delay: float) -> None:
+        """Logs why a member ended when it is another reason, and once a minute while it repeats."""
+        text, at = self._logged
+        now = self._parts.judging.clock()
+        if str(error) == text and now - at < REMIND_SECONDS:
+            return
+        self._logged = (str(error), now)
+        logger.warning("member_ended", error=str(error), again_in_seconds=round(delay, 3))
 
     def health_problems(self) -> tuple[str, ...]:
         """What keeps the intake from its work; empty when nothing does. Called from any thread."""

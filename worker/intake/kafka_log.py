@@ -14,7 +14,9 @@ from kafka.errors import CorruptRecordError, FencedInstanceIdError, KafkaError
 from kafka.future import Future
 
 from worker.intake.kafka_connection import connection_options
+from worker.intake.kafka_faults import classify, open_error
 from worker.intake.kafka_output import KafkaOutput
+from worker.intake.kafka_probe import require_way_in
 from worker.intake.kafka_python_fixes import FixedConsumer
 from worker.intake.log import Lag, LogError, Output, Partition, Poll, Record
 from worker.intake.producer_process import ProducerProcess
@@ -81,6 +83,7 @@ class KafkaLog:
         self._releasing = threading.Lock()
         self._reader = threading.Thread(target=self._read, name="sluice-kafka-read", daemon=True)
         with ExitStack() as opened:
+            require_way_in(settings)
             # The producer takes longest to start, so it goes first, and the group is joined meanwhile.
             producer = ProducerProcess(settings, telemetry)
             opened.callback(producer.close, patience_seconds=0.0)
@@ -91,10 +94,7 @@ class KafkaLog:
                 self._output = KafkaOutput(settings, producer, self._consumer)
                 self._consumer.subscribe([settings.topics.images], listener=self._assignment)
             except KafkaError as error:
-                raise LogError(
-                    f"Kafka at {settings.bootstrap_servers} cannot be used ({error}); "
-                    "check kafka.bootstrap_servers and that the broker runs"
-                ) from error
+                raise open_error(error, settings) from error
             opened.pop_all()
         self._reader.start()
         try:
@@ -183,7 +183,7 @@ class KafkaLog:
                 )
             )
         except Exception as error:  # noqa: BLE001  # the member must hear of whatever ended the reader
-            self._happened.put(LogError(f"reading failed: {type(error).__name__}: {error}"))
+            self._happened.put(LogError(f"reading failed: {classify(error).message}"))
         try:
             self._consumer.close(autocommit=False, timeout_ms=int(CLOSE_SECONDS * 500))
         except Exception as error:  # noqa: BLE001
@@ -209,15 +209,15 @@ class KafkaLog:
 
 
 def _require_topics(consumer: Any, settings: KafkaSettings) -> None:
-    """Raises LogError when a topic is missing; a worker must not wait for ever for one that was misspelt."""
+    """Raises LogError when a topic is missing or hidden; a worker must not wait for ever for one that was misspelt."""
     topics = settings.topics
     needed = {topics.images, topics.verdicts, topics.review, topics.dead}
     deadline = time.monotonic() + 5.0
     while missing := needed - set(consumer.topics()):
         if time.monotonic() >= deadline:
             raise LogError(
-                f"topics {', '.join(sorted(missing))} do not exist at {settings.bootstrap_servers}; "
-                "make them with `sluice topics create`"
+                f"topics {', '.join(sorted(missing))} do not exist at {settings.bootstrap_servers}, or are hidden from "
+                "us for want of a permission: `sluice doctor` tells which; `sluice topics create` makes what is missing"
             )
         time.sleep(0.2)
 

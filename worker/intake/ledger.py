@@ -157,6 +157,18 @@ class OffsetLedger(Generic[T]):
                 records += 1
         return Batch(tuple(outputs), offsets, epochs, records) if records else None
 
+    def replace_outputs(self, batch: Batch[T], replacements: Mapping[int, T]) -> None:
+        """Puts others in the place of some outputs that `take` gave, by their positions in `batch.outputs`."""
+        others = {id(batch.outputs[position]): output for position, output in replacements.items()}
+        for partition, frontier in batch.offsets.items():
+            lane = self._lanes.get(partition)
+            if lane is None or lane.epoch != batch.epochs[partition]:
+                continue
+            for entry in lane.entries:
+                if entry.outputs is None or entry.offset >= frontier:
+                    break
+                entry.outputs = tuple(others.get(id(output), output) for output in entry.outputs)
+
     def settle(self, batch: Batch[T]) -> None:
         """Forgets what a successful commit covered; its partitions are the last that `take` looks at next."""
         for partition, frontier in batch.offsets.items():

@@ -54,8 +54,33 @@ class LogError(Exception):
     """The log could not do what was asked; trying again may help."""
 
 
+class LogRefused(LogError):
+    """The log refuses for a reason that lasts until somebody changes a permission, a password, a topic or a setting.
+    Trying again at once does not help."""
+
+
 class CommitFailed(LogError):
     """Nothing of the commit happened; the same outputs may be committed again."""
+
+
+class CommitRefused(CommitFailed):
+    """Nothing of the commit happened, and nothing will until somebody gives back a permission or a topic."""
+
+
+class OutputsTooLarge(CommitFailed):
+    """Nothing of the commit happened: some outputs are larger than their topics take.
+
+    `limits` has the bytes that each such output's value may have, by its position in the sequence that was to be
+    committed. Where the topic's limit is not known, that is half of what was too much.
+    """
+
+    def __init__(self, message: str, limits: Mapping[int, int]) -> None:
+        super().__init__(message, limits)  # both, so that pickle can make it again
+        self.message = message
+        self.limits = limits
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class Fenced(LogError):

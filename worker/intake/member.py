@@ -108,6 +108,8 @@ class Member:
             f"partition {p.topic}/{p.number} is behind and has not moved for {self._settings.stall_seconds:g} s"
             for p in sorted(self._watchdog.stalled(now))
         ]
+        if (problem := self._commits.health_problem(now)) is not None:
+            found.append(problem)
         if now - self._turned_at > self._settings.stall_seconds:
             found.append(f"the intake loop has not turned for {now - self._turned_at:.0f} s")
         return (*self._pipeline.health_problems(now), *found)

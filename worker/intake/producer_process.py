@@ -20,6 +20,7 @@ from kafka.errors import KafkaError
 from kafka.structs import ConsumerGroupMetadata
 
 from worker.intake.interpreter import tune_interpreter
+from worker.intake.kafka_faults import open_error
 from worker.intake.kafka_producer import Producer
 from worker.intake.log import Fenced, LogError, Output, Partition
 from worker.settings import KafkaSettings, TelemetrySettings
@@ -116,8 +117,7 @@ def serve(pipe: Connection) -> None:
     try:
         producer = Producer(settings)
     except KafkaError as error:
-        what = f"the producer cannot be used ({error}); check that it may write to the topics"
-        pipe.send(LogError(what))
+        pipe.send(open_error(error, settings))
         return
     tune_interpreter()
     pipe.send(None)

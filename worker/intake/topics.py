@@ -8,7 +8,8 @@ from typing import Any
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.errors import KafkaError, NoError, TopicAlreadyExistsError, for_code
 
-from worker.intake.kafka_connection import connection_options
+from worker.intake.kafka_probe import admin_client
+from worker.intake.log import LogError
 from worker.settings import KafkaSettings
 
 _REQUEST_SECONDS = 30.0
@@ -49,7 +50,7 @@ def create_topics(settings: KafkaSettings, *, partitions: int, replication_facto
         for name, configs in wanted.items()
     }
     try:
-        with _connect(settings) as admin:
+        with admin_client(settings, request_seconds=_REQUEST_SECONDS) as admin:
             response = admin.create_topics(options, raise_errors=False)
             created, existing = _sort_out(response["topics"])
             admin.wait_for_topics(list(created), timeout_ms=_REQUEST_SECONDS * 1000)
@@ -58,6 +59,8 @@ def create_topics(settings: KafkaSettings, *, partitions: int, replication_facto
                     admin, {name: wanted[name] for name in existing}, partitions=partitions, replicas=replication_factor
                 )
             )
+    except LogError as error:
+        raise TopicsError(str(error)) from error
     except (KafkaError, RuntimeError) as error:
         raise TopicsError(
             f"the topics could not be made at {settings.bootstrap_servers}: {_told(error)}; "
@@ -91,19 +94,6 @@ def topic_configs(settings: KafkaSettings, *, replication_factor: int) -> dict[s
 
 def _kept_for(policy: str, age: timedelta) -> dict[str, str]:
     return {"cleanup.policy": policy, "retention.ms": str(int(age.total_seconds() * 1000))}
-
-
-def _connect(settings: KafkaSettings) -> KafkaAdminClient:
-    try:
-        return KafkaAdminClient(
-            **connection_options(settings),
-            request_timeout_ms=int(_REQUEST_SECONDS * 1000),
-        )
-    except (KafkaError, OSError, ValueError) as error:
-        raise TopicsError(
-            f"no Kafka broker answers at {settings.bootstrap_servers} ({_told(error)}): check kafka.bootstrap_servers "
-            "and the security settings, and that the broker runs"
-        ) from error
 
 
 def _sort_out(results: list[dict[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -1,0 +1,237 @@
+"""Why a broker does not let us in: name, port, TLS, password, one after another, each with its own words.
+
+kafka-python's clients try every broker until their time is up and then say only that none answered. This asks each
+once. It is also the one file that reaches into kafka-python's connections.
+"""
+
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from kafka import errors
+from kafka.admin import KafkaAdminClient
+from kafka.errors import KafkaError
+from kafka.net.compat import KafkaNetClient
+from kafka.protocol.consumer import HeartbeatRequest
+from kafka.protocol.metadata import MetadataRequest
+from kafka.protocol.producer import AddOffsetsToTxnRequest
+
+from worker.intake.kafka_connection import connection_options
+from worker.intake.log import LogError, LogRefused
+from worker.settings import KafkaSettings
+
+CONNECT_SECONDS = 3.0
+REQUEST_SECONDS = 5.0
+
+
+def require_way_in(settings: KafkaSettings) -> None:
+    """Returns when at least one of `bootstrap_servers` lets us in.
+
+    Raises LogRefused where a password, a certificate or a setting is wrong, LogError where a broker may yet come up.
+    """
+    failures: list[LogError] = []
+    for address in settings.bootstrap_servers.split(","):
+        try:
+            _try(settings, address.strip())
+        except LogRefused as error:
+            raise error from None
+        except LogError as error:
+            failures.append(error)
+        else:
+            return
+    raise failures[0]
+
+
+def _try(settings: KafkaSettings, address: str) -> None:
+    host, port = _split(address)
+    try:
+        sock = socket.create_connection((host, port), timeout=CONNECT_SECONDS)
+    except socket.gaierror as error:
+        raise LogError(
+            f"Kafka at {address}: the name {host} cannot be resolved ({error.strerror}); check kafka.bootstrap_servers"
+        ) from error
+    except OSError as error:
+        raise LogError(
+            f"no Kafka broker answers at {address} ({error.strerror or error}): check kafka.bootstrap_servers, "
+            "firewalls, and that the broker runs"
+        ) from error
+    with sock:
+        if settings.security_protocol in ("SSL", "SASL_SSL"):
+            _try_tls(settings, address, host, sock)
+    _try_login(settings, address)
+
+
+def _split(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise LogRefused(f"{address!r} is no address of a Kafka broker: check kafka.bootstrap_servers, host:port")
+    return host, int(port)
+
+
+def _try_tls(settings: KafkaSettings, address: str, host: str, sock: socket.socket) -> None:
+    context = _context(settings)
+    try:
+        context.wrap_socket(sock, server_hostname=host).close()
+    except ssl.SSLCertVerificationError as error:
+        if "mismatch" in error.verify_message or "not valid for" in error.verify_message:
+            what = f"its certificate is not made out to {host}: use the name in it in kafka.bootstrap_servers"
+        elif "expired" in error.verify_message:
+            what = "its certificate has expired: renew it"
+        else:
+            what = "its certificate is not signed by an authority that kafka.ssl_cafile names: set it to the broker's"
+        raise LogRefused(f"the Kafka broker at {address} cannot be trusted, {what} ({error.verify_message})") from error
+    except ssl.SSLError as error:
+        raise LogRefused(
+            f"the Kafka broker at {address} speaks no TLS that we can ({error.reason}); check that "
+            f"kafka.security_protocol, now {settings.security_protocol}, is what that port is for"
+        ) from error
+    except OSError as error:
+        raise LogError(
+            f"the Kafka broker at {address} ends the TLS handshake ({error.strerror or error}); it may still be "
+            f"starting, or that port is not for kafka.security_protocol {settings.security_protocol}"
+        ) from error
+
+
+def _context(settings: KafkaSettings) -> ssl.SSLContext:
+    options = connection_options(settings)
+    try:
+        context = ssl.create_default_context(cafile=options.get("ssl_cafile"))
+        if options.get("ssl_certfile"):
+            context.load_cert_chain(options["ssl_certfile"], options["ssl_keyfile"], options.get("ssl_password"))
+    except (OSError, ValueError) as error:
+        files = "kafka.ssl_cafile, ssl_certfile, ssl_keyfile and ssl_key_password"
+        raise LogRefused(f"the certificates for Kafka cannot be used ({error}): check {files}") from error
+    return context
+
+
+def _try_login(settings: KafkaSettings, address: str) -> None:
+    options = connection_options(settings) | {"bootstrap_servers": [address]}
+    client = None
+    try:
+        client = KafkaNetClient(**options)
+        manager = client._manager
+        manager._net.start()
+        manager.run(_logged_in, manager)
+    except (errors.SaslAuthenticationFailedError, _LoginCutOff) as error:
+        raise LogRefused(
+            f"Kafka at {address} refuses {_who(settings)} ({error}): check kafka.sasl_username, kafka.sasl_password "
+            "and kafka.sasl_mechanism"
+        ) from error
+    except _NeedsLogin as error:
+        raise LogRefused(
+            f"Kafka at {address} asks for a login: set kafka.security_protocol, now {settings.security_protocol}, to "
+            "SASL_SSL or SASL_PLAINTEXT, and kafka.sasl_mechanism"
+        ) from error
+    except errors.UnsupportedSaslMechanismError as error:
+        raise LogRefused(
+            f"Kafka at {address} does not offer kafka.sasl_mechanism {settings.sasl_mechanism}: {error}"
+        ) from error
+    except errors.KafkaConnectionError as error:
+        if "alert" in str(error) and "certificate" in str(error):
+            raise LogRefused(
+                f"the Kafka broker at {address} takes no client without a certificate that it trusts ({error}): set "
+                "kafka.ssl_certfile and kafka.ssl_keyfile"
+            ) from error
+        raise LogError(
+            f"the Kafka broker at {address} cuts the connection off ({error}); check that kafka.security_protocol, now "
+            f"{settings.security_protocol}, is what that port is for"
+        ) from error
+    except errors.KafkaConfigurationError as error:
+        raise LogRefused(f"the settings for Kafka cannot be used: {error}") from error
+    except (KafkaError, OSError, ValueError) as error:
+        raise LogError(f"the Kafka broker at {address} does not answer as one ({error})") from error
+    finally:
+        if client is not None:
+            client.close()
+            client._manager._net.stop()
+
+
+class _LoginCutOff(Exception):
+    """The broker ended the connection in the middle of the login. That is how it says no: kafka-python 3.0.12 drops its
+    answer, because the end of the connection comes with it."""
+
+
+class _NeedsLogin(Exception):
+    """The broker ended the connection at the first question after the greeting."""
+
+
+async def _logged_in(manager: Any) -> None:
+    (broker,) = manager.cluster.bootstrap_brokers()[:1]
+    connection = manager.get_connection(
+        broker.node_id, timeout_ms=CONNECT_SECONDS * 1000, pop_on_close=False, refresh_metadata_on_err=False
+    )
+    try:
+        await connection
+    except errors.KafkaConnectionError as error:
+        if connection.broker_version is not None and connection.sasl_enabled:
+            raise _LoginCutOff("it ends the connection in the middle of the login") from error
+        raise
+    try:
+        await connection.send_request(MetadataRequest(topics=[]))
+    except errors.KafkaConnectionError as error:
+        if not connection.sasl_enabled:
+            raise _NeedsLogin(str(error)) from error
+        raise
+
+
+def _who(settings: KafkaSettings) -> str:
+    return f"the user {settings.sasl_username}" if settings.sasl_username else "our credentials"
+
+
+class _AdminClient(KafkaAdminClient):  # type: ignore[misc]  # kafka-python has no types
+    def __init__(self, **options: Any) -> None:
+        try:
+            super().__init__(**options)
+        except BaseException:
+            # 3.0.12 leaves its network thread behind when it finds no broker
+            if hasattr(self, "_client"):
+                self._client.close()
+            raise
+
+
+@contextmanager
+def admin_client(settings: KafkaSettings, *, request_seconds: float = REQUEST_SECONDS) -> Iterator[Any]:
+    """A kafka-python admin client, closed at the end. Raises LogError and LogRefused, which say why none can be had."""
+    require_way_in(settings)
+    options = connection_options(settings) | {"request_timeout_ms": int(request_seconds * 1000)}
+    try:
+        client = _AdminClient(**options)
+    except (KafkaError, OSError, ValueError) as error:
+        raise LogError(
+            f"Kafka at {settings.bootstrap_servers} lets us in but tells of no broker ({error}): check its "
+            "advertised.listeners"
+        ) from error
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def may_use_group(admin: Any, group: str) -> bool:
+    """Whether we may be a member of the group. Asks by the heartbeat of a member that there is not."""
+    answer = _ask(admin, HeartbeatRequest(group_id=group, generation_id=-1, member_id="sluice-permission-check"))
+    return answer is not errors.GroupAuthorizationFailedError
+
+
+def may_use_transactional_id(admin: Any, transactional_id: str, group: str) -> bool:
+    """Whether we may write in transactions of that id. Asks to add offsets to one of a producer that there is not:
+    the broker looks at permissions before all else."""
+    request = AddOffsetsToTxnRequest(
+        transactional_id=transactional_id, producer_id=0, producer_epoch=0, group_id=group, max_version=3
+    )
+    return _ask(admin, request) is not errors.TransactionalIdAuthorizationFailedError
+
+
+def broker_version(admin: Any) -> tuple[int, ...]:
+    """Of the broker, as far as the requests that it understands tell."""
+    version: tuple[int, ...] = admin._manager.broker_version
+    return version
+
+
+def _ask(admin: Any, request: Any) -> type[KafkaError]:
+    answer = admin._manager.run(admin._manager.send, request)
+    kind: type[KafkaError] = errors.for_code(answer.error_code)
+    return kind

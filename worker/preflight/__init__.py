@@ -1,0 +1,16 @@
+"""What the worker needs of its servers, looked at before it starts and while it runs."""
+
+from worker.preflight.finding import CheckStatus, Finding, blocking, explain
+from worker.preflight.start import ServersNotReady, check_servers, require_servers
+from worker.preflight.watch import KafkaWatch
+
+__all__ = [
+    "CheckStatus",
+    "Finding",
+    "KafkaWatch",
+    "ServersNotReady",
+    "blocking",
+    "check_servers",
+    "explain",
+    "require_servers",
+]

@@ -1,0 +1,131 @@
+"""What the worker needs of Kafka: topics, permissions, the group, the transactional id."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from kafka.errors import KafkaError, TopicAuthorizationFailedError, UnknownTopicOrPartitionError, for_code
+
+from worker.intake.kafka_probe import admin_client, broker_version, may_use_group, may_use_transactional_id
+from worker.intake.log import LogError, LogRefused
+from worker.preflight.finding import CheckStatus, Finding
+from worker.preflight.kafka_limits import check_limits
+from worker.settings import KafkaSettings, TopicSettings
+
+_TRANSACTIONS_SINCE: Final = (2, 5)
+"""The first version that fences a consumer that was replaced (KIP-447)."""
+
+
+def check_kafka(settings: KafkaSettings, *, desk: bool = False) -> Iterator[Finding]:
+    """All checks of Kafka; with `desk` also what the review desk needs. Raises nothing."""
+    try:
+        with admin_client(settings) as admin:
+            yield Finding("Kafka", CheckStatus.OK, f"{settings.bootstrap_servers} lets us in")
+            yield from check_permissions(admin, settings, desk=desk)
+            yield from check_limits(admin, settings)
+    except LogError as error:
+        yield Finding("Kafka", CheckStatus.BLOCKED, str(error), lasting=isinstance(error, LogRefused))
+    except (KafkaError, OSError) as error:
+        yield Finding("Kafka", CheckStatus.BLOCKED, f"the broker did not answer a question: {error}", lasting=False)
+
+
+def check_permissions(admin: Any, settings: KafkaSettings, *, desk: bool = False) -> Iterator[Finding]:
+    """Whether the topics exist and we may do with them, the group and the transactional id what we do.
+
+    Raises KafkaError when the broker does not answer.
+    """
+    needs = needed_operations(settings.topics, desk=desk)
+    for topic in admin.describe_topics(list(needs)):
+        yield _check_topic(topic, needs[topic["name"]], settings)
+    yield _check_group(admin, settings)
+    if settings.delivery == "exactly_once":
+        yield _check_transactions(admin, settings)
+
+
+def needed_operations(topics: TopicSettings, *, desk: bool) -> Mapping[str, frozenset[str]]:
+    """What Kafka calls the things that we do, by topic."""
+    needs = {
+        topics.images: frozenset({"READ"}),
+        topics.verdicts: frozenset({"WRITE"}),
+        topics.review: frozenset({"WRITE"}),
+        topics.dead: frozenset({"WRITE"}),
+    }
+    if not desk:
+        return needs
+    return needs | {
+        topics.verdicts: frozenset({"READ", "WRITE"}),
+        topics.review: frozenset({"READ", "WRITE"}),
+        topics.decisions: frozenset({"READ", "WRITE"}),
+        topics.audit: frozenset({"READ", "WRITE"}),
+    }
+
+
+def _check_topic(topic: Mapping[str, Any], needed: frozenset[str], settings: KafkaSettings) -> Finding:
+    name = topic["name"]
+    words = " and ".join(operation.lower() for operation in sorted(needed))
+    check = f"Kafka topic {name}"
+    error = for_code(topic["error_code"])
+    if error is UnknownTopicOrPartitionError:
+        return Finding(
+            check,
+            CheckStatus.BLOCKED,
+            "does not exist",
+            "make it with `sluice topics create`, or correct kafka.topics",
+            lasting=False,  # who sets a cluster up may be making it just now
+        )
+    if error is TopicAuthorizationFailedError:
+        detail = f"no permission to {words} (Kafka does not tell whether it exists)"
+        return Finding(check, CheckStatus.BLOCKED, detail, _grant(settings, "topic", name, needed))
+    allowed = topic.get("authorized_operations")
+    missing = needed - set(allowed) if allowed is not None else frozenset()
+    if missing:
+        detail = f"no permission to {' and '.join(operation.lower() for operation in sorted(missing))}"
+        return Finding(check, CheckStatus.BLOCKED, detail, _grant(settings, "topic", name, missing))
+    leaderless = [part["partition_index"] for part in topic["partitions"] if part["leader_id"] < 0]
+    if leaderless:
+        numbers = ", ".join(map(str, sorted(leaderless)))
+        return Finding(
+            check, CheckStatus.WRONG, f"no broker leads partition {numbers}", "bring its brokers back", lasting=False
+        )
+    return Finding(check, CheckStatus.OK, f"may {words}; partitions: {len(topic['partitions'])}")
+
+
+def _check_group(admin: Any, settings: KafkaSettings) -> Finding:
+    check = f"Kafka group {settings.group_id}"
+    if may_use_group(admin, settings.group_id):
+        return Finding(check, CheckStatus.OK, "may read as a member")
+    advice = _grant(settings, "group", settings.group_id, {"READ"})
+    return Finding(check, CheckStatus.BLOCKED, "no permission to read as a member of it (kafka.group_id)", advice)
+
+
+def _check_transactions(admin: Any, settings: KafkaSettings) -> Finding:
+    if broker_version(admin) < _TRANSACTIONS_SINCE:
+        return Finding(
+            "Kafka transactions",
+            CheckStatus.BLOCKED,
+            "the broker is older than Kafka 2.5 and cannot keep a worker that was replaced from committing",
+            "set kafka.delivery to at_least_once",
+        )
+    # Without a name of its own a worker takes the group's with something random behind it.
+    name = settings.transactional_id or f"{settings.group_id}-permission-check"
+    shown = settings.transactional_id or f"{settings.group_id}-*"
+    check = f"Kafka transactional id {shown}"
+    if may_use_transactional_id(admin, name, settings.group_id):
+        return Finding(check, CheckStatus.OK, "may write in transactions")
+    advice = _grant(
+        settings,
+        "transactional-id",
+        settings.transactional_id or f"{settings.group_id}-",
+        {"WRITE"},
+        prefixed=settings.transactional_id is None,
+    )
+    return Finding(check, CheckStatus.BLOCKED, "no permission to write in transactions", advice)
+
+
+def _grant(
+    settings: KafkaSettings, kind: str, name: str, operations: frozenset[str] | set[str], *, prefixed: bool = False
+) -> str:
+    """The command that an administrator of Kafka gives the permission with."""
+    user = settings.sasl_username or "NAME"
+    asked = " ".join(f"--operation {operation.title()}" for operation in sorted(operations))
+    pattern = " --resource-pattern-type prefixed" if prefixed else ""
+    return f"kafka-acls.sh --add --allow-principal User:{user} {asked} --{kind} {name}{pattern}"

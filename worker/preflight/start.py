@@ -1,0 +1,42 @@
+"""The checks before the worker starts."""
+
+from collections.abc import Iterator
+
+import structlog
+
+from worker.intake.log import LogError, LogRefused
+from worker.preflight.finding import CheckStatus, Finding, blocking, explain
+from worker.preflight.kafka import check_kafka
+from worker.preflight.servers import check_redis, check_s3
+from worker.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+class ServersNotReady(LogRefused):
+    """The worker cannot do its work with the servers as they are; each line names what is wrong and what to do."""
+
+
+def check_servers(settings: Settings, *, desk: bool = False) -> Iterator[Finding]:
+    """Every check, one after another; with `desk` also what the review desk needs. Raises nothing."""
+    yield from check_kafka(settings.kafka, desk=desk)
+    yield from check_redis(settings.redis)
+    yield from check_s3(settings)
+
+
+def require_servers(settings: Settings) -> None:
+    """Returns when the worker can do its work; what is only not as it should be is logged.
+
+    Raises ServersNotReady where somebody has to change something, LogError where waiting may help.
+    """
+    findings = list(check_servers(settings))
+    for finding in findings:
+        if finding.status is CheckStatus.WRONG:
+            log.warning("server_not_as_needed", check=finding.check, detail=finding.detail, advice=finding.advice)
+    stopping = blocking(findings)
+    if not stopping:
+        return
+    message = "\n".join(map(explain, stopping))
+    if any(finding.lasting for finding in stopping):
+        raise ServersNotReady(message)
+    raise LogError(message)

@@ -1,0 +1,79 @@
+"""Looks while the worker runs whether Kafka still gives it what it needs."""
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import structlog
+from kafka.errors import KafkaError
+
+from worker.intake.kafka_probe import admin_client
+from worker.intake.log import LogError, LogRefused
+from worker.preflight.finding import CheckStatus, Finding, blocking, explain
+from worker.preflight.kafka import check_permissions
+from worker.settings import KafkaSettings
+from worker.supervision import Supervisor
+
+log = structlog.get_logger(__name__)
+
+INTERVAL_SECONDS = 10.0
+REMIND_SECONDS = 60.0
+
+
+class KafkaWatch:
+    """Tells when a topic or a permission was lost, and when it is back; in a loop of its own, over one connection.
+
+    kafka-python tells of most such losses only by waiting. A broker that does not answer is not told here: the member
+    that reads and commits does.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        *,
+        interval_seconds: float = INTERVAL_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._interval = interval_seconds
+        self._clock = clock
+        self._problems: tuple[str, ...] = ()
+        self._told_at = float("-inf")
+
+    def start(self, supervisor: Supervisor) -> None:
+        """Looks from now on, in a loop of the supervisor."""
+        supervisor.start("kafka-watch", self._run)
+
+    def health_problems(self) -> tuple[str, ...]:
+        """What Kafka withholds at the moment; empty when nothing. From any thread."""
+        return self._problems
+
+    def _run(self, stop: threading.Event) -> None:
+        while not stop.wait(self._interval):
+            try:
+                self._watch_while_connected(stop)
+            except LogRefused as error:
+                self._tell((Finding("Kafka", CheckStatus.BLOCKED, str(error)),))
+            except (LogError, KafkaError, OSError) as error:
+                log.debug("kafka_watch_unanswered", error=str(error))
+
+    def _watch_while_connected(self, stop: threading.Event) -> None:
+        with ExitStack() as stack:
+            admin: Any = stack.enter_context(admin_client(self._settings))
+            while True:
+                self._tell(blocking(check_permissions(admin, self._settings)))
+                if stop.wait(self._interval):
+                    return
+
+    def _tell(self, found: tuple[Finding, ...]) -> None:
+        """Logs what is lost when it changes, and once a minute while it lasts."""
+        problems = tuple(map(explain, found))
+        now = self._clock()
+        if problems and (problems != self._problems or now - self._told_at >= REMIND_SECONDS):
+            log.error("kafka_withholds", problems=problems)
+            self._told_at = now
+        elif self._problems and not problems:
+            log.info("kafka_gives_again", were=self._problems)
+        self._problems = problems
