@@ -159,13 +159,15 @@ def build_worker(settings: Settings) -> Worker:
     """
     # the embedded worker needs no Kafka client
     from worker.intake.kafka_log import KafkaLog
+    from worker.intake.kafka_producer import for_one_worker
     from worker.preflight import KafkaWatch, require_servers
 
     require_servers(settings)
     model = load_model(settings.model, settings.s3)
+    kafka = for_one_worker(settings.kafka)
     return Worker(
         settings,
-        lambda: KafkaLog(settings.kafka, settings.telemetry),
+        lambda: KafkaLog(kafka, settings.telemetry),
         connect(settings.redis),
         open_engine(settings, model),
         model,

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from worker.cache.score_cache import connect
 from worker.intake.kafka_log import KafkaLog
+from worker.intake.kafka_producer import for_one_worker
 from worker.intake.kafka_reading import explained, open_reader, partitions_of
 from worker.intake.log import Log
 from worker.preflight import KafkaWatch, require_servers
@@ -29,6 +30,7 @@ class Shift:
         """Raises PolicyError when the policy cannot be used, LogError when Kafka cannot be reached or does not give
         what a worker needs."""
         self._settings = settings
+        self._kafka = for_one_worker(settings.kafka)
         require_servers(settings)
         self.partitions = _count_partitions(settings)
         watch = KafkaWatch(settings.kafka)
@@ -72,7 +74,7 @@ class Shift:
         return int(waiting + held)
 
     def _open_log(self) -> Log:
-        opened = KafkaLog(self._settings.kafka, self._settings.telemetry)
+        opened = KafkaLog(self._kafka, self._settings.telemetry)
         self._settled.set()
         return opened
 

@@ -27,6 +27,18 @@ METADATA_SECONDS = 10.0
 _FENCED = "another worker uses this transactional id, or kafka.transaction_timeout_seconds are over: {}"
 
 
+def for_one_worker(settings: KafkaSettings) -> KafkaSettings:
+    """`settings` with a transactional id, for a worker to keep when it opens its log again after a failure.
+
+    With the same id the new producer aborts at once what the failed one left open. With a new id, the partitions would
+    wait until `transaction_timeout_seconds` have passed.
+    """
+    if settings.transactional_id is not None:
+        return settings
+    name = settings.group_instance_id or uuid.uuid4().hex
+    return settings.model_copy(update={"transactional_id": f"{settings.group_id}-{name}"})
+
+
 class Producer:
     """Owns a kafka-python producer. Belongs to one thread."""
 
@@ -45,8 +57,7 @@ class Producer:
         }
         transactional = settings.delivery == "exactly_once"
         if transactional:
-            name = settings.group_instance_id or uuid.uuid4().hex
-            options["transactional_id"] = settings.transactional_id or f"{settings.group_id}-{name}"
+            options["transactional_id"] = for_one_worker(settings).transactional_id
             options["transaction_timeout_ms"] = int(settings.transaction_timeout_seconds * 1000)
         self._options = options
         self._transactional = transactional

@@ -8,7 +8,7 @@ from kafka.errors import IllegalStateError, KafkaError, KafkaTimeoutError, Produ
 from kafka.structs import ConsumerGroupMetadata
 
 from worker.intake import kafka_producer
-from worker.intake.kafka_producer import Producer
+from worker.intake.kafka_producer import Producer, for_one_worker
 from worker.intake.log import CommitFailed, Fenced, Output, Partition
 from worker.settings import KafkaSettings
 
@@ -139,3 +139,12 @@ def test_the_transactional_id_is_the_same_after_a_restart_where_the_worker_has_a
     for _ in range(2):
         Producer(KafkaSettings(group_id="g", group_instance_id="worker-1"))
     assert [opened.options["transactional_id"] for opened in library.opened] == ["g-worker-1"] * 2
+
+
+def test_a_worker_keeps_its_transactional_id_when_it_opens_the_log_again(library: type[Library]) -> None:
+    settings = for_one_worker(KafkaSettings(group_id="g"))
+    for _ in range(2):
+        Producer(settings)
+    first, second = (opened.options["transactional_id"] for opened in library.opened)
+    assert first == second
+    assert for_one_worker(KafkaSettings(group_id="g")).transactional_id != first, "another worker has another"
