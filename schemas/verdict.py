@@ -24,13 +24,16 @@ class Scores(Contract):
     `quality` runs from 1 (bad) to 5 (perfect), the expectation over `anchors`, the probabilities of
     bad, poor, fair, good and perfect. `coarse_share` is the mean of the fusion gate: how much the score listened to the
     coarse stream rather than the fine one; both are absent where a model judged the quality beside the prompt.
-    `correspondence` (1 to 5) tells how well the image fits its prompt, where a model judges that.
+    `correspondence` (1 to 5) tells how well the image fits its prompt, where a model judges that. `frames` counts those
+    of an animation, of which some are scored; `worst_frame` is the number of the worst of these, from 0.
     """
 
     quality: Annotated[float, Field(ge=1, le=5)]
     anchors: Annotated[tuple[float, ...], Field(min_length=5, max_length=5)] | None = None
     coarse_share: Annotated[float, Field(ge=0, le=1)] | None = None
     correspondence: Annotated[float, Field(ge=1, le=5)] | None = None
+    frames: Annotated[int, Field(ge=1)] = 1
+    worst_frame: Annotated[int, Field(ge=0)] | None = None
 
 
 class Route(Contract):

@@ -104,7 +104,13 @@ class Worker:
         router = PolicyRouter(lambda: self._policies.in_force, self.metrics)
         parts = Parts(
             judging=PipelineParts(
-                preparer=Preparer(fetcher, cache, manifest.views, limits=DecodeLimits.of(settings.images)),
+                preparer=Preparer(
+                    fetcher,
+                    cache,
+                    manifest.views,
+                    limits=DecodeLimits.of(settings.images),
+                    animation_score=settings.images.animation_score,
+                ),
                 batches=batches,
                 router=router,
                 cache=cache,

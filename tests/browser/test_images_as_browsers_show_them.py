@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import Browser
 
-from tests.unit.images.shown_images import SHOWN
-from worker.images.decode import decode
+from tests.unit.images.shown_images import MOVING, SHOWN
+from worker.images.decode import DecodeLimits, decode, decoded
 from worker.images.formats import sniff
 
 Pixels = NDArray[np.uint8]
@@ -47,6 +47,36 @@ async (files) => {
 }
 """
 
+SHOW_FRAMES = """
+async (files) => {
+  const shown = [];
+  for (const [type, base64] of files) {
+    const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+    const decoder = new ImageDecoder({data: bytes, type});
+    await decoder.tracks.ready;
+    await decoder.completed;
+    const frames = [];
+    for (let frameIndex = 0; frameIndex < decoder.tracks.selectedTrack.frameCount; frameIndex++) {
+      const {image} = await decoder.decode({frameIndex});
+      const canvas = new OffscreenCanvas(image.displayWidth, image.displayHeight);
+      const context = canvas.getContext('2d');
+      context.fillStyle = 'white';
+      context.fillRect(0, 0, canvas.width, canvas.height);
+      context.drawImage(image, 0, 0);
+      const pixels = context.getImageData(0, 0, canvas.width, canvas.height).data;
+      let text = '';
+      for (let at = 0; at < pixels.length; at += 8192) {
+        text += String.fromCharCode.apply(null, pixels.subarray(at, at + 8192));
+      }
+      frames.push([canvas.width, canvas.height, btoa(text)]);
+      image.close();
+    }
+    shown.push(frames);
+  }
+  return shown;
+}
+"""
+
 MEAN = 0.75
 """Of 255 steps, between all channels of all pixels: decoders round and scale chroma in their own ways."""
 FAR, SHARE = 12, 0.01
@@ -73,6 +103,38 @@ def shown(chromium: Browser) -> Mapping[str, Pixels]:
         name: np.frombuffer(base64.b64decode(text), np.uint8).reshape(height, width, 4)[:, :, :3]
         for name, (width, height, text) in zip(files, answers, strict=True)
     }
+
+
+@pytest.fixture(scope="module")
+def moving(chromium: Browser) -> Mapping[str, list[Pixels]]:
+    """All frames of all animations. ImageDecoder is there on secure pages only."""
+    page = chromium.new_page()
+    page.route("https://images.test/", lambda route: route.fulfill(body="<p>", content_type="text/html"))
+    page.goto("https://images.test/")
+    files = {name: make() for name, make in MOVING.items()}
+    answers: list[Any] = page.evaluate(
+        SHOW_FRAMES, [[f"image/{sniff(data)}", base64.b64encode(data).decode()] for data in files.values()]
+    )
+    page.close()
+    return {
+        name: [
+            np.frombuffer(base64.b64decode(text), np.uint8).reshape(height, width, 4)[:, :, :3]
+            for width, height, text in frames
+        ]
+        for name, frames in zip(files, answers, strict=True)
+    }
+
+
+@pytest.mark.parametrize("name", MOVING)
+def test_every_frame_is_judged_as_chromium_shows_it(name: str, moving: Mapping[str, list[Pixels]]) -> None:
+    with decoded(MOVING[name](), DecodeLimits(100_000, animation_frames=64)) as frames:
+        ours = list(frames.pixels)
+    assert len(ours) == len(moving[name])
+    for number, (mine, theirs) in enumerate(zip(ours, moving[name], strict=True)):
+        assert mine.shape == theirs.shape
+        difference = np.abs(mine.astype(int) - theirs)
+        assert difference.mean() <= MEAN, f"frame {number}"
+        assert (difference > FAR).mean() <= SHARE, f"frame {number}"
 
 
 def test_the_table_is_long() -> None:

@@ -13,7 +13,8 @@ from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 
 from schemas import Scores
 
-_VERSION = 2
+_VERSION = 3
+"""Counted up when images come to be decoded to other pixels, so that no score of the old ones is found."""
 _SEAL = struct.Struct("<BI")
 _LENGTH = struct.Struct("<I")
 # By itself, as validation through the model's method takes a fifth longer.

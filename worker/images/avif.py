@@ -1,8 +1,8 @@
 """What an AVIF asks of its decoder, told by its boxes (ISO/IEC 14496-12 and 23008-12) before it is decoded."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
-from itertools import chain
+from itertools import chain, islice
 from typing import Final
 
 from PIL.AvifImagePlugin import AvifImageFile
@@ -30,11 +30,21 @@ _SAMPLE_TABLE: Final = frozenset({b"stsd", b"stsz", b"stsc", b"stco", b"co64"})
 _Pieces = list[memoryview]
 
 
-def open_avif(data: bytes, max_pixels: int) -> Picture:
-    """Raises ImageError where it is a bomb, else whatever the readers of its headers raise."""
+def open_avif(data: bytes, max_pixels: int, sequence_pixels: int = 0) -> Picture:
+    """With `sequence_pixels`, all pictures of a sequence may be decoded, which may code so many pixels and their alpha.
+    Raises ImageError where it is a bomb, else whatever the readers of its headers raise."""
     coded = check_avif(data, max_pixels)
     image = AvifImageFile(BytesIO(data))
+    if image.n_frames > 1 and sequence_pixels:
+        check_avif(data, max_pixels, sequence_pixels)
     pixels = max(image.width * image.height, coded)
+
+    def frames(numbers: Sequence[int]) -> Iterator[AvifImageFile]:
+        for number in numbers:
+            image.seek(number)
+            image.load()
+            yield image
+
     # Pillow puts what the boxes irot and imir say in place of Exif's orientation, as it has to be.
     orientation = exif.orientation(image.info.get("exif", b"").removeprefix(b"Exif\0\0"))
     return Picture(
@@ -44,6 +54,8 @@ def open_avif(data: bytes, max_pixels: int) -> Picture:
         orientation=orientation,
         colour=avif_colour(data, image.info.get("icc_profile")),
         memory=pixels * BYTES_A_PIXEL,
+        frame_count=image.n_frames,
+        frames=frames,
     )
 
 
@@ -81,8 +93,9 @@ def avif_colour(data: bytes, profile: bytes | None) -> Colour | None:
     return None
 
 
-def check_avif(data: bytes, max_pixels: int) -> int:
-    """The pixels that are coded in an AVIF, of all pictures that decoding it may take.
+def check_avif(data: bytes, max_pixels: int, sequence_pixels: int = 0) -> int:
+    """The pixels that are coded in an AVIF, of all pictures that decoding its first frame may take; with
+    `sequence_pixels`, of all frames.
 
     The size that it says is no bound. Its picture may be larger, and is scaled then; it may consist of hundreds; each
     may have many frames before the first that is shown; and the library makes room for pieces of data that take no
@@ -93,7 +106,12 @@ def check_avif(data: bytes, max_pixels: int) -> int:
     listed = sum(_listed(kind, content) for kind, content in headers)
     if listed > HEADER_BYTES:
         raise bomb(f"an AVIF whose lists have {listed} bytes, where {HEADER_BYTES} are allowed")
-    pictures = list(chain.from_iterable(_pictures(kind, content, memoryview(data)) for kind, content in headers))
+    most = LAYERS * max_pixels + 2 * sequence_pixels
+    pictures = list(
+        chain.from_iterable(
+            _pictures(kind, content, memoryview(data), sequence_pixels > 0) for kind, content in headers
+        )
+    )
     if sum(len(piece) for pieces in pictures for piece in pieces) > OVERLAP * max(len(data), SMALL):
         raise bomb(f"an AVIF whose pictures have {OVERLAP} times the bytes that it has")
     coded = 0
@@ -101,8 +119,9 @@ def check_avif(data: bytes, max_pixels: int) -> int:
         coded += pixels
         if part >= PIECES:
             raise bomb(f"an AVIF of more than {PIECES} parts")
-        if coded > LAYERS * max_pixels:
-            raise bomb(f"an AVIF that codes more than {LAYERS} times images.max_pixels = {max_pixels}")
+        if coded > most:
+            limit = "twice images.max_animation_pixels" if sequence_pixels else f"{LAYERS} times images.max_pixels"
+            raise bomb(f"an AVIF that codes more than {limit}: {most} pixels")
     return coded
 
 
@@ -145,8 +164,8 @@ def _below(boxes: memoryview, kind: bytes) -> Iterator[memoryview]:
     return (content for found, content in _boxes(boxes) if found == kind)
 
 
-def _pictures(kind: bytes, content: memoryview, file: memoryview) -> Iterator[_Pieces]:
-    return _items(content[4:], file) if kind == b"meta" else _first_samples(content, file)
+def _pictures(kind: bytes, content: memoryview, file: memoryview, is_sequence: bool) -> Iterator[_Pieces]:
+    return _items(content[4:], file) if kind == b"meta" else _track_samples(content, file, is_sequence)
 
 
 def _items(meta: memoryview, file: memoryview) -> Iterator[_Pieces]:
@@ -185,21 +204,22 @@ def _locations(box: memoryview, file: memoryview, inside: memoryview) -> Iterato
         yield item, pieces
 
 
-def _first_samples(moov: memoryview, file: memoryview) -> Iterator[_Pieces]:
-    """The first picture of each track that moves: no other is decoded."""
+def _track_samples(moov: memoryview, file: memoryview, is_sequence: bool) -> Iterator[_Pieces]:
+    """The pictures of each track: the first, or all where the sequence is to be decoded."""
     for track in _below(moov, b"trak"):
         for media in _below(track, b"mdia"):
             for information in _below(media, b"minf"):
                 for table in _below(information, b"stbl"):
-                    yield [_first_sample(table, file)]
+                    samples = _samples(table, file)
+                    yield list(samples if is_sequence else islice(samples, 1))
 
 
-def _first_sample(table: memoryview, file: memoryview) -> memoryview:
+def _samples(table: memoryview, file: memoryview) -> Iterator[memoryview]:
     """By its sample table (14496-12, 8.7): nothing where that tells none that is coded in AV1."""
     boxes = [(kind, content) for kind, content in _boxes(table) if kind in _SAMPLE_TABLE]
     found = dict(boxes)
     if b"av01" not in bytes(found.get(b"stsd", b"")):
-        return memoryview(b"")
+        return
     if len(boxes) != 4 or not {b"stsc", b"stsz"} < found.keys():
         raise ValueError("a track has no sample table, or several")
     sizes, counts = found[b"stsz"], found[b"stsc"]
@@ -208,9 +228,20 @@ def _first_sample(table: memoryview, file: memoryview) -> memoryview:
     most = max((int.from_bytes(counts[at : at + 4], "big") for at in range(12, len(counts), 12)), default=0)
     if most * (len(chunks) // width) > SAMPLES:
         raise bomb(f"an AVIF of more than {SAMPLES} pictures that follow each other")
-    size = int.from_bytes(sizes[4:8], "big") or int.from_bytes(sizes[12:16], "big")
-    start = int.from_bytes(chunks[:width], "big")
-    return file[start : start + size]
+    # From which chunk on each has so many samples.
+    runs = {
+        int.from_bytes(counts[at : at + 4], "big"): int.from_bytes(counts[at + 4 : at + 8], "big")
+        for at in range(8, len(counts) - 11, 12)
+    }
+    same, number, in_chunk = int.from_bytes(sizes[4:8], "big"), 0, 1
+    for chunk in range(len(chunks) // width):
+        start = int.from_bytes(chunks[chunk * width : (chunk + 1) * width], "big")
+        in_chunk = runs.get(chunk + 1, in_chunk)
+        for _ in range(in_chunk):
+            size = same or int.from_bytes(sizes[12 + 4 * number : 16 + 4 * number], "big")
+            yield file[start : start + size]
+            start += size
+            number += 1
 
 
 def _version(box: memoryview) -> int:

@@ -1,6 +1,6 @@
 """Frames put on a canvas, as GIF and APNG do."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -66,3 +66,15 @@ def compose(frames: Iterable[Frame], width: int, height: int) -> Iterator[Image.
             canvas = before
         elif frame.disposal is Disposal.CLEAR:
             canvas.paste((0, 0, 0, 0), (*corner, corner[0] + frame.place.width, corner[1] + frame.place.height))
+
+
+def pick(images: Iterable[Image.Image], numbers: Sequence[int]) -> Iterator[Image.Image]:
+    """Those of these numbers, which rise."""
+    wanted = iter(numbers)
+    number = next(wanted, None)
+    for index, image in enumerate(images):
+        if index == number:
+            yield image
+            number = next(wanted, None)
+        if number is None:
+            return

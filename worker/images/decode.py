@@ -1,7 +1,7 @@
 """From encoded bytes to pixels."""
 
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 
 from schemas import FailureReason
-from worker.images.canvas import first_shown
+from worker.images.canvas import compose, first_shown, pick
 from worker.images.colour import Colour
-from worker.images.errors import ImageError
+from worker.images.errors import ImageError, truncated
 from worker.images.formats import HEAD_BYTES, foreign_format, sniff
 from worker.images.gif import read_gif
 from worker.images.jpeg import open_jpeg
@@ -43,23 +43,37 @@ class DecodeLimits:
 
     max_pixels: int
     formats: Collection[ImageFormat] = DEFAULT_FORMATS
+    animation_frames: int = 8
+    max_animation_pixels: int = 500_000_000
 
     @classmethod
     def of(cls, settings: ImageSettings) -> "DecodeLimits":
         """By the settings, which also say how much memory this process decodes in."""
         _MEMORY.resize(settings.decode_memory_bytes)
-        return cls(settings.max_pixels, settings.formats)
+        return cls(settings.max_pixels, settings.formats, settings.animation_frames, settings.max_animation_pixels)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownFrames:
+    """What is seen of an image: itself, or frames of an animation."""
+
+    count: int
+    """Of all frames; 1 for a still image."""
+    numbers: tuple[int, ...]
+    """Of the frames that are decoded, from 0."""
+    pixels: Iterator[Pixels]
+    """One for each number, (H, W, 3). Raises ImageError."""
 
 
 def decode(data: bytes, *, max_pixels: int, formats: Collection[ImageFormat] = DEFAULT_FORMATS) -> Pixels:
-    """The image as `decoded` gives it, for those who hold few images at a time."""
-    with decoded(data, DecodeLimits(max_pixels, formats)) as pixels:
-        return pixels
+    """The image, or the first frame of an animation, as `decoded` gives it, for those who hold few images at a time."""
+    with decoded(data, DecodeLimits(max_pixels, formats, animation_frames=1)) as shown:
+        return next(shown.pixels)
 
 
 @contextmanager
-def decoded(data: bytes, limits: DecodeLimits, *, least_side: int | None = None) -> Iterator[Pixels]:
-    """The image as browsers show it: (H, W, 3) RGB in sRGB, upright, of the first frame. The block holds its memory.
+def decoded(data: bytes, limits: DecodeLimits, *, least_side: int | None = None) -> Iterator[ShownFrames]:
+    """The image as browsers show it: (H, W, 3) RGB in sRGB, upright. The block holds the memory of one frame.
 
     The type follows from the content. Transparency is composited on white, the page that most viewers show an image on;
     to drop alpha, as CLIP's preprocessing does, would judge colours that nobody sees. 16 bits are cut to the upper 8.
@@ -70,12 +84,43 @@ def decoded(data: bytes, limits: DecodeLimits, *, least_side: int | None = None)
     """
     image_format = _allowed(data, limits.formats)
     with _faults(image_format, data):
-        picture = _open(image_format, data, limits.max_pixels, least_side)
+        picture = _open(image_format, data, limits, least_side)
         _check_size(picture.width, picture.height, limits.max_pixels)
+    numbers = _spread(picture.frame_count, limits.animation_frames)
+    if len(numbers) > 1:
+        _check_animation(picture, limits.max_animation_pixels)
     with _MEMORY.reserve(picture.memory):
-        with _faults(image_format, data):
-            pixels = _upright(_rgb(picture), picture.orientation)
-        yield pixels
+        yield ShownFrames(picture.frame_count, numbers, _frames(picture, numbers, image_format, data))
+
+
+def _frames(picture: Picture, numbers: Sequence[int], image_format: ImageFormat, data: bytes) -> Iterator[Pixels]:
+    with _faults(image_format, data):
+        if picture.frames is None or numbers == (0,):
+            yield _upright(_rgb(picture.load(), picture.colour), picture.orientation)
+            return
+        found = 0
+        for image in picture.frames(numbers):
+            found += 1
+            yield _upright(_rgb(image, picture.colour), picture.orientation)
+        if found != len(numbers):
+            raise truncated(f"an animated {image_format.label} with frames missing")
+
+
+def _spread(count: int, wanted: int) -> tuple[int, ...]:
+    """So many numbers of 0 to `count` - 1, spread evenly from the first to the last."""
+    if wanted == 1 or count == 1:
+        return (0,)
+    return tuple(sorted({round(index * (count - 1) / (wanted - 1)) for index in range(wanted)}))
+
+
+def _check_animation(picture: Picture, max_pixels: int) -> None:
+    total = picture.frame_count * picture.width * picture.height
+    if total > max_pixels:
+        raise ImageError(
+            FailureReason.IMAGE_TOO_LARGE,
+            f"an animation of {picture.frame_count} frames of {picture.width} x {picture.height} = {total} pixels, and "
+            f"images.max_animation_pixels is {max_pixels}",
+        )
 
 
 @contextmanager
@@ -109,27 +154,28 @@ def _allowed(data: bytes, formats: Collection[ImageFormat]) -> ImageFormat:
     raise ImageError(FailureReason.UNSUPPORTED_FORMAT, message)
 
 
-def _open(image_format: ImageFormat, data: bytes, max_pixels: int, least_side: int | None) -> Picture:
+def _open(image_format: ImageFormat, data: bytes, limits: DecodeLimits, least_side: int | None) -> Picture:
     match image_format:
         case ImageFormat.JPEG:
-            return open_jpeg(data, max_pixels, least_side)
+            return open_jpeg(data, limits.max_pixels, least_side)
         case ImageFormat.PNG:
             return _open_png(data)
         case ImageFormat.WEBP:
             return _open_webp(data)
         case ImageFormat.GIF:
-            return _open_gif(data)
+            return _open_gif(data, None if limits.animation_frames > 1 else 1)
         case _:
-            return _open_rarer(image_format, data, max_pixels)
+            return _open_rarer(image_format, data, limits)
 
 
-def _open_rarer(image_format: ImageFormat, data: bytes, max_pixels: int) -> Picture:
+def _open_rarer(image_format: ImageFormat, data: bytes, limits: DecodeLimits) -> Picture:
     """Formats whose libraries are loaded at the first image of theirs."""
     match image_format:
         case ImageFormat.AVIF:
             from worker.images.avif import open_avif
 
-            return open_avif(data, max_pixels)
+            sequence_pixels = limits.max_animation_pixels if limits.animation_frames > 1 else 0
+            return open_avif(data, limits.max_pixels, sequence_pixels)
         case ImageFormat.HEIC:
             from worker.images.heic import open_heic
 
@@ -151,26 +197,45 @@ def _open_rarer(image_format: ImageFormat, data: bytes, max_pixels: int) -> Pict
 
 def _open_png(data: bytes) -> Picture:
     png = read_png(data)
+    memory = png.width * png.height * BYTES_A_PIXEL + sum(map(len, png.data))
+    if not png.is_animated:
+        return Picture(png.width, png.height, png.still, png.orientation, png.colour, memory)
 
     def load() -> Image.Image:
-        return first_shown(next(png.frames()), png.width, png.height) if png.is_animated else png.still()
+        return first_shown(next(png.frames()), png.width, png.height)
 
-    memory = png.width * png.height * BYTES_A_PIXEL + sum(map(len, png.data))
-    return Picture(png.width, png.height, load, png.orientation, png.colour, memory)
+    def frames(numbers: Sequence[int]) -> Iterator[Image.Image]:
+        return pick(compose(png.frames(), png.width, png.height), numbers)
+
+    count = max(1, len(png.animation))
+    return Picture(png.width, png.height, load, png.orientation, png.colour, memory, count, frames)
 
 
-def _open_gif(data: bytes) -> Picture:
-    gif = read_gif(data, most_frames=1)
-    frame = gif.frames[0]
+def _open_gif(data: bytes, most_frames: int | None) -> Picture:
+    gif = read_gif(data, most_frames)
     memory = gif.width * gif.height * BYTES_A_PIXEL
-    return Picture(gif.width, gif.height, lambda: first_shown(frame.open(), gif.width, gif.height), memory=memory)
+
+    def load() -> Image.Image:
+        return first_shown(gif.frames[0].open(), gif.width, gif.height)
+
+    def frames(numbers: Sequence[int]) -> Iterator[Image.Image]:
+        return pick(compose((frame.open() for frame in gif.frames), gif.width, gif.height), numbers)
+
+    return Picture(gif.width, gif.height, load, memory=memory, frame_count=len(gif.frames), frames=frames)
 
 
 def _open_webp(data: bytes) -> Picture:
     webp = read_webp(data)
     image = webp.open()
+
+    def frames(numbers: Sequence[int]) -> Iterator[Image.Image]:
+        for number in numbers:
+            image.seek(number)
+            image.load()
+            yield image
+
     memory = image.width * image.height * _BYTES_A_PIXEL_WEBP
-    return Picture(image.width, image.height, lambda: image, colour=webp.colour, memory=memory)
+    return Picture(image.width, image.height, lambda: image, 1, webp.colour, memory, image.n_frames, frames)
 
 
 def _damaged(image_format: ImageFormat, data: bytes, error: Exception) -> ImageError:
@@ -198,11 +263,10 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def _rgb(picture: Picture) -> Pixels:
+def _rgb(loaded: Image.Image | Pixels, colour: Colour | None) -> Pixels:
     """All of the picture as RGB, strip by strip: conversions of the whole would each take its memory once more."""
-    loaded = picture.load()
     if isinstance(loaded, np.ndarray):
-        if picture.colour is None:
+        if colour is None:
             return loaded
         loaded = Image.fromarray(loaded)
     loaded.load()
@@ -212,7 +276,7 @@ def _rgb(picture: Picture) -> Pixels:
     pixels = np.empty((height, width, 3), np.uint8)
     step = max(1, _STRIP_PIXELS // width)
     for top in range(0, height, step):
-        pixels[top : top + step] = _rgb_strip(loaded.crop((0, top, width, min(top + step, height))), picture.colour)
+        pixels[top : top + step] = _rgb_strip(loaded.crop((0, top, width, min(top + step, height))), colour)
     return pixels
 
 

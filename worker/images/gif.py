@@ -62,8 +62,8 @@ class Gif:
     frames: tuple[GifFrame, ...]
 
 
-def read_gif(data: bytes, most_frames: int) -> Gif:
-    """Up to so many frames. Raises ImageError where there are too many blocks, or not even a first frame."""
+def read_gif(data: bytes, most_frames: int | None = None) -> Gif:
+    """All frames, or so many. Raises ImageError where there are too many blocks, or not even a first frame."""
     if len(data) < 6 + _SCREEN.size:
         raise truncated("a GIF that ends within its header")
     width, height, flags, _, _ = _SCREEN.unpack_from(data, 6)

@@ -1,6 +1,6 @@
 """An opened image: its header is read, its pixels are not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,4 +29,8 @@ class Picture:
     colour: Colour | None = None
     """The colours of the pixels; None: sRGB."""
     memory: int = 0
-    """Bytes that `load` takes beyond BYTES_A_PIXEL for each pixel."""
+    """Bytes that `load` takes, with the array that it becomes."""
+    frame_count: int = 1
+    """Of an animation; 1 for a still image."""
+    frames: Callable[[Sequence[int]], Iterator[Image.Image]] | None = None
+    """The frames of these numbers, which rise, as they are seen: each is valid until the next is asked for."""

@@ -1,7 +1,7 @@
 """Runs batches through the engine and the heads, several at a time, off the pipeline's thread."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
@@ -9,7 +9,9 @@ from typing import Generic, TypeVar
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
+from schemas import Scores
 from worker.cache.score_cache import CachedScore
 from worker.judging.job import Job
 from worker.judging.lookup import ScoreStore
@@ -70,13 +72,10 @@ class BatchRunner(Generic[J]):
     def _run(self, batch: list[Prepared[J]], report: Callable[[ScoredBatch[J] | FailedBatch[J]], None]) -> None:
         try:
             started = time.perf_counter()
-            views = {name: np.stack([prepared.views[name] for prepared in batch]) for name in batch[0].views}
-            prompts = [prepared.job.event.prompt for prepared in batch] if self._judges_prompts else None
-            features = self._engine.infer(views, prompts)
+            features = self._infer(batch)
             scores = self._model.heads.score(features)
             seconds = time.perf_counter() - started
-            packed = _packed(features, len(batch))
-            results = [CachedScore(s, f) for s, f in zip(scores, packed, strict=True)]
+            results = _results(batch, scores, _packed(features, len(scores)))
         except Exception as error:  # noqa: BLE001  # a backend may raise anything; the images must be accounted for
             report(self._failed(batch, error))
             return
@@ -84,6 +83,26 @@ class BatchRunner(Generic[J]):
         self._metrics.batch_size.observe(len(batch))
         report(ScoredBatch(batch, results, seconds * 1000))
         self._cache.put({prepared.key: result for prepared, result in zip(batch, results, strict=True)}, {})
+
+    def _infer(self, batch: list[Prepared[J]]) -> Features:
+        """One row for each image, and for each sampled frame of an animation; animations may need several calls."""
+        rows = sum(prepared.rows for prepared in batch)
+        views = {
+            name: np.concatenate([_with_rows(prepared, prepared.views[name]) for prepared in batch])
+            for name in batch[0].views
+        }
+        prompts = None
+        if self._judges_prompts:
+            prompts = [prepared.job.event.prompt for prepared in batch for _ in range(prepared.rows)]
+        if rows == len(batch) or rows <= self._engine.max_batch:
+            return self._engine.infer(views, prompts)
+        parts = []
+        for start in range(0, rows, self._engine.max_batch):
+            part = slice(start, start + self._engine.max_batch)
+            parts.append(
+                self._engine.infer({name: view[part] for name, view in views.items()}, prompts and prompts[part])
+            )
+        return {tower: np.concatenate([features[tower] for features in parts]) for tower in parts[0]}
 
     def _failed(self, batch: list[Prepared[J]], error: Exception) -> FailedBatch[J]:
         if isinstance(error, EngineLost):
@@ -96,6 +115,27 @@ class BatchRunner(Generic[J]):
             log.warning("engine_check_failed", error=f"{type(failure).__name__}: {failure}")
             return FailedBatch(batch, error, Fault.ENGINE)
         return FailedBatch(batch, error, Fault.BATCH)
+
+
+def _with_rows(prepared: Prepared[J], view: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return view[np.newaxis] if prepared.animation is None else view
+
+
+def _results(
+    batch: list[Prepared[J]], scores: Sequence[Scores], packed: Sequence[dict[str, bytes]]
+) -> list[CachedScore]:
+    """One for each image: rows of an animation become one."""
+    results, start = [], 0
+    for prepared in batch:
+        stop = start + prepared.rows
+        found, index = scores[start], 0
+        if prepared.animation is not None:
+            found, index = prepared.animation.combine(scores[start:stop])
+        results.append(CachedScore(found, packed[start + index]))
+        start = stop
+    if start != len(scores):
+        raise ValueError(f"{len(scores)} scores for {start} rows")
+    return results
 
 
 def _packed(features: Features, count: int) -> list[dict[str, bytes]]:

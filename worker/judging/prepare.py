@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from schemas import FailureReason, ImageEvent, S3Reference
 from worker.cache.score_cache import CachedScore, ScoreKey
-from worker.images.decode import DecodeLimits, decoded
+from worker.images.decode import DecodeLimits, ShownFrames, decoded
 from worker.images.errors import ImageError
 from worker.images.fetch import FetchedImage, Fetcher
 from worker.images.views import least_side, make_views
+from worker.judging.animation import AnimationScore, SampledFrames
 from worker.judging.job import Job
 from worker.judging.lookup import ScoreStore
 from worker.judging.single_flight import SingleFlight
@@ -32,6 +33,13 @@ class Prepared(Generic[J]):
     job: J
     key: ScoreKey
     views: Mapping[str, NDArray[np.uint8]]
+    """View name → what the engine takes; of an animation with a leading axis, one entry for each sampled frame."""
+    animation: SampledFrames | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many rows of a batch it takes."""
+        return 1 if self.animation is None else len(self.animation.numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +71,17 @@ class Preparer(Generic[J]):
         views: Mapping[str, ViewSpec],
         *,
         limits: DecodeLimits,
+        animation_score: AnimationScore = "worst",
         on_decoded: Callable[[J, NDArray[np.uint8]], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`on_decoded` is called with each decoded image, [height, width, 3] RGB, on the thread that decoded it."""
+        """`on_decoded` is called with each decoded image, or the first frame of an animation, [height, width, 3]
+        RGB, on the thread that decoded it."""
         self._fetcher = fetcher
         self._cache = cache
         self._views = views
         self._limits = limits
+        self._animation_score = animation_score
         self._least_side = least_side(views)
         self._on_decoded = on_decoded
         self._clock = clock
@@ -92,12 +103,21 @@ class Preparer(Generic[J]):
             return Known(job, cached)
         with self._decoders:
             started = self._clock()
-            with decoded(fetched.data, self._limits, least_side=self._least_side) as pixels:
-                views = make_views(pixels, self._views)
-                if self._on_decoded is not None:
-                    self._on_decoded(job, pixels)
+            with decoded(fetched.data, self._limits, least_side=self._least_side) as shown:
+                views, animation = self._views_of(job, shown)
             job.decode_ms = round((self._clock() - started) * 1000, 3)
-        return Prepared(job, key, views)
+        return Prepared(job, key, views, animation)
+
+    def _views_of(self, job: J, shown: ShownFrames) -> tuple[Mapping[str, NDArray[np.uint8]], SampledFrames | None]:
+        frames: list[Mapping[str, NDArray[np.uint8]]] = []
+        for pixels in shown.pixels:
+            if self._on_decoded is not None and not frames:
+                self._on_decoded(job, pixels)
+            frames.append(make_views(pixels, self._views))
+        if shown.count == 1:
+            return frames[0], None
+        stacked = {name: np.stack([views[name] for views in frames]) for name in self._views}
+        return stacked, SampledFrames(shown.count, shown.numbers, self._animation_score)
 
     def _remember_alias(self, event: ImageEvent, fetched: FetchedImage, content_hash: str) -> None:
         if isinstance(event.image, S3Reference):

@@ -96,6 +96,8 @@ _FIELDS: Final = (
     Field("scores", "anchors", True, [0.1, 0.2, 0.4, 0.2, 0.1]),
     Field("scores", "coarse_share", True, 0.5),
     Field("scores", "correspondence", True, 3.0),
+    Field("scores", "frames", False, 1),
+    Field("scores", "worst_frame", True, 0),
 )
 FIELDS: Final[dict[tuple[str, ...], Field]] = {(field.variable, field.name): field for field in _FIELDS}
 

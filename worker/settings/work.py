@@ -33,6 +33,12 @@ class ImageSettings(Section):
     max_bytes: PositiveInt = 128 * 1024 * 1024
     """Of the encoded image."""
     max_pixels: PositiveInt = 100_000_000
+    animation_frames: Annotated[int, Field(ge=1, le=64)] = 8
+    """Frames of an animation that are scored, spread evenly, with the first and the last among them."""
+    animation_score: Literal["worst", "mean", "first"] = "worst"
+    """What the scores of an animation are: those of its worst frame, their mean, or those of its first frame."""
+    max_animation_pixels: PositiveInt = 500_000_000
+    """Of all frames of an animation together. One of more fails, as a part of it would pass unseen."""
     fetch_memory_bytes: PositiveInt = 256 * 1024 * 1024
     """For encoded images of more than 8 MiB that are fetched and not yet decoded, of all threads together."""
     decode_memory_bytes: PositiveInt = 1024**3

@@ -7,10 +7,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 import worker
+from tests.unit.images.test_refused_images import MAKERS
 from worker.cli.errors import EXIT_CODES
 from worker.cli.main import app
 from worker.samples.sample import load_samples
@@ -49,6 +52,33 @@ def test_score_writes_a_line_an_image_in_the_order_given(tmp_path: Path) -> None
     assert written[0]["quality"] == pytest.approx(written[3]["quality"], abs=0.02)
     assert all(line["model"].startswith("sha256:") and line["route"]["action"] for line in written)
     assert "4 scored" in result.stdout
+
+
+def test_an_animation_that_turns_to_noise_goes_to_review(tmp_path: Path) -> None:
+    (good,) = (path for path in SAMPLES if path.stem == "xl2.2_normal_032")
+    with Image.open(good) as sample:
+        clean = sample.convert("RGB")
+    random = np.random.default_rng(1)
+    noise = [Image.fromarray(random.integers(0, 256, (*clean.size[::-1], 3), dtype=np.uint8)) for _ in range(3)]
+    clean.save(tmp_path / "a.webp", save_all=True, append_images=noise, quality=90)
+    clean.save(tmp_path / "b.webp", quality=90)
+    result = sluice("score", "a.webp", "b.webp", "--output", "-")
+    moving, still = lines(result.stdout)
+
+    assert result.exit_code == 0
+    assert (still["route"]["action"], moving["route"]["action"], moving["scores"]["frames"]) == ("pass", "review", 4)
+    assert moving["scores"]["worst_frame"] > 0
+    assert moving["quality"] < still["quality"] - 1
+
+
+def test_a_folder_of_one_file_of_each_format_is_scored_whole(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for image_format, make in MAKERS.items():
+        (tmp_path / "folder" / image_format.value).write_bytes(make())
+    result = sluice("score", "folder", "--output", "-")
+
+    assert result.exit_code == 0
+    assert len([line for line in lines(result.stdout) if line["quality"]]) == len(MAKERS) == 10
 
 
 def test_a_broken_file_is_reported_and_does_not_stop_the_others(broken: Path) -> None:

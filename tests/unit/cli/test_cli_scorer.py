@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from schemas import FailureReason, FileReference, ImageEvent, ImageReference, Route, Scores
 from worker.cli.scorer import Scorer
 from worker.cli.sources import Source
-from worker.images.decode import DecodeLimits
+from worker.images.decode import DecodeLimits, ShownFrames
 from worker.images.errors import ImageError, TransientFetchError
 from worker.images.fetch import FetchedImage
 from worker.judging import prepare
@@ -85,10 +85,10 @@ class FakePolicy:
 @pytest.fixture(autouse=True)
 def _pixels_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
-    def decoded(data: bytes, limits: DecodeLimits, *, least_side: int | None) -> Iterator[NDArray[np.uint8]]:
+    def decoded(data: bytes, limits: DecodeLimits, *, least_side: int | None) -> Iterator[ShownFrames]:
         if data == b"broken":
             raise ImageError(FailureReason.UNDECODABLE_IMAGE, "ends early")
-        yield np.full((16, 16, 3), int(data), np.uint8)
+        yield ShownFrames(1, (0,), iter([np.full((16, 16, 3), int(data), np.uint8)]))
 
     monkeypatch.setattr(prepare, "decoded", decoded)
     monkeypatch.setattr(prepare, "make_views", lambda pixels, specs: {"coarse": pixels})

@@ -323,3 +323,48 @@ COMPLETE: dict[str, tuple[Callable[[], bytes], Callable[[], bytes]]] = {
 """Files whose pixels are all there, of which Chromium shows less, and files that are whole: name → both makers."""
 
 SHOWN: Table = _jpegs() | _pngs() | _webps() | _gifs() | _avifs() | _bmps() | _jxls()
+
+
+def _moving() -> Table:
+    def pillow(kind: str, **options: object) -> Callable[[], bytes]:
+        rest = [picture().rotate(180), noise(), translucent().convert("RGB"), picture()]
+        return lambda: encoded(picture(), kind, save_all=True, append_images=rest, duration=100, **options)
+
+    red = np.zeros((10, 12, 3), np.uint16)
+    red[:, :, 0] = 255
+    alpha = np.asarray(translucent()).astype(np.uint16)
+    pieces = [
+        fctl(1, 12, 10, 4, 3, disposal=disposal, blend=blend) + fdat(2, red)
+        for disposal in (0, 1, 2)
+        for blend in (0, 1)
+    ]
+    table: Table = {
+        f"apng disposal {number // 2} blend {number % 2}": lambda piece=piece: png(
+            rgb_samples(), 8, RGB, actl(3), fctl(0, WIDTH, HEIGHT), after=piece + fctl(3, 12, 10, 20, 12) + fdat(4, red)
+        )
+        for number, piece in enumerate(pieces)
+    }
+    table |= {
+        f"gif disposal {disposal}": lambda disposal=disposal: gif(
+            gif_image(WIDTH, HEIGHT),
+            gif_image(20, 10, 9, 7, control=(disposal, 40)),
+            gif_image(8, 8, 2, 2, control=(disposal, None)),
+            gif_image(10, 6, 30, 20),
+        )
+        for disposal in range(4)
+    }
+    return table | {
+        "gif first frame small": lambda: gif(gif_image(20, 10, 9, 7), gif_image(8, 8), gif_image(8, 8, 20, 20)),
+        "gif frame beyond its screen later": lambda: gif(gif_image(WIDTH, HEIGHT), gif_image(20, 10, 40, 28)),
+        "gif first restores": lambda: gif(gif_image(20, 10, 9, 7, control=(3, None)), gif_image(8, 8), gif_image(9, 9)),
+        "gif of pillow": pillow("GIF"),
+        "apng of pillow": pillow("PNG"),
+        "webp of pillow": pillow("WEBP", lossless=True),
+        "apng blended over": lambda: png(alpha, 8, RGB_ALPHA, actl(2), fctl(0, WIDTH, HEIGHT), after=over),
+        "apng hidden default": apng_with_hidden_default,
+        "apng small frames": apng_of_small_frames,
+    }
+
+
+MOVING: Table = _moving()
+"""Animations whose every frame is compared."""

@@ -128,9 +128,11 @@ def test_a_huge_jpeg_is_decoded_at_the_scale_that_its_views_need() -> None:
     wide.save(buffer, "JPEG", quality=90)
     limits = DecodeLimits(100_000_000)
     views = {"coarse": ViewSpec(size=224, resize="shortest_side", mean=(0, 0, 0), std=(1, 1, 1))}
-    with decoded(buffer.getvalue(), limits, least_side=least_side(views)) as small:
+    with decoded(buffer.getvalue(), limits, least_side=least_side(views)) as shown:
+        small = next(shown.pixels)
         shape, scaled = small.shape, make_views(small, views)["coarse"]
-    with decoded(buffer.getvalue(), limits) as whole:
+    with decoded(buffer.getvalue(), limits) as shown:
+        whole = next(shown.pixels)
         assert whole.shape == (3200, 6400, 3)
         exact = make_views(whole, views)["coarse"]
     assert 448 <= shape[0] < 3200

@@ -88,7 +88,13 @@ def open_gateway(
         resources.callback(probe_thread.shutdown, wait=False, cancel_futures=True)
         blank = blank_views(manifest.views)
         parts = PipelineParts(
-            preparer=Preparer(fetcher, cache, manifest.views, limits=DecodeLimits.of(settings.images)),
+            preparer=Preparer(
+                fetcher,
+                cache,
+                manifest.views,
+                limits=DecodeLimits.of(settings.images),
+                animation_score=settings.images.animation_score,
+            ),
             batches=batches,
             router=PolicyRouter(lambda: policies.in_force, metrics),
             cache=cache,
