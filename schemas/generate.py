@@ -57,6 +57,13 @@ _CHANNELS: Final[tuple[tuple[str, str, type[Contract], Literal["receive", "send"
         "send",
         "What people did about dead letters: redriven or dropped, by whom and why. Compacted.",
     ),
+    (
+        "replays",
+        "images.replays",
+        Verdict,
+        "send",
+        "Verdicts on past events, judged again by `sluice replay`. The header `sluice-replay` names the run.",
+    ),
 )
 
 

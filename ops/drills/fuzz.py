@@ -21,12 +21,12 @@ from typing import Any, Final
 import structlog
 
 from ops.benchmarks.results import machine
-from ops.drills.fuzz_targets import Outcome, fuzz_policies, fuzz_records, fuzz_redis, fuzz_settings
+from ops.drills.fuzz_targets import FuzzOutcome, fuzz_policies, fuzz_records, fuzz_redis, fuzz_settings
 
 GROWTH_LIMIT_MB: Final = 600
 """How much the process may grow, the model and its engine included."""
 
-Target = Callable[[int, random.Random, Path], Outcome]
+Target = Callable[[int, random.Random, Path], FuzzOutcome]
 TARGETS: Final[Mapping[str, Target]] = {
     "events": lambda count, rng, folder: fuzz_records("event", count, rng, folder),
     "S3 notifications": lambda count, rng, folder: fuzz_records("notification", count, rng, folder),

@@ -16,6 +16,7 @@ COMMANDS = {
     "submit": "Publish one event for each image.",
     "tail": "Follow verdicts, or the records of another topic, as they are committed.",
     "dead": "Dead letters: list, show, redrive, drop.",
+    "replay": "Judge past events again by another model or policy, and compare with their verdicts.",
     "topics": "Create the topics that the worker needs.",
     "policy": "Check policies, and see what they would have done.",
     "desk": "Rebuild the desk's index; export items, import votes.",

@@ -34,6 +34,7 @@ class Topic(StrEnum):
     AUDIT = "audit"
     DEAD = "dead"
     DEAD_ACTIONS = "dead_actions"
+    REPLAYS = "replays"
 
 
 def describe(topic: Topic, value: bytes) -> Text:
@@ -129,6 +130,7 @@ _DESCRIBE: Mapping[Topic, Callable[[bytes], Text]] = {
     Topic.AUDIT: _audit_entry,
     Topic.DEAD: _dead_letter,
     Topic.DEAD_ACTIONS: _dead_letter_action,
+    Topic.REPLAYS: _verdict,
 }
 
 

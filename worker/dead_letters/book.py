@@ -1,8 +1,8 @@
 """What stands in the dead-letter topic, and what people have done about it."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final
 
 import structlog
 from pydantic import ValidationError
@@ -11,6 +11,7 @@ from schemas import DeadLetter, DeadLetterAction
 from worker.dead_letters.letter import Letter, read_letter
 from worker.dead_letters.selection import LetterState, Selection
 from worker.intake.log import LogError, Partition, Record
+from worker.intake.topic_reader import TopicReader
 from worker.settings import TopicSettings
 
 log = structlog.get_logger(__name__)
@@ -20,27 +21,6 @@ MOST_LETTERS: Final = 100_000
 WAIT_SECONDS: Final = 0.2
 PATIENCE_SECONDS: Final = 30.0
 """A log that yields nothing for so long, though its end has not been reached, is an error."""
-
-
-class ReadBatch(Protocol):
-    @property
-    def records(self) -> Sequence[Record]: ...
-
-    @property
-    def positions(self) -> Mapping[Partition, int]: ...
-
-
-class TopicReader(Protocol):
-    """Reads topics outside every consumer group. All raise LogError. One thread at a time."""
-
-    def ends(self, topic: str) -> dict[Partition, int]:
-        """Where each partition ends at the moment."""
-
-    def read(self, positions: Mapping[Partition, int], wait_seconds: float) -> ReadBatch:
-        """Some of the committed records from these positions on, and where to read on."""
-
-    def record(self, partition: Partition, offset: int) -> Record | None:
-        """That very record; None when it is kept no more."""
 
 
 class LetterBook:

@@ -12,10 +12,10 @@ from worker.intake.log import LogError, Partition, Record
 from worker.settings import KafkaSettings
 
 
-def open_reader(settings: KafkaSettings, **more: Any) -> Any:
+def open_reader(settings: KafkaSettings, *, group_id: str | None = None, **more: Any) -> Any:
     """A consumer of committed records, without a group and without deserializers; `more` are further options."""
     return KafkaConsumer(
-        group_id=None,
+        group_id=group_id,
         enable_auto_commit=False,
         isolation_level="read_committed",
         max_partition_fetch_bytes=settings.max_message_bytes,

@@ -18,6 +18,8 @@ from zlib import crc32
 
 from worker.intake.log import LogError, Output, Partition, Record
 
+FINISHED = 2**62
+"""The offset of a group that reads no more."""
 _FORMAT = 1
 _BUSY_SECONDS = 10.0
 
@@ -222,6 +224,22 @@ class SqliteTopics:
                 (group_id, topic),
             )
             return {Partition(topic, number): offset for number, offset in rows}
+
+    def start_group(self, group_id: str, offsets: Mapping[Partition, int]) -> None:
+        """Sets where a group that has no offsets of these partitions begins. Raises LogError."""
+        self._set_offsets("INSERT OR IGNORE", group_id, offsets)
+
+    def finish_group(self, group_id: str, topic: str) -> None:
+        """Puts the group past everything, so that it holds back no record from being dropped. Raises LogError."""
+        self._set_offsets("INSERT OR REPLACE", group_id, dict.fromkeys(self.ends(topic), FINISHED))
+
+    def _set_offsets(self, insert: str, group_id: str, offsets: Mapping[Partition, int]) -> None:
+        with explained(self._path), transaction(self._db):
+            self._db.executemany(
+                f"{insert} INTO offsets (group_id, partition, next_offset)"  # noqa: S608  # one of two constants
+                " SELECT ?, id, ? FROM partitions WHERE topic = ? AND number = ?",
+                [(group_id, offset, partition.topic, partition.number) for partition, offset in offsets.items()],
+            )
 
     def read(
         self, positions: Mapping[Partition, int], *, max_records: int = 500, max_bytes: int = 16 * 1024 * 1024

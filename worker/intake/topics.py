@@ -85,6 +85,7 @@ def topic_configs(settings: KafkaSettings, *, replication_factor: int) -> dict[s
         topics.audit: {"cleanup.policy": "delete", "retention.ms": "-1"},
         topics.dead: _kept_for("delete", timedelta(days=30)),
         topics.dead_actions: {"cleanup.policy": "compact"},
+        topics.replays: _kept_for("delete", timedelta(days=30)),
     }
     for configs in wanted.values():
         configs["max.message.bytes"] = str(settings.max_message_bytes)

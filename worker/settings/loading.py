@@ -39,6 +39,8 @@ def load_settings(path: Path | None, env: Mapping[str, str]) -> Settings:
         field = re.search(r'field "(\w+)"', str(error))
         name = f"{PREFIX}{field[1].upper()}" if field else f"{PREFIX}*"
         raise SettingsError(f'{name} or below: a value is not JSON; a list is written ["./images"]') from None
+    except RecursionError:
+        raise SettingsError(f"{', '.join(sorted(variables))}: a value is nested too deeply for a setting") from None
     data = _resolved(document.data, path.parent) if document is not None and path is not None else {}
     try:
         return Settings(**_merged(data, overrides))
@@ -104,6 +106,8 @@ def _resolved(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     def resolve(value: object) -> object:
         if not isinstance(value, str) or not value or value.startswith("s3:"):
             return value
+        if "\0" in value:
+            raise SettingsError("a path holds a NUL character; write it without")
         return str((folder / Path(value).expanduser()).resolve())
 
     resolved = dict(data)

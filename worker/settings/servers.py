@@ -24,6 +24,7 @@ class TopicSettings(Section):
     audit: TopicName = "images.audit"
     dead: TopicName = "images.dead"
     dead_actions: TopicName = "images.dead.actions"
+    replays: TopicName = "images.replays"
 
     @model_validator(mode="after")
     def _are_distinct(self) -> Self:

@@ -170,6 +170,7 @@ def test_the_asyncapi_document_hangs_together() -> None:
         "send_audit": "send",
         "send_dead": "send",
         "send_dead_actions": "send",
+        "send_replays": "send",
     }
 
 

@@ -235,3 +235,10 @@ def test_any_file_gives_settings_or_a_settings_error(scratch: Path, content: byt
     else:
         assert settings.kafka.group_id
     assert problem is None or problem.startswith(str(scratch))
+
+
+def test_a_path_with_a_nul_character_and_a_deeply_nested_variable_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="NUL"):
+        load_settings(written(tmp_path, 'files: {roots: ["\\0"]}'), {})
+    with pytest.raises(SettingsError, match="SLUICE_KAFKA: a value is nested too deeply"):
+        load_settings(None, {"SLUICE_KAFKA": "[" * 100_000 + "]" * 100_000})

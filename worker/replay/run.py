@@ -1,0 +1,123 @@
+"""Runs a replay to its end, or until it is told to stop."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from worker.cache.client import connect_embedded
+from worker.intake.embedded import embedded_log
+from worker.intake.kafka_log import KafkaLog
+from worker.intake.log import Log
+from worker.intake.sqlite_log import SqliteLog
+from worker.policy.loading import parse_policy
+from worker.policy.place import ShippedPlace, place_of
+from worker.replay.replay_log import ReplayLog, ReplayProgress
+from worker.replay.window import ReplayRequest, ReplayWindow, finish, open_window
+from worker.scoring.model import load_model
+from worker.settings import Settings
+from worker.wiring import EMBEDDED_CACHE_ENTRIES, Worker, open_engine
+
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayResult:
+    """`done` of `window.total` offsets are judged; `is_over` when it is all of them."""
+
+    request: ReplayRequest
+    window: ReplayWindow
+    done: int
+    is_over: bool
+
+
+def replay(
+    settings: Settings,
+    data: Path | None,
+    since: datetime,
+    until: datetime,
+    stop: threading.Event,
+    on_progress: Callable[[ReplayRequest, int, int], None],
+) -> ReplayResult:
+    """Judges the events of the images topic that came from `since` on and before `until` again, by the model and the
+    policy of the settings, and writes the verdicts into the replay topic.
+
+    The run has a consumer group of its own, `<group>-replay-<run>`, whose offsets are its progress: verdicts and
+    offsets are committed together, so a run that was stopped or killed goes on where it was and repeats nothing, and
+    several processes may share it. The live group, its cache, its review queue and its dead letters are not touched.
+    Raises LogError, ManifestError, PolicyError.
+    """
+    with _frozen_policy(settings, data) as (settings, digest):
+        model = load_model(settings.model, settings.s3)
+        request = ReplayRequest(settings.kafka.topics.images, since, until, model.manifest.digest, digest)
+        group = f"{settings.kafka.group_id}-replay-{request.run}"
+        window = open_window(settings, data, request, group)
+        progress = ReplayProgress(window.starts, window.ends)
+        progress.begin(window.committed)
+        on_progress(request, progress.done, window.total)
+        if not progress.is_over:
+            own = _settings_of_run(settings, group)
+            topics = settings.kafka.topics
+
+            def open_log() -> Log:
+                inner: Log
+                if data is None:
+                    inner = KafkaLog(own.kafka, own.telemetry)
+                else:
+                    inner = SqliteLog(embedded_log(data), topics=[topics.images], group_id=group)
+                return ReplayLog(inner, progress, run=request.run, verdicts=topics.verdicts, replays=topics.replays)
+
+            engine = open_engine(settings, model)
+            worker = Worker(own, open_log, connect_embedded(), engine, model, cache_entries=EMBEDDED_CACHE_ENTRIES)
+            _run(worker, progress, stop, lambda: on_progress(request, progress.done, window.total))
+        if progress.is_over:
+            finish(settings, data, group)
+        return ReplayResult(request, window, progress.done, progress.is_over)
+
+
+def _run(worker: Worker, progress: ReplayProgress, stop: threading.Event, tell: Callable[[], None]) -> None:
+    ending = threading.Event()
+    with ThreadPoolExecutor(1, thread_name_prefix="replay") as pool:
+        ended = pool.submit(worker.run, ending)
+        try:
+            while not (ended.done() or progress.is_over or stop.is_set()):
+                time.sleep(POLL_SECONDS)
+                tell()
+        finally:
+            ending.set()
+    ended.result()
+    tell()
+
+
+def _settings_of_run(settings: Settings, group: str) -> Settings:
+    """A group of its own, no transactional id of the live worker's, and no port for metrics, which that one has."""
+    return settings.model_copy(
+        update={
+            "kafka": settings.kafka.model_copy(update={"group_id": group, "transactional_id": None}),
+            "telemetry": settings.telemetry.model_copy(update={"metrics_port": None}),
+            "shadow_policies": {},
+        }
+    )
+
+
+@contextmanager
+def _frozen_policy(settings: Settings, data: Path | None) -> Iterator[tuple[Settings, str]]:
+    """The settings with a copy of the policy, so that somebody who saves another meanwhile changes nothing; its digest.
+
+    Raises PolicyError.
+    """
+    place = place_of(settings, data)
+    found = place.read()
+    digest = parse_policy(found.content, place.address).digest
+    if isinstance(place, ShippedPlace) or found.shipped:
+        yield settings.model_copy(update={"policy": None}), digest
+        return
+    with TemporaryDirectory(prefix="sluice-replay-") as folder:
+        copy = Path(folder) / "policy.yaml"
+        copy.write_bytes(found.content)
+        yield settings.model_copy(update={"policy": copy}), digest
