@@ -188,7 +188,7 @@ def _measured(settings: Settings, folder: Path, client: redis.Redis, count: int)
         reading = costs.of(read)
         first = costs.of(fill)
         size = (_used(client) - empty) / count
-        client.flushall()
+        client.flushall(asynchronous=True)
         refill = costs.of(fill)
         restart = costs.of(fill)
         assert catalogue.count() == count

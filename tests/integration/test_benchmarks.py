@@ -114,6 +114,15 @@ def test_the_desk_is_measured_with_reviewers_at_work(options: Options, tmp_path:
     assert 0 < report["milliseconds"]["decision"]["p50"] <= report["milliseconds"]["decision"]["p95"]
 
 
+def test_the_desk_is_measured_with_many_items(tmp_path: Path, options: Options) -> None:
+    in_a_process("desk_scale", "--items", "300", "--short", "--out", tmp_path)
+    report = written(options, "desk_scale")
+    assert report["items"] == 300
+    assert report["redis_bytes_an_item"] > 0
+    assert report["fill_a_flushed_redis"]["items_a_processor_second"] > 0
+    assert set(report["goals"]["milliseconds_p95"]) <= {"lease", "decide", "search"}
+
+
 def test_the_sweep_recommends_settings_that_can_be_set(options: Options, capsys: pytest.CaptureFixture[str]) -> None:
     sweep_benchmark.run(options, Settings())
     report = written(options, "sweep")

@@ -31,7 +31,7 @@ ALLOWED = {
     "worker/intake/producer_process.py: self._process.wait()": "after kill()",
     "worker/model/evaluation/features.py: future.result()": "a command with a progress bar",
     "worker/review/http/events.py: queue.get()": "within asyncio.timeout_at",
-    "worker/review/http/images.py: _LOOKING.get()": "a context variable, not a queue",
+    "worker/review/http/thread_budget.py: self._limiter.get()": "a variable of the event loop, not a queue",
     "worker/scoring/openvino_graph.py: self._requests.get()": "as many requests as batches in flight: one is free soon",
     "worker/scoring/tensorrt_graph.py: self._free.get()": "as many contexts as batches in flight: one is free soon",
     "worker/scoring/torch_engine.py: done.wait()": "the GPU's stream, on the thread of one batch",

@@ -6,8 +6,6 @@ from http import HTTPStatus
 from typing import Annotated, Final
 
 import structlog
-from anyio import CapacityLimiter, to_thread
-from anyio.lowlevel import RunVar
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel
 
@@ -20,6 +18,7 @@ from worker.review.http.problems import Problem
 from worker.review.http.rate_limit import RateLimit
 from worker.review.http.renditions import Rendition
 from worker.review.http.sessions import Session
+from worker.review.http.thread_budget import ThreadBudget
 from worker.scoring.engine import EngineError
 
 log = structlog.get_logger(__name__)
@@ -28,9 +27,8 @@ router = APIRouter(tags=["images"])
 
 LOOKS: Final = RateLimit("heat-map", most=30, seconds=60)
 WAIT_SECONDS: Final = "5"
-IMAGES_AT_ONCE: Final = 32
-"""Images have threads of their own, at most so many: however slow a store is, decisions find a free one."""
-_LOOKING: Final = RunVar[CapacityLimiter]("looking")
+IMAGES: Final = ThreadBudget("images", 32)
+"""However slow a store is, decisions find a free thread."""
 
 
 class HeatMapOut(BaseModel):
@@ -74,7 +72,7 @@ async def image(
 ) -> Response:
     """Pixels encoded anew: what came from outside never reaches the browser as it is."""
     known = request.headers.get("if-none-match")
-    return await to_thread.run_sync(_image, door, session, token, rendition, known, limiter=_looking())
+    return await IMAGES.run(_image, door, session, token, rendition, known)
 
 
 def _image(door: Door, session: Session, token: str, rendition: Rendition, known: str | None) -> Response:
@@ -98,16 +96,6 @@ def _image(door: Door, session: Session, token: str, rendition: Rendition, known
     if known == rendered.etag:
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     return Response(rendered.data, media_type=rendered.media_type, headers=headers)
-
-
-def _looking() -> CapacityLimiter:
-    """The event loop's limit on threads for images."""
-    try:
-        return _LOOKING.get()
-    except LookupError:
-        limiter = CapacityLimiter(IMAGES_AT_ONCE)
-        _LOOKING.set(limiter)
-        return limiter
 
 
 def _heat_map(door: Door, session: Session, reference: ImageReference, content_hash: str | None) -> HeatMap:

@@ -4,8 +4,6 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Annotated, Final
 
-from anyio import CapacityLimiter, to_thread
-from anyio.lowlevel import RunVar
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import AwareDatetime, BaseModel, Field
 
@@ -20,13 +18,13 @@ from worker.review.http.queues import FencingToken, ItemId
 from worker.review.http.roles import Role
 from worker.review.http.sessions import Session
 from worker.review.http.sign_in import Body
+from worker.review.http.thread_budget import ThreadBudget
 from worker.review.http.written import WrittenRoute
 
 router = APIRouter(tags=["items"], route_class=WrittenRoute)
 
-SEARCHES_AT_ONCE: Final = 2
-"""Searches have threads of their own, and few: leases and decisions share the processors with them."""
-_SEARCHING: Final = RunVar[CapacityLimiter]("searching")
+SEARCHES: Final = ThreadBudget("searches", 2)
+"""Few, as leases and decisions share the processors with them."""
 ItemPath = Annotated[str, Path(min_length=1, max_length=512)]
 Note = Annotated[str, Field(max_length=4000)] | None
 
@@ -88,7 +86,7 @@ async def search(session: SignedIn, door: TheDoor, wanted: Annotated[Search, Que
     if session.role is Role.REVIEWER and (others or hidden):
         detail = "searching by status, label, outcome or another reviewer is for leads and viewers"
         raise Problem(HTTPStatus.FORBIDDEN, "role", detail)
-    return await to_thread.run_sync(_search, session, door, wanted, limiter=_searching())
+    return await SEARCHES.run(_search, session, door, wanted)
 
 
 def _search(session: Session, door: Door, wanted: Search) -> Response:
@@ -96,16 +94,6 @@ def _search(session: Session, door: Door, wanted: Search) -> Response:
     found = door.desk.search(query, limit=wanted.limit, cursor=wanted.cursor, blind_to=_blind_to(session))
     page = Showing(door.links, session.user).page(found)
     return Response(page.model_dump_json(), media_type="application/json")
-
-
-def _searching() -> CapacityLimiter:
-    """The event loop's limit on threads for searches."""
-    try:
-        return _SEARCHING.get()
-    except LookupError:
-        limiter = CapacityLimiter(SEARCHES_AT_ONCE)
-        _SEARCHING.set(limiter)
-        return limiter
 
 
 @router.get("/v1/items/{item_id}")
