@@ -1,4 +1,5 @@
-"""Takes the pictures of docs/desk: the demo's stream, judged by the shipped model, on a real embedded desk.
+"""Takes the pictures of docs/desk: the demo's stream, judged by the shipped model, on a real embedded desk. Each view is
+taken in light and dark, and those that people use away from their desk also on a phone.
 
 .venv/bin/python -m ops.dev.desk_screenshots docs/desk
 """
@@ -31,6 +32,7 @@ from worker.settings import FileSettings, QueueSettings, ReviewSettings, Setting
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 SIZE = {"width": 1440, "height": 900}
+PHONE = {"width": 390, "height": 844}
 PASSWORD = "correct horse battery"
 HEAT_MS = 120_000
 VOTERS = ("ana", "ben", "chidi")
@@ -101,7 +103,18 @@ def _take_all(address: str, folder: Path) -> None:
             page.get_by_label("Password").fill(PASSWORD)
             page.keyboard.press("Enter")
             _take(page, address, folder, theme)
+            state = context.storage_state()
             context.close()
+            phone = browser.new_context(
+                viewport=PHONE,  # type: ignore[arg-type]
+                color_scheme=theme,  # type: ignore[arg-type]
+                device_scale_factor=2,
+                is_mobile=True,
+                has_touch=True,
+                storage_state=state,
+            )
+            _take_on_phone(phone.new_page(), address, folder, theme)
+            phone.close()
         browser.close()
 
 
@@ -137,13 +150,31 @@ def _take(page: Page, address: str, folder: Path, theme: str) -> None:
     for key in ("ArrowRight", "ArrowRight", " ", "ArrowDown", " "):
         page.keyboard.press(key)
     shoot("grid")
-    for place in ("queues", "dashboard", "policy"):
+    page.goto(f"{address}/#/search?queue=quality&oldest_first=true")
+    page.wait_for_selector(".tile img")
+    shoot("search")
+    page.locator(".tile").nth(2).click()
+    page.wait_for_selector(".shot img")
+    shoot("item")
+    for place in ("mine", "queues", "dashboard", "policy"):
         page.goto(f"{address}/#/{place}")
         page.wait_for_selector(f"nav a[href='#/{place}'][aria-current=page]")
         if place == "policy":
             page.get_by_role("slider", name="borderline").fill("2.8")
             page.wait_for_selector("[aria-label=Replay] .examples img")
         shoot(place)
+
+
+def _take_on_phone(page: Page, address: str, folder: Path, theme: str) -> None:
+    page.goto(f"{address}/#/review/quality")
+    page.wait_for_selector(".frame:not(.loading) img")
+    page.wait_for_timeout(900)
+    _shoot(page, folder / f"phone-review-{theme}.jpg")
+    for place, ready in (("grid/quality", ".tile img"), ("queues", ".queue"), ("dashboard", ".numbers li")):
+        page.goto(f"{address}/#/{place}")
+        page.wait_for_selector(ready)
+        page.wait_for_timeout(900)
+        _shoot(page, folder / f"phone-{place.split('/')[0]}-{theme}.jpg")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, Route, expect
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -415,6 +416,12 @@ UNNAMED = """
 """
 
 
+def axe_violations(page: Page) -> list[str]:
+    """What axe finds wrong with the page as it is: the rule, and the first element that breaks it."""
+    found = Axe().run(page).response["violations"]
+    return [f"{each['id']}: {each['nodes'][0]['html'][:160]}" for each in found]
+
+
 @pytest.mark.parametrize(("theme", "width"), [("light", 1024), ("dark", 390)])
 def test_every_page_loads_from_the_desk_alone_fits_and_names_what_it_shows(
     desk: RunningDesk, open_page: Callable[..., Page], theme: str, width: int
@@ -435,6 +442,13 @@ def test_every_page_loads_from_the_desk_alone_fits_and_names_what_it_shows(
         assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), place
         assert page.evaluate("() => document.querySelector('main').scrollWidth <= innerWidth"), place
         expect(page.get_by_role("button", name="Sign out")).to_be_in_viewport(ratio=1)
+        assert axe_violations(page) == [], place
+    page.goto(f"{desk.address}/#/item/item-000")
+    expect(page.locator(".shot img")).to_be_visible()
+    assert axe_violations(page) == []
+    assert page.evaluate("() => document.querySelector('main').scrollWidth <= innerWidth")
+    page.keyboard.press("?")
+    assert axe_violations(page) == []
     assert page.evaluate("() => document.documentElement.dataset.theme") == theme
     assert asked == {urlsplit(desk.address).netloc}
 

@@ -77,7 +77,7 @@ class ItemView {
           button("Blur", { iconName: "blur", key: "B", "aria-pressed": String(preference("blur", false)), onclick: blur }),
           button("Copy link", { iconName: "copy", onclick: copy }))),
       this.#leadActions(),
-      h("div.opened", null, shot, h("div.about.panel", null, itemPanel(item)))));
+      h("div.opened", null, shot, h("div.about.panel", null, h("h2.unseen", null, "About this item"), itemPanel(item)))));
     setKeys(this.#main, [{ title: "Item", keys: [
       { key: "b", id: "blur", label: "Blur on and off", run: blur },
       { key: "d", label: "Decide now", run: () => { if (this.#mayDecide) this.#decideNow(); } },
