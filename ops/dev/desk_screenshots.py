@@ -1,5 +1,5 @@
-"""Takes the pictures of docs/desk: the demo's stream, judged by the shipped model, on a real embedded desk. Each view is
-taken in light and dark, and those that people use away from their desk also on a phone.
+"""Takes the pictures of docs/desk: the demo's stream, judged by the shipped model, on a real embedded desk. Each view
+is taken in light and dark, and those that people use away from their desk also on a phone.
 
 .venv/bin/python -m ops.dev.desk_screenshots docs/desk
 """
