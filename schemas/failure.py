@@ -35,6 +35,8 @@ class FailureReason(StrEnum):
     """Transient faults until attempts or the deadline ran out."""
     ENGINE_FAILED = "engine_failed"
     """The engine could not judge this image, alone, again."""
+    CRASHED_WORKER = "crashed_worker"
+    """The worker's process died while it judged this image, alone."""
     INTERNAL_ERROR = "internal_error"
     """A fault of ours that no other word fits; please report it."""
     POLICY_FAILED = "policy_failed"

@@ -3,6 +3,7 @@
 import random
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from worker.cache.score_cache import ScoreCache, connect, connect_embedded
 from worker.images.decode import DecodeLimits
 from worker.images.fetch import build_fetcher
+from worker.intake.crash_guard import FileMarkers, RedisMarkers
 from worker.intake.embedded import embedded_log, open_embedded_topics
 from worker.intake.intake import Intake
 from worker.intake.interpreter import tune_interpreter
@@ -119,6 +121,10 @@ class Worker:
                 clock=time.monotonic,
                 rng=random.Random(),  # noqa: S311  # jitter is no secret
             ),
+            markers=RedisMarkers(redis_client, settings.kafka.group_id)
+            if data is None
+            else FileMarkers(data / "in-flight"),
+            process=uuid.uuid4().hex,
             writer=VerdictWriter(router, outbox, self.metrics, time.monotonic),
             max_event_bytes=settings.kafka.max_message_bytes - ROOM_FOR_OURS,
             settings=settings.intake,

@@ -11,6 +11,7 @@ from schemas import Failure
 from worker.intake.admission import Admission
 from worker.intake.commit_cycle import CommitCycle
 from worker.intake.committer import CommitOutcome, Committer
+from worker.intake.crash_guard import CrashGuard, MarkerStore
 from worker.intake.ledger import OffsetLedger, Ticket
 from worker.intake.log import Fenced, Log, LogError, Output, Partition, Poll, Record
 from worker.intake.pressure import Bounds, partitions_to_pause
@@ -38,6 +39,9 @@ class Parts:
 
     judging: PipelineParts[RecordJob]
     writer: VerdictWriter
+    markers: MarkerStore
+    process: str
+    """Names this process, and no other."""
     max_event_bytes: int
     settings: IntakeSettings
 
@@ -63,9 +67,15 @@ class Member:
         )
         self._admission = Admission(self._metrics, max_event_bytes=parts.max_event_bytes)
         self._mailbox = Mailbox()
+        self._guard = CrashGuard(parts.markers, parts.process, self._clock)
         options = stream_options(settings)
         self._pipeline: JudgingPipeline[RecordJob] = JudgingPipeline(
-            parts.judging, options, deliver=self._finish, is_wanted=self._is_ours, mailbox=self._mailbox
+            parts.judging,
+            options,
+            deliver=self._finish,
+            is_wanted=self._is_ours,
+            mailbox=self._mailbox,
+            watch=self._guard,
         )
         self._watchdog = Watchdog(settings.stall_seconds)
         self._commits = CommitCycle(
@@ -98,6 +108,8 @@ class Member:
         finally:
             self._writer.flush()
             self._commits.close()
+            if self._pipeline.engine_lost is None:  # an image that the engine had may be the cause
+                self._guard.released_all()
             self._log.close()
         self._pipeline.check()
 
@@ -160,6 +172,8 @@ class Member:
             # The commit may not have begun, and must not pass for work of the member that joins next.
             raise Fenced("the group gave this member's partitions to others during a commit")
         self._forget(poll.lost)
+        self._guard.lost(poll.lost)
+        self._guard.assigned(poll.assigned)
         deadline = self._clock() + self._settings.rebalance_seconds
         self._draining.update(dict.fromkeys(poll.revoked, deadline))
         self._ledger.assign(poll.assigned)
@@ -172,6 +186,7 @@ class Member:
         done = {p for p, deadline in self._draining.items() if now >= deadline or not self._ledger.held_in(p)}
         if done:
             self._forget(done)
+            self._guard.released(done)
             self._log.release(done)
 
     def _forget(self, partitions: Iterable[Partition]) -> None:
@@ -200,7 +215,16 @@ class Member:
                 self._close(ticket, ())
             else:
                 jobs.extend(opened)
-        self._pipeline.submit(jobs)
+        self._pipeline.submit([job for job in jobs if self._may_be_judged(job)])
+
+    def _may_be_judged(self, job: RecordJob) -> bool:
+        """Whether the event did not kill the process before; one that may have is judged alone."""
+        failure = self._guard.failure_of(job)
+        if failure is not None:
+            self._finish(job, self._router.fail(job.event, failure))
+            return False
+        job.is_alone = self._guard.must_be_alone(job)
+        return True
 
     def _is_ours(self, job: RecordJob) -> bool:
         """Whether its partition is still assigned to this member."""

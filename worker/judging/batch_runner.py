@@ -66,6 +66,10 @@ class BatchRunner(Generic[J]):
     def start(self, batch: list[Prepared[J]], report: Callable[[ScoredBatch[J] | FailedBatch[J]], None]) -> None:
         self._threads.submit(self._run, batch, report)
 
+    def check(self, report: Callable[[Exception | None], None]) -> None:
+        """Runs a blank image through the engine; reports what it failed with."""
+        self._threads.submit(lambda: report(self._check()))
+
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -107,14 +111,19 @@ class BatchRunner(Generic[J]):
     def _failed(self, batch: list[Prepared[J]], error: Exception) -> FailedBatch[J]:
         if isinstance(error, EngineLost):
             return FailedBatch(batch, error, Fault.LOST)
+        failure = self._check()
+        if isinstance(failure, EngineLost):
+            return FailedBatch(batch, failure, Fault.LOST)
+        return FailedBatch(batch, error, Fault.ENGINE if failure else Fault.BATCH)
+
+    def _check(self) -> Exception | None:
+        """What the engine fails with on a blank image."""
         try:
             self._model.heads.score(self._engine.infer(blank_views(self._model.manifest.views)))
-        except EngineLost as lost:
-            return FailedBatch(batch, lost, Fault.LOST)
         except Exception as failure:  # noqa: BLE001  # as above
             log.warning("engine_check_failed", error=f"{type(failure).__name__}: {failure}")
-            return FailedBatch(batch, error, Fault.ENGINE)
-        return FailedBatch(batch, error, Fault.BATCH)
+            return failure
+        return None
 
 
 def _with_rows(prepared: Prepared[J], view: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -27,7 +27,7 @@ class Batcher(Generic[J]):
         return len(self._waiting) + len(self._alone)
 
     def add(self, prepared: Prepared[J], now: float) -> None:
-        if prepared.job.engine_failures:
+        if prepared.job.engine_failures or prepared.job.engine_deaths:
             self._alone.append(prepared)
         else:
             self._waiting.append((now, prepared))

@@ -7,11 +7,13 @@ from worker.judging.job import Job
 
 FAILURES_TO_BLAME: Final = 2
 """So often an image must fail in an engine that then judges a blank image, the last time alone, to be to blame."""
+DEATHS_TO_BLAME: Final = 3
+"""So often a working engine must stop working on an image, the last time alone, for that image to be to blame."""
 
 
 class EngineBreaker:
-    """Opens when the engine fails on a blank image too: then no image is to blame and no attempt counts. Closes at the
-    first batch that succeeds. Pure; the clock is passed in."""
+    """Opens when the engine fails on a blank image too. While it is open, only a blank image goes to the engine now and
+    then, and the first one that succeeds closes it. Pure; the clock is passed in."""
 
     def __init__(self, *, outage_seconds: float) -> None:
         """`outage_seconds`: after so long without a success the engine counts as broken."""
@@ -30,11 +32,11 @@ class EngineBreaker:
         return self._error
 
     def retry_at(self) -> float:
-        """When the next batch may go; meaningful while open."""
+        """When the next blank image may go; meaningful while open."""
         return self._breaker.retry_at()
 
-    def allow(self, now: float) -> bool:
-        """Whether a batch may go now."""
+    def may_check(self, now: float) -> bool:
+        """Whether a blank image may go now; meaningful while open."""
         return self._breaker.allow(now)
 
     def succeeded(self, now: float) -> None:
@@ -57,8 +59,9 @@ class EngineBreaker:
 
 
 def is_to_blame(job: Job, batch_size: int) -> bool:
-    """Whether a job that has just failed in a working engine is given up; if not, it is tried again, alone."""
-    return batch_size == 1 and job.engine_failures >= FAILURES_TO_BLAME
+    """Whether a job that has just failed is given up; if not, it is tried again, alone."""
+    too_many = job.engine_failures >= FAILURES_TO_BLAME or job.engine_deaths >= DEATHS_TO_BLAME
+    return batch_size == 1 and too_many
 
 
 def described(error: Exception) -> str:

@@ -34,8 +34,12 @@ class Job:
     probed_since: float | None = None
     is_held: bool = False
     """It waits for a store that is down."""
+    is_alone: bool = False
+    """Nothing may be prepared or scored beside it."""
     engine_failures: int = 0
     """Failures on this image in an engine that works."""
+    engine_deaths: int = 0
+    """So often the engine stopped working with this image in it."""
     fetch_ms: float = 0.0
     decode_ms: float = 0.0
     engine_ms: float = 0.0

@@ -20,6 +20,7 @@ from worker.judging.batch_runner import BatchRunner, FailedBatch, Fault, ScoredB
 from worker.judging.batcher import Batcher
 from worker.judging.engine_breaker import EngineBreaker, described, is_to_blame
 from worker.judging.fetch_retries import Admitted, FetchRetries, GivenUp
+from worker.judging.in_flight import InFlight, JobWatch
 from worker.judging.job import Job
 from worker.judging.judgement import Judgement
 from worker.judging.lookup import ScoreStore
@@ -66,6 +67,7 @@ class JudgingPipeline(Generic[J]):
         deliver: Callable[[J, Judgement], None],
         is_wanted: Callable[[J], bool] = lambda _job: True,
         mailbox: Mailbox | None = None,
+        watch: JobWatch[J] | None = None,
     ) -> None:
         """`is_wanted`: whether a job must still be judged; jobs that are not are dropped without a judgement."""
         self.mailbox = mailbox or Mailbox()
@@ -75,6 +77,7 @@ class JudgingPipeline(Generic[J]):
         self._options = options
         self._deliver = deliver
         self._is_wanted = is_wanted
+        self._in_flight: InFlight[J] = InFlight(watch)
         self._fetches: FetchRetries[J] = FetchRetries(
             options.retries,
             options.stores or Stores(),
@@ -89,6 +92,7 @@ class JudgingPipeline(Generic[J]):
         self._preparing = 0
         self._batches_running = 0
         self._images_running = 0
+        self._checking = False
         self._stopped = False
 
     # -- for the owner ---------------------------------------------------------------------------------------------
@@ -131,7 +135,8 @@ class JudgingPipeline(Generic[J]):
         self._stopped = True
         self._ready.clear()
         self._fetches.clear()
-        self._batcher.clear()
+        for prepared in self._batcher.clear():
+            self._in_flight.remove(prepared.job)
 
     @property
     def is_idle(self) -> bool:
@@ -171,8 +176,10 @@ class JudgingPipeline(Generic[J]):
         """How long nothing needs to be started, unless something is reported or submitted."""
         due = self._fetches.next_due()
         moments = [] if due is None else [due]
-        if len(self._batcher) and self._batches_running < self._options.batches_in_flight:
-            moments.append(self._engine.retry_at() if self._engine.is_open else self._batcher.due_at())
+        if self._engine.is_open:
+            moments.append(self._engine.retry_at())
+        elif len(self._batcher) and self._batches_running < self._options.batches_in_flight:
+            moments.append(self._batcher.due_at())
         return max(0.0, min([longest, *(moment - now for moment in moments)]))
 
     def health_problems(self, now: float) -> tuple[str, ...]:
@@ -214,7 +221,7 @@ class JudgingPipeline(Generic[J]):
         """Hands jobs to the threads that fetch and decode, as many as the pipeline takes without piling up pixels."""
         window = self._options.window
         while self._ready and self._preparing + len(self._batcher) + self._images_running < window:
-            if self.engine_lost is not None:
+            if self.engine_lost is not None or not self._in_flight.has_room_for(self._ready[0]):
                 return
             job = self._ready.popleft()
             if not self._is_wanted(job):
@@ -224,6 +231,7 @@ class JudgingPipeline(Generic[J]):
                 self._give_up(job, admitted)
             elif admitted is Admitted.NOW:
                 self._preparing += 1
+                self._in_flight.add(job)
                 self._parts.prepare_pool.submit(self._prepare, job)
 
     def _prepare(self, job: J) -> None:
@@ -241,15 +249,18 @@ class JudgingPipeline(Generic[J]):
         now = self._parts.clock()
         self._parts.metrics.stage_seconds.labels("fetch").observe(job.fetch_ms / 1000)
         self._fetches.answered(job, now)
-        if isinstance(outcome, Known):
-            self._land(job, outcome.score, cached=True)
-        elif isinstance(outcome, Prepared):
+        if isinstance(outcome, Prepared):
             self._parts.metrics.stage_seconds.labels("decode").observe(job.decode_ms / 1000)
             if not self._stopped:
                 self._batcher.add(outcome, now)
+                return
+        self._in_flight.remove(job)
+        if isinstance(outcome, Known):
+            self._land(job, outcome.score, cached=True)
 
     def _on_prepare_failed(self, job: J, error: Exception) -> None:
         self._preparing -= 1
+        self._in_flight.remove(job)
         if self._stopped:
             return
         now = self._parts.clock()
@@ -273,21 +284,42 @@ class JudgingPipeline(Generic[J]):
     # -- the engine ------------------------------------------------------------------------------------------------
 
     def _start_batches(self, now: float, *, more_follows: bool) -> None:
+        if self.engine_lost is not None:
+            return
+        if self._engine.is_open:
+            self._check_engine(now)
+            if not self._options.waits_for_outages:
+                self._fail_all_waiting()
+            return
         while len(self._batcher) and self._batches_running < self._options.batches_in_flight:
-            if self.engine_lost is not None:
-                return
-            probing = self._engine.is_open
-            if not self._engine.allow(now):
-                if not self._options.waits_for_outages:
-                    self._fail_all_waiting()
-                return
             nothing_follows = not (more_follows or self._preparing or self._ready)
-            batch = self._batcher.next_batch(now, hurry=probing or nothing_follows)
+            batch = self._batcher.next_batch(now, hurry=nothing_follows)
             if batch is None:
                 return
             self._batches_running += 1
             self._images_running += len(batch)
             self._parts.batches.start(batch, lambda result: self.mailbox.post(lambda: self._on_batch(result)))
+
+    def _check_engine(self, now: float) -> None:
+        """Sends a blank image, no event's: the next image in the queue may be what the engine failed on."""
+        if not self._checking and self._engine.may_check(now):
+            self._checking = True
+            self._parts.batches.check(lambda failure: self.mailbox.post(lambda: self._on_checked(failure)))
+
+    def _on_checked(self, failure: Exception | None) -> None:
+        self._checking = False
+        now = self._parts.clock()
+        if isinstance(failure, EngineLost):
+            self._lose_engine(failure)
+        elif failure is not None:
+            self._engine.failed(failure, now)
+        else:
+            self._engine.succeeded(now)
+
+    def _lose_engine(self, error: Exception) -> None:
+        if self.engine_lost is None:
+            log.error("engine_lost", error=described(error), note="only a new process can judge")
+            self.engine_lost = EngineLost(str(error))
 
     def _on_batch(self, result: ScoredBatch[J] | FailedBatch[J]) -> None:
         self._batches_running -= 1
@@ -299,6 +331,7 @@ class JudgingPipeline(Generic[J]):
         self._engine.succeeded(now)
         for prepared, score in zip(result.batch, result.scores, strict=True):
             prepared.job.engine_ms = round(result.milliseconds, 3)
+            self._in_flight.remove(prepared.job)
             self._land(prepared.job, score, cached=False)
 
     def _on_batch_failed(self, result: FailedBatch[J], now: float) -> None:
@@ -307,20 +340,22 @@ class JudgingPipeline(Generic[J]):
         log.warning("batch_failed", size=size, fault=result.fault.value, error=error)
         self._parts.metrics.retries.labels("engine").inc(size)
         if result.fault is Fault.LOST:
-            if self.engine_lost is None:
-                log.error("engine_lost", error=error, note="only a new process can judge")
-            self.engine_lost = EngineLost(str(result.error))
+            self._lose_engine(result.error)
             return
+        died = result.fault is Fault.ENGINE and not self._engine.is_open
         if result.fault is Fault.ENGINE:
             self._engine.failed(result.error, now)
         for prepared in result.batch:
             job = prepared.job
             job.engine_failures += result.fault is Fault.BATCH
+            job.engine_deaths += died
             if is_to_blame(job, size):
                 self._give_up(job, _engine_failure(f"the engine fails on this image: {error}", job, retriable=False))
             elif result.fault is Fault.ENGINE and not self._options.waits_for_outages:
                 self._give_up(job, _engine_failure(f"the engine does not answer: {error}", job, retriable=True))
-            elif not self._stopped:
+            elif self._stopped:
+                self._in_flight.remove(job)
+            else:
                 self._batcher.add(prepared, now)
 
     def _fail_all_waiting(self) -> None:
@@ -345,6 +380,7 @@ class JudgingPipeline(Generic[J]):
 
     def _give_up(self, job: J, given_up: GivenUp) -> None:
         """Fails a job; those that waited for it try for themselves."""
+        self._in_flight.remove(job)
         if not self._stopped:
             self._ready.extend(self._end_flight(job))
         if self._is_wanted(job):

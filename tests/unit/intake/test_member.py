@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from worker.cache.score_cache import ScoreCache, connect_embedded
 from worker.images.decode import DecodeLimits
 from worker.images.errors import ImageError, TransientFetchError
 from worker.images.fetch import FetchedImage
+from worker.intake.crash_guard import FileMarkers, Marker, MarkerStore
 from worker.intake.intake import Intake
 from worker.intake.log import CommitFailed, Fenced, Lag, LogError, Output, Partition, Poll, Record
 from worker.intake.member import Member, Parts
@@ -163,6 +165,15 @@ class FakeHeads:
         return scores
 
 
+class NoMarkers:
+    def read(self, partition: Partition) -> Marker | None:
+        return None
+
+    def write(self, partition: Partition, marker: Marker) -> None: ...
+
+    def remove(self, partition: Partition) -> None: ...
+
+
 @dataclass
 class Bench:
     """A member on stand-ins, with its log, store and engine to look at."""
@@ -172,6 +183,8 @@ class Bench:
     engine: FakeEngine = field(default_factory=FakeEngine)
     settings: IntakeSettings = QUICK
     reads_prompts: bool = False
+    markers: MarkerStore = field(default_factory=NoMarkers)
+    process: str = "process-1"
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(CollectorRegistry())
@@ -212,6 +225,8 @@ class Bench:
                 clock=time.monotonic,
                 rng=random.Random(7),
             ),
+            markers=self.markers,
+            process=self.process,
             writer=VerdictWriter(router, outbox, self.metrics, time.monotonic),
             max_event_bytes=100_000,
             settings=self.settings,
@@ -749,3 +764,77 @@ def test_a_member_that_stands_still_says_so() -> None:
 
     bench.run_until(done)
     assert any("images.in/0 is behind and has not moved" in line for lines in seen for line in lines)
+
+
+def start_again_and_again(
+    folder: Path, log: FakeLog, store: FakeStore, engine: Callable[[np.ndarray[Any, Any]], None], *, starts: int
+) -> int:
+    """Runs one process after another until all is committed, each the next holder of the markers. An EngineLost stands
+    for the death of a process. Returns the number of starts."""
+    wanted = {IN: len(log.waiting)}
+    everything = list(log.waiting)
+    for start in range(1, starts + 1):
+        log.polls = [Poll(assigned=frozenset({IN}))]
+        log.waiting = [record for record in everything if record.offset >= log.offsets.get(IN, 0)]
+        bench = Bench(log, store, FakeEngine(engine), markers=FileMarkers(folder), process=f"process-{start}")
+        try:
+            bench.run_until(lambda: log.offsets == wanted)
+        except EngineLost:
+            continue
+        return start
+    raise AssertionError(f"not done after {starts} starts: {log.offsets}")
+
+
+def test_an_image_at_which_the_process_dies_is_found_and_its_neighbours_are_judged(tmp_path: Path) -> None:
+    count, culprit = 40, 17
+    store = FakeStore({f"http://images/{i}": png(red=i * 5) for i in range(count)})
+    log = FakeLog(records(*(event(str(i), http(str(i))) for i in range(count))))
+
+    def dies(reds: np.ndarray[Any, Any]) -> None:
+        if culprit * 5 in reds:
+            raise EngineLost("killed")
+
+    assert start_again_and_again(tmp_path, log, store, dies, starts=10) == 4
+    failures = {v["event_id"]: v["failure"]["reason"] for v in log.verdicts if v["failure"]}
+    assert failures == {str(culprit): "crashed_worker"}
+    assert [v["event_id"] for v in log.verdicts] == [str(i) for i in range(count)], "each once"
+    assert (
+        list(tmp_path.iterdir()) == [] or Marker.model_validate_json(next(tmp_path.iterdir()).read_bytes()).holder == ""
+    )
+
+
+def test_an_engine_that_dies_by_itself_blames_no_image(tmp_path: Path) -> None:
+    store = FakeStore({f"http://images/{i}": png(red=i * 5) for i in range(40)})
+    log = FakeLog(records(*(event(str(i), http(str(i))) for i in range(40))))
+    lives = iter((3, 5, 8))
+
+    def dies_by_itself() -> Callable[[np.ndarray[Any, Any]], None]:
+        state = {"left": next(lives)}
+
+        def dies(reds: np.ndarray[Any, Any]) -> None:
+            state["left"] -= 1
+            if state["left"] == 0:
+                state["left"] = next(lives, 10**9)
+                raise EngineLost("the GPU is gone")
+
+        return dies
+
+    assert start_again_and_again(tmp_path, log, store, dies_by_itself(), starts=10) == 4
+    assert len(log.verdicts) == 40
+    assert sum(v["status"] == "failed" for v in log.verdicts) <= 1, "at most the one judged alone at the third death"
+
+
+def test_an_image_that_stops_a_remote_engine_each_time_is_given_up_and_the_engine_goes_on() -> None:
+    """The engine runs elsewhere: it dies with the image, and another takes its place a moment later."""
+    bench = http_bench(12)
+    dead_until = [0.0]
+
+    def engine_elsewhere(reds: np.ndarray[Any, Any]) -> None:
+        if 35 in reds:
+            dead_until[0] = time.monotonic() + 0.3
+        if time.monotonic() < dead_until[0]:
+            raise BatchFailed("the replica went away")
+
+    bench.engine.before = engine_elsewhere
+    bench.run_to(12)
+    assert {v["event_id"]: v["failure"]["reason"] for v in bench.log.verdicts if v["failure"]} == {"7": "engine_failed"}

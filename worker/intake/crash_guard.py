@@ -1,0 +1,247 @@
+"""Finds the event at which the process dies, by markers that outlive it, and keeps it from killing the next one.
+
+A marker stands for each partition that a member holds. Whoever is assigned a partition whose marker was never taken
+back knows that its last holder died, and acts by how often that has happened in a row:
+
+1. After one death it notes which events are being prepared or scored, before each of them begins.
+2. After two it judges the events noted by the last holder one at a time, with nothing beside them.
+3. An event that was judged alone when the process died is not tried again: it becomes a dead letter.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+import redis
+import structlog
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from schemas import Failure, FailureReason
+from worker.intake.log import Partition
+from worker.intake.work import RecordJob
+
+log = structlog.get_logger(__name__)
+
+DEATHS_TO_JUDGE_ALONE: Final = 2
+CALM_SECONDS: Final = 300.0
+"""A process that has lived for so long is in no crash loop: deaths are counted from 0 again."""
+MARKER_SECONDS: Final = 7 * 24 * 3600
+"""How long Redis keeps the marker of a partition that nobody holds any more."""
+
+
+class EventPlace(NamedTuple):
+    """Names an event within its partition: the record's offset, and its position among the record's events."""
+
+    offset: int
+    position: int
+
+
+class Marker(BaseModel):
+    """What is known of a partition's holder."""
+
+    model_config = ConfigDict(frozen=True)
+
+    holder: str = ""
+    """The process that holds the partition; empty when it was given up in order."""
+    deaths: int = 0
+    """Holders that died in a row."""
+    in_flight: tuple[EventPlace, ...] = ()
+    """Events that were being prepared or scored, as far as it was noted."""
+    alone: EventPlace | None = None
+    """The event that was being judged with nothing beside it."""
+    culprits: tuple[EventPlace, ...] = ()
+    """Events that were judged alone when a holder died."""
+
+
+class MarkerStore(Protocol):
+    """Keeps one marker a partition. Raises nothing: without markers a crash loop is only not ended."""
+
+    def read(self, partition: Partition) -> Marker | None: ...
+
+    def write(self, partition: Partition, marker: Marker) -> None: ...
+
+    def remove(self, partition: Partition) -> None: ...
+
+
+class RedisMarkers:
+    """Markers in Redis, for the members of one consumer group."""
+
+    def __init__(self, client: redis.Redis, group_id: str) -> None:
+        self._client = client
+        self._group_id = group_id
+
+    def read(self, partition: Partition) -> Marker | None:
+        try:
+            value = self._client.get(self._key(partition))
+        except redis.RedisError as error:
+            _not_kept(error)
+            return None
+        return _parsed(value) if isinstance(value, bytes) else None
+
+    def write(self, partition: Partition, marker: Marker) -> None:
+        try:
+            self._client.set(self._key(partition), marker.model_dump_json(), ex=MARKER_SECONDS)
+        except redis.RedisError as error:
+            _not_kept(error)
+
+    def remove(self, partition: Partition) -> None:
+        try:
+            self._client.delete(self._key(partition))
+        except redis.RedisError as error:
+            _not_kept(error)
+
+    def _key(self, partition: Partition) -> str:
+        return f"sluice:in-flight:{json.dumps([self._group_id, *partition])}"
+
+
+class FileMarkers:
+    """Markers as files of one folder, for the embedded log. They outlive the process, not a loss of power."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read(self, partition: Partition) -> Marker | None:
+        try:
+            return _parsed(self._path(partition).read_bytes())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            _not_kept(error)
+            return None
+
+    def write(self, partition: Partition, marker: Marker) -> None:
+        path = self._path(partition)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            written = path.with_suffix(".new")
+            written.write_text(marker.model_dump_json())
+            written.replace(path)
+        except OSError as error:
+            _not_kept(error)
+
+    def remove(self, partition: Partition) -> None:
+        try:
+            self._path(partition).unlink(missing_ok=True)
+        except OSError as error:
+            _not_kept(error)
+
+    def _path(self, partition: Partition) -> Path:
+        return self._folder / f"{partition.topic}-{partition.number}.json"
+
+
+class CrashGuard:
+    """The markers of one member. Costs nothing for an event while no holder of the member's partitions has died."""
+
+    def __init__(self, store: MarkerStore, process: str, clock: Callable[[], float]) -> None:
+        """`process` names this process, and no other."""
+        self._store = store
+        self._process = process
+        self._clock = clock
+        self._markers: dict[Partition, Marker] = {}
+        self._in_flight: dict[Partition, dict[EventPlace, None]] = {}
+        self._suspects: dict[Partition, set[EventPlace]] = {}
+        self._calm_at: dict[Partition, float] = {}
+
+    def assigned(self, partitions: Iterable[Partition]) -> None:
+        """Reads how the last holder of each partition ended, and marks it as held."""
+        for partition in partitions:
+            found = self._store.read(partition) or Marker()
+            died = found.holder not in ("", self._process)
+            deaths = found.deaths + died
+            if died:
+                name = f"{partition.topic}/{partition.number}"
+                log.warning("last_holder_died", partition=name, deaths_in_a_row=deaths)
+            culprits = (*found.culprits, found.alone) if died and found.alone is not None else found.culprits
+            in_flight = tuple(place for place in found.in_flight if place not in culprits)
+            self._suspects[partition] = set(in_flight) if deaths >= DEATHS_TO_JUDGE_ALONE else set()
+            self._in_flight[partition] = {}
+            self._calm_at[partition] = self._clock() + CALM_SECONDS
+            marker = Marker(holder=self._process, deaths=deaths, in_flight=in_flight, culprits=culprits)
+            self._write(partition, marker)
+
+    def released(self, partitions: Iterable[Partition]) -> None:
+        """Takes the markers back of partitions that are given up in order."""
+        for partition in partitions:
+            marker = self._markers.pop(partition, None)
+            if marker is None:
+                continue
+            if marker.deaths:
+                self._store.write(partition, marker.model_copy(update={"holder": "", "alone": None}))
+            else:
+                self._store.remove(partition)
+
+    def lost(self, partitions: Iterable[Partition]) -> None:
+        """Forgets partitions that others hold by now: the markers are theirs."""
+        for partition in partitions:
+            self._markers.pop(partition, None)
+
+    def released_all(self) -> None:
+        """The member ends in order."""
+        self.released(list(self._markers))
+
+    def failure_of(self, job: RecordJob) -> Failure | None:
+        """Why the event must not be tried again; None for nearly all."""
+        marker = self._markers.get(job.work.ticket.partition)
+        if marker is None or not marker.culprits or _place(job) not in marker.culprits:
+            return None
+        return Failure(
+            reason=FailureReason.CRASHED_WORKER,
+            message="the worker's process died while it judged this image alone; look for a fault of the image's codec",
+            attempts=DEATHS_TO_JUDGE_ALONE + 1,
+        )
+
+    def must_be_alone(self, job: RecordJob) -> bool:
+        """Whether the event may have killed the last holders, so that nothing may be judged beside it."""
+        suspects = self._suspects.get(job.work.ticket.partition)
+        return bool(suspects and _place(job) in suspects)
+
+    def started(self, job: RecordJob) -> None:
+        """The event is about to be prepared."""
+        partition = job.work.ticket.partition
+        marker = self._markers.get(partition)
+        if marker is None:
+            return
+        place = _place(job)
+        in_flight = self._in_flight[partition]
+        in_flight[place] = None
+        if not marker.deaths:
+            return
+        if self._clock() >= self._calm_at[partition]:
+            self._suspects[partition].clear()
+            self._write(partition, Marker(holder=self._process))
+            return
+        alone = place if job.is_alone else None
+        noted = (*in_flight, *(suspect for suspect in self._suspects[partition] if suspect not in in_flight))
+        self._write(partition, marker.model_copy(update={"in_flight": noted, "alone": alone}))
+
+    def ended(self, job: RecordJob) -> None:
+        """The event is judged, or waits for another attempt."""
+        partition, place = job.work.ticket.partition, _place(job)
+        marker = self._markers.get(partition)
+        if marker is None:
+            return
+        self._in_flight[partition].pop(place, None)
+        if marker.alone == place:
+            self._suspects[partition].discard(place)
+            self._write(partition, marker.model_copy(update={"alone": None}))
+
+    def _write(self, partition: Partition, marker: Marker) -> None:
+        self._markers[partition] = marker
+        self._store.write(partition, marker)
+
+
+def _place(job: RecordJob) -> EventPlace:
+    return EventPlace(job.work.ticket.offset, job.index)
+
+
+def _parsed(value: bytes) -> Marker | None:
+    try:
+        return Marker.model_validate_json(value)
+    except ValidationError as error:
+        _not_kept(error)
+        return None
+
+
+def _not_kept(error: Exception) -> None:
+    log.warning("crash_marker_not_kept", error=f"{type(error).__name__}: {error}")
