@@ -27,7 +27,7 @@ from worker.intake.sqlite_log import SqliteLog
 from worker.intake.verdicts import VerdictWriter
 from worker.intake.work import RecordJob
 from worker.judging.batch_runner import BatchRunner
-from worker.judging.pipeline import PipelineParts
+from worker.judging.parts import PipelineParts
 from worker.judging.prepare import Preparer
 from worker.judging.router import PolicyRouter
 from worker.outbox import ROOM_FOR_OURS, Identity, Outbox

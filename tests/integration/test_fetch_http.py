@@ -472,6 +472,27 @@ def test_a_slow_server_holds_a_thread_no_longer_than_the_time_limit(
     assert time.monotonic() - started < 5
 
 
+def headers_then(body: Answer) -> Answer:
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\nx")
+        body(connection)
+
+    return answer
+
+
+@pytest.mark.parametrize("body", [dripping(b"x" * 500), silent], ids=["drips", "stops"])
+def test_a_body_that_comes_too_slowly_is_given_up_long_before_the_time_limit(
+    body: Answer, server: WebServer, build: Build
+) -> None:
+    server.answers["/a.png"] = headers_then(body)
+    fetcher = build("127.0.0.1", timeout=60.0, min_bytes_per_second=10_000.0)
+    started = time.monotonic()
+    assert "less than images.min_bytes_per_second = 10000" in transient(fetcher, server.url())
+    assert time.monotonic() - started < 15
+    server.answers["/a.png"] = response()
+    assert fetch(fetcher, server.url()).data == IMAGE
+
+
 def test_slow_redirects_share_one_time_limit(server: WebServer, build: Build) -> None:
     def slow(connection: socket.socket) -> None:
         time.sleep(0.25)

@@ -32,13 +32,22 @@ def build(monkeypatch: pytest.MonkeyPatch) -> Iterator[Build]:
         *,
         max_bytes: int = 1_000_000,
         timeout: float = 10.0,
+        min_rate: float = 1.0,
         **options: Any,
     ) -> S3Fetcher:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         settings = S3Settings(endpoint_url=endpoint, region="us-east-1", **options)
-        fetchers.append(S3Fetcher(settings, max_bytes=max_bytes, timeout_seconds=timeout, max_connections=8))
+        fetchers.append(
+            S3Fetcher(
+                settings,
+                max_bytes=max_bytes,
+                timeout_seconds=timeout,
+                max_connections=8,
+                min_bytes_per_second=min_rate,
+            )
+        )
         return fetchers[-1]
 
     yield build
@@ -317,6 +326,13 @@ class TestFaults:
         started = time.monotonic()
         transient(build(stub.endpoint, timeout=0.5), REFERENCE)
         assert time.monotonic() - started < 5
+
+    def test_a_body_that_drips_is_given_up_long_before_the_time_limit(self, stub: Stub, build: Build) -> None:
+        stub.answer = object_answer(b"x" * 1000, pause=0.05)
+        started = time.monotonic()
+        said = transient(build(stub.endpoint, timeout=60.0, min_rate=10_000.0), REFERENCE)
+        assert "less than images.min_bytes_per_second = 10000" in said
+        assert time.monotonic() - started < 15
 
     def test_a_store_that_hangs_up_or_is_not_there_is_transient(self, stub: Stub, build: Build) -> None:
         stub.answer = hang_up

@@ -25,7 +25,8 @@ from worker.judging.job import Job
 from worker.judging.judgement import Judgement
 from worker.judging.lookup import NoScoreStore
 from worker.judging.options import PipelineOptions
-from worker.judging.pipeline import JudgingPipeline, PipelineParts
+from worker.judging.parts import PipelineParts
+from worker.judging.pipeline import JudgingPipeline
 from worker.judging.prepare import Preparer
 from worker.judging.retries import RetryPolicy
 from worker.judging.router import DEFAULT_PRIORITY, PolicyRouter

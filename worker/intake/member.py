@@ -21,7 +21,8 @@ from worker.intake.work import RecordJob
 from worker.judging.judgement import Judgement
 from worker.judging.mailbox import Mailbox
 from worker.judging.options import PipelineOptions
-from worker.judging.pipeline import JudgingPipeline, PipelineParts
+from worker.judging.parts import PipelineParts
+from worker.judging.pipeline import JudgingPipeline
 from worker.judging.retries import RetryPolicy
 from worker.settings import IntakeSettings
 

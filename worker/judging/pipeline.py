@@ -4,52 +4,35 @@ The stream, the gateway and `sluice score` each run a pipeline with their own ki
 do with a judgement and in `PipelineOptions`.
 """
 
-import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import structlog
 
 from schemas import Failure, FailureReason, S3Reference, Scores
 from worker.cache.score_cache import CachedScore, ScoreKey
 from worker.images.errors import ImageError, TransientFetchError
-from worker.judging.batch_runner import BatchRunner, FailedBatch, Fault, ScoredBatch
+from worker.judging.batch_runner import FailedBatch, Fault, ScoredBatch
 from worker.judging.batcher import Batcher
 from worker.judging.engine_breaker import EngineBreaker, described, is_to_blame
 from worker.judging.fetch_retries import Admitted, FetchRetries, GivenUp
 from worker.judging.in_flight import InFlight, JobWatch
 from worker.judging.job import Job
 from worker.judging.judgement import Judgement
-from worker.judging.lookup import ScoreStore
 from worker.judging.mailbox import Mailbox
 from worker.judging.options import PipelineOptions
-from worker.judging.prepare import Duplicate, Known, Prepared, Preparer
-from worker.judging.router import PolicyRouter
+from worker.judging.parts import PipelineParts
+from worker.judging.prepare import Duplicate, Known, Prepared
 from worker.judging.single_flight import SingleFlight
 from worker.judging.stores import Stores
 from worker.scoring.engine import EngineLost
-from worker.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
+SHOWN_STORES: Final = 10
+
 J = TypeVar("J", bound=Job)
-
-
-@dataclass(frozen=True, slots=True)
-class PipelineParts(Generic[J]):
-    """What a pipeline works with. `clock` is monotonic, in seconds."""
-
-    preparer: Preparer[J]
-    batches: BatchRunner[J]
-    router: PolicyRouter
-    cache: ScoreStore
-    prepare_pool: Executor
-    metrics: Metrics
-    clock: Callable[[], float]
-    rng: random.Random
 
 
 class JudgingPipeline(Generic[J]):
@@ -169,8 +152,8 @@ class JudgingPipeline(Generic[J]):
 
     @property
     def has_store_outage(self) -> bool:
-        """A store is down, and jobs for it wait."""
-        return bool(self._fetches.stores_down())
+        """An S3 bucket is down, and jobs for it wait."""
+        return any(store.is_bucket for store in self._fetches.stores_down())
 
     def wait_seconds(self, now: float, longest: float) -> float:
         """How long nothing needs to be started, unless something is reported or submitted."""
@@ -190,8 +173,10 @@ class JudgingPipeline(Generic[J]):
         return (*([engine] if engine else []), *refusing)
 
     def store_outages(self, now: float) -> tuple[str, ...]:
-        """Stores that do not answer, which passes by itself. From any thread."""
-        return tuple(store.trouble(now) for store in self._fetches.stores_down() if not store.refuses_all)
+        """Stores that do not answer, which passes by itself; at most SHOWN_STORES of them. From any thread."""
+        down = [store.trouble(now) for store in self._fetches.stores_down() if not store.refuses_all]
+        more = [f"and {len(down) - SHOWN_STORES} more stores"] if len(down) > SHOWN_STORES else []
+        return (*down[:SHOWN_STORES], *more)
 
     # -- known scores ----------------------------------------------------------------------------------------------
 

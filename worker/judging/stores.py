@@ -31,6 +31,11 @@ class Store:
         self._open_since: float | None = None
 
     @property
+    def is_bucket(self) -> bool:
+        """An S3 bucket, which the operator chose; hosts are chosen by whoever sends events."""
+        return self.name.startswith("s3://")
+
+    @property
     def is_down(self) -> bool:
         return self._breaker.is_open
 

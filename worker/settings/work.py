@@ -46,6 +46,8 @@ class ImageSettings(Section):
     megapixels take 0.6 GB as JPEG, 1.2 GB as PNG, 1.6 GB as WebP, and 2.4 GB as JPEG XL or JPEG 2000. So a worker takes
     at most what it takes when idle, and both of these."""
     fetch_timeout_seconds: PositiveFloat = 10.0
+    min_bytes_per_second: PositiveFloat = 10_000.0
+    """A body that comes more slowly, after two seconds, is given up and tried again later."""
 
 
 class EngineSettings(Section):

@@ -75,7 +75,7 @@ class Metrics:
         self.consumer_lag_records = gauge(
             "consumer_lag_records", "Records between the read position and the end.", "topic", "partition"
         )
-        self.breaker_open = gauge("breaker_open", "1 while a systemic fault keeps the intake from reading.")
+        self.breaker_open = gauge("breaker_open", "1 while the engine or an S3 bucket is down; its events wait.")
         self.cache_up = gauge("cache_up", "1 while the cache answers.")
         self.loop_age_seconds = gauge("loop_age_seconds", "Seconds since the intake loop last turned.")
         self.loop_age_seconds.set_function(lambda: self._clock() - self._turned_at)

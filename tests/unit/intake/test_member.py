@@ -29,7 +29,7 @@ from worker.intake.log import CommitFailed, Fenced, Lag, LogError, Output, Parti
 from worker.intake.member import Member, Parts
 from worker.intake.verdicts import VerdictWriter
 from worker.judging.batch_runner import BatchRunner
-from worker.judging.pipeline import PipelineParts
+from worker.judging.parts import PipelineParts
 from worker.judging.prepare import Preparer
 from worker.judging.router import PolicyRouter
 from worker.judging.stores import Stores

@@ -21,7 +21,7 @@ from worker.cache.score_cache import ScoreCache
 from worker.images.decode import DecodeLimits
 from worker.images.fetch import build_fetcher
 from worker.judging.batch_runner import BatchRunner
-from worker.judging.pipeline import PipelineParts
+from worker.judging.parts import PipelineParts
 from worker.judging.prepare import Preparer
 from worker.judging.router import PolicyRouter
 from worker.policy.place import place_of

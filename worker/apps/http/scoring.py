@@ -15,7 +15,8 @@ from schemas import Digest, Failure, ImageEvent, Route, Scores, Timings
 from worker.judging.job import Job
 from worker.judging.judgement import Judgement
 from worker.judging.options import PipelineOptions
-from worker.judging.pipeline import JudgingPipeline, PipelineParts
+from worker.judging.parts import PipelineParts
+from worker.judging.pipeline import JudgingPipeline
 from worker.judging.retries import RetryPolicy
 from worker.scoring.engine import EngineError
 from worker.settings import IntakeSettings

@@ -44,6 +44,7 @@ def _s3_fetcher(settings: Settings, memory: MemoryBudget) -> Any:
         max_bytes=settings.images.max_bytes,
         memory=memory,
         timeout_seconds=settings.images.fetch_timeout_seconds,
+        min_bytes_per_second=settings.images.min_bytes_per_second,
         max_connections=settings.intake.prepare_threads or 2 * (os.cpu_count() or 1),
     )
 
@@ -56,6 +57,7 @@ def _http_fetcher(settings: Settings, memory: MemoryBudget) -> Any:
         max_bytes=settings.images.max_bytes,
         memory=memory,
         timeout_seconds=settings.images.fetch_timeout_seconds,
+        min_bytes_per_second=settings.images.min_bytes_per_second,
     )
 
 

@@ -3,6 +3,7 @@
 import ssl
 from functools import partial
 from http import HTTPStatus
+from math import inf
 
 import httpcore
 import httpx
@@ -13,6 +14,7 @@ from worker.images.errors import ImageError, TransientFetchError
 from worker.images.fetch.addresses import is_listed
 from worker.images.fetch.base import FetchedImage, ImageBody, bare_etag, check_etag
 from worker.images.fetch.network import Deadline, GuardedNetwork
+from worker.images.fetch.pace import BodyPace
 from worker.images.memory import MemoryBudget
 from worker.settings import HttpSettings
 
@@ -41,12 +43,14 @@ class HttpFetcher:
         max_bytes: int,
         memory: MemoryBudget | None = None,
         timeout_seconds: float,
+        min_bytes_per_second: float = 1.0,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._settings = settings
         self._max_bytes = max_bytes
         self._memory = memory or MemoryBudget(max_bytes)
         self._timeout_seconds = timeout_seconds
+        self._min_rate = min_bytes_per_second
         self._deadline = Deadline()
         self._is_listed = partial(is_listed, allowed_hosts=settings.allowed_hosts)
         self._pool = httpcore.ConnectionPool(
@@ -120,16 +124,24 @@ class HttpFetcher:
     def _read(self, response: httpcore.Response, headers: dict[str, str], place: str) -> FetchedImage:
         announced = headers.get("content-length", "")
         size = int(announced) if announced.isdecimal() else None
+        pace = BodyPace(place, self._min_rate)
         with ImageBody(self._memory, self._max_bytes, place, size) as body:
-            waited = self._go_on(body, 0.0)
-            for chunk in response.iter_stream():
-                body.add(chunk)
-                waited = self._go_on(body, waited)
+            try:
+                waited = self._go_on(body, pace, 0.0)
+                for chunk in response.iter_stream():
+                    body.add(chunk)
+                    waited = self._go_on(body, pace, waited)
+            except httpcore.TimeoutException:
+                pace.check(len(body), body.waited_seconds)
+                raise
+            finally:
+                self._deadline.body_due = inf
             return body.image(headers.get("etag"))
 
-    def _go_on(self, body: ImageBody, waited_seconds: float) -> float:
-        """Puts the deadline off by what the body has waited for memory since then."""
+    def _go_on(self, body: ImageBody, pace: BodyPace, waited_seconds: float) -> float:
+        """Puts the deadlines off: by what the body has waited for memory since then, and for what has come of it."""
         self._deadline.ends_at += body.waited_seconds - waited_seconds
+        self._deadline.body_due = pace.due(len(body), body.waited_seconds)
         return body.waited_seconds
 
 

@@ -5,6 +5,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import Any
 
 import httpcore
@@ -15,16 +16,19 @@ from worker.images.fetch.addresses import is_public
 
 
 class Deadline(threading.local):
-    """When the fetch of the current thread must be over; connections are shared by threads, deadlines are not."""
+    """When the fetch of the current thread must be over, and, while a body comes, when more of it must have come.
+    Connections are shared by threads, deadlines are not."""
 
     ends_at = 0.0
+    body_due = inf
 
     def start(self, seconds: float) -> None:
         self.ends_at = time.monotonic() + seconds
+        self.body_due = inf
 
     def remaining(self) -> float:
         """Seconds left, more than 0. Raises httpcore.ReadTimeout when there are none."""
-        seconds = self.ends_at - time.monotonic()
+        seconds = min(self.ends_at, self.body_due) - time.monotonic()
         if seconds <= 0:
             raise httpcore.ReadTimeout("out of time")
         return seconds

@@ -9,6 +9,7 @@ import urllib3.exceptions
 from schemas import FailureReason, S3Reference
 from worker.images.errors import ImageError, StoreRefusedError, TransientFetchError
 from worker.images.fetch.base import FetchedImage, ImageBody, bare_etag, check_etag
+from worker.images.fetch.pace import BodyPace
 from worker.images.memory import MemoryBudget
 from worker.s3_client import make_s3_client
 from worker.settings import S3Settings
@@ -75,10 +76,12 @@ class S3Fetcher:
         memory: MemoryBudget | None = None,
         timeout_seconds: float,
         max_connections: int,
+        min_bytes_per_second: float = 1.0,
     ) -> None:
         self._max_bytes = max_bytes
         self._memory = memory or MemoryBudget(max_bytes)
         self._timeout_seconds = timeout_seconds
+        self._min_rate = min_bytes_per_second
         half = timeout_seconds / 2
         self._client = make_s3_client(
             settings, connect_seconds=half, read_seconds=half, attempts=1, max_connections=max_connections
@@ -112,8 +115,10 @@ class S3Fetcher:
 
     def _read(self, stream: Any, body: ImageBody, ends_at: float, place: str) -> None:
         """The body as it arrives: `read1` returns what is there, so a store that drips is seen to be slow."""
+        pace = BodyPace(place, self._min_rate)
         while chunk := stream.read1(_CHUNK_BYTES):
             body.add(chunk)
+            pace.check(len(body), body.waited_seconds)
             if time.monotonic() > ends_at + body.waited_seconds:
                 raise TransientFetchError(f"{place} took more than {self._timeout_seconds:g} seconds")
 
