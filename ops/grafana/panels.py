@@ -75,7 +75,7 @@ OVERVIEW = DashboardSpec(
                 ),
                 Panel(
                     "Breakers open",
-                    "Workers that do not read, because the engine or a store keeps failing.",
+                    "Workers whose engine or S3 bucket is down.",
                     "short",
                     (PanelQuery('sum(sluice_breaker_open{job=~"$job"})'),),
                     "stat",
