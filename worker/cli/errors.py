@@ -62,17 +62,24 @@ class Commands(TyperGroup):
         except BrokenPipeError as error:  # `sluice tail | head`
             raise typer.Exit(0) from error
         except Exception as error:
-            known = _explained(error)
-            code = exit_code(known)
+            code = show(error)
             if code is None:
                 raise
-            from rich.text import Text  # only an error needs them
-
-            from worker.cli.console import err, printable
-
-            text = "\n".join(map(printable, _text(known).splitlines()))
-            err.print(Text.assemble(("error: ", "bold red"), text), soft_wrap=True)
             raise typer.Exit(code) from error
+
+
+def show(error: Exception) -> int | None:
+    """Prints a known kind of error, and returns its exit code; None for what nobody expected, which is not printed."""
+    known = _explained(error)
+    code = exit_code(known)
+    if code is not None:
+        from rich.text import Text  # only an error needs them
+
+        from worker.cli.console import err, printable
+
+        text = "\n".join(map(printable, _text(known).splitlines()))
+        err.print(Text.assemble(("error: ", "bold red"), text), soft_wrap=True)
+    return code
 
 
 def exit_code(error: Exception) -> int | None:

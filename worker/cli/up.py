@@ -16,6 +16,7 @@ from worker.cli.errors import UsageError
 from worker.cli.extras import need
 from worker.cli.live import StatusLine
 from worker.cli.options import DATA, ConfigOption, DataOption, Place, find_place
+from worker.cli.stuck_threads import ending_stuck_threads
 from worker.settings import TelemetrySettings
 from worker.telemetry.logs import configure_logging
 from worker.wiring import Worker, build_embedded_worker, build_worker
@@ -39,7 +40,7 @@ def up(
 ) -> None:
     """Run the worker: judge images as their events arrive.
 
-    SIGTERM or Ctrl-C finishes what is under way and stops; a second one stops at once.
+    SIGTERM or Ctrl-C finishes what is with the engine and stops; a second one stops at once.
 
     Exit code: 0 when it was told to stop, 1 when it could not go on, 2 when it could not begin.
     """
@@ -48,7 +49,7 @@ def up(
     place = find_place(config, data, embedded)
     need(*(["fakeredis"] if place.data is not None else []), *(["fastapi"] if desk else []))
     stop = threading.Event()
-    with _signals(stop):
+    with ending_stuck_threads(), _signals(stop):
         worker = _build(place)
         with _live(worker) if console.err.is_terminal else nullcontext():
             # Within, so that logs go through the live display and stand above its line.
