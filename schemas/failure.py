@@ -36,7 +36,7 @@ class FailureReason(StrEnum):
     ENGINE_FAILED = "engine_failed"
     """The engine could not judge this image, alone, again."""
     CRASHED_WORKER = "crashed_worker"
-    """The worker's process died while it judged this image, alone."""
+    """The worker's process died twice while it judged this image, alone."""
     INTERNAL_ERROR = "internal_error"
     """A fault of ours that no other word fits; please report it."""
     POLICY_FAILED = "policy_failed"

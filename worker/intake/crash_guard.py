@@ -5,7 +5,8 @@ back knows that its last holder died, and acts by how often that has happened in
 
 1. After one death it notes which events are being prepared or scored, before each of them begins.
 2. After two it judges the events noted by the last holder one at a time, with nothing beside them.
-3. An event that was judged alone when the process died is not tried again: it becomes a dead letter.
+3. An event that was judged alone at two deaths is not tried again: it becomes a dead letter. One death is not enough,
+   since a process may also be killed from outside.
 """
 
 import json
@@ -50,8 +51,10 @@ class Marker(BaseModel):
     """Events that were being prepared or scored, as far as it was noted."""
     alone: EventPlace | None = None
     """The event that was being judged with nothing beside it."""
-    culprits: tuple[EventPlace, ...] = ()
+    accused: tuple[EventPlace, ...] = ()
     """Events that were judged alone when a holder died."""
+    culprits: tuple[EventPlace, ...] = ()
+    """Events that were judged alone when two holders died."""
 
 
 class MarkerStore(Protocol):
@@ -152,13 +155,20 @@ class CrashGuard:
             if died:
                 name = f"{partition.topic}/{partition.number}"
                 log.warning("last_holder_died", partition=name, deaths_in_a_row=deaths)
-            culprits = (*found.culprits, found.alone) if died and found.alone is not None else found.culprits
+            accused, culprits = found.accused, found.culprits
+            if died and found.alone is not None:
+                if found.alone in accused:
+                    culprits = (*culprits, found.alone)
+                else:
+                    accused = (*accused, found.alone)
             in_flight = tuple(place for place in found.in_flight if place not in culprits)
             self._suspects[partition] = set(in_flight) if deaths >= DEATHS_TO_JUDGE_ALONE else set()
             self._in_flight[partition] = {}
             self._calm_at[partition] = self._clock() + CALM_SECONDS
-            marker = Marker(holder=self._process, deaths=deaths, in_flight=in_flight, culprits=culprits)
-            self._write(partition, marker)
+            self._write(
+                partition,
+                Marker(holder=self._process, deaths=deaths, in_flight=in_flight, accused=accused, culprits=culprits),
+            )
 
     def released(self, partitions: Iterable[Partition]) -> None:
         """Takes the markers back of partitions that are given up in order."""
@@ -187,8 +197,8 @@ class CrashGuard:
             return None
         return Failure(
             reason=FailureReason.CRASHED_WORKER,
-            message="the worker's process died while it judged this image alone; look for a fault of the image's codec",
-            attempts=DEATHS_TO_JUDGE_ALONE + 1,
+            message="the worker's process died twice while it judged this image alone; look for a fault of its codec",
+            attempts=DEATHS_TO_JUDGE_ALONE + 2,
         )
 
     def must_be_alone(self, job: RecordJob) -> bool:

@@ -93,18 +93,36 @@ def test_only_after_two_deaths_is_what_was_in_flight_judged_alone(store: MarkerS
     assert guard.failure_of(job(5)) is None
 
 
-def test_what_was_alone_when_the_process_died_is_not_tried_again_however_often_it_dies(store: MarkerStore) -> None:
-    clock = Clock()
-    third = after_deaths(store, 2, clock, 5, 6)
-    suspect = job(6)
-    suspect.is_alone = True
-    third.started(suspect)
-    for process in ("fourth", "fifth"):
-        following = CrashGuard(store, process, clock)
+def dies_alone_with(offset: int, store: MarkerStore, process: str) -> CrashGuard:
+    guard = CrashGuard(store, process, Clock())
+    guard.assigned([A])
+    suspect = job(offset)
+    assert guard.failure_of(suspect) is None
+    suspect.is_alone = guard.must_be_alone(suspect)
+    guard.started(suspect)
+    return guard
+
+
+def test_what_was_alone_at_two_deaths_is_not_tried_again_however_often_the_process_dies(store: MarkerStore) -> None:
+    after_deaths(store, 2, Clock(), 5, 6).lost([A])
+    dies_alone_with(6, store, "third")
+    dies_alone_with(6, store, "fourth")
+    for process in ("fifth", "sixth"):
+        following = CrashGuard(store, process, Clock())
         following.assigned([A])
         assert following.failure_of(job(6)) is not None
         assert following.failure_of(job(5)) is None
         assert following.must_be_alone(job(5)), "it may be another that kills"
+
+
+def test_one_death_blames_nothing_since_a_process_may_be_killed_from_outside(store: MarkerStore) -> None:
+    after_deaths(store, 2, Clock(), 5, 6).lost([A])
+    for process, offset in (("third", 5), ("fourth", 6)):
+        dies_alone_with(offset, store, process)
+    following = CrashGuard(store, "fifth", Clock())
+    following.assigned([A])
+    assert following.failure_of(job(5)) is None
+    assert following.failure_of(job(6)) is None
 
 
 def test_what_ended_well_alone_is_no_suspect_any_more(store: MarkerStore) -> None:
