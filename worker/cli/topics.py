@@ -5,16 +5,13 @@ from typing import Annotated
 import typer
 
 from worker.cli import console
+from worker.cli.errors import CommandFailed, UsageError
 from worker.cli.options import ConfigOption, DataOption, find_place
 from worker.cli.stream import open_stream
+from worker.intake.lost_records import accept, find_lost
 from worker.intake.topics import create_topics
 
 app = typer.Typer(name="topics", help="Create the topics that the worker needs.", no_args_is_help=True)
-
-
-@app.callback()
-def _group() -> None:
-    """Keeps `create` a command of its own, though it is the only one."""
 
 
 @app.command()
@@ -48,3 +45,30 @@ def create(
         console.out.print(
             f"{difference.topic}: {difference.option} is {found}, would be {difference.wanted}", markup=False
         )
+
+
+@app.command("accept-loss")
+def accept_loss(
+    config: ConfigOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Accept without asking.")] = False,
+) -> None:
+    """Let workers go on after records that left the log before they were judged.
+
+    With `kafka.lost_records: stop` a partition stands still at such a gap, and the worker is unhealthy, until this
+    command accepts the loss. Workers may run; they notice within ten seconds.
+
+    Exit code: 0 when nothing is lost or the loss is accepted, 1 when it is not.
+    """
+    if config is None:
+        raise UsageError("say which settings: --config FILE; the embedded log loses nothing")
+    settings = find_place(config, None).settings.kafka
+    lost = find_lost(settings)
+    if not lost:
+        console.out.print("nothing is lost", markup=False)
+        return
+    for each in lost:
+        console.out.print(str(each), markup=False, soft_wrap=True)
+    if not yes and not typer.confirm("Nobody will judge these. Go on without them?"):
+        raise CommandFailed("the loss is not accepted; the partitions stand still")
+    accept(settings, lost)
+    console.out.print("accepted: workers go on within ten seconds", markup=False)

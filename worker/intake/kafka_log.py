@@ -10,15 +10,24 @@ from typing import Any
 import structlog
 from kafka import TopicPartition
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
-from kafka.errors import CorruptRecordError, FencedInstanceIdError, KafkaError
+from kafka.errors import (
+    CorruptRecordError,
+    FencedInstanceIdError,
+    KafkaError,
+    LogTruncationError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
 from kafka.future import Future
 
 from worker.intake.kafka_connection import connection_options
 from worker.intake.kafka_faults import classify, open_error
+from worker.intake.kafka_gaps import GapKeeper
 from worker.intake.kafka_output import KafkaOutput
 from worker.intake.kafka_probe import require_way_in
 from worker.intake.kafka_python_fixes import FixedConsumer
 from worker.intake.log import Lag, LogError, Output, Partition, Poll, Record
+from worker.intake.lost_records import accepted_positions
 from worker.intake.producer_process import ProducerProcess
 from worker.settings import KafkaSettings, TelemetrySettings
 
@@ -92,6 +101,7 @@ class KafkaLog:
                 opened.callback(self._consumer.close, autocommit=False)
                 _require_topics(self._consumer, settings)
                 self._output = KafkaOutput(settings, producer, self._consumer)
+                self._gaps = GapKeeper(self._consumer, settings, accepted_positions)
                 self._consumer.subscribe([settings.topics.images], listener=self._assignment)
             except KafkaError as error:
                 raise open_error(error, settings) from error
@@ -131,6 +141,9 @@ class KafkaLog:
     def commit(self, outputs: Sequence[Output], offsets: Mapping[Partition, int]) -> None:
         self._output.commit(outputs, offsets)
 
+    def health_problems(self) -> tuple[str, ...]:
+        return self._gaps.health_problems()
+
     def lag(self) -> Lag:
         return self._lag
 
@@ -150,7 +163,7 @@ class KafkaLog:
             group_id=settings.group_id,
             group_instance_id=settings.group_instance_id,
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
+            auto_offset_reset="none",  # GapKeeper says where to go on
             isolation_level="read_committed",
             max_poll_records=MAX_POLL_RECORDS,
             max_partition_fetch_bytes=settings.max_message_bytes,
@@ -167,7 +180,7 @@ class KafkaLog:
         try:
             while not self._closing.is_set():
                 self._apply_pauses()
-                batches = self._consumer.poll(timeout_ms=int(POLL_SECONDS * 1000))
+                batches = self._poll_consumer()
                 self._lag = Lag(self._measure_lag())
                 if batches:
                     self._happened.put(Poll(_records(batches)))
@@ -189,8 +202,23 @@ class KafkaLog:
         except Exception as error:  # noqa: BLE001
             log.warning("kafka_close_failed", error=f"{type(error).__name__}: {error}")
 
+    def _poll_consumer(self) -> Mapping[TopicPartition, Sequence[Any]]:
+        gaps = self._gaps.turn()
+        batches: Mapping[TopicPartition, Sequence[Any]] = {}
+        try:
+            batches = self._consumer.poll(timeout_ms=int(POLL_SECONDS * 1000))
+        except NoOffsetForPartitionError as error:
+            self._gaps.begin(error.args[0])
+        except OffsetOutOfRangeError as error:
+            gaps += self._gaps.out_of_range(error.args[0])
+        except LogTruncationError as error:
+            gaps += self._gaps.truncated(error.divergent_offsets)
+        if gaps:
+            self._happened.put(Poll(gaps=gaps))
+        return batches
+
     def _apply_pauses(self) -> None:
-        wanted = self._wanted_paused & _ours(self._consumer.assignment())
+        wanted = (self._wanted_paused | self._gaps.stopped) & _ours(self._consumer.assignment())
         current = _ours(self._consumer.paused())
         if wanted - current:
             self._consumer.pause(*_theirs(wanted - current))

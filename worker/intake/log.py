@@ -30,9 +30,17 @@ class Output(NamedTuple):
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
+class Gap(NamedTuple):
+    """Offsets `first` to `next` - 1 left the log before they were read, and reading goes on behind them."""
+
+    partition: Partition
+    first: int
+    next: int
+
+
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """What happened since the last poll, in this order: lost, revoked, assigned, records.
+    """What happened since the last poll, in this order: lost, revoked, assigned, gaps, records.
 
     Revoked partitions stay the member's own until it calls `release`; lost ones are already somebody else's.
     """
@@ -41,6 +49,7 @@ class Poll:
     assigned: frozenset[Partition] = frozenset()
     revoked: frozenset[Partition] = frozenset()
     lost: frozenset[Partition] = frozenset()
+    gaps: tuple[Gap, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +119,9 @@ class Log(Protocol):
 
     def lag(self) -> Lag:
         """How far each assigned partition is behind. Does not wait for a server."""
+
+    def health_problems(self) -> tuple[str, ...]:
+        """Why the log does not give records that it should; empty when all is well. From any thread."""
 
     def close(self) -> None:
         """Leaves the group."""

@@ -125,7 +125,7 @@ class Member:
             found.append(problem)
         if now - self._turned_at > self._settings.stall_seconds:
             found.append(f"the intake loop has not turned for {now - self._turned_at:.0f} s")
-        return (*self._pipeline.health_problems(now), *found)
+        return (*self._log.health_problems(), *self._pipeline.health_problems(now), *found)
 
     def store_outages(self) -> tuple[str, ...]:
         """Image stores that do not answer; their events wait. Called from any thread."""
@@ -155,6 +155,8 @@ class Member:
         busy = self._pipeline.is_working or self._commits.busy
         poll = self._log.poll(0.0 if busy else IDLE_POLL_SECONDS)
         self._rebalance(poll)
+        for gap in poll.gaps:
+            self._metrics.records_lost.inc(gap.next - gap.first)
         self._admit(poll.records)
         self._mailbox.read(self._wait_seconds() if busy and not poll.records else 0.0)
 

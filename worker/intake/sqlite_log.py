@@ -114,6 +114,9 @@ class SqliteLog:
             except (sqlite3.Error, LogError) as error:
                 raise CommitFailed(f"{self._path}: {error}") from error
 
+    def health_problems(self) -> tuple[str, ...]:
+        return ()
+
     def lag(self) -> Lag:
         with explained(self._path):
             ends = dict(self._db.execute("SELECT id, next_offset FROM partitions"))

@@ -7,6 +7,7 @@ from kafka.errors import KafkaError, TopicAuthorizationFailedError, UnknownTopic
 
 from worker.intake.kafka_probe import admin_client, broker_version, may_use_group, may_use_transactional_id
 from worker.intake.log import LogError, LogRefused
+from worker.intake.lost_records import lost_ranges
 from worker.preflight.finding import CheckStatus, Finding
 from worker.preflight.kafka_limits import check_limits
 from worker.settings import KafkaSettings, TopicSettings
@@ -22,6 +23,7 @@ def check_kafka(settings: KafkaSettings, *, desk: bool = False) -> Iterator[Find
             yield Finding("Kafka", CheckStatus.OK, f"{settings.bootstrap_servers} lets us in")
             yield from check_permissions(admin, settings, desk=desk)
             yield from check_limits(admin, settings)
+            yield from _check_lost(admin, settings)
     except LogError as error:
         yield Finding("Kafka", CheckStatus.BLOCKED, str(error), lasting=isinstance(error, LogRefused))
     except (KafkaError, OSError) as error:
@@ -39,6 +41,21 @@ def check_permissions(admin: Any, settings: KafkaSettings, *, desk: bool = False
     yield _check_group(admin, settings)
     if settings.delivery == "exactly_once":
         yield _check_transactions(admin, settings)
+
+
+def _check_lost(admin: Any, settings: KafkaSettings) -> Iterator[Finding]:
+    """Whether records left the images topic before the group has judged them."""
+    check = "Kafka offsets"
+    try:
+        lost = lost_ranges(admin, settings)
+    except KafkaError as error:
+        yield Finding(check, CheckStatus.UNKNOWN, f"not shown to us ({type(error).__name__})")
+        return
+    for each in lost:
+        advice = "`sluice topics accept-loss` lets workers go on without them"
+        yield Finding(check, CheckStatus.WRONG, str(each), advice)
+    if not lost:
+        yield Finding(check, CheckStatus.OK, "what the group has not judged is still there")
 
 
 def needed_operations(topics: TopicSettings, *, desk: bool) -> Mapping[str, frozenset[str]]:
@@ -106,17 +123,20 @@ def _check_transactions(admin: Any, settings: KafkaSettings) -> Finding:
             "set kafka.delivery to at_least_once",
         )
     # Without a name of its own a worker takes the group's with something random behind it.
-    name = settings.transactional_id or f"{settings.group_id}-permission-check"
-    shown = settings.transactional_id or f"{settings.group_id}-*"
+    fixed = settings.transactional_id or (
+        f"{settings.group_id}-{settings.group_instance_id}" if settings.group_instance_id else None
+    )
+    name = fixed or f"{settings.group_id}-permission-check"
+    shown = fixed or f"{settings.group_id}-*"
     check = f"Kafka transactional id {shown}"
     if may_use_transactional_id(admin, name, settings.group_id):
         return Finding(check, CheckStatus.OK, "may write in transactions")
     advice = _grant(
         settings,
         "transactional-id",
-        settings.transactional_id or f"{settings.group_id}-",
+        fixed or f"{settings.group_id}-",
         {"WRITE"},
-        prefixed=settings.transactional_id is None,
+        prefixed=fixed is None,
     )
     return Finding(check, CheckStatus.BLOCKED, "no permission to write in transactions", advice)
 

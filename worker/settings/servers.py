@@ -53,6 +53,9 @@ class KafkaSettings(Section):
     transaction_timeout_seconds: PositiveFloat = 15.0
     session_timeout_seconds: PositiveFloat = 10.0
     max_message_bytes: PositiveInt = 8 * 1024 * 1024
+    lost_records: Literal["stop", "continue"] = "stop"
+    """What to do when records left the log before they were judged: stop their partition until somebody accepts the
+    loss (`sluice topics accept-loss`), or count it and go on."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
     sasl_username: str | None = None

@@ -45,6 +45,9 @@ class Metrics:
             return BulkHistogram(name, text, labels, namespace=_NAMESPACE, registry=registry, buckets=buckets)
 
         self.records_polled = counter("records_polled", "Records read from the log.")
+        self.records_lost = counter(
+            "records_lost", "Records that left the log before they were judged, and that nobody will judge."
+        )
         self.events = counter("events", "Events finished, by outcome.", "outcome")
         self.routes = counter("routes", "Verdicts, by the route the policy chose.", "action", "queue")
         self.shadow_routes = counter(

@@ -70,6 +70,7 @@ class FakeLog:
         self.commit_errors: list[LogError] = []
         self.polled = 0
         self.closed = False
+        self.problems: tuple[str, ...] = ()
 
     def poll(self, timeout_seconds: float) -> Poll:
         self.polled += 1
@@ -96,6 +97,9 @@ class FakeLog:
             raise self.commit_errors.pop(0)
         self.outputs.extend(outputs)
         self.offsets.update(offsets)
+
+    def health_problems(self) -> tuple[str, ...]:
+        return self.problems
 
     def lag(self) -> Lag:
         return Lag({IN: len(self.waiting)})
