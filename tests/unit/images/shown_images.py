@@ -196,9 +196,66 @@ def _pngs() -> Table:
 
 def _png_in_pieces() -> bytes:
     packed = zlib.compress(scanlines(rgb_samples(), 8))
-    ways = [(disposal, blend) for disposal in (0, 1, 2) for blend in (0, 1)]
-    pieces = [fctl(1, 12, 10, 4, 3, disposal=disposal, blend=blend) + fdat(2, red) for disposal, blend in ways]
-    over = fctl(1, WIDTH, HEIGHT, blend=1) + fdat(2, alpha[::-1])
+    pieces = [chunk(b"IDAT", packed[at : at + 7]) for at in range(7, len(packed), 7)]
+    return png(rgb_samples(), 8, RGB, after=b"".join(pieces), data=packed[:7])
+
+
+def _webps() -> Table:
+    def payload(data: bytes, name: bytes) -> bytes:
+        at = data.index(name)
+        return data[at + 8 : at + 8 + int.from_bytes(data[at + 4 : at + 8], "little")]
+
+    def extended(flags: int) -> bytes:
+        return bytes([flags, 0, 0, 0]) + (WIDTH - 1).to_bytes(3, "little") + (HEIGHT - 1).to_bytes(3, "little")
+
+    def moving(left: int, top: int) -> bytes:
+        small = payload(encoded(picture(20, 16), "WEBP", lossless=True), b"VP8L")
+        place = b"".join(v.to_bytes(3, "little") for v in (left // 2, top // 2, 19, 15, 100)) + b"\0"
+        frame = place + b"VP8L" + len(small).to_bytes(4, "little") + small + bytes(len(small) % 2)
+        return riff((b"VP8X", extended(0x12)), (b"ANIM", b"\xff\0\xff\xff\0\0"), (b"ANMF", frame), (b"ANMF", frame))
+
+    lossless = encoded(picture(), "WEBP", lossless=True)
+    return {
+        "webp lossy": lambda: encoded(picture(), "WEBP", quality=95),
+        "webp lossless": lambda: lossless,
+        "webp grey": lambda: encoded(picture().convert("L"), "WEBP", lossless=True),
+        "webp lossless alpha": lambda: encoded(translucent(), "WEBP", lossless=True, exact=True),
+        "webp lossy alpha": lambda: encoded(translucent(), "WEBP", quality=95),
+        "webp exif": lambda: encoded(picture(), "WEBP", lossless=True, exif=exif(6)),
+        "webp stale xmp": lambda: encoded(picture(), "WEBP", lossless=True, xmp=xmp(6)),
+        "webp display p3": lambda: encoded(picture(), "WEBP", lossless=True, icc_profile=icc(P3, 2.2)),
+        "webp with an appendix": lambda: lossless + bytes(500),
+        "webp 1 x 1": lambda: encoded(picture(1, 1), "WEBP", lossless=True),
+        "webp animation": lambda: encoded(picture(), "WEBP", lossless=True, save_all=True, append_images=[noise()]),
+        "webp animation of small frames": lambda: moving(8, 6),
+    }
+
+
+def _gifs() -> Table:
+    whole = gif_image(WIDTH, HEIGHT)
+    other = bytes(reversed(gif_palette()))
+    return {
+        "gif": lambda: gif(whole),
+        "gif 87a": lambda: gif(whole, version=b"87a"),
+        "gif interlaced": lambda: gif(gif_image(WIDTH, HEIGHT, interlaced=True)),
+        "gif transparent": lambda: gif(gif_image(WIDTH, HEIGHT, control=(0, 40))),
+        "gif own palette": lambda: gif(gif_image(WIDTH, HEIGHT, local=other)),
+        "gif frame smaller than its screen": lambda: gif(gif_image(20, 10, 9, 7)),
+        "gif transparent frame smaller than its screen": lambda: gif(gif_image(20, 10, 9, 7, control=(0, 40))),
+        "gif frame larger than its screen": lambda: gif(gif_image(WIDTH + 10, HEIGHT + 6)),
+        "gif frame beyond its screen": lambda: gif(gif_image(20, 10, WIDTH - 10, HEIGHT - 4)),
+        "gif frames that clear": lambda: gif(gif_image(20, 10, 9, 7, control=(2, None)), gif_image(8, 8)),
+        "gif frames that restore": lambda: gif(gif_image(20, 10, 9, 7, control=(3, None)), gif_image(8, 8)),
+        "gif without end": lambda: gif(whole, end=b""),
+        "gif with an appendix": lambda: gif(whole) + bytes(500),
+        "gif with a comment": lambda: gif(b"\x21\xfe\x05hello\0" + whole),
+        "gif of pillow": lambda: encoded(picture(), "GIF"),
+        "gif animation of pillow": lambda: encoded(picture(), "GIF", save_all=True, append_images=[noise()]),
+        "gif 1 x 1": lambda: gif(gif_image(1, 1), width=1, height=1),
+    }
+
+
+def _avifs() -> Table:
     table: Table = {f"avif turned {n}": lambda n=n: avif(exif=exif(n)) for n in range(1, 9)}
     table |= {
         "avif": avif,
@@ -276,11 +333,9 @@ def _moving() -> Table:
     red = np.zeros((10, 12, 3), np.uint16)
     red[:, :, 0] = 255
     alpha = np.asarray(translucent()).astype(np.uint16)
-    pieces = [
-        fctl(1, 12, 10, 4, 3, disposal=disposal, blend=blend) + fdat(2, red)
-        for disposal in (0, 1, 2)
-        for blend in (0, 1)
-    ]
+    ways = [(disposal, blend) for disposal in (0, 1, 2) for blend in (0, 1)]
+    pieces = [fctl(1, 12, 10, 4, 3, disposal=disposal, blend=blend) + fdat(2, red) for disposal, blend in ways]
+    over = fctl(1, WIDTH, HEIGHT, blend=1) + fdat(2, alpha[::-1])
     table: Table = {
         f"apng disposal {number // 2} blend {number % 2}": lambda piece=piece: png(
             rgb_samples(), 8, RGB, actl(3), fctl(0, WIDTH, HEIGHT), after=piece + fctl(3, 12, 10, 20, 12) + fdat(4, red)
