@@ -37,8 +37,8 @@ from ops.dev.servers import KafkaServer, RedisServer
 from schemas import Decision, FileReference, ReviewItem, Scores, Source
 from worker.intake.topics import create_topics
 from worker.review.http.accounts import Accounts
-from worker.review.http.opening import PEOPLE_FILE, open_desk_door
 from worker.review.http.roles import Role
+from worker.review.http.serving import PEOPLE_FILE, open_and_serve_desk
 from worker.samples.sample import SAMPLE_IMAGES
 from worker.settings import FileSettings, KafkaSettings, RedisSettings, ReviewSettings, Settings, WebSettings
 
@@ -240,10 +240,10 @@ def invitations(folder: Path, count: int) -> list[str]:
         return [accounts.invite(Role.REVIEWER, "benchmark") for _ in range(count)]
 
 
-def wait_for_items(door: Any, count: int) -> None:
+def wait_for_items(served: Any, count: int) -> None:
     """Until the index holds them all."""
     deadline = time.monotonic() + READY_SECONDS
-    desk = door.app.state.door.desk
+    desk = served.app.state.context.desk
     while time.monotonic() < deadline:
         if sum(queue.open for queue in desk.queues()) >= count:
             return
@@ -261,9 +261,9 @@ def check(outcome: Outcome, recorded: Sequence[Decision]) -> None:
 
 
 def _serve(settings: Settings, folder: Path, count: int, pipe: Connection) -> None:
-    with open_desk_door(settings, None, folder) as door:
-        wait_for_items(door, count)
-        pipe.send(door.address)
+    with open_and_serve_desk(settings, None, folder) as served:
+        wait_for_items(served, count)
+        pipe.send(served.address)
         pipe.recv()
         began = time.process_time()
         pipe.recv()

@@ -23,8 +23,8 @@ from worker.review.answers import Choice
 from worker.review.desk import Desk
 from worker.review.errors import NotReady
 from worker.review.http.accounts import Accounts
-from worker.review.http.opening import PEOPLE_FILE, open_door
 from worker.review.http.roles import Role
+from worker.review.http.serving import PEOPLE_FILE, serve_desk
 from worker.review.running import open_desk
 from worker.samples.sample import SAMPLE_IMAGES
 from worker.settings import FileSettings, QueueSettings, ReviewSettings, Settings, WebSettings
@@ -56,10 +56,10 @@ def main(folder: Path) -> None:
         client = connect_embedded()
         with closing(open_desk(settings, data, client)) as desk:
             _judge_some(desk)
-            with closing(open_door(settings, data, desk, client, data)) as door:
+            with closing(serve_desk(settings, data, desk, client, data)) as served:
                 with closing(Accounts(data / PEOPLE_FILE, time.time)) as accounts:
                     accounts.accept(accounts.invite(Role.ADMIN, "screenshots"), "mara", PASSWORD)
-                _take_all(door.address, folder)
+                _take_all(served.address, folder)
 
 
 def _judge_some(desk: Desk) -> None:

@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from running_desk import PATIENCE_MS, RunningDesk, enter_password
 
 from worker.cache.client import connect_embedded
-from worker.review.http.opening import open_door
 from worker.review.http.roles import Role
+from worker.review.http.serving import serve_desk
 from worker.review.running import open_desk
 from worker.samples.sample import SAMPLE_IMAGES
 from worker.settings import FileSettings, ReviewSettings, Settings, WebSettings
@@ -68,8 +68,8 @@ def make_desk(tmp_path: Path) -> Iterator[Callable[..., RunningDesk]]:
             stop.callback(client.close)
             open_embedded_topics(settings, tmp_path).close()
             desk = stop.enter_context(closing(open_desk(settings, tmp_path, client)))
-            door = stop.enter_context(closing(open_door(settings, tmp_path, desk, client, tmp_path)))
-            return RunningDesk(tmp_path, settings, door, stop, client)
+            served = stop.enter_context(closing(serve_desk(settings, tmp_path, desk, client, tmp_path)))
+            return RunningDesk(tmp_path, settings, served, stop, client)
 
         yield make
 

@@ -15,8 +15,8 @@ from schemas import Decision, FileReference, ReviewItem, Route, Scores, ShadowRo
 from worker.intake.embedded import open_embedded_topics
 from worker.intake.log import Output
 from worker.review.http.accounts import Accounts
-from worker.review.http.opening import OpenDoor
 from worker.review.http.roles import Role
+from worker.review.http.serving import ServedDesk
 from worker.samples.sample import SAMPLE_IMAGES
 from worker.settings import Settings
 
@@ -31,14 +31,14 @@ class RunningDesk:
 
     folder: Path
     settings: Settings
-    door: OpenDoor
+    served: ServedDesk
     stop: ExitStack
     redis: redis.Redis
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def address(self) -> str:
-        return self.door.address
+        return self.served.address
 
     def add_person(self, name: str, role: Role = Role.REVIEWER) -> None:
         with closing(Accounts(self.folder / "people.sqlite", time.time)) as accounts:

@@ -1,4 +1,4 @@
-"""The other pages: the door, the grid, roles, a lost connection, policy, and what holds on every page."""
+"""The other pages: signing in, the grid, roles, a lost connection, policy, and what holds on every page."""
 
 import os
 import re
@@ -28,14 +28,14 @@ def test_the_first_link_makes_an_admin_and_leaves_the_address_bar(
     desk: RunningDesk, open_page: Callable[..., Page]
 ) -> None:
     page = open_page()
-    assert desk.door.first_link is not None
-    page.goto(desk.door.first_link)
+    assert desk.served.first_link is not None
+    page.goto(desk.served.first_link)
     expect(page.get_by_text("You are invited as admin")).to_be_visible()
     assert "invitation" not in page.url
     enter_password(page, "ana")
     expect(page.get_by_role("link", name="People")).to_be_visible()
     other = open_page()
-    other.goto(desk.door.first_link)
+    other.goto(desk.served.first_link)
     expect(other.get_by_text("used or is too old")).to_be_visible()
 
 

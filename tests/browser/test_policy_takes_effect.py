@@ -22,8 +22,8 @@ from schemas import FileReference, ImageEvent, Verdict
 from worker.cli.options import Place
 from worker.cli.stream import open_stream
 from worker.policy.loading import DEFAULT
-from worker.review.http.opening import open_desk_door
 from worker.review.http.roles import Role
+from worker.review.http.serving import open_and_serve_desk
 from worker.samples.sample import SAMPLE_IMAGES
 from worker.settings import (
     FileSettings,
@@ -136,11 +136,11 @@ def test_on_kafka_with_the_policy_in_s3_the_next_event_is_judged_by_what_was_sav
     )
     s3_server.client().put_object(Bucket=bucket, Key="policy.yaml", Body=DEFAULT.read_bytes())
     try:
-        with open_desk_door(settings, None, tmp_path) as door, running(build_worker(settings)):
+        with open_and_serve_desk(settings, None, tmp_path) as served, running(build_worker(settings)):
             page = open_page()
-            page.goto(str(door.first_link))
+            page.goto(str(served.first_link))
             enter_password(page, "ada", PASSWORD)
             expect(page.get_by_role("link", name="Policy")).to_be_visible()
-            check(Events(Place(settings, None)), page, door.address)
+            check(Events(Place(settings, None)), page, served.address)
     finally:
         s3_server.client().delete_object(Bucket=bucket, Key="policy.yaml")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ops.benchmarks.desk_benchmark import check, decisions_in_topic, invitations, publish, review, wait_for_items
-from worker.review.http.opening import open_desk_door
+from worker.review.http.serving import open_and_serve_desk
 from worker.samples.sample import SAMPLE_IMAGES
 from worker.settings import (
     FileSettings,
@@ -41,9 +41,9 @@ def test_reviewers_who_work_at_once_never_share_an_item_and_lose_no_decision(
     items = REVIEWERS * DECISIONS
     publish(settings, items)
     tokens = invitations(tmp_path, REVIEWERS)
-    with open_desk_door(settings, None, tmp_path) as door:
-        wait_for_items(door, items)
-        outcome = asyncio.run(review(door.address, tokens, DECISIONS, pace_seconds=0.0))
+    with open_and_serve_desk(settings, None, tmp_path) as served:
+        wait_for_items(served, items)
+        outcome = asyncio.run(review(served.address, tokens, DECISIONS, pace_seconds=0.0))
         check(outcome, decisions_in_topic(settings))
     # As fast as they can, some hold items when the queue runs dry for others; nobody decides what another holds.
     assert len(outcome.decided) > items // 2

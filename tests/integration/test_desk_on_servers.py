@@ -1,4 +1,4 @@
-"""The desk's door on real Kafka and Redis: from a review item to a decision in the topic, by HTTP alone."""
+"""The desk's HTTP API on real Kafka and Redis: from a review item to a decision in the topic, by HTTP alone."""
 
 import time
 import uuid
@@ -12,7 +12,7 @@ import httpx
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from schemas import Decision, FileReference, ReviewItem, Scores, Source
-from worker.review.http.opening import open_desk_door
+from worker.review.http.serving import open_and_serve_desk
 from worker.samples.sample import SAMPLE_IMAGES
 from worker.settings import FileSettings, KafkaSettings, RedisSettings, Settings, TopicSettings, WebSettings
 
@@ -54,8 +54,11 @@ def test_an_item_is_leased_seen_and_decided_on_real_servers(
         producer.send(topics.review, key=item_id.encode(), value=item(item_id).model_dump_json().encode()).get(10)
         for _ in range(3):
             producer.send(topics.images, value=b"{}").get(10)
-        with open_desk_door(settings, None, tmp_path) as door, httpx.Client(base_url=door.address, timeout=10) as web:
-            sign_up(web, str(door.first_link).partition("=")[2])
+        with (
+            open_and_serve_desk(settings, None, tmp_path) as served,
+            httpx.Client(base_url=served.address, timeout=10) as web,
+        ):
+            sign_up(web, str(served.first_link).partition("=")[2])
             lease = leased(web)
             assert lease["item_id"] == item_id
             seen = web.get(lease["items"][0]["image"]["screen"])

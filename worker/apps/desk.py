@@ -19,8 +19,8 @@ from worker.apps.arguments import Arguments
 from worker.apps.patience import once_kafka_answers
 from worker.apps.ray_metrics import RayMetrics
 from worker.cache.client import connect
-from worker.review.http.opening import check_door, open_app
 from worker.review.http.server import DeskServerError
+from worker.review.http.serving import check_web_settings, open_app
 from worker.review.running import open_desk
 from worker.settings import Settings, SettingsError
 from worker.supervision import Supervisor
@@ -98,7 +98,7 @@ def build(arguments: DeskArguments) -> Application:
     if settings.web.public_url is None:
         raise SettingsError("web.public_url: is missing; behind Ray Serve the desk cannot know what people type")
     try:
-        check_door(settings.web, settings.web.public_url)
+        check_web_settings(settings.web, settings.web.public_url)
     except DeskServerError as error:
         raise SettingsError(str(error)) from None
     deployment: Any = serve.deployment(

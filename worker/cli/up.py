@@ -22,7 +22,7 @@ from worker.telemetry.logs import configure_logging
 from worker.wiring import Worker, build_embedded_worker, build_worker
 
 if TYPE_CHECKING:
-    from worker.review.http.opening import OpenDoor
+    from worker.review.http.serving import ServedDesk
 
 app = typer.Typer(add_completion=False)
 
@@ -65,7 +65,7 @@ def _build(place: Place) -> Worker:
 
 
 @contextmanager
-def serving_desk(place: Place, worker: Worker | None = None) -> Iterator["OpenDoor"]:
+def serving_desk(place: Place, worker: Worker | None = None) -> Iterator["ServedDesk"]:
     """The desk, beside the worker whose engine it shares if there is one; tells where it is and, while it has no user,
     the link that makes the first one.
 
@@ -73,17 +73,17 @@ def serving_desk(place: Place, worker: Worker | None = None) -> Iterator["OpenDo
     AccountsError and LogError.
     """
     # The desk needs a web framework, the worker alone does not.
-    from worker.review.http.heat_maps import Sight
-    from worker.review.http.opening import open_desk_door
+    from worker.review.http.heat_maps import ExplainEngine
+    from worker.review.http.serving import open_and_serve_desk
 
-    sight = None if worker is None else Sight(worker.model, worker.engine)
+    explain_engine = None if worker is None else ExplainEngine(worker.model, worker.engine)
     supervisor = None if worker is None else worker.supervisor
-    with open_desk_door(place.settings, place.data, place.data or DATA, sight, supervisor) as door:
-        console.err.print(f"review desk: {door.address}", markup=False, soft_wrap=True)
-        if door.first_link is not None:
-            text = f"nobody can sign in yet; this link, good once, makes the first user: {door.first_link}"
+    with open_and_serve_desk(place.settings, place.data, place.data or DATA, explain_engine, supervisor) as served:
+        console.err.print(f"review desk: {served.address}", markup=False, soft_wrap=True)
+        if served.first_link is not None:
+            text = f"nobody can sign in yet; this link, good once, makes the first user: {served.first_link}"
             console.err.print(text, markup=False, soft_wrap=True)
-        yield door
+        yield served
 
 
 def _telemetry(settings: TelemetrySettings) -> TelemetrySettings:

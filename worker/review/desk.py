@@ -10,7 +10,7 @@ import redis
 
 from schemas import Decision, ImageReference, InlineReference, Resolution, ReviewItem, Vote
 from worker.intake.log import LogError
-from worker.review import bulletin
+from worker.review import desk_events
 from worker.review.answers import (
     Action,
     Choice,
@@ -33,11 +33,11 @@ from worker.review.index.index import Index
 from worker.review.index.leases import Grant, Leases
 from worker.review.item_state import ItemState, objection
 from worker.review.overview import overview
-from worker.review.recorder import Act, Recorder, Step
+from worker.review.recorder import AuditRecord, PendingDecision, Recorder
 from worker.review.search import search
 from worker.review.statistics import statistics
 from worker.review.topics import Topics
-from worker.review.unassigning import unassign
+from worker.review.unassign import unassign
 from worker.review.view import Views, unknown
 from worker.review.votes import resolution_of_test, settle
 from worker.settings import Settings
@@ -50,7 +50,7 @@ Command = Literal["skip", "hold", "escalate", "assign", "reopen", "split", "gold
 
 
 class Desk:
-    """See worker.review.face.DeskFace. What people do is recorded in the topics, and counts when the log has it."""
+    """See worker.review.desk_api.DeskFace. What people do is recorded in the topics, and counts when the log has it."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class Desk:
         grant = self._leases.end(token, reviewer)
         if grant is not None:
             self.record(reviewer, "release", *grant.items)
-            bulletin.tell(self._redis, DeskEvent("release", self._now(), grant.queue, grant.items[0], reviewer))
+            desk_events.publish(self._redis, DeskEvent("release", self._now(), grant.queue, grant.items[0], reviewer))
 
     def withdraw(self, request_id: str, reviewer: str) -> None:
         for token in self._leases.withdraw(request_id, reviewer):
@@ -140,7 +140,7 @@ class Desk:
 
     def bulk_decide(self, choices: Sequence[Choice], reviewer: str) -> list[Decided | DeskError]:
         outcomes: list[Decided | DeskError | None] = [None] * len(choices)
-        ballots: dict[int, list[Step]] = {}
+        ballots: dict[int, list[PendingDecision]] = {}
         for place, choice in enumerate(choices):
             try:
                 ballots[place] = self._ballot(choice, reviewer)
@@ -161,7 +161,7 @@ class Desk:
         covered = self._covered(decision_id)
         token = self._leases.token()
         back: list[Entry] = []
-        steps: list[Step] = []
+        steps: list[PendingDecision] = []
         refusals: list[str] = []
         for item_id, entry in self._index.entries(list(covered)).items():
             made = next((d for d in entry.state.counted if d.decision_id == covered[item_id]), None)
@@ -177,7 +177,7 @@ class Desk:
                 refusals.append(why)
             else:
                 back.append(entry)
-                steps.append(Step(entry, entry.item, undo))
+                steps.append(PendingDecision(entry, entry.item, undo))
         if not back:
             why = refusals[0] if refusals else "nothing is known of it any more"
             raise NotPossible(f"the decision cannot be undone: {why}")
@@ -232,7 +232,7 @@ class Desk:
         steps = []
         for item_id in parted:
             entry, item = self._entry(item_id)
-            steps.append(Step(entry, item, self._recorder.decision(item, actor, "split", fresh)))
+            steps.append(PendingDecision(entry, item, self._recorder.decision(item, actor, "split", fresh)))
         self._recorder.commit(steps, actor)
 
     def mark_gold(self, item_id: str, answer: Vote, actor: str) -> None:
@@ -256,10 +256,10 @@ class Desk:
         return statistics(self._redis, self._now(), hours)
 
     def events(self, stop: threading.Event) -> Iterator[Sequence[DeskEvent]]:
-        return bulletin.follow(self._redis, stop)
+        return desk_events.subscribe(self._redis, stop)
 
     def record(self, actor: str, action: str, *subjects: str, detail: Mapping[str, str] | None = None) -> None:
-        self._recorder.note([Act(actor, action, subjects, detail)])
+        self._recorder.note([AuditRecord(actor, action, subjects, detail)])
 
     def close(self) -> None:
         self._topics.close()
@@ -289,14 +289,16 @@ class Desk:
         if not grants:
             return []
         try:
-            self._recorder.note([Act(reviewer, "lease", grant.items) for grant in grants])
+            self._recorder.note([AuditRecord(reviewer, "lease", grant.items) for grant in grants])
         except LogError:
             for grant in grants:
                 self._leases.end(grant.token, reviewer)
             raise
         leases = self._shown(grants, reviewer, blind=blind)
         now = self._now()
-        bulletin.tell(self._redis, *(DeskEvent("lease", now, each.queue, each.items[0], reviewer) for each in grants))
+        desk_events.publish(
+            self._redis, *(DeskEvent("lease", now, each.queue, each.items[0], reviewer) for each in grants)
+        )
         return leases
 
     def _shown(self, grants: Sequence[Grant], reviewer: str, *, blind: bool) -> list[Lease]:
@@ -320,7 +322,7 @@ class Desk:
         covered = tuple(self._covered(choice.decision_id)) or (choice.item_id,)
         return self._answer(made, covered, entry.state.status if entry is not None else None)
 
-    def _ballot(self, choice: Choice, reviewer: str) -> list[Step]:
+    def _ballot(self, choice: Choice, reviewer: str) -> list[PendingDecision]:
         """The action on each item of the lease to which it can be done, the one looked at first.
 
         Raises LeaseLost, NotPossible.
@@ -351,7 +353,7 @@ class Desk:
             )
             why = objection(entry.state, decision)
             if why is None:
-                steps.append(Step(entry, entry.item, decision))
+                steps.append(PendingDecision(entry, entry.item, decision))
             elif is_first:
                 raise NotPossible(why)
         return steps
@@ -363,7 +365,7 @@ class Desk:
             return vote
         return settle([*(ballot.vote for ballot in state.ballots), vote], self._settings.queue(item.queue))
 
-    def _decided(self, ballot: Sequence[Step], states: Mapping[str, ItemState]) -> Decided | DeskError:
+    def _decided(self, ballot: Sequence[PendingDecision], states: Mapping[str, ItemState]) -> Decided | DeskError:
         first = ballot[0].decision
         state = states[first.item_id]
         if all(d.decision_id != first.decision_id for d in state.counted):
@@ -411,7 +413,7 @@ class Desk:
             )
             why = objection(entry.state, decision)
             if why is None:
-                steps.append(Step(entry, item, decision))
+                steps.append(PendingDecision(entry, item, decision))
             elif each == item_id:
                 raise NotPossible(why)
         self._recorder.commit(steps, actor)
@@ -429,7 +431,7 @@ class Desk:
         token: Any = self._redis.get(keys.job(entry.cluster))
         return self._leases.holders([token])[0] not in (None, reviewer)
 
-    def _taken_back(self, back: Sequence[Entry], steps: Sequence[Step], reviewer: str) -> Lease:
+    def _taken_back(self, back: Sequence[Entry], steps: Sequence[PendingDecision], reviewer: str) -> Lease:
         items = [entry.item.item_id for entry in back if entry.item is not None]
         first = steps[0]
         # Leased before it is open again, so that nobody else gets it in between.

@@ -1,4 +1,4 @@
-"""How the gate itself keeps up: events that came, and how many wait for a verdict. Told from offsets alone."""
+"""How the gate itself keeps up: events that came, and how many wait for a verdict. EventText from offsets alone."""
 
 import itertools
 import threading
@@ -36,7 +36,7 @@ class IntakeNumbers:
     behind: int
 
 
-class Offsetting(Protocol):
+class OffsetSource(Protocol):
     """The topic of events, as offsets. Raises LogError."""
 
     def starts(self) -> Offsets: ...
@@ -59,7 +59,7 @@ class Intake:
     answered does not change: it is remembered. What a producer's transactions add to the offsets counts too.
     """
 
-    def __init__(self, open_offsets: Callable[[], AbstractContextManager[Offsetting]]) -> None:
+    def __init__(self, open_offsets: Callable[[], AbstractContextManager[OffsetSource]]) -> None:
         self._open = open_offsets
         self._lock = threading.Lock()
         self._past: dict[int, Offsets] = {}
@@ -79,7 +79,7 @@ class Intake:
         ]
         return IntakeNumbers(tuple(events), max(0, behind))
 
-    def _at(self, offsets: Offsetting, hour: int, ends: Offsets) -> Offsets:
+    def _at(self, offsets: OffsetSource, hour: int, ends: Offsets) -> Offsets:
         known = self._past.get(hour)
         if known is not None and known.keys() == ends.keys():
             return known
@@ -96,7 +96,7 @@ def _is_kept(at: Offsets, starts: Offsets) -> bool:
 
 def from_embedded(settings: Settings, data: Path) -> Intake:
     @contextmanager
-    def opened() -> Iterator[Offsetting]:
+    def opened() -> Iterator[OffsetSource]:
         with closing(open_embedded_topics(settings, data)) as topics:
             yield _Embedded(topics, settings.kafka.topics.images, settings.kafka.group_id)
 
@@ -105,7 +105,7 @@ def from_embedded(settings: Settings, data: Path) -> Intake:
 
 def from_kafka(settings: KafkaSettings) -> Intake:
     @contextmanager
-    def opened() -> Iterator[Offsetting]:
+    def opened() -> Iterator[OffsetSource]:
         with explained(settings):
             consumer = open_reader(settings, request_timeout_ms=ANSWER_MS, bootstrap_timeout_ms=ANSWER_MS)
             try:

@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PendingDecision:
     """A decision about to be recorded, and what it is made about."""
 
     entry: Entry
@@ -32,7 +32,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
+class AuditRecord:
     """Something for the audit: who did what to which items."""
 
     actor: str
@@ -69,7 +69,7 @@ class Recorder:
 
     def commit(
         self,
-        steps: Sequence[Step],
+        steps: Sequence[PendingDecision],
         actor: str,
         action: str | None = None,
         detail: Mapping[str, str] | None = None,
@@ -91,7 +91,7 @@ class Recorder:
         ]
         outputs += [
             self._audit(
-                Act(
+                AuditRecord(
                     actor,
                     name,
                     tuple(d.item_id for d in made),
@@ -113,11 +113,11 @@ class Recorder:
             return {step.item.item_id: after(step.entry.state, step.decision) for step in steps}
         return {item_id: entry.state for item_id, entry in entries.items()}
 
-    def note(self, acts: Sequence[Act]) -> None:
+    def note(self, acts: Sequence[AuditRecord]) -> None:
         """Writes to the audit alone. Raises LogError."""
         self._topics.append([self._audit(act) for act in acts])
 
-    def _audit(self, act: Act) -> Output:
+    def _audit(self, act: AuditRecord) -> Output:
         detail = dict(act.detail or {})
         entry = AuditEntry(at=self._now(), actor=act.actor, action=act.action, subjects=act.subjects, detail=detail)
         return Output(self._names.audit, entry.model_dump_json().encode(), act.actor.encode())

@@ -10,11 +10,11 @@ import redis
 
 from worker.intake.log import LogError
 from worker.review.catalogue.catalogue import FILE, Catalogue
-from worker.review.courier import Courier
 from worker.review.desk import Desk
 from worker.review.projector import Projector
 from worker.review.topics import Topics, open_topics
 from worker.review.webhook import Webhook
+from worker.review.webhook_delivery import WebhookDelivery
 from worker.settings import Settings
 from worker.supervision import Supervisor
 
@@ -44,7 +44,7 @@ class RunningDesk(Desk):
         if settings.review.webhook is not None:
             webhook = Webhook(settings.review.webhook)
             self._open.callback(webhook.close)
-            courier = Courier(
+            courier = WebhookDelivery(
                 settings,
                 self._opened(settings, data),
                 client,

@@ -13,9 +13,9 @@ import pytest
 
 from schemas import Decision
 from tests.unit.review.review_bench import ReviewBench, review_item
-from worker.review.courier import Courier
 from worker.review.index import keys
 from worker.review.webhook import NotDelivered, Refused, Webhook, signature
+from worker.review.webhook_delivery import WebhookDelivery
 from worker.settings import WebhookSettings
 
 SECRET = "a secret of enough length"
@@ -70,9 +70,9 @@ class Post:
         self.stop = threading.Event()
         self.courier = self.new()
 
-    def new(self) -> Courier:
+    def new(self) -> WebhookDelivery:
         bench = self.bench
-        return Courier(
+        return WebhookDelivery(
             bench.settings, bench.topics, bench.redis, self.hook, bench.clock, max_attempts=3, rng=random.Random(1)
         )
 
@@ -83,7 +83,7 @@ class Post:
 
 @pytest.fixture
 def post(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Post:
-    monkeypatch.setattr("worker.review.courier.PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("worker.review.webhook_delivery.PAUSE_SECONDS", 0.001)
     return Post(ReviewBench(), webhook(receiver.url))
 
 

@@ -1,4 +1,4 @@
-"""A desk's door on a stand-in desk, and clients that are signed in at it."""
+"""The HTTP API on a stand-in desk, and clients that are signed in at it."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -23,8 +23,8 @@ from worker.policy.place import FilePlace
 from worker.review.dead_letters import DeadLetters
 from worker.review.http.accounts import Accounts
 from worker.review.http.app import build_app
-from worker.review.http.door import Door, ShownVerdicts
-from worker.review.http.heat_maps import HeatMaps, Sight
+from worker.review.http.app_context import AppContext, ShownVerdicts
+from worker.review.http.heat_maps import ExplainEngine, HeatMaps
 from worker.review.http.image_links import ImageLinks
 from worker.review.http.past_verdicts import PastVerdicts
 from worker.review.http.policies import Policies
@@ -59,15 +59,15 @@ def verdicts() -> list[Verdict]:
     return []
 
 
-def no_sight() -> Sight:
+def no_explain_engine() -> ExplainEngine:
     raise FileNotFoundError("no model here")
 
 
 @pytest.fixture
-def make_door(
+def make_context(
     desk: StandInDesk, accounts: Accounts, clock: Clock, tmp_path: Path, verdicts: list[Verdict]
-) -> Callable[..., Door]:
-    def make(**changes: Any) -> Door:
+) -> Callable[..., AppContext]:
+    def make(**changes: Any) -> AppContext:
         client = fakeredis.FakeRedis()
         secret = b"s" * 32
         fetcher = FileFetcher((tmp_path,), max_bytes=10_000_000)
@@ -80,7 +80,7 @@ def make_door(
             "accounts": accounts,
             "oidc": None,
             "renderer": renderer,
-            "heat_maps": HeatMaps(renderer, no_sight, lambda _: None, cache_bytes=1_000_000),
+            "heat_maps": HeatMaps(renderer, no_explain_engine, lambda _: None, cache_bytes=1_000_000),
             "links": ImageLinks(secret, clock),
             "secret": secret,
             "policies": Policies(FilePlace(tmp_path / "policy.yaml", may_be_absent=True), {}, client, clock),
@@ -95,19 +95,19 @@ def make_door(
             "lease_seconds": 120.0,
             "undo_seconds": 10.0,
         }
-        return Door(**(parts | changes))
+        return AppContext(**(parts | changes))
 
     return make
 
 
 @pytest.fixture
-def door(make_door: Callable[..., Door]) -> Door:
-    return make_door()
+def context(make_context: Callable[..., AppContext]) -> AppContext:
+    return make_context()
 
 
 @pytest.fixture
-def app(door: Door) -> FastAPI:
-    return build_app(door)
+def app(context: AppContext) -> FastAPI:
+    return build_app(context)
 
 
 @pytest.fixture
@@ -117,13 +117,13 @@ def client(app: FastAPI) -> TestClient:
 
 
 @pytest.fixture
-def sign_in(app: FastAPI, door: Door) -> Callable[..., TestClient]:
+def sign_in(app: FastAPI, context: AppContext) -> Callable[..., TestClient]:
     """A client that is signed in, with its CSRF token in its headers."""
 
     def open_session(role: Role = Role.REVIEWER, user: str = "ana") -> TestClient:
         client = browser(app)
-        token, session = door.sessions.open(user, role, "local")
-        client.cookies.set(door.session_cookie, token, domain="127.0.0.1")
+        token, session = context.sessions.open(user, role, "local")
+        client.cookies.set(context.session_cookie, token, domain="127.0.0.1")
         client.headers["x-csrf-token"] = session.csrf
         return client
 

@@ -1,4 +1,4 @@
-"""What tests of the desk's door need by name: where it is, a clock to move, and somebody who is not signed in."""
+"""What tests of the desk's HTTP API import: its address, a clock to move, and somebody who is not signed in."""
 
 from fastapi import FastAPI
 from fastapi.testclient import TestClient

@@ -1,4 +1,4 @@
-"""Dead letters at the desk's door: who may act, what is found, what is written and audited."""
+"""Dead letters at the desk's context: who may act, what is found, what is written and audited."""
 
 import sys
 from collections.abc import Callable, Iterator

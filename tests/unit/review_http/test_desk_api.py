@@ -14,7 +14,7 @@ from stand_in_desk import StandInDesk, new_id
 from schemas import Route, Scores, Source, Verdict
 from worker.policy.loading import DEFAULT
 from worker.review.http.app import build_app
-from worker.review.http.door import Door
+from worker.review.http.app_context import AppContext
 from worker.review.http.roles import Role
 from worker.supervision import RestartPolicy, Supervisor
 
@@ -205,15 +205,20 @@ def test_an_unknown_item_is_404(sign_in: SignIn) -> None:
     ],
 )
 def test_an_item_is_assigned_to_somebody_who_can_decide_it(
-    make_door: Callable[..., Door], desk: StandInDesk, provider: bool, name: str, status: int, assigned: str | None
+    make_context: Callable[..., AppContext],
+    desk: StandInDesk,
+    provider: bool,
+    name: str,
+    status: int,
+    assigned: str | None,
 ) -> None:
-    door = make_door(oidc=object() if provider else None)
-    assert door.accounts is not None
+    context = make_context(oidc=object() if provider else None)
+    assert context.accounts is not None
     for user, role in (("Ben", Role.REVIEWER), ("vera", Role.VIEWER)):
-        door.accounts.accept(door.accounts.invite(role, "test"), user, PASSWORD)
-    client = browser(build_app(door))
-    token, session = door.sessions.open("lea", Role.LEAD, "local")
-    client.cookies.set(door.session_cookie, token, domain="127.0.0.1")
+        context.accounts.accept(context.accounts.invite(role, "test"), user, PASSWORD)
+    client = browser(build_app(context))
+    token, session = context.sessions.open("lea", Role.LEAD, "local")
+    client.cookies.set(context.session_cookie, token, domain="127.0.0.1")
     client.headers["x-csrf-token"] = session.csrf
     assert client.post("/v1/items/item-0/assign", json={"assignee": name}).status_code == status
     assert desk.calls == ([("assign", "item-0", "lea", assigned)] if assigned else [])
@@ -273,11 +278,11 @@ def test_every_route_is_described_in_openapi(app: FastAPI) -> None:
 
 
 def test_a_loop_of_the_desk_that_does_not_come_back_fails_the_health_check_with_its_name(
-    make_door: Callable[..., Door],
+    make_context: Callable[..., AppContext],
 ) -> None:
     policy = RestartPolicy(first_pause=0.001, longest_pause=0.001, unhealthy_after=0.0)
     supervisor = Supervisor(policy=policy)
-    client = browser(build_app(make_door(supervisor=supervisor)))
+    client = browser(build_app(make_context(supervisor=supervisor)))
     assert client.get("/healthz").json() == {"healthy": True, "reasons": []}
     loop = supervisor.start("projector", lambda _: None)
     try:

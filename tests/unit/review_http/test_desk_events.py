@@ -16,25 +16,25 @@ from stand_in_desk import NOW, StandInDesk
 from worker.review.answers import DeskEvent, Status
 from worker.review.http import events
 from worker.review.http.app import build_app
-from worker.review.http.door import Door
+from worker.review.http.app_context import AppContext
 from worker.review.http.roles import Role
 from worker.review.http.server import DeskServer, listen
 
 
 @pytest.fixture
-def served(make_door: Callable[..., Door], tmp_path: Path) -> Iterator[tuple[Door, DeskServer, str]]:
+def served(make_context: Callable[..., AppContext], tmp_path: Path) -> Iterator[tuple[AppContext, DeskServer, str]]:
     listener = listen("127.0.0.1", 0)
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    door = make_door(origin=address)
-    server = DeskServer(build_app(door), listener)
-    yield door, server, address
+    context = make_context(origin=address)
+    server = DeskServer(build_app(context), listener)
+    yield context, server, address
     server.close()
 
 
-def hear(door: Door, address: str, role: Role, ready: threading.Event, heard: list[dict[str, str]]) -> None:
+def hear(context: AppContext, address: str, role: Role, ready: threading.Event, heard: list[dict[str, str]]) -> None:
     """Listens until the stream ends."""
-    token, _ = door.sessions.open(role.value, role, "local")
-    with httpx.stream("GET", f"{address}/v1/events", cookies={door.session_cookie: token}, timeout=20) as stream:
+    token, _ = context.sessions.open(role.value, role, "local")
+    with httpx.stream("GET", f"{address}/v1/events", cookies={context.session_cookie: token}, timeout=20) as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
         for line in stream.iter_lines():
             if line.startswith(": listening"):
@@ -44,14 +44,14 @@ def hear(door: Door, address: str, role: Role, ready: threading.Event, heard: li
 
 
 @pytest.fixture
-def heard(served: tuple[Door, DeskServer, str]) -> Iterator[dict[Role, list[dict[str, str]]]]:
+def heard(served: tuple[AppContext, DeskServer, str]) -> Iterator[dict[Role, list[dict[str, str]]]]:
     """What a reviewer and a lead hear, who both listen by now; both streams must end with the desk."""
-    door, server, address = served
+    context, server, address = served
     heard: dict[Role, list[dict[str, str]]] = {Role.REVIEWER: [], Role.LEAD: []}
     threads = []
     for role, list_of_role in heard.items():
         ready = threading.Event()
-        threads.append(threading.Thread(target=hear, args=(door, address, role, ready, list_of_role), daemon=True))
+        threads.append(threading.Thread(target=hear, args=(context, address, role, ready, list_of_role), daemon=True))
         threads[-1].start()
         assert ready.wait(30)
     yield heard
@@ -89,16 +89,16 @@ def test_of_many_things_at_once_a_lead_hears_each_and_a_reviewer_that_there_were
 
 
 def test_who_is_signed_out_hears_no_more_however_much_happens(
-    served: tuple[Door, DeskServer, str],
+    served: tuple[AppContext, DeskServer, str],
     heard: dict[Role, list[dict[str, str]]],
     desk: StandInDesk,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    door, _, address = served
+    context, _, address = served
     monkeypatch.setattr(events, "LOOK_SECONDS", 0.2)
-    token, session = door.sessions.open("cleo", Role.LEAD, "local")
-    with httpx.stream("GET", f"{address}/v1/events", cookies={door.session_cookie: token}, timeout=60) as stream:
-        door.sessions.close(session)
+    token, session = context.sessions.open("cleo", Role.LEAD, "local")
+    with httpx.stream("GET", f"{address}/v1/events", cookies={context.session_cookie: token}, timeout=60) as stream:
+        context.sessions.close(session)
         for line in stream.iter_lines():  # ends, or the time limit of the test ends it
             if line:
                 desk.happened.append(DeskEvent("approve", NOW, "quality", "item-0", "ben"))
@@ -107,10 +107,12 @@ def test_who_is_signed_out_hears_no_more_however_much_happens(
     wait_until(lambda: len(heard[Role.LEAD]) > before)  # others still hear
 
 
-def test_nobody_can_open_streams_without_end(served: tuple[Door, DeskServer, str]) -> None:
-    door, _, address = served
-    token, _ = door.sessions.open("ana", Role.REVIEWER, "local")
-    with httpx.Client(cookies={door.session_cookie: token}, timeout=10, limits=httpx.Limits(max_connections=50)) as web:
+def test_nobody_can_open_streams_without_end(served: tuple[AppContext, DeskServer, str]) -> None:
+    context, _, address = served
+    token, _ = context.sessions.open("ana", Role.REVIEWER, "local")
+    with httpx.Client(
+        cookies={context.session_cookie: token}, timeout=10, limits=httpx.Limits(max_connections=50)
+    ) as web:
         streams = [web.send(web.build_request("GET", f"{address}/v1/events"), stream=True) for _ in range(13)]
         assert [stream.status_code for stream in streams] == [200] * 12 + [429]
         for stream in streams:
@@ -119,7 +121,7 @@ def test_nobody_can_open_streams_without_end(served: tuple[Door, DeskServer, str
 
 @pytest.mark.parametrize("begin", ["GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n", "GET /healthz?"])
 def test_a_request_without_end_is_cut_off_before_it_fills_the_memory(
-    served: tuple[Door, DeskServer, str], begin: str
+    served: tuple[AppContext, DeskServer, str], begin: str
 ) -> None:
     address = urlsplit(served[2])
     with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
@@ -134,7 +136,7 @@ def test_a_request_without_end_is_cut_off_before_it_fills_the_memory(
 
 
 def test_a_request_that_does_not_come_whole_is_cut_and_others_are_answered(
-    served: tuple[Door, DeskServer, str], monkeypatch: pytest.MonkeyPatch
+    served: tuple[AppContext, DeskServer, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.review.http.server.REQUEST_SECONDS", 0.5)
     address = urlsplit(served[2])
@@ -151,7 +153,7 @@ def test_a_request_that_does_not_come_whole_is_cut_and_others_are_answered(
 
 
 def test_of_many_unfinished_requests_the_oldest_make_room(
-    served: tuple[Door, DeskServer, str], monkeypatch: pytest.MonkeyPatch
+    served: tuple[AppContext, DeskServer, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.review.http.server.MAX_UNFINISHED", 8)
     address = urlsplit(served[2])

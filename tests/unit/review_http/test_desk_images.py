@@ -17,7 +17,7 @@ from stand_in_desk import StandInDesk, review_item
 from schemas import FileReference
 from worker.images.errors import ImageError
 from worker.images.fetch import FetchedImage
-from worker.review.http.door import Door
+from worker.review.http.app_context import AppContext
 from worker.review.http.image_links import LINK_SECONDS, ImageLinks
 from worker.review.http.renditions import Renderer, Rendition
 from worker.review.http.roles import Role
@@ -97,11 +97,11 @@ def test_a_link_shows_nothing_without_sign_in(picture: Path, sign_in: SignIn, ap
     assert browser(app).get(links(sign_in())["screen"]).status_code == 401
 
 
-def test_a_link_of_another_key_is_refused(door: Door, clock: Clock) -> None:
+def test_a_link_of_another_key_is_refused(context: AppContext, clock: Clock) -> None:
     forged = ImageLinks(b"k" * 32, clock).make("seen", "ana", [Rendition.NATIVE])[Rendition.NATIVE].split("/")[3]
-    own = door.links.make("seen", "ana", [Rendition.NATIVE])[Rendition.NATIVE].split("/")[3]
-    assert door.links.read(own, "ana") == "seen"
-    assert door.links.read(forged, "ana") is None
+    own = context.links.make("seen", "ana", [Rendition.NATIVE])[Rendition.NATIVE].split("/")[3]
+    assert context.links.read(own, "ana") == "seen"
+    assert context.links.read(forged, "ana") is None
 
 
 def test_an_image_that_was_exchanged_is_not_shown(picture: Path, sign_in: SignIn) -> None:

@@ -24,8 +24,8 @@ from stand_in_desk import StandInDesk, review_item
 from schemas import FileReference, Scores
 from worker.images.fetch.file import FileFetcher
 from worker.review.http.app import build_app
-from worker.review.http.door import Door
-from worker.review.http.heat_maps import AT_ONCE, Busy, HeatMaps, NoEngine, Sight
+from worker.review.http.app_context import AppContext
+from worker.review.http.heat_maps import AT_ONCE, Busy, ExplainEngine, HeatMaps, NoEngine
 from worker.review.http.images import LOOKS
 from worker.review.http.renditions import Renderer
 from worker.review.http.roles import Role
@@ -85,19 +85,23 @@ def heat_maps(tmp_path: Path, engine: RedHater) -> HeatMaps:
     renderer = Renderer(
         FileFetcher((tmp_path,), max_bytes=10_000_000), max_pixels=4_000_000, cache_bytes=1_000_000, threads=2
     )
-    return HeatMaps(renderer, lambda: Sight(MODEL, engine), lambda own: own.engine.close(), cache_bytes=1_000_000)
+    return HeatMaps(
+        renderer, lambda: ExplainEngine(MODEL, engine), lambda own: own.engine.close(), cache_bytes=1_000_000
+    )
 
 
 @pytest.fixture
-def client(make_door: Callable[..., Door], desk: StandInDesk, heat_maps: HeatMaps, picture: Path) -> TestClient:
+def client(
+    make_context: Callable[..., AppContext], desk: StandInDesk, heat_maps: HeatMaps, picture: Path
+) -> TestClient:
     desk.items["item-0"] = review_item("item-0", str(picture))
-    return signed_in(make_door(heat_maps=heat_maps))
+    return signed_in(make_context(heat_maps=heat_maps))
 
 
-def signed_in(door: Door) -> TestClient:
-    client = browser(build_app(door))
-    token, session = door.sessions.open("ana", Role.VIEWER, "local")
-    client.cookies.set(door.session_cookie, token, domain="127.0.0.1")
+def signed_in(context: AppContext) -> TestClient:
+    client = browser(build_app(context))
+    token, session = context.sessions.open("ana", Role.VIEWER, "local")
+    client.cookies.set(context.session_cookie, token, domain="127.0.0.1")
     client.headers["x-csrf-token"] = session.csrf
     return client
 
@@ -125,9 +129,9 @@ def test_a_map_is_made_once(client: TestClient, engine: RedHater) -> None:
     assert engine.batches == made
 
 
-def test_the_link_is_of_one_person(client: TestClient, make_door: Callable[..., Door]) -> None:
+def test_the_link_is_of_one_person(client: TestClient, make_context: Callable[..., AppContext]) -> None:
     link = client.get("/v1/items/item-0/heat-map").json()["picture"]
-    other_door = make_door()
+    other_door = make_context()
     other = browser(build_app(other_door))
     token, _ = other_door.sessions.open("ben", Role.ADMIN, "local")
     other.cookies.set(other_door.session_cookie, token, domain="127.0.0.1")
@@ -139,7 +143,7 @@ def test_one_person_gets_so_many_a_minute_and_known_ones_for_nothing(
 ) -> None:
     few = replace(LOOKS, most=2)
     monkeypatch.setattr("worker.review.http.images.LOOKS", few)
-    desk = cast(StandInDesk, client.app.state.door.desk)  # type: ignore[attr-defined]
+    desk = cast(StandInDesk, client.app.state.context.desk)  # type: ignore[attr-defined]
     for number in range(few.most):
         copy = picture.with_name(f"{number}.png")
         copy.write_bytes(picture.read_bytes())
@@ -152,9 +156,11 @@ def test_one_person_gets_so_many_a_minute_and_known_ones_for_nothing(
     assert int(refused.headers["retry-after"]) > 0
 
 
-def test_a_desk_without_an_engine_says_so(make_door: Callable[..., Door], desk: StandInDesk, picture: Path) -> None:
+def test_a_desk_without_an_engine_says_so(
+    make_context: Callable[..., AppContext], desk: StandInDesk, picture: Path
+) -> None:
     desk.items["item-0"] = review_item("item-0", str(picture))
-    answer = signed_in(make_door()).get("/v1/items/item-0/heat-map")
+    answer = signed_in(make_context()).get("/v1/items/item-0/heat-map")
     assert (answer.status_code, answer.json()["type"]) == (501, "urn:sluice:problem:no-engine")
     assert "no model here" in answer.json()["detail"]
 

@@ -21,7 +21,7 @@ from joserfc.jwk import KeySet, RSAKey
 from stand_in_desk import StandInDesk
 
 from worker.review.http.app import build_app
-from worker.review.http.door import Door
+from worker.review.http.app_context import AppContext
 from worker.review.http.oidc import OidcProvider
 from worker.settings import OidcSettings
 
@@ -122,7 +122,7 @@ def provider() -> Iterator[Provider]:
 
 
 @pytest.fixture
-def oidc_app(make_door: Callable[..., Door], provider: Provider) -> Iterator[FastAPI]:
+def oidc_app(make_context: Callable[..., AppContext], provider: Provider) -> Iterator[FastAPI]:
     settings = OidcSettings(
         issuer=provider.issuer,
         client_id="sluice",
@@ -130,7 +130,7 @@ def oidc_app(make_door: Callable[..., Door], provider: Provider) -> Iterator[Fas
         roles={"moderators": "reviewer", "leads": "lead", "auditors": "viewer"},
     )
     with httpx.Client(timeout=5.0) as client:
-        yield build_app(make_door(oidc=OidcProvider(settings, client, time.time)))
+        yield build_app(make_context(oidc=OidcProvider(settings, client, time.time)))
 
 
 def walk(client: TestClient, provider: Provider) -> httpx.Response:
@@ -212,7 +212,7 @@ def test_a_token_that_somebody_else_signed_lets_nobody_in(oidc_app: FastAPI, pro
     assert client.get("/v1/session").status_code == 401
 
 
-def test_new_keys_of_the_provider_are_found(make_door: Callable[..., Door], provider: Provider) -> None:
+def test_new_keys_of_the_provider_are_found(make_context: Callable[..., AppContext], provider: Provider) -> None:
     now = [time.time()]
     settings = OidcSettings(
         issuer=provider.issuer,
@@ -221,7 +221,7 @@ def test_new_keys_of_the_provider_are_found(make_door: Callable[..., Door], prov
         roles={"moderators": "viewer"},
     )
     with httpx.Client(timeout=5.0) as http:
-        app = build_app(make_door(oidc=OidcProvider(settings, http, lambda: now[0])))
+        app = build_app(make_context(oidc=OidcProvider(settings, http, lambda: now[0])))
         walk(browser(app), provider)
         provider.key = RSAKey.generate_key(2048, {"kid": "second"})
         provider.published = [provider.key]
@@ -270,10 +270,10 @@ def test_a_provider_that_calls_itself_otherwise_is_not_believed(oidc_app: FastAP
     provider.issuer = issuer
 
 
-def test_a_provider_that_is_away_is_named_as_away(make_door: Callable[..., Door]) -> None:
+def test_a_provider_that_is_away_is_named_as_away(make_context: Callable[..., AppContext]) -> None:
     settings = OidcSettings(issuer="http://127.0.0.1:1", client_id="sluice")
     with httpx.Client(timeout=2.0) as http:
-        client = browser(build_app(make_door(oidc=OidcProvider(settings, http, time.time))))
+        client = browser(build_app(make_context(oidc=OidcProvider(settings, http, time.time))))
         assert client.get("/v1/sign-in/oidc").headers["location"] == "/#sign-in-failed"
         assert "does not answer" in reason(client)
 

@@ -19,7 +19,7 @@ from schemas import FileReference, Route, Scores, ShadowRoute, Source, Verdict
 from worker.intake.log import LogError
 from worker.policy.place import FilePlace, ShippedPlace
 from worker.review.http.app import build_app
-from worker.review.http.door import Door
+from worker.review.http.app_context import AppContext
 from worker.review.http.policies import Policies
 from worker.review.http.roles import Role
 
@@ -39,23 +39,23 @@ def kind(response: Any) -> tuple[int, str]:
 
 
 def test_a_saved_policy_is_where_workers_read_it_and_in_the_audit_topic(
-    sign_in: SignIn, door: Door, desk: StandInDesk
+    sign_in: SignIn, context: AppContext, desk: StandInDesk
 ) -> None:
     lead = sign_in(Role.LEAD, "lea")
     policy = lead.get("/v1/policy").json()
     assert policy["shipped"] is True
     saved = lead.put("/v1/policy", json=changed(policy))
     assert saved.status_code == 200
-    assert Path(door.policies.live.address).read_text() == changed(policy)["text"]
+    assert Path(context.policies.live.address).read_text() == changed(policy)["text"]
     after = lead.get("/v1/policy").json()
     assert (after["version"], after["digest"], after["shipped"]) == ("mine", saved.json()["digest"], False)
-    assert (after["saved_by"], after["place"]) == ("lea", door.policies.live.address)
+    assert (after["saved_by"], after["place"]) == ("lea", context.policies.live.address)
     ((actor, action, detail),) = desk.recorded
     assert (actor, action, detail["version"]) == ("lea", "policy-saved", "mine")
     assert (detail["replaces"], detail["text"]) == (policy["text_digest"], changed(policy)["text"])
 
 
-def test_who_saves_over_another_is_told_by_whom_and_changes_nothing(sign_in: SignIn, door: Door) -> None:
+def test_who_saves_over_another_is_told_by_whom_and_changes_nothing(sign_in: SignIn, context: AppContext) -> None:
     ben, lea = sign_in(Role.LEAD, "ben"), sign_in(Role.LEAD, "lea")
     policy = lea.get("/v1/policy").json()
     assert ben.put("/v1/policy", json=changed(policy, "ben's")).status_code == 200
@@ -63,13 +63,13 @@ def test_who_saves_over_another_is_told_by_whom_and_changes_nothing(sign_in: Sig
     assert kind(answer) == (409, "policy-changed")
     assert answer.json()["detail"].startswith("ben saved another policy since you loaded yours")
     assert answer.json()["saved_by"] == "ben"
-    assert "ben's" in Path(door.policies.live.address).read_text()
+    assert "ben's" in Path(context.policies.live.address).read_text()
 
 
-def test_a_change_made_outside_of_the_desk_is_not_overwritten_either(sign_in: SignIn, door: Door) -> None:
+def test_a_change_made_outside_of_the_desk_is_not_overwritten_either(sign_in: SignIn, context: AppContext) -> None:
     lead = sign_in(Role.LEAD)
     policy = lead.get("/v1/policy").json()
-    Path(door.policies.live.address).write_text(policy["text"] + "# by hand\n")
+    Path(context.policies.live.address).write_text(policy["text"] + "# by hand\n")
     answer = lead.put("/v1/policy", json=changed(policy))
     assert kind(answer) == (409, "policy-changed")
     assert answer.json()["detail"].startswith("another policy was put there")
@@ -83,19 +83,21 @@ def test_saving_the_same_again_is_safe_and_recorded_once(sign_in: SignIn, desk: 
     assert [action for _, action, _ in desk.recorded] == ["policy-saved"]
 
 
-def test_a_faulty_text_is_refused_with_its_line_and_not_saved(sign_in: SignIn, door: Door, desk: StandInDesk) -> None:
+def test_a_faulty_text_is_refused_with_its_line_and_not_saved(
+    sign_in: SignIn, context: AppContext, desk: StandInDesk
+) -> None:
     lead = sign_in(Role.LEAD)
     policy = lead.get("/v1/policy").json()
     body = changed(policy) | {"text": policy["text"].replace("scores.quality", "scores.qualty")}
     answer = lead.put("/v1/policy", json=body)
     assert kind(answer) == (422, "policy-refused")
     assert "did you mean" in answer.json()["faults"][0]["what"]
-    assert not Path(door.policies.live.address).exists()
+    assert not Path(context.policies.live.address).exists()
     assert desk.recorded == []
 
 
 def test_a_policy_that_could_not_be_traced_is_not_saved(
-    sign_in: SignIn, door: Door, desk: StandInDesk, monkeypatch: pytest.MonkeyPatch
+    sign_in: SignIn, context: AppContext, desk: StandInDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: Any, **__: Any) -> None:
         raise LogError("no broker")
@@ -104,16 +106,16 @@ def test_a_policy_that_could_not_be_traced_is_not_saved(
     policy = lead.get("/v1/policy").json()
     monkeypatch.setattr(desk, "record", away)
     assert kind(lead.put("/v1/policy", json=changed(policy))) == (503, "server-away")
-    assert not Path(door.policies.live.address).exists()
+    assert not Path(context.policies.live.address).exists()
 
 
 def test_without_a_place_saving_is_refused_with_what_to_set(
-    make_door: Callable[..., Door], desk: StandInDesk, clock: Clock
+    make_context: Callable[..., AppContext], desk: StandInDesk, clock: Clock
 ) -> None:
-    door = make_door(policies=Policies(ShippedPlace(), {}, fakeredis.FakeRedis(), clock))
-    client = browser(build_app(door))
-    token, session = door.sessions.open("lea", Role.LEAD, "local")
-    client.cookies.set(door.session_cookie, token, domain="127.0.0.1")
+    context = make_context(policies=Policies(ShippedPlace(), {}, fakeredis.FakeRedis(), clock))
+    client = browser(build_app(context))
+    token, session = context.sessions.open("lea", Role.LEAD, "local")
+    client.cookies.set(context.session_cookie, token, domain="127.0.0.1")
     client.headers["x-csrf-token"] = session.csrf
     policy = client.get("/v1/policy").json()
     assert (policy["place"], policy["shipped"]) == (None, True)
@@ -123,8 +125,8 @@ def test_without_a_place_saving_is_refused_with_what_to_set(
     assert desk.recorded == []
 
 
-def test_a_text_at_the_place_that_is_no_policy_is_shown_with_its_faults(sign_in: SignIn, door: Door) -> None:
-    Path(door.policies.live.address).write_text("schema: sluice.policy/1\nversion: '1'\nrules: []\n")
+def test_a_text_at_the_place_that_is_no_policy_is_shown_with_its_faults(sign_in: SignIn, context: AppContext) -> None:
+    Path(context.policies.live.address).write_text("schema: sluice.policy/1\nversion: '1'\nrules: []\n")
     policy = sign_in(Role.LEAD).get("/v1/policy").json()
     assert (policy["version"], policy["digest"]) == (None, None)
     assert ":3: rules" in policy["faults"][0]
@@ -153,12 +155,12 @@ REVIEW = Route(action="review", queue="quality", rule="poor")
 
 
 def test_shadows_tell_what_they_would_have_done_since_they_were_last_changed(
-    sign_in: SignIn, verdicts: list[Verdict], door: Door, tmp_path: Path
+    sign_in: SignIn, verdicts: list[Verdict], context: AppContext, tmp_path: Path
 ) -> None:
     verdicts += [verdict(0, 1.0, OLD, REVIEW), verdict(1, 2.0, NEW, REVIEW), verdict(2, 4.0, NEW, None)]
     verdicts.append(verdict(3, 4.0, NEW, Route(action="pass", rule="default", priority=3)))
     (tmp_path / "strict.yaml").write_text("version: 3")
-    door.policies.shadows = {"strict": FilePlace(tmp_path / "strict.yaml")}
+    context.policies.shadows = {"strict": FilePlace(tmp_path / "strict.yaml")}
     (shadow,) = sign_in(Role.LEAD).get("/v1/policy/shadows").json()
     assert (shadow["name"], shadow["digest"], shadow["total"], shadow["changed"]) == ("strict", NEW, 3, 1)
     assert (shadow["before"], shadow["after"]) == ({"pass": 3}, {"review:quality": 1, "pass": 2})

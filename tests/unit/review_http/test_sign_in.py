@@ -14,7 +14,7 @@ from stand_in_desk import StandInDesk
 
 from worker.review.http.accounts import INVITATION_SECONDS, Accounts, AccountsError
 from worker.review.http.app import build_app
-from worker.review.http.door import Door
+from worker.review.http.app_context import AppContext
 from worker.review.http.roles import Role
 from worker.review.http.sign_in import BY_ADDRESS, GUESSES, STRANGERS
 
@@ -111,15 +111,15 @@ def guess(app: FastAPI, address: str, password: str = "wrong") -> httpx.Response
 
 
 def test_who_guesses_a_password_waits_longer_each_time_and_locks_out_nobody_elsewhere(
-    ana: Accounts, app: FastAPI, door: Door
+    ana: Accounts, app: FastAPI, context: AppContext
 ) -> None:
     waits = []
     for _ in range(GUESSES.free + 1):
         last = guess(app, "198.51.100.7")
     assert last.status_code == 429
     for _ in range(4):
-        for key in door.redis.scan_iter(match="sluice:desk:attempts:*:lock"):
-            door.redis.delete(key)  # as if the time had gone by
+        for key in context.redis.scan_iter(match="sluice:desk:attempts:*:lock"):
+            context.redis.delete(key)  # as if the time had gone by
         assert guess(app, "198.51.100.7").status_code == 401
         stopped = guess(app, "198.51.100.7", PASSWORD)
         assert stopped.status_code == 429  # the right password, too: it must not stand out
@@ -167,31 +167,33 @@ def test_signing_in_without_the_visitor_s_token_is_refused(ana: Accounts, client
     assert (answer.status_code, answer.json()["type"]) == (403, "urn:sluice:problem:csrf")
 
 
-def test_signing_out_ends_the_session_for_a_copied_cookie_too(ana: Accounts, app: FastAPI, door: Door) -> None:
+def test_signing_out_ends_the_session_for_a_copied_cookie_too(ana: Accounts, app: FastAPI, context: AppContext) -> None:
     client, copy = at_the_door(browser(app)), browser(app)
     me = client.post("/v1/sign-in", json={"name": "ana", "password": PASSWORD}).json()
-    copy.cookies.set(door.session_cookie, client.cookies[door.session_cookie], domain="127.0.0.1")
+    copy.cookies.set(context.session_cookie, client.cookies[context.session_cookie], domain="127.0.0.1")
     assert copy.get("/v1/session").status_code == 200
     assert client.delete("/v1/session", headers={"x-csrf-token": me["csrf"]}).status_code == 204
     assert copy.get("/v1/session").status_code == 401
 
 
-def test_a_page_that_asks_by_itself_does_not_keep_its_session(sign_in: Callable[..., TestClient], door: Door) -> None:
+def test_a_page_that_asks_by_itself_does_not_keep_its_session(
+    sign_in: Callable[..., TestClient], context: AppContext
+) -> None:
     client = sign_in()
-    (key,) = door.redis.scan_iter(match="sluice:desk:session:*")
-    door.redis.pexpire(key, 5_000)
+    (key,) = context.redis.scan_iter(match="sluice:desk:session:*")
+    context.redis.pexpire(key, 5_000)
     assert client.get("/v1/queues", headers={"x-unattended": "1"}).status_code == 200
-    assert door.redis.pttl(key) <= 5_000
+    assert context.redis.pttl(key) <= 5_000
     assert client.get("/v1/queues").status_code == 200
-    assert door.redis.pttl(key) > 500_000
+    assert context.redis.pttl(key) > 500_000
 
 
-def test_a_session_idles_out_and_ends_after_its_hours(door: Door, clock: Clock) -> None:
-    token, _ = door.sessions.open("ana", Role.REVIEWER, "local")
+def test_a_session_idles_out_and_ends_after_its_hours(context: AppContext, clock: Clock) -> None:
+    token, _ = context.sessions.open("ana", Role.REVIEWER, "local")
     clock.now += 3599
-    assert door.sessions.find(token) is not None
+    assert context.sessions.find(token) is not None
     clock.now += 2
-    assert door.sessions.find(token) is None
+    assert context.sessions.find(token) is None
 
 
 def test_the_cookie_is_hidden_from_scripts_and_other_sites(ana: Accounts, client: TestClient) -> None:
@@ -202,9 +204,11 @@ def test_the_cookie_is_hidden_from_scripts_and_other_sites(ana: Accounts, client
     assert "Secure" not in cookie  # loopback
 
 
-def test_behind_https_the_cookie_is_secure_and_bound_to_the_host(make_door: Callable[..., Door], ana: Accounts) -> None:
+def test_behind_https_the_cookie_is_secure_and_bound_to_the_host(
+    make_context: Callable[..., AppContext], ana: Accounts
+) -> None:
     origin = "https://desk.example.com"
-    app = build_app(make_door(origin=origin))
+    app = build_app(make_context(origin=origin))
     client = at_the_door(TestClient(app, base_url=origin))
     answer = client.post("/v1/sign-in", json={"name": "ana", "password": PASSWORD})
     assert answer.headers["set-cookie"].startswith("__Host-sluice-session=")
@@ -268,10 +272,10 @@ def test_invitations_are_listed_and_revoked(ana: Accounts, sign_in: Callable[...
     assert ana.accept(token, "eve", PASSWORD) is None
 
 
-def test_signing_in_again_ends_the_old_session(ana: Accounts, app: FastAPI, door: Door) -> None:
+def test_signing_in_again_ends_the_old_session(ana: Accounts, app: FastAPI, context: AppContext) -> None:
     client, copy = at_the_door(browser(app)), browser(app)
     client.post("/v1/sign-in", json={"name": "ana", "password": PASSWORD})
-    copy.cookies.set(door.session_cookie, client.cookies[door.session_cookie], domain="127.0.0.1")
+    copy.cookies.set(context.session_cookie, client.cookies[context.session_cookie], domain="127.0.0.1")
     assert copy.get("/v1/session").status_code == 200
     assert client.post("/v1/sign-in", json={"name": "ana", "password": PASSWORD}).status_code == 200
     assert copy.get("/v1/session").status_code == 401
@@ -281,7 +285,9 @@ def test_signing_in_again_ends_the_old_session(ana: Accounts, app: FastAPI, door
 OTHER = "another battery staple"
 
 
-def test_a_user_changes_the_password_and_all_other_sessions_end(ana: Accounts, app: FastAPI, door: Door) -> None:
+def test_a_user_changes_the_password_and_all_other_sessions_end(
+    ana: Accounts, app: FastAPI, context: AppContext
+) -> None:
     client, elsewhere = at_the_door(browser(app)), at_the_door(browser(app))
     for each in (client, elsewhere):
         me = each.post("/v1/sign-in", json={"name": "ana", "password": PASSWORD}).json()
@@ -299,7 +305,7 @@ def test_a_user_changes_the_password_and_all_other_sessions_end(ana: Accounts, a
 
 
 def test_an_admin_lets_a_user_choose_another_password(
-    ana: Accounts, app: FastAPI, sign_in: Callable[..., TestClient], door: Door
+    ana: Accounts, app: FastAPI, sign_in: Callable[..., TestClient], context: AppContext
 ) -> None:
     assert ana.accept(ana.invite(Role.REVIEWER, "ana"), "ben", PASSWORD)
     bens = sign_in(Role.REVIEWER, "ben")

@@ -1,4 +1,4 @@
-"""Settings of the desk's door."""
+"""Settings of the desk's context."""
 
 import socket
 from pathlib import Path
@@ -7,8 +7,8 @@ import fakeredis
 import pytest
 from stand_in_desk import StandInDesk
 
-from worker.review.http.opening import open_door
 from worker.review.http.server import DeskServerError
+from worker.review.http.serving import serve_desk
 from worker.settings import Settings, SettingsError, WebSettings, load_settings
 
 
@@ -47,7 +47,7 @@ def test_a_wrong_setting_is_named_without_its_value(variable: str, value: str, s
 
 
 def opened(tmp_path: Path, web: WebSettings) -> None:
-    open_door(Settings(web=web), tmp_path, StandInDesk(), fakeredis.FakeRedis(), tmp_path).close()
+    serve_desk(Settings(web=web), tmp_path, StandInDesk(), fakeredis.FakeRedis(), tmp_path).close()
 
 
 def test_a_desk_that_is_reached_from_elsewhere_needs_https(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ class StatisticsOut(BaseModel):
     resolved_after_seconds: float | None
 
 
-class Showing:
+class ResponseBuilder:
     """Makes answers for one person: image links are theirs alone."""
 
     def __init__(self, links: ImageLinks, user: str) -> None:

@@ -17,6 +17,7 @@ from worker.review.errors import DeskError
 from worker.review.http import (
     dead_letters,
     decisions,
+    desk_errors,
     events,
     images,
     items,
@@ -25,11 +26,10 @@ from worker.review.http import (
     policy,
     problems,
     queues,
-    refusals,
     sign_in,
     statistics,
 )
-from worker.review.http.door import Door, SignedIn, TheDoor
+from worker.review.http.app_context import AppContext, Context, SignedIn
 from worker.review.http.orphaned_assignments import OrphanedAssignments
 from worker.review.http.security import SecurityHeaders, SizeLimits
 
@@ -52,12 +52,12 @@ class About(BaseModel):
 
 
 @router.get("/v1/desk")
-def about(_session: SignedIn, door: TheDoor) -> About:
+def about(_session: SignedIn, context: Context) -> About:
     return About(
         version=version("sluice"),
-        labels=door.labels,
-        lease_seconds=door.lease_seconds,
-        undo_seconds=door.undo_seconds,
+        labels=context.labels,
+        lease_seconds=context.lease_seconds,
+        undo_seconds=context.undo_seconds,
     )
 
 
@@ -67,30 +67,30 @@ class HealthOut(BaseModel):
 
 
 @router.get("/healthz", include_in_schema=False)
-async def healthz(response: Response, door: TheDoor) -> HealthOut:
+async def healthz(response: Response, context: Context) -> HealthOut:
     """503 with the names of the loops that do not come back. Needs no signing in, so it says nothing else."""
-    problems = door.supervisor.health_problems()
+    problems = context.supervisor.health_problems()
     if problems:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
     return HealthOut(healthy=not problems, reasons=problems)
 
 
-def build_app(door: Door) -> FastAPI:
+def build_app(context: AppContext) -> FastAPI:
     """The desk as an ASGI application. Its loops run while it is served."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.broadcast = events.Broadcast(door.desk)
-        loops = [door.supervisor.start("desk-events", app.state.broadcast.run, expected=EXPECTED)]
-        if door.accounts is not None:
-            orphans = OrphanedAssignments(door.accounts, door.desk)
-            loops.append(door.supervisor.start("orphaned-assignments", orphans.run, expected=EXPECTED))
+        app.state.broadcast = events.Broadcast(context.desk)
+        loops = [context.supervisor.start("desk-events", app.state.broadcast.run, expected=EXPECTED)]
+        if context.accounts is not None:
+            orphans = OrphanedAssignments(context.accounts, context.desk)
+            loops.append(context.supervisor.start("orphaned-assignments", orphans.run, expected=EXPECTED))
         try:
             yield
         finally:
             app.state.broadcast.close()
             for loop in loops:
-                await to_thread.run_sync(door.supervisor.stop, loop, CLOSE_SECONDS)
+                await to_thread.run_sync(context.supervisor.stop, loop, CLOSE_SECONDS)
 
     app = FastAPI(
         title="Sluice review desk",
@@ -100,18 +100,18 @@ def build_app(door: Door) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.state.door = door
+    app.state.context = context
     problems.install(app)
-    refusals.install(app)
+    desk_errors.install(app)
     # A request is held against one route after the other: first what fifty reviewers ask for all the time.
     for part in (decisions, images, queues, events, items, statistics, sign_in, policy, people, dead_letters):
         app.include_router(part.router)
     app.include_router(router)
     page.install(app)
-    host = urlsplit(door.origin).hostname or ""
+    host = urlsplit(context.origin).hostname or ""
     # A foreign name that resolves to this address (DNS rebinding) gets no answer.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[host, *(LOOPBACK if host in LOOPBACK else ())])
     app.add_middleware(SizeLimits)
     app.add_middleware(problems.Unexpected)
-    app.add_middleware(SecurityHeaders, https=door.secure)
+    app.add_middleware(SecurityHeaders, https=context.secure)
     return app

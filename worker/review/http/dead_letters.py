@@ -10,13 +10,13 @@ from schemas import FailureReason
 from worker.dead_letters.actions import AT_ONCE, ActionReport
 from worker.dead_letters.selection import LetterState, Selection
 from worker.dead_letters.view import LetterDetail, LetterView
-from worker.review.http.door import Lead, TheDoor
+from worker.review.http.app_context import Context, Lead
 from worker.review.http.problems import Problem
 from worker.review.http.redaction import redacted, redacted_header
+from worker.review.http.serialized_route import SerializedRoute
 from worker.review.http.sign_in import Body
-from worker.review.http.written import WrittenRoute
 
-router = APIRouter(tags=["dead letters"], route_class=WrittenRoute)
+router = APIRouter(tags=["dead letters"], route_class=SerializedRoute)
 
 MAX_IDS: Final = 10_000
 TEXT_CHARACTERS: Final = 16_000
@@ -92,8 +92,8 @@ class ReportOut(BaseModel):
 
 
 @router.get("/v1/dead-letters")
-def letters(_session: Lead, door: TheDoor, asked: Annotated[LetterPageFilter, Query()]) -> LettersOut:
-    found = door.dead_letters.find(asked.selection(), start=asked.start, limit=asked.limit)
+def letters(_session: Lead, context: Context, asked: Annotated[LetterPageFilter, Query()]) -> LettersOut:
+    found = context.dead_letters.find(asked.selection(), start=asked.start, limit=asked.limit)
     return LettersOut(
         letters=tuple(letter.model_copy(update={"message": redacted(letter.message)}) for letter in found.letters),
         count=found.count,
@@ -107,15 +107,15 @@ def letters(_session: Lead, door: TheDoor, asked: Annotated[LetterPageFilter, Qu
 
 
 @router.get("/v1/dead-letters/ids")
-def ids(_session: Lead, door: TheDoor, asked: Annotated[LetterFilter, Query()]) -> list[str]:
+def ids(_session: Lead, context: Context, asked: Annotated[LetterFilter, Query()]) -> list[str]:
     """The ids of all that are found, oldest first, to act on them part by part; at most 10,000."""
-    return door.dead_letters.ids(asked.selection(), MAX_IDS)
+    return context.dead_letters.ids(asked.selection(), MAX_IDS)
 
 
 @router.get("/v1/dead-letters/{letter_id}")
-def letter(letter_id: LetterId, _session: Lead, door: TheDoor) -> LetterDetail:
+def letter(letter_id: LetterId, _session: Lead, context: Context) -> LetterDetail:
     """One letter with its record. What may be secret in addresses and headers is left out."""
-    found = door.dead_letters.detail(letter_id)
+    found = context.dead_letters.detail(letter_id)
     if found is None:
         raise Problem(HTTPStatus.NOT_FOUND, "no-such-letter", "there is no such letter, or its topic keeps it no more")
     return found.model_copy(
@@ -129,15 +129,15 @@ def letter(letter_id: LetterId, _session: Lead, door: TheDoor) -> LetterDetail:
 
 
 @router.post("/v1/dead-letters/redrive")
-def redrive(body: Chosen, session: Lead, door: TheDoor) -> ReportOut:
+def redrive(body: Chosen, session: Lead, context: Context) -> ReportOut:
     """Submits the letters' events again, each once. Sending it again is safe."""
-    return _out(door.dead_letters.redrive(body.letter_ids, session.user, body.reason))
+    return _out(context.dead_letters.redrive(body.letter_ids, session.user, body.reason))
 
 
 @router.post("/v1/dead-letters/drop")
-def drop(body: Dropped, session: Lead, door: TheDoor) -> ReportOut:
+def drop(body: Dropped, session: Lead, context: Context) -> ReportOut:
     """Records that the letters' events will not be submitted again, and why. Nothing is deleted."""
-    return _out(door.dead_letters.drop(body.letter_ids, session.user, body.reason))
+    return _out(context.dead_letters.drop(body.letter_ids, session.user, body.reason))
 
 
 def _out(report: ActionReport) -> ReportOut:

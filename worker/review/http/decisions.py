@@ -8,14 +8,14 @@ from pydantic import BaseModel, Field
 from schemas import Name
 from worker.review.answers import Action, Choice, Decided
 from worker.review.errors import DeskError
-from worker.review.http.answers import LeaseOut, Showing
-from worker.review.http.door import Reviewer, TheDoor
+from worker.review.http.answers import LeaseOut, ResponseBuilder
+from worker.review.http.app_context import Context, Reviewer
+from worker.review.http.desk_errors import kind_of
 from worker.review.http.queues import MAX_LEASES, FencingToken, ItemId
-from worker.review.http.refusals import kind_of
+from worker.review.http.serialized_route import SerializedRoute
 from worker.review.http.sign_in import Body
-from worker.review.http.written import WrittenRoute
 
-router = APIRouter(tags=["decisions"], route_class=WrittenRoute)
+router = APIRouter(tags=["decisions"], route_class=SerializedRoute)
 
 DecisionId = Annotated[str, Field(min_length=8, max_length=128, pattern=r"^[A-Za-z0-9._-]+$")]
 
@@ -62,15 +62,15 @@ class OutcomeOut(BaseModel):
 
 
 @router.post("/v1/decisions")
-def decide(body: ChoiceIn, session: Reviewer, door: TheDoor) -> Decided:
+def decide(body: ChoiceIn, session: Reviewer, context: Context) -> Decided:
     """Answers once the log has the decision."""
-    return door.desk.decide(body.choice(), session.user)
+    return context.desk.decide(body.choice(), session.user)
 
 
 @router.post("/v1/decisions/bulk")
-def bulk(body: Many, session: Reviewer, door: TheDoor) -> list[OutcomeOut]:
+def bulk(body: Many, session: Reviewer, context: Context) -> list[OutcomeOut]:
     """Each has its own outcome, in the order that was sent."""
-    answers = door.desk.bulk_decide([each.choice() for each in body.decisions], session.user)
+    answers = context.desk.bulk_decide([each.choice() for each in body.decisions], session.user)
     return [
         OutcomeOut(item_id=each.item_id, refused=Refusal(kind=kind_of(answer), detail=str(answer)))
         if isinstance(answer, DeskError)
@@ -80,6 +80,6 @@ def bulk(body: Many, session: Reviewer, door: TheDoor) -> list[OutcomeOut]:
 
 
 @router.post("/v1/decisions/{decision_id}/undo")
-def undo(decision_id: Annotated[DecisionId, Path()], session: Reviewer, door: TheDoor) -> LeaseOut:
+def undo(decision_id: Annotated[DecisionId, Path()], session: Reviewer, context: Context) -> LeaseOut:
     """Takes back an action of one's own, of any kind, within `undo_seconds`; the item is leased again. Idempotent."""
-    return Showing(door.links, session.user).lease(door.desk.undo(decision_id, session.user))
+    return ResponseBuilder(context.links, session.user).lease(context.desk.undo(decision_id, session.user))

@@ -14,8 +14,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from worker.review.answers import DeskEvent
-from worker.review.face import DeskFace
-from worker.review.http.door import Door, SignedIn, TheDoor
+from worker.review.desk_api import DeskApi
+from worker.review.http.app_context import AppContext, Context, SignedIn
 from worker.review.http.problems import Problem
 from worker.review.http.roles import Role
 from worker.review.http.sessions import Session
@@ -30,7 +30,7 @@ STREAMS_A_USER: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class EventText:
     """Events as they are sent, written once for all who listen: `some` for those who vote, `all` for the others."""
 
     some: str
@@ -40,13 +40,13 @@ class Told:
 class Broadcast:
     """Hands the desk's events to every listener. `run` is a loop for a supervisor."""
 
-    def __init__(self, desk: DeskFace) -> None:
+    def __init__(self, desk: DeskApi) -> None:
         self._desk = desk
         self._lock = threading.Lock()
-        self._listeners: dict[asyncio.Queue[Told | None], asyncio.AbstractEventLoop] = {}
+        self._listeners: dict[asyncio.Queue[EventText | None], asyncio.AbstractEventLoop] = {}
         self._of_user: Counter[str] = Counter()
 
-    def listen(self, user: str) -> asyncio.Queue[Told | None]:
+    def listen(self, user: str) -> asyncio.Queue[EventText | None]:
         """A queue that gets what happens from now on; None in it ends the stream."""
         with self._lock:
             if self._of_user[user] >= STREAMS_A_USER:
@@ -54,11 +54,11 @@ class Broadcast:
                     HTTPStatus.TOO_MANY_REQUESTS, "too-many-streams", f"at most {STREAMS_A_USER} pages may be open"
                 )
             self._of_user[user] += 1
-            queue: asyncio.Queue[Told | None] = asyncio.Queue(WAITING)
+            queue: asyncio.Queue[EventText | None] = asyncio.Queue(WAITING)
             self._listeners[queue] = asyncio.get_running_loop()
             return queue
 
-    def leave(self, user: str, queue: asyncio.Queue[Told | None]) -> None:
+    def leave(self, user: str, queue: asyncio.Queue[EventText | None]) -> None:
         with self._lock:
             self._listeners.pop(queue, None)
             self._of_user[user] -= 1
@@ -73,8 +73,8 @@ class Broadcast:
             if events:
                 self._tell(_written(events))
 
-    def _tell(self, told: Told | None) -> None:
-        by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Queue[Told | None]]] = defaultdict(list)
+    def _tell(self, told: EventText | None) -> None:
+        by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Queue[EventText | None]]] = defaultdict(list)
         with self._lock:
             for queue, loop in self._listeners.items():
                 by_loop[loop].append(queue)
@@ -83,7 +83,7 @@ class Broadcast:
                 loop.call_soon_threadsafe(_put, queues, told)
 
 
-def _put(queues: list[asyncio.Queue[Told | None]], told: Told | None) -> None:
+def _put(queues: list[asyncio.Queue[EventText | None]], told: EventText | None) -> None:
     for queue in queues:
         if queue.full():  # too slow: what it missed it sees when it next looks at the queues
             queue.get_nowait()
@@ -91,17 +91,17 @@ def _put(queues: list[asyncio.Queue[Told | None]], told: Told | None) -> None:
 
 
 @router.get("/v1/events", response_class=StreamingResponse)
-async def events(request: Request, session: SignedIn, door: TheDoor) -> StreamingResponse:
+async def events(request: Request, session: SignedIn, context: Context) -> StreamingResponse:
     """Events named `desk`: `{kind, queue, at}`; leads and viewers also get `item_id`, `actor` and `status`, which could
     sway those who vote."""
     broadcast: Broadcast = request.app.state.broadcast
     queue = broadcast.listen(session.user)
-    stream = _stream(door, session, broadcast, queue)
+    stream = _stream(context, session, broadcast, queue)
     return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 
 async def _stream(
-    door: Door, session: Session, broadcast: Broadcast, queue: asyncio.Queue[Told | None]
+    context: AppContext, session: Session, broadcast: Broadcast, queue: asyncio.Queue[EventText | None]
 ) -> AsyncIterator[str]:
     loop = asyncio.get_running_loop()
     look_at = loop.time() + LOOK_SECONDS
@@ -109,7 +109,7 @@ async def _stream(
         yield "retry: 1000\n: listening\n\n"
         while True:
             if loop.time() >= look_at:
-                if not await to_thread.run_sync(door.sessions.is_open, session):
+                if not await to_thread.run_sync(context.sessions.is_open, session):
                     return
                 look_at = loop.time() + LOOK_SECONDS
                 yield ": still here\n\n"
@@ -125,7 +125,7 @@ async def _stream(
         broadcast.leave(session.user, queue)
 
 
-def _written(events: Sequence[DeskEvent]) -> Told:
+def _written(events: Sequence[DeskEvent]) -> EventText:
     some: dict[str, None] = {}  # to those who hear no more than that something happened, once is enough
     every = []
     for event in events:
@@ -134,7 +134,7 @@ def _written(events: Sequence[DeskEvent]) -> Told:
         more = {"item_id": event.item_id, "actor": event.actor or "", "status": status}
         some[_message(less)] = None
         every.append(_message(less | more))
-    return Told("".join(some), "".join(every))
+    return EventText("".join(some), "".join(every))
 
 
 def _message(data: Mapping[str, str]) -> str:

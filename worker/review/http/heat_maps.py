@@ -11,7 +11,7 @@ from PIL import Image
 
 from schemas import ImageReference
 from worker.images.views import make_views
-from worker.review.http.recent import Recent
+from worker.review.http.lru_cache import LruCache
 from worker.review.http.renditions import SCREEN_SIDE, Rendered, Renderer, encoded
 from worker.scoring.engine import Engine
 from worker.scoring.explain import explain
@@ -35,7 +35,7 @@ class Busy(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class ExplainEngine:
     """What sees: a model and the engine that runs it."""
 
     model: Model
@@ -59,22 +59,22 @@ class HeatMap:
 class HeatMaps:
     """Makes heat maps, one at a time. Safe to use from several threads.
 
-    `open_sight` is called when the first one is asked for; `close_sight` ends what it opened.
+    `open_explain_engine` is called when the first one is asked for; `close_explain_engine` ends what it opened.
     """
 
     def __init__(
         self,
         renderer: Renderer,
-        open_sight: Callable[[], Sight],
-        close_sight: Callable[[Sight], None],
+        open_explain_engine: Callable[[], ExplainEngine],
+        close_explain_engine: Callable[[ExplainEngine], None],
         *,
         cache_bytes: int,
     ) -> None:
         self._renderer = renderer
-        self._open = open_sight
-        self._close = close_sight
-        self._sight: Sight | None = None
-        self._known: Recent[HeatMap] = Recent(cache_bytes)
+        self._open = open_explain_engine
+        self._close = close_explain_engine
+        self._sight: ExplainEngine | None = None
+        self._known: LruCache[HeatMap] = LruCache(cache_bytes)
         self._asked = threading.BoundedSemaphore(AT_ONCE)
         self._turn = threading.Lock()
         self._closed = False
@@ -104,7 +104,7 @@ class HeatMaps:
                 self._close(self._sight)
                 self._sight = None
 
-    def _opened(self) -> Sight:
+    def _opened(self) -> ExplainEngine:
         if self._closed:
             raise NoEngine("the desk is closing")
         if self._sight is None:
@@ -115,9 +115,9 @@ class HeatMaps:
                 raise NoEngine(f"this desk has no engine to look with: {error}") from error
         return self._sight
 
-    def _made(self, sight: Sight, reference: ImageReference, content_hash: str | None) -> HeatMap:
+    def _made(self, explain_engine: ExplainEngine, reference: ImageReference, content_hash: str | None) -> HeatMap:
         pixels = self._renderer.pixels(reference, content_hash)
-        found = explain(sight.model, sight.engine, pixels, make_views)
+        found = explain(explain_engine.model, explain_engine.engine, pixels, make_views)
         photo = Image.fromarray(pixels)
         photo.thumbnail((SCREEN_SIDE, SCREEN_SIDE), Image.Resampling.LANCZOS)
         if max(photo.size) < SMALLEST_SIDE:
@@ -126,4 +126,4 @@ class HeatMaps:
             photo = photo.resize(size, Image.Resampling.BICUBIC)
         height, width = pixels.shape[:2]
         picture = encoded(heat_map(photo, found.relief), width, height)
-        return HeatMap(picture, float(np.abs(found.relief).max()), sight.model.manifest.digest)
+        return HeatMap(picture, float(np.abs(found.relief).max()), explain_engine.model.manifest.digest)

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 from schemas import FailureReason, ImageReference
 from worker.images.errors import ImageError, TransientFetchError
-from worker.review.http.answers import Showing
-from worker.review.http.door import Door, SignedIn, TheDoor
+from worker.review.http.answers import ResponseBuilder
+from worker.review.http.app_context import AppContext, Context, SignedIn
 from worker.review.http.heat_maps import Busy, HeatMap, NoEngine
 from worker.review.http.problems import Problem
 from worker.review.http.rate_limit import RateLimit
@@ -48,17 +48,17 @@ class HeatMapOut(BaseModel):
 
 @router.get("/v1/items/{item_id}/heat-map")
 def heat_map(
-    item_id: Annotated[str, Path(min_length=1, max_length=512)], session: SignedIn, door: TheDoor
+    item_id: Annotated[str, Path(min_length=1, max_length=512)], session: SignedIn, context: Context
 ) -> HeatMapOut:
     """Takes seconds when it was not made before. 429 when too many ask, 501 where the desk has no engine."""
-    reference, content_hash = _reference(door, item_id)
-    made = _heat_map(door, session, reference, content_hash)
+    reference, content_hash = _reference(context, item_id)
+    made = _heat_map(context, session, reference, content_hash)
     return HeatMapOut(
-        picture=Showing(door.links, session.user).heat_map(item_id),
+        picture=ResponseBuilder(context.links, session.user).heat_map(item_id),
         largest=made.largest,
         flat=made.is_flat,
         model=made.model,
-        same_model=made.model == door.desk.item(item_id).item.model,
+        same_model=made.model == context.desk.item(item_id).item.model,
     )
 
 
@@ -68,23 +68,23 @@ async def image(
     rendition: Rendition,
     request: Request,
     session: SignedIn,
-    door: TheDoor,
+    context: Context,
 ) -> Response:
     """Pixels encoded anew: what came from outside never reaches the browser as it is."""
     known = request.headers.get("if-none-match")
-    return await IMAGES.run(_image, door, session, token, rendition, known)
+    return await IMAGES.run(_image, context, session, token, rendition, known)
 
 
-def _image(door: Door, session: Session, token: str, rendition: Rendition, known: str | None) -> Response:
-    name = door.links.read(token, session.user)
+def _image(context: AppContext, session: Session, token: str, rendition: Rendition, known: str | None) -> Response:
+    name = context.links.read(token, session.user)
     if name is None:
         raise Problem(HTTPStatus.FORBIDDEN, "stale-link", "the link is not yours or too old; ask for the item again")
-    reference, content_hash = _reference(door, name)
+    reference, content_hash = _reference(context, name)
     if rendition is Rendition.HEAT_MAP:
-        rendered = _heat_map(door, session, reference, content_hash).picture
+        rendered = _heat_map(context, session, reference, content_hash).picture
     else:
         with _refusals():
-            rendered = door.renderer.render(reference, content_hash, rendition)
+            rendered = context.renderer.render(reference, content_hash, rendition)
     headers = {
         "ETag": rendered.etag,
         # The browser asks each time, so a copy in its cache shows nothing to the next person who signs in there.
@@ -98,17 +98,17 @@ def _image(door: Door, session: Session, token: str, rendition: Rendition, known
     return Response(rendered.data, media_type=rendered.media_type, headers=headers)
 
 
-def _heat_map(door: Door, session: Session, reference: ImageReference, content_hash: str | None) -> HeatMap:
+def _heat_map(context: AppContext, session: Session, reference: ImageReference, content_hash: str | None) -> HeatMap:
     """The one that is known, or a new one: at most so many of those a minute for one person."""
-    if (known := door.heat_maps.known(reference, content_hash)) is not None:
+    if (known := context.heat_maps.known(reference, content_hash)) is not None:
         return known
-    if wait := LOOKS.take(door.redis, session.user):
+    if wait := LOOKS.take(context.redis, session.user):
         detail = f"at most {LOOKS.most} heat maps a minute; try again in {wait} seconds"
         raise Problem(HTTPStatus.TOO_MANY_REQUESTS, "too-many-heat-maps", detail, headers={"Retry-After": str(wait)})
     try:
         # Not 502: that would read as if the desk were away.
         with _refusals(transient=HTTPStatus.FAILED_DEPENDENCY):
-            return door.heat_maps.make(reference, content_hash)
+            return context.heat_maps.make(reference, content_hash)
     except Busy as error:
         headers = {"Retry-After": WAIT_SECONDS}
         raise Problem(HTTPStatus.TOO_MANY_REQUESTS, "heat-maps-busy", str(error), headers=headers) from None
@@ -133,11 +133,11 @@ def _refusals(transient: HTTPStatus = HTTPStatus.BAD_GATEWAY) -> Iterator[None]:
         raise Problem(transient, "fetch-failed", str(error), headers={"Retry-After": "2"}) from None
 
 
-def _reference(door: Door, name: str) -> tuple[ImageReference, str | None]:
+def _reference(context: AppContext, name: str) -> tuple[ImageReference, str | None]:
     """What a link names: a past verdict that a replay has shown, or an item."""
-    if (shown := door.shown_verdicts.get(name)) is not None:
+    if (shown := context.shown_verdicts.get(name)) is not None:
         return shown
-    found = door.desk.image(name)
+    found = context.desk.image(name)
     if found is None:
         raise Problem(HTTPStatus.NOT_FOUND, "no-image", "the event of this item was malformed and names no image")
     return found

@@ -13,8 +13,8 @@ from worker.policy.place import NO_PLACE, PolicyPlace, ShippedPlace
 from worker.policy.replay import Replay, replay
 from worker.policy.shadow_results import shadow_results
 from worker.policy.text import PolicyText
-from worker.review.http.answers import Showing
-from worker.review.http.door import Door, Lead, TheDoor
+from worker.review.http.answers import ResponseBuilder
+from worker.review.http.app_context import AppContext, Context, Lead
 from worker.review.http.policy_answers import PolicyOut, ReplayOut, SavedOut, ShadowOut, UndecidedOut, flips
 from worker.review.http.problems import Problem
 from worker.review.http.sign_in import Body
@@ -41,14 +41,14 @@ class Replacement(Proposal):
 
 
 @router.get("/v1/policy")
-def policy(_session: Lead, door: TheDoor) -> PolicyOut:
-    place = door.policies.live
+def policy(_session: Lead, context: Context) -> PolicyOut:
+    place = context.policies.live
     found = _read(place)
     try:
         loaded, faults = parse_policy(found.content, place.address), []
     except PolicyError as error:
         loaded, faults = None, str(error).splitlines()
-    saver = door.policies.saver(found)
+    saver = context.policies.saver(found)
     return PolicyOut(
         version=loaded.version if loaded else None,
         digest=loaded.digest if loaded else None,
@@ -59,27 +59,27 @@ def policy(_session: Lead, door: TheDoor) -> PolicyOut:
         place=None if isinstance(place, ShippedPlace) else place.address,
         saved_by=saver.by if saver else None,
         saved_at=saver.at if saver else None,
-        verdicts=len(door.past_verdicts.newest()),
+        verdicts=len(context.past_verdicts.newest()),
     )
 
 
 @router.put("/v1/policy")
-def save(body: Replacement, session: Lead, door: TheDoor) -> SavedOut:
+def save(body: Replacement, session: Lead, context: Context) -> SavedOut:
     """Puts the text at the policy's place. Sending it again is safe.
 
     409 `policy-changed` when somebody else has put another there meanwhile; 409 `policy-read-only` where none can be
     saved; both tell what to do.
     """
     proposed = _parsed(body.text)
-    policies, content = door.policies, body.text.encode()
+    policies, content = context.policies, body.text.encode()
     if isinstance(policies.live, ShippedPlace):
         raise Problem(HTTPStatus.CONFLICT, "policy-read-only", NO_PLACE)
     wanted, present = PolicyText(content), _read(policies.live)
     if present.digest != wanted.digest:
         if present.digest != body.replaces:
-            raise _changed(door, present)
+            raise _changed(context, present)
         # Before the change, not after: one that nobody could trace must not be made.
-        door.desk.record(
+        context.desk.record(
             session.user,
             "policy-saved",
             detail={
@@ -94,9 +94,9 @@ def save(body: Replacement, session: Lead, door: TheDoor) -> SavedOut:
         try:
             policies.live.replace(body.replaces, content)
         except PolicyError as error:
-            door.audit(session.user, "policy-not-saved", text_digest=wanted.digest, reason=str(error))
+            context.audit(session.user, "policy-not-saved", text_digest=wanted.digest, reason=str(error))
             if isinstance(error, PolicyConflict):
-                raise _changed(door, error.present) from None
+                raise _changed(context, error.present) from None
             kind = "policy-read-only" if isinstance(error, PolicyReadOnly) else "policy-not-saved"
             raise Problem(HTTPStatus.CONFLICT, kind, str(error)) from None
         policies.remember(wanted, session.user)
@@ -104,12 +104,12 @@ def save(body: Replacement, session: Lead, door: TheDoor) -> SavedOut:
 
 
 @router.post("/v1/policy/replay")
-def try_policy(body: Proposal, session: Lead, door: TheDoor) -> ReplayOut:
+def try_policy(body: Proposal, session: Lead, context: Context) -> ReplayOut:
     """What the proposed policy would have made of past verdicts. Nothing changes."""
     proposed = _parsed(body.text)
-    verdicts = door.past_verdicts.newest()
+    verdicts = context.past_verdicts.newest()
     result = replay(proposed, verdicts)
-    door.audit(session.user, "policy-replayed", digest=proposed.digest, verdicts=str(result.total))
+    context.audit(session.user, "policy-replayed", digest=proposed.digest, verdicts=str(result.total))
     return ReplayOut(
         version=proposed.version,
         digest=proposed.digest,
@@ -119,7 +119,7 @@ def try_policy(body: Proposal, session: Lead, door: TheDoor) -> ReplayOut:
         changed=result.changed,
         before=dict(result.before),
         after=dict(result.after),
-        flips=flips(result, verdicts, door, Showing(door.links, session.user)),
+        flips=flips(result, verdicts, context, ResponseBuilder(context.links, session.user)),
         undecided=[
             UndecidedOut(rule=rule, count=count, reads=result.undecided_reads[rule])
             for rule, count in result.undecided.most_common()
@@ -128,14 +128,14 @@ def try_policy(body: Proposal, session: Lead, door: TheDoor) -> ReplayOut:
 
 
 @router.get("/v1/policy/shadows")
-def shadows(session: Lead, door: TheDoor) -> list[ShadowOut]:
+def shadows(session: Lead, context: Context) -> list[ShadowOut]:
     """The shadow policies of this desk's settings, and those that past verdicts name, by name."""
-    verdicts = door.past_verdicts.newest()
+    verdicts = context.past_verdicts.newest()
     results = shadow_results(verdicts)
-    showing = Showing(door.links, session.user)
+    showing = ResponseBuilder(context.links, session.user)
     answers = []
-    for name in sorted(door.policies.shadows.keys() | results.keys()):
-        text, trouble = _shadow_text(door.policies.shadows.get(name))
+    for name in sorted(context.policies.shadows.keys() | results.keys()):
+        text, trouble = _shadow_text(context.policies.shadows.get(name))
         digest, result = results.get(name, (None, Replay()))
         answers.append(
             ShadowOut(
@@ -147,7 +147,7 @@ def shadows(session: Lead, door: TheDoor) -> list[ShadowOut]:
                 changed=result.changed,
                 before=dict(result.before),
                 after=dict(result.after),
-                flips=flips(result, verdicts, door, showing),
+                flips=flips(result, verdicts, context, showing),
             )
         )
     return answers
@@ -180,8 +180,8 @@ def _shown(text: PolicyText) -> str:
     return text.content.decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
 
 
-def _changed(door: Door, present: PolicyText) -> Problem:
-    saver = door.policies.saver(present)
+def _changed(context: AppContext, present: PolicyText) -> Problem:
+    saver = context.policies.saver(present)
     by = f"{saver.by} saved another policy" if saver else "another policy was put there"
     return Problem(
         HTTPStatus.CONFLICT,

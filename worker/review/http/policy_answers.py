@@ -8,8 +8,8 @@ from pydantic import BaseModel
 
 from schemas import Verdict
 from worker.policy.replay import Flip, Replay
-from worker.review.http.answers import ImageOut, Showing
-from worker.review.http.door import Door
+from worker.review.http.answers import ImageOut, ResponseBuilder
+from worker.review.http.app_context import AppContext
 
 
 class PolicyOut(BaseModel):
@@ -100,7 +100,7 @@ class ShadowOut(BaseModel):
     flips: list[FlipOut]
 
 
-def flips(result: Replay, verdicts: Sequence[Verdict], door: Door, showing: Showing) -> list[FlipOut]:
+def flips(result: Replay, verdicts: Sequence[Verdict], context: AppContext, showing: ResponseBuilder) -> list[FlipOut]:
     """The kinds of verdicts that would have gone elsewhere, with examples whose images can be looked at."""
     examples: dict[tuple[str, str], list[Flip]] = defaultdict(list)
     for flip in result.examples:
@@ -112,17 +112,17 @@ def flips(result: Replay, verdicts: Sequence[Verdict], door: Door, showing: Show
             before=before,
             after=after,
             count=count,
-            examples=[_example(flip, by_event[flip.event_id], door, showing) for flip in examples[before, after]],
+            examples=[_example(flip, by_event[flip.event_id], context, showing) for flip in examples[before, after]],
         )
         for (before, after), count in result.flips.most_common()
     ]
 
 
-def _example(flip: Flip, verdict: Verdict, door: Door, showing: Showing) -> ExampleOut:
+def _example(flip: Flip, verdict: Verdict, context: AppContext, showing: ResponseBuilder) -> ExampleOut:
     image = None
     if verdict.image is not None:
         name = f"verdict:{verdict.verdict_id}"
-        door.shown_verdicts.put(name, (verdict.image, verdict.content_hash))
+        context.shown_verdicts.put(name, (verdict.image, verdict.content_hash))
         image = showing.image(name)
     return ExampleOut(
         event_id=flip.event_id,

@@ -10,15 +10,15 @@ from pydantic import BaseModel, Field
 from schemas import Name
 from worker.review.answers import QueueOverview
 from worker.review.errors import LeaseLost
-from worker.review.http.answers import LeaseOut, Showing
-from worker.review.http.door import Reviewer, SignedIn, TheDoor
+from worker.review.http.answers import LeaseOut, ResponseBuilder
+from worker.review.http.app_context import Context, Reviewer, SignedIn
 from worker.review.http.problems import Problem
 from worker.review.http.roles import Role
+from worker.review.http.serialized_route import SerializedRoute
 from worker.review.http.sign_in import Body
-from worker.review.http.written import WrittenRoute
 from worker.review.index import keys
 
-router = APIRouter(tags=["queues"], route_class=WrittenRoute)
+router = APIRouter(tags=["queues"], route_class=SerializedRoute)
 
 MAX_LEASES = 60
 
@@ -51,17 +51,17 @@ class Skipped(Held):
     note: Annotated[str, Field(max_length=4000)] | None = None
 
 
-class HeldMany(Body):
+class HeartbeatRequest(Body):
     leases: Annotated[list[Held], Field(min_length=1, max_length=MAX_LEASES)]
 
 
-class GivenBack(Body):
+class ReleaseRequest(Body):
     leases: Annotated[tuple[Held, ...], Field(max_length=MAX_LEASES)] = ()
     requests: Annotated[tuple[RequestId, ...], Field(max_length=MAX_LEASES)] = ()
     """Requests for leases whose answer did not come; what they are granted goes back, also if they come later."""
 
 
-class Beat(BaseModel):
+class HeartbeatOut(BaseModel):
     """Until when a lease now lasts; absent when it was lost."""
 
     item_id: str
@@ -77,25 +77,25 @@ class IndexProgressOut(BaseModel):
 
 
 @router.get("/v1/index")
-def index_progress(_session: SignedIn, door: TheDoor) -> IndexProgressOut | None:
+def index_progress(_session: SignedIn, context: Context) -> IndexProgressOut | None:
     """None when the index is complete."""
-    found: Any = door.redis.hgetall(keys.PROGRESS)
+    found: Any = context.redis.hgetall(keys.PROGRESS)
     if not found:
         return None
     return IndexProgressOut(phase=found[b"phase"].decode(), done=int(found[b"done"]), total=int(found[b"total"]))
 
 
 @router.get("/v1/queues")
-def queues(_session: SignedIn, door: TheDoor) -> list[QueueOverview]:
-    return door.desk.queues()
+def queues(_session: SignedIn, context: Context) -> list[QueueOverview]:
+    return context.desk.queues()
 
 
 @router.post("/v1/queues/{queue}/leases")
-def lease(queue: Annotated[Name, Path()], body: LeaseRequest, session: Reviewer, door: TheDoor) -> list[LeaseOut]:
+def lease(queue: Annotated[Name, Path()], body: LeaseRequest, session: Reviewer, context: Context) -> list[LeaseOut]:
     """The next items for who asks; fewer than asked for, or none, when there are no more."""
     if body.escalated and not session.role.includes(Role.LEAD):
         raise Problem(HTTPStatus.FORBIDDEN, "role", "escalated items are for leads")
-    leases = door.desk.lease(
+    leases = context.desk.lease(
         queue,
         session.user,
         count=body.count,
@@ -103,35 +103,35 @@ def lease(queue: Annotated[Name, Path()], body: LeaseRequest, session: Reviewer,
         skipped=body.skipped,
         request_id=body.request_id,
     )
-    showing = Showing(door.links, session.user)
+    showing = ResponseBuilder(context.links, session.user)
     return [showing.lease(each) for each in leases]
 
 
 @router.post("/v1/leases/heartbeat")
-def heartbeat(body: HeldMany, session: Reviewer, door: TheDoor) -> list[Beat]:
+def heartbeat(body: HeartbeatRequest, session: Reviewer, context: Context) -> list[HeartbeatOut]:
     """Keeps leases; a lost one does not spoil the others."""
-    return [Beat(item_id=held.item_id, expires_at=_beat(door, held, session.user)) for held in body.leases]
+    return [HeartbeatOut(item_id=held.item_id, expires_at=_beat(context, held, session.user)) for held in body.leases]
 
 
 @router.post("/v1/leases/release", status_code=HTTPStatus.NO_CONTENT)
-def release(body: GivenBack, session: Reviewer, door: TheDoor) -> Response:
+def release(body: ReleaseRequest, session: Reviewer, context: Context) -> Response:
     """Gives items back unjudged."""
     for held in body.leases:
-        door.desk.release(held.token, session.user)
+        context.desk.release(held.token, session.user)
     for request_id in body.requests:
-        door.desk.withdraw(request_id, session.user)
+        context.desk.withdraw(request_id, session.user)
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
 @router.post("/v1/leases/skip", status_code=HTTPStatus.NO_CONTENT)
-def skip(body: Skipped, session: Reviewer, door: TheDoor) -> Response:
+def skip(body: Skipped, session: Reviewer, context: Context) -> Response:
     """Others get the item, who asks does not get it again."""
-    door.desk.skip(body.item_id, body.token, session.user, labels=body.labels, note=body.note)
+    context.desk.skip(body.item_id, body.token, session.user, labels=body.labels, note=body.note)
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
-def _beat(door: TheDoor, held: Held, user: str) -> datetime | None:
+def _beat(context: Context, held: Held, user: str) -> datetime | None:
     try:
-        return door.desk.heartbeat(held.item_id, held.token, user)
+        return context.desk.heartbeat(held.item_id, held.token, user)
     except LeaseLost:
         return None

@@ -16,7 +16,7 @@ from schemas import FailureReason, ImageReference
 from worker.images.decode import decode
 from worker.images.errors import ImageError
 from worker.images.fetch import Fetcher
-from worker.review.http.recent import Recent
+from worker.review.http.lru_cache import LruCache
 from worker.review.waiting import held
 from worker.settings.image_format import DEFAULT_FORMATS, ImageFormat
 
@@ -68,7 +68,7 @@ class Renderer:
         self._fetcher = fetcher
         self._max_pixels = max_pixels
         self._formats = formats
-        self._cache: Recent[Rendered] = Recent(cache_bytes)
+        self._cache: LruCache[Rendered] = LruCache(cache_bytes)
         self._room = threading.BoundedSemaphore(threads)
 
     def render(self, reference: ImageReference, content_hash: str | None, rendition: Rendition) -> Rendered:

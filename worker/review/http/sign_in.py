@@ -12,7 +12,7 @@ from itsdangerous import BadData, URLSafeTimedSerializer
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from worker.review.http.accounts import MAX_PASSWORD, MIN_PASSWORD, Accounts, AccountsError
-from worker.review.http.door import Door, SignedIn, TheDoor, check_csrf
+from worker.review.http.app_context import AppContext, Context, SignedIn, check_csrf
 from worker.review.http.oidc import Flow, NoRole, OidcError, OidcProvider
 from worker.review.http.problems import Problem
 from worker.review.http.rate_limit import GrowingDelay, RateLimit, key_of
@@ -70,7 +70,7 @@ class PasswordChange(Body):
     new_password: Annotated[str, Field(min_length=MIN_PASSWORD, max_length=MAX_PASSWORD)]
 
 
-class Ways(BaseModel):
+class SignInOptions(BaseModel):
     """How one can sign in here, and the token that the unsafe requests before signing in must carry."""
 
     local: bool
@@ -80,7 +80,7 @@ class Ways(BaseModel):
     """Why the provider's round trip, that has just ended, did not work."""
 
 
-class Me(BaseModel):
+class CurrentUser(BaseModel):
     """Who is signed in."""
 
     user: str
@@ -94,74 +94,76 @@ class Invited(BaseModel):
 
 
 @router.get("/v1/sign-in")
-def ways(request: Request, response: Response, door: TheDoor) -> Ways:
-    visitor = request.cookies.get(door.visitor_cookie)
+def ways(request: Request, response: Response, context: Context) -> SignInOptions:
+    visitor = request.cookies.get(context.visitor_cookie)
     if not visitor or len(visitor) > 128:
         visitor = secrets.token_urlsafe(24)
-        door.set_cookie(response, door.visitor_cookie, visitor, seconds=None)
-    return Ways(
-        local=door.accounts is not None,
-        oidc=door.oidc.name if door.oidc is not None else None,
-        csrf=door.sessions.csrf(visitor),
-        failure=_reason(door, request, response),
+        context.set_cookie(response, context.visitor_cookie, visitor, seconds=None)
+    return SignInOptions(
+        local=context.accounts is not None,
+        oidc=context.oidc.name if context.oidc is not None else None,
+        csrf=context.sessions.csrf(visitor),
+        failure=_reason(context, request, response),
     )
 
 
 @router.post("/v1/sign-in")
-def sign_in(credentials: Credentials, request: Request, response: Response, door: TheDoor) -> Me:
-    accounts = local_accounts(door)
-    _check_visitor(request, door)
-    _limit(request, door)
+def sign_in(credentials: Credentials, request: Request, response: Response, context: Context) -> CurrentUser:
+    accounts = local_accounts(context)
+    _check_visitor(request, context)
+    _limit(request, context)
     name, address = credentials.name.strip().casefold(), _address(request)
-    _slow_down(door, name, address)
+    _slow_down(context, name, address)
     with held(_HASHING, HASHING_SECONDS, "checking passwords"):
         user = accounts.check(credentials.name, credentials.password)
     if user is None:
         # The name is not written down: people type passwords into the wrong field.
-        door.audit("nobody", "sign-in-refused", address=_address(request))
+        context.audit("nobody", "sign-in-refused", address=_address(request))
         raise Problem(HTTPStatus.UNAUTHORIZED, "wrong-credentials", "no user has this name and password")
-    GUESSES.forget(door.redis, _pair(name, address))
-    door.redis.set(key_of("familiar", _pair(name, address)), 1, ex=FAMILIAR_SECONDS)
-    BY_ADDRESS.give_back(door.redis, address)  # a whole office may share one
-    return _open(door, request, response, user.name, user.role, "local")
+    GUESSES.forget(context.redis, _pair(name, address))
+    context.redis.set(key_of("familiar", _pair(name, address)), 1, ex=FAMILIAR_SECONDS)
+    BY_ADDRESS.give_back(context.redis, address)  # a whole office may share one
+    return _open(context, request, response, user.name, user.role, "local")
 
 
 @router.post("/v1/invitations/check")
-def check_invitation(body: Token, request: Request, door: TheDoor) -> Invited:
+def check_invitation(body: Token, request: Request, context: Context) -> Invited:
     """What an invitation would make of somebody."""
-    _check_visitor(request, door)
-    _limit(request, door)
-    role = local_accounts(door).invited_role(body.token)
+    _check_visitor(request, context)
+    _limit(request, context)
+    role = local_accounts(context).invited_role(body.token)
     if role is None:
         raise _stale()
     return Invited(role=role)
 
 
 @router.post("/v1/invitations/accept")
-def accept(body: Acceptance, request: Request, response: Response, door: TheDoor) -> Me:
+def accept(body: Acceptance, request: Request, response: Response, context: Context) -> CurrentUser:
     """Makes the user, or gives the one whose password is reset another one, and signs in."""
-    _check_visitor(request, door)
-    before = door.sessions.now()
-    _limit(request, door)
+    _check_visitor(request, context)
+    before = context.sessions.now()
+    _limit(request, context)
     try:
         with held(_HASHING, HASHING_SECONDS, "checking passwords"):
-            user = local_accounts(door).accept(body.token, body.name, body.password)
+            user = local_accounts(context).accept(body.token, body.name, body.password)
     except AccountsError as error:
         raise Problem(HTTPStatus.CONFLICT, "user-refused", str(error)) from None
     if user is None:
         raise _stale()
-    BY_ADDRESS.give_back(door.redis, _address(request))
-    door.sessions.close_all(user.name)  # where it was a reset, whoever knew the old password is out
-    door.audit(user.name, "user-made" if user.created_at >= before else "password-reset", role=user.role.value)
-    return _open(door, request, response, user.name, user.role, "local")
+    BY_ADDRESS.give_back(context.redis, _address(request))
+    context.sessions.close_all(user.name)  # where it was a reset, whoever knew the old password is out
+    context.audit(user.name, "user-made" if user.created_at >= before else "password-reset", role=user.role.value)
+    return _open(context, request, response, user.name, user.role, "local")
 
 
 @router.put("/v1/session/password")
-def change_password(body: PasswordChange, request: Request, response: Response, session: SignedIn, door: TheDoor) -> Me:
+def change_password(
+    body: PasswordChange, request: Request, response: Response, session: SignedIn, context: Context
+) -> CurrentUser:
     """Of who is signed in; all their other sessions end."""
-    accounts = local_accounts(door)
+    accounts = local_accounts(context)
     address = _address(request)
-    _slow_down(door, session.user, address)
+    _slow_down(context, session.user, address)
     with held(_HASHING, HASHING_SECONDS, "checking passwords"):
         if session.by != "local" or accounts.check(session.user, body.password) is None:
             raise Problem(HTTPStatus.FORBIDDEN, "wrong-credentials", "that is not your present password")
@@ -169,126 +171,126 @@ def change_password(body: PasswordChange, request: Request, response: Response, 
             accounts.change_password(session.user, body.new_password)
         except AccountsError as error:
             raise Problem(HTTPStatus.CONFLICT, "user-refused", str(error)) from None
-    GUESSES.forget(door.redis, _pair(session.user, address))
-    door.sessions.close_all(session.user)
-    door.audit(session.user, "password-changed")
-    return _open(door, request, response, session.user, session.role, "local")
+    GUESSES.forget(context.redis, _pair(session.user, address))
+    context.sessions.close_all(session.user)
+    context.audit(session.user, "password-changed")
+    return _open(context, request, response, session.user, session.role, "local")
 
 
 @router.get("/v1/session")
-def me(session: SignedIn) -> Me:
+def me(session: SignedIn) -> CurrentUser:
     return _me(session)
 
 
 @router.delete("/v1/session", status_code=HTTPStatus.NO_CONTENT)
-def sign_out(session: SignedIn, door: TheDoor) -> Response:
-    door.sessions.close(session)
-    door.audit(session.user, "sign-out")
+def sign_out(session: SignedIn, context: Context) -> Response:
+    context.sessions.close(session)
+    context.audit(session.user, "sign-out")
     response = Response(status_code=HTTPStatus.NO_CONTENT)
-    door.drop_cookie(response, door.session_cookie)
+    context.drop_cookie(response, context.session_cookie)
     # Images that this person has seen are gone with them, also from the back/forward cache.
     response.headers["Clear-Site-Data"] = '"cache"'
     return response
 
 
 @router.get("/v1/sign-in/oidc", response_class=RedirectResponse, status_code=HTTPStatus.SEE_OTHER)
-def to_provider(request: Request, door: TheDoor) -> Response:
-    provider = _provider(door)
+def to_provider(request: Request, context: Context) -> Response:
+    provider = _provider(context)
     # Each may have to wait for the provider, on a thread that others need.
-    if wait := BY_ADDRESS.take(door.redis, _address(request)):
-        return _failed(door, OidcError(f"too many attempts; wait {wait} seconds"))
+    if wait := BY_ADDRESS.take(context.redis, _address(request)):
+        return _failed(context, OidcError(f"too many attempts; wait {wait} seconds"))
     try:
-        address, flow = provider.begin(door.origin + CALLBACK)
+        address, flow = provider.begin(context.origin + CALLBACK)
     except OidcError as error:
-        return _failed(door, error)
-    BY_ADDRESS.give_back(door.redis, _address(request))
+        return _failed(context, error)
+    BY_ADDRESS.give_back(context.redis, _address(request))
     response = RedirectResponse(address, status_code=HTTPStatus.SEE_OTHER)
-    former = door.sessions.key(request.cookies.get(door.session_cookie, ""))
-    packed = _flows(door).dumps([flow.state, flow.nonce, flow.verifier, former])
+    former = context.sessions.key(request.cookies.get(context.session_cookie, ""))
+    packed = _flows(context).dumps([flow.state, flow.nonce, flow.verifier, former])
     # Lax: the way back comes from the provider's site, so that the session's own cookie does not come with it.
-    door.set_cookie(response, door.flow_cookie, str(packed), seconds=FLOW_SECONDS, lax=True)
+    context.set_cookie(response, context.flow_cookie, str(packed), seconds=FLOW_SECONDS, lax=True)
     return response
 
 
 @router.get(CALLBACK, response_class=RedirectResponse, status_code=HTTPStatus.SEE_OTHER)
 def from_provider(
     request: Request,
-    door: TheDoor,
+    context: Context,
     state: Annotated[str, Query(max_length=512)] = "",
     code: Annotated[str, Query(max_length=4096)] = "",
     error: Annotated[str, Query(max_length=256)] = "",
 ) -> Response:
-    provider = _provider(door)
-    if wait := BY_ADDRESS.take(door.redis, _address(request)):
-        return _failed(door, OidcError(f"too many attempts; wait {wait} seconds"))
+    provider = _provider(context)
+    if wait := BY_ADDRESS.take(context.redis, _address(request)):
+        return _failed(context, OidcError(f"too many attempts; wait {wait} seconds"))
     if error or not code:
-        return _failed(door, OidcError("the provider did not let you in"))
+        return _failed(context, OidcError("the provider did not let you in"))
     try:
-        flow, former = _flow(door, request.cookies.get(door.flow_cookie, ""), state)
-        identity = provider.finish(flow, code, door.origin + CALLBACK)
+        flow, former = _flow(context, request.cookies.get(context.flow_cookie, ""), state)
+        identity = provider.finish(flow, code, context.origin + CALLBACK)
     except OidcError as failure:
         if isinstance(failure, NoRole):
-            door.unassign(failure.user)
-            _end_invitations(door, failure.user)
-        return _failed(door, failure)
-    BY_ADDRESS.give_back(door.redis, _address(request))
+            context.unassign(failure.user)
+            _end_invitations(context, failure.user)
+        return _failed(context, failure)
+    BY_ADDRESS.give_back(context.redis, _address(request))
     if not identity.role.includes(Role.REVIEWER):  # which the desk hears of only now
-        door.unassign(identity.user)
+        context.unassign(identity.user)
     if not identity.role.includes(Role.ADMIN):
-        _end_invitations(door, identity.user)
+        _end_invitations(context, identity.user)
     response = RedirectResponse("/", status_code=HTTPStatus.SEE_OTHER)
-    door.drop_cookie(response, door.flow_cookie)
-    _open(door, request, response, identity.user, identity.role, "oidc", former)
+    context.drop_cookie(response, context.flow_cookie)
+    _open(context, request, response, identity.user, identity.role, "oidc", former)
     return response
 
 
 def _open(
-    door: Door, request: Request, response: Response, user: str, role: Role, by: str, former: str | None = None
-) -> Me:
+    context: AppContext, request: Request, response: Response, user: str, role: Role, by: str, former: str | None = None
+) -> CurrentUser:
     """Signs in. The session that this browser had ends; `former` is its key, where the request has no cookie of it."""
-    door.sessions.end(former or door.sessions.key(request.cookies.get(door.session_cookie, "")))
-    token, session = door.sessions.open(user, role, by)
-    door.set_cookie(response, door.session_cookie, token, seconds=session.expires_at - door.sessions.now())
-    door.audit(user, "sign-in", by=by, role=role.value)
+    context.sessions.end(former or context.sessions.key(request.cookies.get(context.session_cookie, "")))
+    token, session = context.sessions.open(user, role, by)
+    context.set_cookie(response, context.session_cookie, token, seconds=session.expires_at - context.sessions.now())
+    context.audit(user, "sign-in", by=by, role=role.value)
     log.info("signed_in", user=user, role=role.value, by=by)
     return _me(session)
 
 
-def _me(session: Session) -> Me:
-    return Me(user=session.user, role=session.role, by=session.by, csrf=session.csrf)
+def _me(session: Session) -> CurrentUser:
+    return CurrentUser(user=session.user, role=session.role, by=session.by, csrf=session.csrf)
 
 
-def local_accounts(door: Door) -> Accounts:
-    if door.accounts is None:
+def local_accounts(context: AppContext) -> Accounts:
+    if context.accounts is None:
         raise Problem(HTTPStatus.NOT_FOUND, "no-local-users", "web.local_users is off; sign in by the provider")
-    return door.accounts
+    return context.accounts
 
 
-def _provider(door: Door) -> OidcProvider:
-    if door.oidc is None:
+def _provider(context: AppContext) -> OidcProvider:
+    if context.oidc is None:
         raise Problem(HTTPStatus.NOT_FOUND, "no-oidc", "web.oidc is not set; sign in with name and password")
-    return door.oidc
+    return context.oidc
 
 
-def _check_visitor(request: Request, door: Door) -> None:
-    check_csrf(request, door, request.cookies.get(door.visitor_cookie, ""))
+def _check_visitor(request: Request, context: AppContext) -> None:
+    check_csrf(request, context, request.cookies.get(context.visitor_cookie, ""))
 
 
 def _address(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-def _limit(request: Request, door: Door) -> None:
-    if wait := BY_ADDRESS.take(door.redis, _address(request)):
+def _limit(request: Request, context: AppContext) -> None:
+    if wait := BY_ADDRESS.take(context.redis, _address(request)):
         raise _too_many(wait)
 
 
-def _slow_down(door: Door, name: str, address: str) -> None:
+def _slow_down(context: AppContext, name: str, address: str) -> None:
     """Raises Problem where a user's password is guessed, for longer each time. Guesses from elsewhere do not count at
     an address that the user has signed in from."""
-    wait = GUESSES.take(door.redis, _pair(name, address))
-    if not wait and not door.redis.exists(key_of("familiar", _pair(name, address))):
-        wait = STRANGERS.take(door.redis, name)
+    wait = GUESSES.take(context.redis, _pair(name, address))
+    if not wait and not context.redis.exists(key_of("familiar", _pair(name, address))):
+        wait = STRANGERS.take(context.redis, name)
     if wait:
         raise _too_many(wait)
 
@@ -306,25 +308,25 @@ def _too_many(wait: int) -> Problem:
     )
 
 
-def _end_invitations(door: Door, user: str) -> None:
+def _end_invitations(context: AppContext, user: str) -> None:
     """Those that somebody made who is no admin any more; local users' end in the users' file itself."""
-    if door.accounts is not None:
-        door.accounts.revoke_of(user)
+    if context.accounts is not None:
+        context.accounts.revoke_of(user)
 
 
 def _stale() -> Problem:
     return Problem(HTTPStatus.GONE, "invitation-stale", "this invitation was used or is too old; ask for another")
 
 
-def _flows(door: Door) -> URLSafeTimedSerializer:
-    return URLSafeTimedSerializer(door.secret, salt="sluice.desk.oidc-flow")
+def _flows(context: AppContext) -> URLSafeTimedSerializer:
+    return URLSafeTimedSerializer(context.secret, salt="sluice.desk.oidc-flow")
 
 
-def _flow(door: Door, packed: str, state: str) -> tuple[Flow, str]:
+def _flow(context: AppContext, packed: str, state: str) -> tuple[Flow, str]:
     """The flow that this browser began, and the key of the session that it had then; its cookie proves that the answer
     was not slipped to it by somebody else."""
     try:
-        *begun, former = _flows(door).loads(packed, max_age=FLOW_SECONDS)
+        *begun, former = _flows(context).loads(packed, max_age=FLOW_SECONDS)
         flow = Flow(*begun)
     except (BadData, TypeError, ValueError):
         raise OidcError("that took too long, or cookies are off; try again") from None
@@ -333,27 +335,27 @@ def _flow(door: Door, packed: str, state: str) -> tuple[Flow, str]:
     return flow, str(former)
 
 
-def _failed(door: Door, error: OidcError) -> Response:
+def _failed(context: AppContext, error: OidcError) -> Response:
     """Back to the page, which finds the reason in a short-lived cookie rather than in an address."""
     log.warning("oidc_sign_in_failed", error=str(error))
     response = RedirectResponse("/#sign-in-failed", status_code=HTTPStatus.SEE_OTHER)
-    door.drop_cookie(response, door.flow_cookie)
-    door.set_cookie(
-        response, door.reason_cookie, str(_reasons(door).dumps(str(error))), seconds=REASON_SECONDS, lax=True
+    context.drop_cookie(response, context.flow_cookie)
+    context.set_cookie(
+        response, context.reason_cookie, str(_reasons(context).dumps(str(error))), seconds=REASON_SECONDS, lax=True
     )
     return response
 
 
-def _reasons(door: Door) -> URLSafeTimedSerializer:
-    return URLSafeTimedSerializer(door.secret, salt="sluice.desk.reason")
+def _reasons(context: AppContext) -> URLSafeTimedSerializer:
+    return URLSafeTimedSerializer(context.secret, salt="sluice.desk.reason")
 
 
-def _reason(door: Door, request: Request, response: Response) -> str | None:
-    packed = request.cookies.get(door.reason_cookie)
+def _reason(context: AppContext, request: Request, response: Response) -> str | None:
+    packed = request.cookies.get(context.reason_cookie)
     if packed is None:
         return None
-    door.drop_cookie(response, door.reason_cookie)
+    context.drop_cookie(response, context.reason_cookie)
     try:
-        return str(_reasons(door).loads(packed, max_age=REASON_SECONDS))
+        return str(_reasons(context).loads(packed, max_age=REASON_SECONDS))
     except BadData:
         return None

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from worker.review.http.answers import StatisticsOut
 from worker.review.http.answers import statistics as shown
-from worker.review.http.door import Lead, TheDoor
+from worker.review.http.app_context import Context, Lead
 from worker.review.intake_numbers import HOUR
 
 router = APIRouter(tags=["statistics"])
@@ -32,16 +32,16 @@ class IntakeOut(BaseModel):
 
 
 @router.get("/v1/statistics")
-def statistics(_session: Lead, door: TheDoor, hours: Hours = 24) -> StatisticsOut:
-    return shown(door.desk.statistics(hours=hours))
+def statistics(_session: Lead, context: Context, hours: Hours = 24) -> StatisticsOut:
+    return shown(context.desk.statistics(hours=hours))
 
 
 @router.get("/v1/intake")
-def intake(_session: Lead, door: TheDoor, hours: Hours = 24) -> IntakeOut:
+def intake(_session: Lead, context: Context, hours: Hours = 24) -> IntakeOut:
     """The last so many hours, the present one among them."""
     present = int(time.time()) // HOUR * HOUR
     starts = [present - HOUR * back for back in reversed(range(hours))]
-    numbers = door.intake.numbers(starts)
+    numbers = context.intake.numbers(starts)
     return IntakeOut(
         hours=[
             IntakeHourOut(hour=datetime.fromtimestamp(start, UTC), events=events)

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from schemas import Decision, ReviewItem
-from worker.review import bulletin
+from worker.review import desk_events
 from worker.review.answers import DeskEvent, Status
 from worker.review.decision_ids import original
 from worker.review.index import keys, tallies
@@ -122,7 +122,7 @@ class Change:
         if state.closed_at is not None and self._before.state.closed_at is None:
             told.append(("settle", state.closed_at, None))
         for kind, at, actor in told:
-            bulletin.publish(pipeline, DeskEvent(kind, at, item.queue, self.item_id, actor, state.status))
+            desk_events.queue(pipeline, DeskEvent(kind, at, item.queue, self.item_id, actor, state.status))
 
 
 def _closed_to(entry: Entry, queue: str) -> frozenset[str]:

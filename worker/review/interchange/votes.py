@@ -10,8 +10,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 from schemas import Decision, FileReference, HttpReference, Identifier, ImageReference, Name, S3Reference, Vote
 from schemas.explain import problems
 from worker.review.answers import Choice
+from worker.review.desk_api import DeskApi
 from worker.review.errors import DeskError
-from worker.review.face import DeskFace
 
 
 class InterchangeError(Exception):
@@ -64,7 +64,7 @@ def parsed(place: str, fields: Any) -> ImportedVote | Refusal:
         return Refusal(place, "; ".join(str(problem) for problem in problems(error)))
 
 
-def bring_in(desk: DeskFace, votes: Iterable[ImportedVote | Refusal]) -> Iterator[BroughtIn | Refusal]:
+def bring_in(desk: DeskApi, votes: Iterable[ImportedVote | Refusal]) -> Iterator[BroughtIn | Refusal]:
     """Decides by each vote as its reviewer: those that count, and why the others do not. Raises what the desk raises
     when a server is away; then the file can be read again."""
     for vote in votes:
@@ -90,7 +90,7 @@ def _is_known(vote: ImportedVote, history: Iterable[Decision]) -> bool:
     )
 
 
-def _decide(desk: DeskFace, vote: ImportedVote) -> None:
+def _decide(desk: DeskApi, vote: ImportedVote) -> None:
     lease = desk.take(vote.item_id, vote.reviewer)
     if len(lease.items) > 1:  # whoever judged it elsewhere did not see its near duplicates
         desk.split([view.item.item_id for view in lease.items[1:]], vote.reviewer, token=lease.token)

@@ -6,7 +6,7 @@ import redis
 
 from worker.review.index import keys
 from worker.review.index.index import Index
-from worker.review.recorder import Recorder, Step
+from worker.review.recorder import PendingDecision, Recorder
 
 _AT_ONCE: Final = 100
 
@@ -30,7 +30,7 @@ def unassign(client: redis.Redis, index: Index, recorder: Recorder, assignee: st
             decision = recorder.decision(
                 entry.item, actor, "assign", entry.state.fence + 1, note=f"{assignee} decides nothing here any more"
             )
-            steps.append(Step(entry, entry.item, decision))
+            steps.append(PendingDecision(entry, entry.item, decision))
         recorder.commit(steps, actor, action="unassign", detail={"assignee": assignee})
         done += len(steps)
     return done

@@ -1,4 +1,4 @@
-"""What the routes work with, and who is asking."""
+"""What the routes use, and who is asking."""
 
 import hmac
 import threading
@@ -16,8 +16,8 @@ from fastapi.responses import Response
 from schemas import ImageReference
 from worker.intake.log import LogError
 from worker.review.dead_letters import DeadLetters
+from worker.review.desk_api import DeskApi
 from worker.review.errors import NotRecorded
-from worker.review.face import DeskFace
 from worker.review.http.accounts import Accounts
 from worker.review.http.heat_maps import HeatMaps
 from worker.review.http.image_links import ImageLinks
@@ -37,10 +37,10 @@ SHOWN: Final = 2000
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER: Final = "x-csrf-token"
 UNATTENDED_HEADER: Final = "x-unattended"
-"""The page asks by itself, and nobody has touched it for a while: no reason to keep the session."""
+"""Set by the page on requests that it makes by itself while nobody uses it; these do not extend the session."""
 
-ITSELF: Final = "sluice"
-"""Who does what the desk does of its own accord."""
+SYSTEM_ACTOR: Final = "sluice"
+"""The actor in the audit topic of what the desk does by itself."""
 
 
 class ShownVerdicts:
@@ -63,11 +63,11 @@ class ShownVerdicts:
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
-    """The parts behind the HTTP door. `origin` is what people type: `https://desk.example.com`."""
+class AppContext:
+    """What the routes use. `origin` is what people type: `https://desk.example.com`."""
 
     origin: str
-    desk: DeskFace
+    desk: DeskApi
     sessions: Sessions
     redis: redis.Redis
     accounts: Accounts | None
@@ -87,15 +87,15 @@ class Door:
     undo_seconds: float
 
     def audit(self, actor: str, action: str, **detail: str) -> None:
-        """Writes to the audit topic. A log that is away stops nobody from signing in; our own tells of it."""
+        """Writes to the audit topic. When Kafka is down the entry is logged instead: people can still sign in."""
         try:
             self.desk.record(actor, action, detail=detail)
         except (LogError, redis.RedisError) as error:
             log.exception("audit_entry_lost", actor=actor, action=action, error=str(error))
 
-    def unassign(self, user: str, actor: str = ITSELF) -> None:
-        """Brings back what is assigned to somebody who decides nothing any more. A log that is away keeps nobody from
-        removing them; OrphanedAssignments tries again."""
+    def unassign(self, user: str, actor: str = SYSTEM_ACTOR) -> None:
+        """Returns what is assigned to a user who may no longer decide to its queue. When Kafka is down this is logged
+        and OrphanedAssignments tries again."""
         try:
             self.desk.unassign(user, actor)
         except (NotRecorded, LogError, redis.RedisError) as error:
@@ -143,35 +143,38 @@ class Door:
         response.delete_cookie(name, path="/", secure=self.secure, httponly=True, samesite="strict")
 
 
-async def the_door(request: Request) -> Door:
+async def app_context(request: Request) -> AppContext:
     """Like all that waits for nothing not a plain function: FastAPI calls each of those on a thread, in a turn of its
     own."""
-    door: Door = request.app.state.door
-    return door
+    context: AppContext = request.app.state.context
+    return context
 
 
-TheDoor = Annotated[Door, Depends(the_door)]
+Context = Annotated[AppContext, Depends(app_context)]
 
 
-def check_csrf(request: Request, door: Door, cookie: str) -> None:
+def check_csrf(request: Request, context: AppContext, cookie: str) -> None:
     """Refuses a request that another site may have had the browser send."""
     given = request.headers.get(CSRF_HEADER, "")
-    if not hmac.compare_digest(given.encode(), door.sessions.csrf(cookie).encode()):
+    if not hmac.compare_digest(given.encode(), context.sessions.csrf(cookie).encode()):
         raise Problem(HTTPStatus.FORBIDDEN, "csrf", "the header X-CSRF-Token is missing or stale; load the page again")
     origin = request.headers.get("origin")
-    if origin is not None and origin not in {door.origin, f"{request.url.scheme}://{request.headers.get('host', '')}"}:
+    if origin is not None and origin not in {
+        context.origin,
+        f"{request.url.scheme}://{request.headers.get('host', '')}",
+    }:
         raise Problem(HTTPStatus.FORBIDDEN, "foreign-origin", "the request comes from another site")
 
 
-def signed_in(request: Request, door: TheDoor) -> Session:
+def signed_in(request: Request, context: Context) -> Session:
     """Who is asking. An unsafe request must carry the session's CSRF token."""
-    token = request.cookies.get(door.session_cookie)
+    token = request.cookies.get(context.session_cookie)
     in_use = UNATTENDED_HEADER not in request.headers
-    session = door.sessions.find(token, in_use=in_use) if token else None
+    session = context.sessions.find(token, in_use=in_use) if token else None
     if token is None or session is None:
         raise Problem(HTTPStatus.UNAUTHORIZED, "not-signed-in", "sign in first, at POST /v1/sign-in or on the page")
     if request.method not in SAFE_METHODS:
-        check_csrf(request, door, token)
+        check_csrf(request, context, token)
     return session
 
 

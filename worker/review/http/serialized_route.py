@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
 
-class WrittenRoute(APIRoute):
+class SerializedRoute(APIRoute):
     """Turns what a plain function returns into JSON on the function's own thread.
 
     FastAPI itself validates an answer once more, which needs another turn of a thread, and writes it on the event loop,

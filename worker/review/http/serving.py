@@ -1,4 +1,4 @@
-"""Puts the desk's door together from the settings."""
+"""Builds the desk's web application from the settings, and serves it."""
 
 import secrets
 import time
@@ -19,12 +19,12 @@ from worker.intake.interpreter import tune_interpreter
 from worker.policy.place import open_place, place_of
 from worker.review import intake_numbers
 from worker.review.dead_letters import DeadLetters
-from worker.review.face import DeskFace
+from worker.review.desk_api import DeskApi
 from worker.review.http import past_verdicts
 from worker.review.http.accounts import Accounts
 from worker.review.http.app import build_app
-from worker.review.http.door import Door, ShownVerdicts
-from worker.review.http.heat_maps import HeatMaps, Sight
+from worker.review.http.app_context import AppContext, ShownVerdicts
+from worker.review.http.heat_maps import ExplainEngine, HeatMaps
 from worker.review.http.image_links import ImageLinks
 from worker.review.http.oidc import OidcProvider
 from worker.review.http.past_verdicts import PastVerdicts
@@ -45,7 +45,7 @@ CLOSE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class OpenDoor:
+class ServedDesk:
     """A desk that is served: its address, and the one-time link for the first user where there is none yet."""
 
     address: str
@@ -58,8 +58,8 @@ class OpenDoor:
 
 
 @dataclass(frozen=True, slots=True)
-class OpenApp:
-    """The desk as an application that somebody else serves. `first_link` is as an OpenDoor's."""
+class DeskApp:
+    """The desk as an application that somebody else serves. `first_link` is as an ServedDesk's."""
 
     app: FastAPI
     first_link: str | None
@@ -70,15 +70,16 @@ class OpenApp:
 
 
 @contextmanager
-def open_desk_door(
+def open_and_serve_desk(
     settings: Settings,
     data: Path | None,
     folder: Path,
-    sight: Sight | None = None,
+    explain_engine: ExplainEngine | None = None,
     supervisor: Supervisor | None = None,
-) -> Iterator[OpenDoor]:
+) -> Iterator[ServedDesk]:
     """Serves a desk of its own for as long as the context lasts: on Kafka and Redis, or on the embedded log below
-    `data` with an index in memory. `sight` as for `open_door`; `supervisor` runs the loops, absent: the desk's own.
+    `data` with an index in memory. `explain_engine` as for `serve_desk`. `supervisor` runs the loops; absent: the
+    desk's own.
 
     Raises DeskServerError, AccountsError and LogError.
     """
@@ -86,37 +87,37 @@ def open_desk_door(
     try:
         with (
             closing(open_desk(settings, data, client, supervisor, folder)) as desk,
-            closing(open_door(settings, folder, desk, client, data, sight, desk.supervisor)) as door,
+            closing(serve_desk(settings, folder, desk, client, data, explain_engine, desk.supervisor)) as served,
         ):
-            yield door
+            yield served
     finally:
         client.close()
 
 
-def open_door(
+def serve_desk(
     settings: Settings,
     folder: Path,
-    desk: DeskFace,
+    desk: DeskApi,
     client: redis.Redis,
     data: Path | None,
-    sight: Sight | None = None,
+    explain_engine: ExplainEngine | None = None,
     supervisor: Supervisor | None = None,
-) -> OpenDoor:
+) -> ServedDesk:
     """Serves the desk. `folder` keeps local users and the signing key; `data` holds the embedded log, None: Kafka.
-    Heat maps are made by `sight`, the caller's engine; without one the desk opens its own when the first is asked for.
+    Heat maps are made by `explain_engine`, the caller's; without one the desk opens its own for the first of them.
 
-    `desk`, `client` and `sight` stay the caller's. Raises DeskServerError and AccountsError.
+    `desk`, `client` and `explain_engine` stay the caller's. Raises DeskServerError and AccountsError.
     """
     web = settings.web
     listener = listen(web.host, web.port)
     try:
         origin = web.public_url or _loopback_origin(web.host, listener.getsockname()[1])
-        opened = open_app(settings, folder, desk, client, data, origin, sight, supervisor)
+        opened = open_app(settings, folder, desk, client, data, origin, explain_engine, supervisor)
     except BaseException:
         listener.close()
         raise
     server = DeskServer(opened.app, listener, web.trusted_proxies)
-    context: Door = opened.app.state.door
+    context: AppContext = opened.app.state.context
     watch = context.supervisor.start("desk-server", server.watch)
 
     def close() -> None:
@@ -124,23 +125,23 @@ def open_door(
         server.close()
         opened.close()
 
-    return OpenDoor(origin, opened.first_link, opened.app, close)
+    return ServedDesk(origin, opened.first_link, opened.app, close)
 
 
 def open_app(
     settings: Settings,
     folder: Path,
-    desk: DeskFace,
+    desk: DeskApi,
     client: redis.Redis,
     data: Path | None,
     origin: str,
-    sight: Sight | None = None,
+    explain_engine: ExplainEngine | None = None,
     supervisor: Supervisor | None = None,
-) -> OpenApp:
-    """The desk for whoever serves it at `origin`; the rest as for `open_door`."""
+) -> DeskApp:
+    """The desk for whoever serves it at `origin`; the rest as for `serve_desk`."""
     web = settings.web
     tune_interpreter()
-    check_door(web, origin)
+    check_web_settings(web, origin)
     folder.mkdir(parents=True, exist_ok=True)
     secret = web.secret_key.get_secret_value().encode() if web.secret_key else _kept_key(folder / KEY_FILE)
     accounts = Accounts(folder / PEOPLE_FILE, time.time) if web.local_users else None
@@ -154,14 +155,14 @@ def open_app(
     )
     heat_maps = HeatMaps(
         renderer,
-        (lambda: _own_sight(settings)) if sight is None else (lambda: sight),
-        (lambda own: own.engine.close()) if sight is None else (lambda _: None),
+        (lambda: _own_explain_engine(settings)) if explain_engine is None else (lambda: explain_engine),
+        (lambda own: own.engine.close()) if explain_engine is None else (lambda _: None),
         cache_bytes=web.cache_bytes // 4,
     )
     http = httpx.Client(timeout=OIDC_SECONDS, follow_redirects=False)
     read = past_verdicts.from_kafka(settings) if data is None else past_verdicts.from_embedded(settings, data)
     dead_letters = DeadLetters(settings, data, lambda: datetime.now(UTC))
-    door = Door(
+    context = AppContext(
         origin=origin,
         desk=desk,
         sessions=Sessions(
@@ -205,12 +206,12 @@ def open_app(
         if accounts is not None:
             accounts.close()
 
-    return OpenApp(build_app(door), f"{origin}/#invitation={token}" if token else None, close)
+    return DeskApp(build_app(context), f"{origin}/#invitation={token}" if token else None, close)
 
 
-def _own_sight(settings: Settings) -> Sight:
+def _own_explain_engine(settings: Settings) -> ExplainEngine:
     model = load_model(settings.model, settings.s3)
-    return Sight(model, open_engine(settings, model))
+    return ExplainEngine(model, open_engine(settings, model))
 
 
 def _loopback_origin(host: str, port: int) -> str:
@@ -222,7 +223,7 @@ def _loopback_origin(host: str, port: int) -> str:
     return f"http://{host}:{port}"
 
 
-def check_door(web: WebSettings, origin: str) -> None:
+def check_web_settings(web: WebSettings, origin: str) -> None:
     """Raises DeskServerError where nobody could sign in, or passwords and images would travel in the clear."""
     if not web.local_users and web.oidc is None:
         raise DeskServerError("nobody could sign in: web.local_users is off and web.oidc is not set")

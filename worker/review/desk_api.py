@@ -1,4 +1,4 @@
-"""The review desk as its doors see it."""
+"""The review desk as the HTTP API and the command line use it."""
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from worker.review.answers import (
 from worker.review.errors import DeskError
 
 
-class DeskFace(Protocol):
+class DeskApi(Protocol):
     """What the desk does for people; `worker.review.desk.Desk` does it.
 
     All methods are safe for many threads and many processes, and block (call them from a thread). Every method may

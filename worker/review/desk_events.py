@@ -21,15 +21,15 @@ MOST: Final = 1000
 """Events that are told at once at most."""
 
 
-def tell(client: redis.Redis, *events: DeskEvent) -> None:
+def publish(client: redis.Redis, *events: DeskEvent) -> None:
     """Publishes events that no change of the index tells."""
     with client.pipeline(transaction=False) as pipeline:
         for event in events:
-            publish(pipeline, event)
+            queue(pipeline, event)
         pipeline.execute()
 
 
-def publish(pipeline: Any, event: DeskEvent) -> None:
+def queue(pipeline: Any, event: DeskEvent) -> None:
     """Queues the command."""
     text = {
         "kind": event.kind,
@@ -42,7 +42,7 @@ def publish(pipeline: Any, event: DeskEvent) -> None:
     pipeline.publish(keys.EVENTS, json.dumps(text))
 
 
-def follow(client: redis.Redis, stop: threading.Event) -> Iterator[Sequence[DeskEvent]]:
+def subscribe(client: redis.Redis, stop: threading.Event) -> Iterator[Sequence[DeskEvent]]:
     """Events from now on, those of TOGETHER_SECONDS at a time; nothing each second without one. Raises redis.RedisError
     when Redis is away."""
     with client.pubsub() as channel:  # type: ignore[no-untyped-call]

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 Entry = TypeVar("Entry")
 
 
-class Recent(Generic[Entry]):
+class LruCache(Generic[Entry]):
     """Entries by key, at most `max_bytes` of them together; those that were used longest ago go first. Thread-safe."""
 
     def __init__(self, max_bytes: int) -> None:

@@ -32,7 +32,7 @@ CATCH_UP: Final = timedelta(hours=1)
 """Where nothing tells what has been delivered (a first start, a lost Redis), decisions of this age are sent."""
 
 
-class Courier:
+class WebhookDelivery:
     """Each decision is sent once its reviewer can no longer undo it; one that was undone before is not sent at all.
 
     Delivery is at least once: after a crash or a lost Redis some come again, with the same `decision_id`. What the
