@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from kafka import OffsetAndMetadata, TopicPartition
+from kafka import KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka.consumer.fetcher import Fetcher
 from kafka.consumer.subscription_state import SubscriptionState
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
@@ -28,6 +28,7 @@ from worker.intake.kafka_python_fixes import (
     FixedClient,
     FixedConsumer,
     FixedCoordinator,
+    FixedProducer,
     FixedTransactionManager,
 )
 
@@ -422,6 +423,49 @@ def test_the_library_forgets_a_request_when_its_broker_cannot_be_reached() -> No
 
 def test_our_producer_tries_a_request_again_when_its_broker_cannot_be_reached() -> None:
     assert request_is_tried_again(FixedClient)
+
+
+# -- fault 10: a producer that sends on after it was closed ------------------------------------------------------------
+
+
+class RunningSender:
+    def __init__(self) -> None:
+        self.runs = True
+
+    def force_close(self) -> None:
+        self.runs = False
+
+    def join(self, _: float) -> None: ...
+
+
+def sends_on_after_its_end(kind: type[KafkaProducer]) -> bool:
+    """A producer is ended while records wait that no broker takes."""
+    producer = kind.__new__(kind)
+    producer.config, producer._metrics, producer._cleanup, producer._closed = {"client_id": "c"}, None, None, False
+    producer._sender = sender = RunningSender()
+    producer.flush = _times_out
+    try:
+        if isinstance(producer, FixedProducer):
+            producer.discard()
+        else:
+            producer.close(timeout=0)
+    except KafkaTimeoutError:
+        pass
+    finally:
+        producer._closed = True  # or its destructor would close it again
+    return sender.runs
+
+
+def _times_out(timeout: float | None = None) -> None:
+    raise KafkaTimeoutError
+
+
+def test_the_library_sends_on_after_a_close_that_timed_out() -> None:
+    assert sends_on_after_its_end(KafkaProducer)
+
+
+def test_our_producer_sends_nothing_after_its_end() -> None:
+    assert not sends_on_after_its_end(FixedProducer)
 
 
 def test_topics_whose_partitions_are_not_known_yet_are_no_reason_to_rejoin() -> None:
