@@ -17,9 +17,9 @@ from prometheus_client import CollectorRegistry
 
 from schemas import Failure, ImageEvent, Route, Scores
 from worker.cli.sources import Source
-from worker.demo.report.thumbnail import thumbnail
 from worker.images.decode import DecodeLimits
 from worker.images.fetch import Fetcher
+from worker.images.thumbnail import thumbnail
 from worker.judging.batch_runner import BatchRunner
 from worker.judging.job import Job
 from worker.judging.judgement import Judgement

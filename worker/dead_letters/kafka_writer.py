@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import structlog
-from kafka import KafkaProducer
 from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedError
 
 from worker.intake.kafka_connection import connection_options
+from worker.intake.kafka_python_fixes import FixedProducer
 from worker.intake.kafka_reading import explained
 from worker.intake.log import CommitFailed, Fenced, LogError, Output
 from worker.settings import KafkaSettings
@@ -41,7 +41,9 @@ class KafkaWriter:
                     self._append(outputs)
         except BaseException:
             # Its transaction may be open, or it was fenced; the next producer ends the one and replaces the other.
-            self.close()
+            if self._producer is not None:
+                self._producer.discard()
+                self._producer = None
             raise
 
     def close(self) -> None:
@@ -70,12 +72,12 @@ class KafkaWriter:
         if self._transactional:
             options["transactional_id"] = f"{settings.group_id}-dead-letters"
             options["transaction_timeout_ms"] = int(settings.transaction_timeout_seconds * 1000)
-        producer = KafkaProducer(**options)
+        producer = FixedProducer(**options)
         if self._transactional:
             try:
                 producer.init_transactions()
             except BaseException:
-                producer.close(timeout=1)
+                producer.discard()
                 raise
         return producer
 

@@ -13,9 +13,9 @@ from schemas import DeadLetter, FailureReason, ReviewItem, Verdict
 from worker.demo.errors import DemoFailed
 from worker.demo.report.entry import ReportEntry
 from worker.demo.report.tally import Tally
-from worker.demo.report.thumbnail import thumbnail
 from worker.demo.traffic import DemoImage, Traffic, TrafficMaker, degraded_copies
 from worker.images.decode import decode
+from worker.images.thumbnail import thumbnail
 from worker.intake.embedded import open_embedded_topics
 from worker.intake.log import Output, Partition
 from worker.intake.sqlite_topics import SqliteTopics

@@ -11,7 +11,7 @@ from worker.demo.report.charts import histogram, scatter
 from worker.demo.report.entry import ReportEntry
 from worker.demo.report.page import ScoreReport, render, write_report
 from worker.demo.report.tally import Tally
-from worker.demo.report.thumbnail import thumbnail
+from worker.images.thumbnail import thumbnail
 
 PASS = Route(action="pass", rule="r", labels=("fine",))
 REVIEW = Route(action="review", queue="low-quality", rule="r")
