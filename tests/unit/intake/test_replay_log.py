@@ -31,6 +31,9 @@ class ScriptedLog:
     def lag(self) -> Lag:
         return Lag(self.behind)
 
+    def health_problems(self) -> tuple[str, ...]:
+        return ()
+
     def close(self) -> None: ...
 
 
