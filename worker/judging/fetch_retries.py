@@ -37,8 +37,8 @@ class FetchRetries(Generic[J]):
     """Holds jobs that wait for another attempt; while they wait they hold nothing else. For the pipeline's thread.
 
     A store that is down is asked once each pause, and attempts do not count: not the image is to blame. An object that
-    an S3 bucket denies is given up only once the bucket has given others, since a bucket that denies everything has
-    lost its permissions. A denied HTTP address is its own fault: what permits access is part of the address.
+    an S3 bucket denies is given up only once the bucket has given others, since a worker to which a bucket denies
+    everything has lost its permissions. A denied HTTP address is its own fault: what permits access is part of it.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class FetchRetries(Generic[J]):
         """Whether the job may go to its store now."""
         job.is_held = False
         store = self._stores.of(job.event.image)
-        if store is None or store.allow(now):
+        if store is None or (store.refuses_all and _was_never_asked(job)) or store.allow(now):
             return Admitted.NOW
         if not self._waits:
             return _given_up(store.trouble(now), job)
@@ -123,7 +123,8 @@ class FetchRetries(Generic[J]):
             job.first_failed_at = now
         if store.answered_since(job.first_failed_at):
             return _final(error, job.attempts + 1)
-        store.refused(image.key, error, now)
+        if self._waits:
+            store.refused(image.key, error, now)
         if store.is_down and self._waits:
             return self._failed_in_an_outage(job, store, error, now)
         return self._try_again(job, error, FailureReason.ACCESS_DENIED, now)
@@ -159,6 +160,12 @@ class FetchRetries(Generic[J]):
     def _hold(self, job: J, store: Store) -> None:
         job.is_held = True
         self._waiting.push(store.retry_at() + self._rng.uniform(0.0, self._policy.base_seconds), job)
+
+
+def _was_never_asked(job: Job) -> bool:
+    """An object that was not asked for yet goes to a bucket that refused others: if it is given, they were at fault. So
+    a sender who names objects that are denied holds up nobody else's."""
+    return not (job.attempts or job.probes)
 
 
 def _is_in_bucket(job: Job) -> bool:

@@ -25,7 +25,7 @@ from worker.judging.options import PipelineOptions
 from worker.judging.parts import PipelineParts
 from worker.judging.prepare import Duplicate, Known, Prepared
 from worker.judging.single_flight import SingleFlight
-from worker.judging.stores import Stores
+from worker.judging.stores import Store, Stores
 from worker.scoring.engine import EngineLost
 
 log = structlog.get_logger(__name__)
@@ -169,14 +169,12 @@ class JudgingPipeline(Generic[J]):
         """What keeps images from being judged until a person acts; empty when nothing does. From any thread."""
         lost = f"the engine is lost to this process: {self.engine_lost}" if self.engine_lost is not None else None
         engine = lost or self._engine.health_problem(now)
-        refusing = [store.trouble(now) for store in self._fetches.stores_down() if store.refuses_all]
-        return (*([engine] if engine else []), *refusing)
+        refusing = [store for store in self._fetches.stores_down() if store.refuses_all]
+        return (*([engine] if engine else []), *_troubles(refusing, now))
 
     def store_outages(self, now: float) -> tuple[str, ...]:
-        """Stores that do not answer, which passes by itself; at most SHOWN_STORES of them. From any thread."""
-        down = [store.trouble(now) for store in self._fetches.stores_down() if not store.refuses_all]
-        more = [f"and {len(down) - SHOWN_STORES} more stores"] if len(down) > SHOWN_STORES else []
-        return (*down[:SHOWN_STORES], *more)
+        """Stores that do not answer, which passes by itself. From any thread."""
+        return _troubles([store for store in self._fetches.stores_down() if not store.refuses_all], now)
 
     # -- known scores ----------------------------------------------------------------------------------------------
 
@@ -375,6 +373,13 @@ class JudgingPipeline(Generic[J]):
         if job.content_hash is None:
             return []
         return self._flights.land(self._key(job), job)
+
+
+def _troubles(stores: Sequence[Store], now: float) -> tuple[str, ...]:
+    """A line for each store, for SHOWN_STORES at most."""
+    shown = tuple(f"{store.trouble(now)}; its events wait" for store in stores[:SHOWN_STORES])
+    left_out = len(stores) - len(shown)
+    return (*shown, f"and {left_out} more stores") if left_out else shown
 
 
 def _engine_failure(message: str, job: Job, *, retriable: bool) -> GivenUp:

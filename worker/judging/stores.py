@@ -94,10 +94,10 @@ class Store:
         seconds = 0.0 if self._open_since is None else now - self._open_since
         if self.refuses_all:
             return (
-                f"{self.name} refuses everything since {seconds:.0f} s: {self._error}; its events wait; "
+                f"{self.name} has refused everything for {seconds:.0f} s: {self._error}; "
                 "check the worker's credentials and the store's permissions"
             )
-        return f"{self.name} does not answer since {seconds:.0f} s: {self._error}; its events wait"
+        return f"{self.name} has not answered for {seconds:.0f} s: {self._error}"
 
     def _note_state(self, now: float) -> None:
         if self.is_down and self._open_since is None:

@@ -676,8 +676,8 @@ def test_buckets_that_are_down_or_refuse_all_hold_up_no_other_partition() -> Non
         return log.offsets == {down: 40, refusing: 40, fine: 40}
 
     bench.run_until(done)
-    assert [problem.partition(" since")[0] for problem in told["problems"]] == ["s3://refusing refuses everything"]
-    assert [outage.partition(" since")[0] for outage in told["outages"]] == ["s3://down does not answer"]
+    assert [problem.partition(" for ")[0] for problem in told["problems"]] == ["s3://refusing has refused everything"]
+    assert [outage.partition(" for ")[0] for outage in told["outages"]] == ["s3://down has not answered"]
     assert {v["status"] for v in log.verdicts} == {"scored"}
     assert log.written("images.dead") == []
 

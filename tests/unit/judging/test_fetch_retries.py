@@ -123,7 +123,7 @@ def test_a_host_that_is_down_is_not_asked_and_its_images_are_given_up_at_their_d
     may_go(fetches, linked(1), 101.0)  # the probe of this pause
     given_up = fetches.admit(job, 101.5)
     assert isinstance(given_up, GivenUp)
-    assert "https://images.example does not answer" in given_up.failure.message
+    assert "https://images.example has not answered" in given_up.failure.message
 
 
 def test_whoever_does_not_wait_is_told_at_once_that_the_store_is_down() -> None:
@@ -132,7 +132,7 @@ def test_whoever_does_not_wait_is_told_at_once_that_the_store_is_down() -> None:
     given_up = fetches.admit(stored(1), 0.5)
     assert isinstance(given_up, GivenUp)
     assert given_up.retriable
-    assert "s3://bucket does not answer since 0 s: 503 SlowDown" in given_up.failure.message
+    assert "s3://bucket has not answered for 0 s: 503 SlowDown" in given_up.failure.message
 
 
 def test_an_object_denied_by_a_bucket_that_gives_others_is_given_up() -> None:
@@ -164,11 +164,34 @@ def test_a_bucket_that_denies_everything_costs_no_image_and_is_named() -> None:
     assert set(outcomes) == {None}
     (store,) = fetches.stores_down()
     assert store.refuses_all
-    assert store.trouble(now).startswith("s3://bucket refuses everything since 2000 s: AccessDenied")
+    assert store.trouble(now).startswith("s3://bucket has refused everything for 2000 s: AccessDenied")
 
     fetches.answered(stored(1000), now)
     assert not fetches.stores_down()
     assert sum(may_go(fetches, job, now + 100.0) for job in fetches.due(now + 100.0)) > 160
+
+
+def test_objects_that_are_denied_hold_up_no_other_of_their_bucket() -> None:
+    """A sender names a hundred objects that do not exist, which S3 denies to whoever may not list the bucket."""
+    fetches = retries()
+    denied = [stored(i) for i in range(100)]
+    for job in denied:
+        fetches.denied(job, DENIED, 0.0)
+    assert fetches.stores_down()
+    good = stored(1000)
+    assert may_go(fetches, good, 0.1), "it was not asked for yet"
+    fetches.answered(good, 0.2)
+    assert not fetches.stores_down()
+    later = [job for job in fetches.due(100.0) if may_go(fetches, job, 100.0)]
+    assert len(later) == 100
+    assert all(fetches.denied(job, DENIED, 100.0) for job in later)
+
+
+def test_whoever_does_not_wait_is_told_at_once_that_an_object_is_denied_and_hurts_nobody_else() -> None:
+    fetches = retries(waits=False, max_attempts=1)
+    outcomes = [fetches.denied(stored(i), DENIED, 0.0) for i in range(100)]
+    assert {outcome and outcome.failure.reason for outcome in outcomes} == {FailureReason.ACCESS_DENIED}
+    assert not fetches.stores_down()
 
 
 def test_credentials_that_are_refused_open_the_breaker_at_once() -> None:
