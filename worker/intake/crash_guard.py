@@ -10,7 +10,7 @@ back knows that its last holder died, and acts by how often that has happened in
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
@@ -145,6 +145,8 @@ class CrashGuard:
         self._in_flight: dict[Partition, dict[EventPlace, None]] = {}
         self._suspects: dict[Partition, set[EventPlace]] = {}
         self._calm_at: dict[Partition, float] = {}
+        self._begun: set[Partition] = set()
+        """Partitions of which events were received."""
 
     def assigned(self, partitions: Iterable[Partition]) -> None:
         """Reads how the last holder of each partition ended, and marks it as held."""
@@ -164,6 +166,7 @@ class CrashGuard:
             in_flight = tuple(place for place in found.in_flight if place not in culprits)
             self._suspects[partition] = set(in_flight) if deaths >= DEATHS_TO_JUDGE_ALONE else set()
             self._in_flight[partition] = {}
+            self._begun.discard(partition)
             self._calm_at[partition] = self._clock() + CALM_SECONDS
             self._write(
                 partition,
@@ -202,28 +205,40 @@ class CrashGuard:
         )
 
     def must_be_alone(self, job: RecordJob) -> bool:
-        """Whether the event may have killed the last holders, so that nothing may be judged beside it."""
-        suspects = self._suspects.get(job.work.ticket.partition)
-        return bool(suspects and _place(job) in suspects)
-
-    def started(self, job: RecordJob) -> None:
-        """The event is about to be prepared."""
+        """Whether the event may have killed the last holders, so that nothing may be judged beside it. Asked of each
+        event, in the order of its partition."""
         partition = job.work.ticket.partition
-        marker = self._markers.get(partition)
-        if marker is None:
-            return
+        suspects = self._suspects.get(partition)
+        if not suspects:
+            return False
         place = _place(job)
-        in_flight = self._in_flight[partition]
-        in_flight[place] = None
-        if not marker.deaths:
-            return
+        if partition not in self._begun:  # what lies before was committed
+            self._begun.add(partition)
+            suspects = self._suspects[partition] = {suspect for suspect in suspects if suspect >= place}
+        return place in suspects
+
+    def started(self, jobs: Sequence[RecordJob]) -> None:
+        """The events are about to be prepared."""
+        noted: dict[Partition, Marker] = {}
+        for job in jobs:
+            partition = job.work.ticket.partition
+            marker = self._markers.get(partition)
+            if marker is None:
+                continue
+            self._in_flight[partition][_place(job)] = None
+            if marker.deaths:
+                noted[partition] = marker.model_copy(update={"alone": _place(job) if job.is_alone else None})
+        for partition, marker in noted.items():
+            self._note(partition, marker)
+
+    def _note(self, partition: Partition, marker: Marker) -> None:
         if self._clock() >= self._calm_at[partition]:
             self._suspects[partition].clear()
             self._write(partition, Marker(holder=self._process))
             return
-        alone = place if job.is_alone else None
-        noted = (*in_flight, *(suspect for suspect in self._suspects[partition] if suspect not in in_flight))
-        self._write(partition, marker.model_copy(update={"in_flight": noted, "alone": alone}))
+        in_flight = self._in_flight[partition]
+        places = (*in_flight, *(suspect for suspect in self._suspects[partition] if suspect not in in_flight))
+        self._write(partition, marker.model_copy(update={"in_flight": places}))
 
     def ended(self, job: RecordJob) -> None:
         """The event is judged, or waits for another attempt."""

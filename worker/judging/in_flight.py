@@ -1,5 +1,6 @@
 """Which jobs are being prepared or scored."""
 
+from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
 from worker.judging.job import Job
@@ -9,10 +10,10 @@ J_contra = TypeVar("J_contra", bound=Job, contravariant=True)
 
 
 class JobWatch(Protocol[J_contra]):
-    """Is told of each job when it starts and when it ends."""
+    """Is told of jobs when they start and when they end."""
 
-    def started(self, job: J_contra) -> None:
-        """The job is about to be prepared."""
+    def started(self, jobs: Sequence[J_contra]) -> None:
+        """The jobs are about to be prepared."""
 
     def ended(self, job: J_contra) -> None:
         """The job is judged, dropped, or waits for another attempt."""
@@ -26,14 +27,23 @@ class InFlight(Generic[J]):
         self._jobs: set[J] = set()
         self._alone: J | None = None
 
+    @property
+    def is_alone(self) -> bool:
+        """The only job is one that must be."""
+        return self._alone is not None
+
     def has_room_for(self, job: J) -> bool:
         return not self._jobs or (self._alone is None and not job.is_alone)
 
     def add(self, job: J) -> None:
+        """Must be followed by `begin` before the job is prepared."""
         self._jobs.add(job)
         self._alone = job if job.is_alone else None
-        if self._watch is not None:
-            self._watch.started(job)
+
+    def begin(self, jobs: Sequence[J]) -> None:
+        """Tells the watch of all jobs that were added since the last time."""
+        if self._watch is not None and jobs:
+            self._watch.started(jobs)
 
     def remove(self, job: J) -> None:
         """No effect for a job that is not in flight."""

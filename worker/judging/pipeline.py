@@ -203,9 +203,10 @@ class JudgingPipeline(Generic[J]):
     def _dispatch(self, now: float) -> None:
         """Hands jobs to the threads that fetch and decode, as many as the pipeline takes without piling up pixels."""
         window = self._options.window
+        started: list[J] = []
         while self._ready and self._preparing + len(self._batcher) + self._images_running < window:
             if self.engine_lost is not None or not self._in_flight.has_room_for(self._ready[0]):
-                return
+                break
             job = self._ready.popleft()
             if not self._is_wanted(job):
                 continue
@@ -215,7 +216,10 @@ class JudgingPipeline(Generic[J]):
             elif admitted is Admitted.NOW:
                 self._preparing += 1
                 self._in_flight.add(job)
-                self._parts.prepare_pool.submit(self._prepare, job)
+                started.append(job)
+        self._in_flight.begin(started)
+        for job in started:
+            self._parts.prepare_pool.submit(self._prepare, job)
 
     def _prepare(self, job: J) -> None:
         """On a thread of the pool."""
@@ -276,7 +280,7 @@ class JudgingPipeline(Generic[J]):
             return
         while len(self._batcher) and self._batches_running < self._options.batches_in_flight:
             nothing_follows = not (more_follows or self._preparing or self._ready)
-            batch = self._batcher.next_batch(now, hurry=nothing_follows)
+            batch = self._batcher.next_batch(now, hurry=nothing_follows or self._in_flight.is_alone)
             if batch is None:
                 return
             self._batches_running += 1

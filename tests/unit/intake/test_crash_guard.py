@@ -64,7 +64,7 @@ def test_a_marker_that_cannot_be_read_or_kept_stops_nothing(tmp_path: Path) -> N
     for store in (RedisMarkers(Away(), "g"), FileMarkers(folder)):
         guard = CrashGuard(store, "p", Clock())
         guard.assigned([A])
-        guard.started(job(1))
+        guard.started([job(1)])
         guard.released_all()
     damaged = FileMarkers(tmp_path)
     (tmp_path / "images.in-0.json").write_text('{"deaths": "many"}')
@@ -77,7 +77,7 @@ def after_deaths(store: MarkerStore, deaths: int, clock: Callable[[], float], *o
         dying = CrashGuard(store, f"process-{number}", clock)
         dying.assigned([A])
         for offset in offsets:
-            dying.started(job(offset))
+            dying.started([job(offset)])
     guard = CrashGuard(store, "the next", clock)
     guard.assigned([A])
     return guard
@@ -98,8 +98,9 @@ def dies_alone_with(offset: int, store: MarkerStore, process: str) -> CrashGuard
     guard.assigned([A])
     suspect = job(offset)
     assert guard.failure_of(suspect) is None
-    suspect.is_alone = guard.must_be_alone(suspect)
-    guard.started(suspect)
+    asked = {other: guard.must_be_alone(job(other)) for other in (5, 6)}  # in the order of the partition
+    suspect.is_alone = asked[offset]
+    guard.started([suspect])
     return guard
 
 
@@ -113,6 +114,15 @@ def test_what_was_alone_at_two_deaths_is_not_tried_again_however_often_the_proce
         assert following.failure_of(job(6)) is not None
         assert following.failure_of(job(5)) is None
         assert following.must_be_alone(job(5)), "it may be another that kills"
+
+
+def test_events_that_were_committed_are_no_suspects_any_more(store: MarkerStore) -> None:
+    guard = after_deaths(store, 2, Clock(), 5, 6, 7)
+    assert guard.must_be_alone(job(6)), "the first that is read: what lies before was committed"
+    guard.started([job(6)])
+    found = store.read(A)
+    assert found is not None
+    assert sorted(found.in_flight) == [EventPlace(6, 0), EventPlace(7, 0)]
 
 
 def test_one_death_blames_nothing_since_a_process_may_be_killed_from_outside(store: MarkerStore) -> None:
@@ -129,7 +139,7 @@ def test_what_ended_well_alone_is_no_suspect_any_more(store: MarkerStore) -> Non
     guard = after_deaths(store, 2, Clock(), 5)
     suspect = job(5)
     suspect.is_alone = True
-    guard.started(suspect)
+    guard.started([suspect])
     guard.ended(suspect)
     following = CrashGuard(store, "another", Clock())
     following.assigned([A])
@@ -166,7 +176,7 @@ def test_a_process_that_has_lived_for_a_while_is_in_no_crash_loop(store: MarkerS
     clock = Clock()
     guard = after_deaths(store, 3, clock, 5)
     clock.now = CALM_SECONDS
-    guard.started(job(100))
+    guard.started([job(100)])
     assert store.read(A) == Marker(holder="the next")
     assert not guard.must_be_alone(job(5))
 
@@ -175,5 +185,5 @@ def test_a_store_is_not_written_for_each_event_while_nobody_died(store: MarkerSt
     guard = CrashGuard(store, "first", Clock())
     guard.assigned([A])
     before = store.read(A)
-    guard.started(job(1))
+    guard.started([job(1)])
     assert store.read(A) == before == Marker(holder="first")
