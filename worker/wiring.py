@@ -157,7 +157,8 @@ class Worker:
     def problems(self) -> tuple[str, ...]:
         """All that is wrong, also what a restart would not mend: a store that does not answer, and a policy that
         cannot be used, while the last good one is. From any thread."""
-        return (*self.health_problems(), *self._intake.store_outages(), *self._policies.troubles())
+        told = (*self._intake.store_outages(), *self._intake.log_notes(), *self._policies.troubles())
+        return (*self.health_problems(), *told)
 
     def health(self) -> Health:
         return Health(not self.health_problems(), self.problems())

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from ops.dev.servers import KafkaServer
 from tests.conftest import NewTopic
 from worker.cli.main import app
-from worker.intake import kafka_gaps
+from worker.intake import kafka_gaps, kafka_open_transactions
 from worker.intake.kafka_log import KafkaLog
 from worker.intake.log import Gap, Partition, Poll, Record
 from worker.intake.lost_records import accept, find_lost
@@ -43,6 +43,7 @@ class Reading:
 @pytest.fixture(autouse=True)
 def _ask_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka_gaps, "ASK_SECONDS", 0.3)
+    monkeypatch.setattr(kafka_open_transactions, "STILL_SECONDS", 0.5)
 
 
 @pytest.fixture
@@ -179,3 +180,27 @@ def test_the_command_names_the_loss_and_accepts_it_when_told_to(
     with _reading(settings) as reading:
         reading.until(lambda: len(reading.records) == 3, "what is there is read")
         assert reading.gaps == [Gap(partition, 3, 7)]
+
+
+def test_an_open_transaction_that_holds_a_partition_is_named_and_is_no_fault_of_the_worker(
+    settings: KafkaSettings, partition: Partition, unique_name: str
+) -> None:
+    foreign = KafkaProducer(bootstrap_servers=settings.bootstrap_servers, transactional_id=f"{unique_name}-foreign")
+    try:
+        foreign.init_transactions()
+        foreign.begin_transaction()
+        foreign.send(partition.topic, b"not committed yet")
+        foreign.flush()
+        _send(settings, 2)
+        with _reading(settings) as reading:
+            reading.until(lambda: bool(reading.log.notes()), "the transaction is named")
+            (note,) = reading.log.notes()
+            assert f"transactional id {unique_name}-foreign has a transaction open since offset 10" in note
+            assert reading.log.lag().held == {partition}
+            assert reading.log.lag().by_partition == {partition: 3}
+            assert reading.log.health_problems() == ()
+            foreign.commit_transaction()
+            reading.until(lambda: len(reading.records) == 10, "all is read once it is committed")
+            reading.until(lambda: reading.log.notes() == (), "nothing holds it any longer")
+    finally:
+        foreign.close(timeout=5)

@@ -67,11 +67,9 @@ class Shift:
         return Health(False, (f"the intake has ended: {self._failure or 'it was told to stop'}",))
 
     def backlog(self) -> int:
-        """Records that wait in this worker's partitions, or are read and not yet committed."""
-        metrics = self._worker.metrics
-        waiting = sum(sample.value for family in metrics.consumer_lag_records.collect() for sample in family.samples)
-        held = sum(sample.value for family in metrics.records_in_flight.collect() for sample in family.samples)
-        return int(waiting + held)
+        """Records of this worker's partitions that have no committed verdict."""
+        lag = self._worker.metrics.consumer_lag_records
+        return int(sum(sample.value for family in lag.collect() for sample in family.samples))
 
     def _open_log(self) -> Log:
         opened = KafkaLog(self._kafka, self._settings.telemetry)

@@ -45,8 +45,7 @@ class StatusLine:
         return line
 
     def _behind(self) -> float:
-        in_flight = sum(by_label(self._metrics.records_in_flight, "").values())
-        return in_flight + sum(by_label(self._metrics.consumer_lag_records, "partition").values())
+        return sum(by_label(self._metrics.consumer_lag_records, "partition").values())
 
 
 def by_label(instrument: MetricWrapperBase, label: str) -> dict[str, float]:

@@ -74,6 +74,11 @@ class Intake:
             return member.health_problems()
         return (trouble,) if trouble else ()
 
+    def log_notes(self) -> tuple[str, ...]:
+        """What keeps records back, which is no fault of the worker's. Called from any thread."""
+        member = self._member
+        return member.log_notes() if member is not None else ()
+
     def store_outages(self) -> tuple[str, ...]:
         """Image stores that do not answer; their events wait. Called from any thread."""
         member = self._member

@@ -23,6 +23,7 @@ from kafka.future import Future
 from worker.intake.kafka_connection import connection_options
 from worker.intake.kafka_faults import classify, open_error
 from worker.intake.kafka_gaps import GapKeeper
+from worker.intake.kafka_open_transactions import OpenTransactions, describe_transactions
 from worker.intake.kafka_output import KafkaOutput
 from worker.intake.kafka_probe import require_way_in
 from worker.intake.kafka_python_fixes import FixedConsumer
@@ -102,6 +103,7 @@ class KafkaLog:
                 _require_topics(self._consumer, settings)
                 self._output = KafkaOutput(settings, producer, self._consumer)
                 self._gaps = GapKeeper(self._consumer, settings, accepted_positions)
+                self._transactions = OpenTransactions(self._consumer, describe_transactions(settings))
                 self._consumer.subscribe([settings.topics.images], listener=self._assignment)
             except KafkaError as error:
                 raise open_error(error, settings) from error
@@ -144,6 +146,9 @@ class KafkaLog:
     def health_problems(self) -> tuple[str, ...]:
         return self._gaps.health_problems()
 
+    def notes(self) -> tuple[str, ...]:
+        return self._transactions.notes()
+
     def lag(self) -> Lag:
         return self._lag
 
@@ -181,7 +186,7 @@ class KafkaLog:
             while not self._closing.is_set():
                 self._apply_pauses()
                 batches = self._poll_consumer()
-                self._lag = Lag(self._measure_lag())
+                self._lag = self._measure_lag()
                 if batches:
                     self._happened.put(Poll(_records(batches)))
                     self._room.acquire()
@@ -226,14 +231,22 @@ class KafkaLog:
             self._consumer.resume(*_theirs(current - wanted))
         self._consumer.unpark_fetched()
 
-    def _measure_lag(self) -> dict[Partition, int]:
+    def _measure_lag(self) -> Lag:
         behind: dict[Partition, int] = {}
-        for partition in self._consumer.assignment():
-            end = self._consumer.highwater(partition)
-            position = self._consumer.position_if_known(partition)
+        ends: dict[Partition, int] = {}
+        waiting: dict[TopicPartition, int] = {}
+        paused = self._consumer.paused()
+        for theirs in self._consumer.assignment():
+            end = self._consumer.highwater(theirs)
+            position = self._consumer.position_if_known(theirs)
             if end is not None and position is not None:
-                behind[Partition(partition.topic, partition.partition)] = max(0, end - position)
-        return behind
+                partition = Partition(theirs.topic, theirs.partition)
+                behind[partition] = max(0, end - position)
+                ends[partition] = end
+                if end > position and theirs not in paused:
+                    waiting[theirs] = position
+        self._transactions.observe(waiting)
+        return Lag(behind, ends, self._transactions.held)
 
 
 def _require_topics(consumer: Any, settings: KafkaSettings) -> None:

@@ -32,6 +32,7 @@ class Batch(Generic[T]):
 class _Entry(Generic[T]):
     offset: int
     size: int
+    timestamp_ms: int
     outputs: tuple[T, ...] | None = None
     """None while the record is unfinished."""
 
@@ -82,6 +83,11 @@ class OffsetLedger(Generic[T]):
         lane = self._lanes.get(partition)
         return Ticket(partition, lane.epoch, lane.entries[0].offset) if lane and lane.entries else None
 
+    def oldest_timestamp_ms(self) -> int | None:
+        """The time in the log of the oldest record that was received and not yet committed."""
+        times = (lane.entries[0].timestamp_ms for lane in self._lanes.values() if lane.entries)
+        return min((time for time in times if time > 0), default=None)
+
     def assign(self, partitions: Iterable[Partition]) -> None:
         """Starts each partition afresh, under a new epoch."""
         for partition in partitions:
@@ -97,8 +103,8 @@ class OffsetLedger(Generic[T]):
                 self._held -= len(lane.entries)
                 self._held_bytes -= sum(entry.size for entry in lane.entries)
 
-    def receive(self, partition: Partition, offset: int, size: int = 0) -> Ticket:
-        """Opens a record of `size` bytes.
+    def receive(self, partition: Partition, offset: int, size: int = 0, timestamp_ms: int = 0) -> Ticket:
+        """Opens a record of `size` bytes; `timestamp_ms` is its time in the log, 0 where it has none.
 
         Raises ValueError for a partition that is not assigned, or an offset that does not lie behind all received
         before it.
@@ -108,7 +114,7 @@ class OffsetLedger(Generic[T]):
             raise ValueError(f"{partition} is not assigned, yet it brought offset {offset}")
         if lane.entries and offset <= lane.entries[-1].offset:
             raise ValueError(f"{partition}: offset {offset} came after {lane.entries[-1].offset}")
-        entry: _Entry[T] = _Entry(offset, size)
+        entry: _Entry[T] = _Entry(offset, size, timestamp_ms)
         lane.entries.append(entry)
         lane.by_offset[offset] = entry
         self._held += 1

@@ -54,9 +54,13 @@ class Poll:
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """Records behind the end of each assigned partition, counted from the read position."""
+    """How far each assigned partition is behind: records from the read position to the end in `by_partition`, the
+    offset behind the last one in `ends`. Of those in `held` nothing can be read for the moment, because another
+    producer's transaction is open."""
 
     by_partition: Mapping[Partition, int] = field(default_factory=dict)
+    ends: Mapping[Partition, int] = field(default_factory=dict)
+    held: frozenset[Partition] = frozenset()
 
 
 class LogError(Exception):
@@ -122,6 +126,9 @@ class Log(Protocol):
 
     def health_problems(self) -> tuple[str, ...]:
         """Why the log does not give records that it should; empty when all is well. From any thread."""
+
+    def notes(self) -> tuple[str, ...]:
+        """What else keeps records back, which is no fault of this member's. From any thread."""
 
     def close(self) -> None:
         """Leaves the group."""

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -13,7 +13,7 @@ from worker.intake.commit_cycle import CommitCycle
 from worker.intake.committer import CommitOutcome, Committer
 from worker.intake.crash_guard import CrashGuard, MarkerStore
 from worker.intake.ledger import OffsetLedger, Ticket
-from worker.intake.log import Fenced, Log, LogError, Output, Partition, Poll, Record
+from worker.intake.log import Fenced, Lag, Log, LogError, Output, Partition, Poll, Record
 from worker.intake.pressure import Bounds, partitions_to_pause
 from worker.intake.verdicts import VerdictWriter
 from worker.intake.watchdog import Watchdog
@@ -127,6 +127,10 @@ class Member:
             found.append(f"the intake loop has not turned for {now - self._turned_at:.0f} s")
         return (*self._log.health_problems(), *self._pipeline.health_problems(now), *found)
 
+    def log_notes(self) -> tuple[str, ...]:
+        """What keeps records back, which is no fault of this member's. Called from any thread."""
+        return self._log.notes()
+
     def store_outages(self) -> tuple[str, ...]:
         """Image stores that do not answer; their events wait. Called from any thread."""
         return self._pipeline.store_outages(self._clock())
@@ -208,7 +212,9 @@ class Member:
         jobs: list[RecordJob] = []
         for record in records:
             try:
-                ticket = self._ledger.receive(record.partition, record.offset, len(record.value or b""))
+                ticket = self._ledger.receive(
+                    record.partition, record.offset, len(record.value or b""), record.timestamp_ms
+                )
             except ValueError as error:  # the log was truncated or reset under us
                 raise LogError(f"the log does not go on where it was: {error}") from error
             opened = self._admission.open(record, ticket, now)
@@ -262,16 +268,24 @@ class Member:
         if now < self._gauges_due:
             return
         self._gauges_due = now + GAUGE_SECONDS
-        lag = self._log.lag().by_partition
+        lag = self._log.lag()
         metrics = self._metrics
-        metrics.set_lag({(p.topic, p.number): records for p, records in lag.items()})
+        metrics.set_lag({(p.topic, p.number): self._uncommitted(p, lag) for p in lag.by_partition})
+        metrics.set_oldest(self._ledger.oldest_timestamp_ms())
         metrics.records_in_flight.set(self._ledger.held)
         metrics.bytes_in_flight.set(self._ledger.held_bytes)
         metrics.partitions_paused.set(len(self._paused))
         metrics.breaker_open.set(self._pipeline.is_halted or self._pipeline.has_store_outage)
         self._watchdog.observe(self._settled, self._behind(lag), now)
 
-    def _behind(self, lag: Mapping[Partition, int]) -> frozenset[Partition]:
+    def _uncommitted(self, partition: Partition, lag: Lag) -> int:
+        """Records from the committed offset to the end."""
+        oldest, end = self._ledger.oldest_in(partition), lag.ends.get(partition)
+        if oldest is None or end is None:
+            return lag.by_partition[partition] + self._ledger.held_in(partition)
+        return max(0, end - oldest.offset)
+
+    def _behind(self, lag: Lag) -> frozenset[Partition]:
         """Partitions with work to do that is theirs to do now.
 
         Not those whose oldest record waits until others' have been dispatched, or for a store that is down, which the
@@ -284,7 +298,7 @@ class Member:
             p
             for p in self._settled
             if (oldest := self._ledger.oldest_in(p)) not in waiting
-            and (oldest is not None or (lag.get(p) and p not in self._paused))
+            and (oldest is not None or (lag.by_partition.get(p) and p not in self._paused and p not in lag.held))
         )
 
 

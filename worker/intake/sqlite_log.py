@@ -117,10 +117,16 @@ class SqliteLog:
     def health_problems(self) -> tuple[str, ...]:
         return ()
 
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
     def lag(self) -> Lag:
         with explained(self._path):
             ends = dict(self._db.execute("SELECT id, next_offset FROM partitions"))
-        return Lag({partition: ends[self._ids[partition]] - at for partition, at in self._positions.items()})
+        return Lag(
+            {partition: ends[self._ids[partition]] - at for partition, at in self._positions.items()},
+            {partition: ends[self._ids[partition]] for partition in self._positions},
+        )
 
     def close(self) -> None:
         try:

@@ -30,8 +30,15 @@ class Metrics:
     Series with a closed set of labels exist from the start, so that a rate over them is 0 and not absent.
     """
 
-    def __init__(self, registry: CollectorRegistry, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         self._clock = clock
+        self._wall_clock = wall_clock
         self._turned_at = clock()
         self._lagging: frozenset[tuple[str, int]] = frozenset()
 
@@ -76,8 +83,14 @@ class Metrics:
         self.bytes_in_flight = gauge("bytes_in_flight", "Bytes of records and images held in memory.")
         self.partitions_paused = gauge("partitions_paused", "Partitions not read at the moment.")
         self.consumer_lag_records = gauge(
-            "consumer_lag_records", "Records between the read position and the end.", "topic", "partition"
+            "consumer_lag_records", "Records between the committed offset and the end.", "topic", "partition"
         )
+        self._oldest_ms: int | None = None
+        self.oldest_unjudged_seconds = gauge(
+            "oldest_unjudged_seconds",
+            "Age of the oldest record that was read and has no committed verdict; 0 when none.",
+        )
+        self.oldest_unjudged_seconds.set_function(self._oldest_age)
         self.breaker_open = gauge("breaker_open", "1 while the engine or an S3 bucket is down; its events wait.")
         self.cache_up = gauge("cache_up", "1 while the cache answers.")
         self.loop_age_seconds = gauge("loop_age_seconds", "Seconds since the intake loop last turned.")
@@ -99,6 +112,14 @@ class Metrics:
     def loop_turned(self) -> None:
         """The intake loop is alive: `loop_age_seconds` counts from now."""
         self._turned_at = self._clock()
+
+    def set_oldest(self, timestamp_ms: int | None) -> None:
+        """The time in the log of the oldest record without a committed verdict; None when there is none."""
+        self._oldest_ms = timestamp_ms
+
+    def _oldest_age(self) -> float:
+        oldest = self._oldest_ms
+        return 0.0 if oldest is None else max(0.0, self._wall_clock() - oldest / 1000)
 
     def set_lag(self, lag: Mapping[tuple[str, int], int]) -> None:
         """Sets the lag of each (topic, partition); series of partitions that are no longer named end.

@@ -14,11 +14,11 @@ def test_the_line_tells_what_was_judged_how_fast_and_what_waits() -> None:
     metrics.routes.labels("review", "a").inc(30)
     metrics.routes.labels("review", "b").inc(10)
     metrics.set_lag({("images.in", 0): 1000, ("images.in", 1): 500})
-    metrics.records_in_flight.set(34)
+    metrics.records_in_flight.set(34)  # they are part of what has no committed verdict
     now = 4.0
 
     assert line.__rich__().plain == (
-        "100 judged, 25 a second; 20 from the cache; 60 pass 40 review 0 reject; 10 not judged; 1,534 waiting"
+        "100 judged, 25 a second; 20 from the cache; 60 pass 40 review 0 reject; 10 not judged; 1,500 waiting"
     )
 
 

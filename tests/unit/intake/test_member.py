@@ -25,7 +25,7 @@ from worker.images.errors import ImageError, TransientFetchError
 from worker.images.fetch import FetchedImage
 from worker.intake.crash_guard import FileMarkers, Marker, MarkerStore
 from worker.intake.intake import Intake
-from worker.intake.log import CommitFailed, Fenced, Lag, LogError, Output, Partition, Poll, Record
+from worker.intake.log import CommitFailed, Fenced, Gap, Lag, LogError, Output, Partition, Poll, Record
 from worker.intake.member import Member, Parts
 from worker.intake.verdicts import VerdictWriter
 from worker.judging.batch_runner import BatchRunner
@@ -100,6 +100,9 @@ class FakeLog:
 
     def health_problems(self) -> tuple[str, ...]:
         return self.problems
+
+    def notes(self) -> tuple[str, ...]:
+        return ()
 
     def lag(self) -> Lag:
         return Lag({IN: len(self.waiting)})
@@ -754,7 +757,25 @@ def test_a_partition_that_is_not_read_because_enough_is_under_way_is_not_called_
     bench = Bench(FakeLog([], partitions=(IN, other)))
     bench.member._settled = {IN: 0, other: 0}
     bench.member._paused = frozenset({IN})
-    assert bench.member._behind({IN: 10, other: 10}) == {other}
+    assert bench.member._behind(Lag({IN: 10, other: 10})) == {other}
+
+
+def test_a_partition_that_another_producers_transaction_holds_is_not_called_stuck() -> None:
+    bench = Bench(FakeLog([]))
+    bench.member._settled = {IN: 0}
+    assert bench.member._behind(Lag({IN: 10}, {IN: 20}, frozenset({IN}))) == frozenset()
+    assert bench.member._behind(Lag({IN: 10}, {IN: 20})) == {IN}
+
+
+def test_the_lag_counts_from_the_committed_offset() -> None:
+    bench = Bench(FakeLog([]))
+    bench.member._ledger.assign([IN])
+    bench.member._ledger.receive(IN, 5, timestamp_ms=1000)
+    bench.member._ledger.receive(IN, 6, timestamp_ms=2000)
+    # read to offset 7, 13 more to the end at 20, and two of what was read have no committed verdict
+    assert bench.member._uncommitted(IN, Lag({IN: 13}, {IN: 20})) == 15
+    assert bench.member._uncommitted(IN, Lag({IN: 13})) == 15
+    assert bench.member._ledger.oldest_timestamp_ms() == 1000
 
 
 def test_a_member_that_stands_still_says_so() -> None:
@@ -842,3 +863,12 @@ def test_an_image_that_stops_a_remote_engine_each_time_is_given_up_and_the_engin
     bench.engine.before = engine_elsewhere
     bench.run_to(12)
     assert {v["event_id"]: v["failure"]["reason"] for v in bench.log.verdicts if v["failure"]} == {"7": "engine_failed"}
+
+
+def test_records_that_the_log_has_lost_are_counted_and_what_it_says_makes_the_member_unhealthy() -> None:
+    log = FakeLog([])
+    log.polls.append(Poll(gaps=(Gap(IN, 3, 7),)))
+    log.problems = ("partition images.in/0 stands still",)
+    bench = Bench(log)
+    bench.run_until(lambda: bench.metrics.records_lost._value.get() == 4)
+    assert "partition images.in/0 stands still" in bench.member.health_problems()
