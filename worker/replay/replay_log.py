@@ -141,6 +141,12 @@ class ReplayLog:
         self._log.commit(kept, offsets)
         self._progress.commit(offsets)
 
+    def health_problems(self) -> tuple[str, ...]:
+        return self._log.health_problems()
+
+    def notes(self) -> tuple[str, ...]:
+        return self._log.notes()
+
     def lag(self) -> Lag:
         return self._log.lag()
 
