@@ -107,7 +107,7 @@ def _take_all(address: str, folder: Path) -> None:
             context.close()
             phone = browser.new_context(
                 viewport=PHONE,  # type: ignore[arg-type]
-                color_scheme=theme,  # type: ignore[arg-type]
+                color_scheme=theme,
                 device_scale_factor=2,
                 is_mobile=True,
                 has_touch=True,
