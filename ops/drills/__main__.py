@@ -9,10 +9,10 @@ from pathlib import Path
 from ops.dev.servers import KafkaServer, RedisServer
 from ops.drills.bench import Bench, DrillError
 from ops.drills.faults import DRILLS, SETTINGS, Drill
-from ops.drills.table import Row, outcome, write
+from ops.drills.table import DrillResult, outcome, write
 
 
-def run(drill: Drill, repeats: int, folder: Path) -> Row:
+def run(drill: Drill, repeats: int, folder: Path) -> DrillResult:
     """Runs one drill on servers of its own."""
     folder.mkdir()
     kafka, redis = KafkaServer(folder / "kafka"), RedisServer(folder / "redis")
@@ -43,7 +43,7 @@ def main() -> int:
     known = {drill.name: drill for drill in DRILLS}
     if unknown := set(options.drills) - set(known):
         parser.error(f"no such drill: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    rows: list[Row] = []
+    rows: list[DrillResult] = []
     with tempfile.TemporaryDirectory(prefix="sluice-drills-") as temporary:
         scratch = options.logs or Path(temporary)
         scratch.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from kafka.errors import KafkaError
 
 from ops.dev.servers import KafkaServer, RedisServer
 from ops.drills.publisher import Publisher
-from ops.drills.tally import Tally
+from ops.drills.verdict_counter import VerdictCounter
 from ops.drills.worker_process import WorkerProcess
 
 PATIENCE_SECONDS = 120.0
@@ -77,10 +77,10 @@ class Bench:
         self.publisher = Publisher(
             kafka.bootstrap_servers, self.topics["images"], self.images, partitions=partitions, rate=rate
         )
-        self.tally = Tally(kafka.bootstrap_servers, self.topics)
+        self.counter = VerdictCounter(kafka.bootstrap_servers, self.topics)
 
     def __enter__(self) -> "Bench":
-        self.tally.start()
+        self.counter.start()
         self.publisher.start()
         return self
 
@@ -88,7 +88,7 @@ class Bench:
         for worker in self._workers:
             worker.end()
         self.publisher.stop()
-        self.tally.stop()
+        self.counter.stop()
         self._admin.close()
 
     def start_worker(self, **kafka_settings: str) -> WorkerProcess:
@@ -147,7 +147,7 @@ class Bench:
         moment = time.monotonic() if after is None else after
 
         def found() -> float | None:
-            return self.tally.first_of({p for p, at in dict(self.publisher.published).items() if at > moment})
+            return self.counter.first_of({p for p, at in dict(self.publisher.published).items() if at > moment})
 
         return self._wait(found, "no further verdict came")
 
@@ -157,7 +157,7 @@ class Bench:
         ended = time.monotonic()
 
         def recovered() -> float | None:
-            return None if self.tally.missing(self.publisher.published, ended) else time.monotonic()
+            return None if self.counter.missing(self.publisher.published, ended) else time.monotonic()
 
         self.recoveries.append(self._wait(recovered, "events lack their verdicts") - ended)
 
@@ -171,14 +171,14 @@ class Bench:
             raise DrillError(f"the stream of events has stopped: {self.publisher.failure}")
         with contextlib.suppress(DrillError):
             self._wait(
-                lambda: None if self.tally.missing(self.publisher.published) else time.monotonic(),
+                lambda: None if self.counter.missing(self.publisher.published) else time.monotonic(),
                 "events lack their verdicts",
             )
-        seen, quiet_since = self.tally.seen(), time.monotonic()
+        seen, quiet_since = self.counter.seen(), time.monotonic()
         while time.monotonic() - quiet_since < 1.5:
             time.sleep(0.1)
-            if self.tally.seen() != seen:
-                seen, quiet_since = self.tally.seen(), time.monotonic()
+            if self.counter.seen() != seen:
+                seen, quiet_since = self.counter.seen(), time.monotonic()
 
     def add_partition(self) -> None:
         """Adds a partition to the image topic and publishes to it at once."""

@@ -15,7 +15,7 @@ IMAGES = 8
 """So few that all but the first are found in the cache: a drill is about delivery, not about scoring."""
 
 
-class Place(NamedTuple):
+class RecordPosition(NamedTuple):
     """Where a record is in its topic."""
 
     partition: int
@@ -32,7 +32,7 @@ class Publisher:
         """Why it has stopped by itself."""
         self.value_of: Callable[[int], bytes] = self.event
         """The value of event i; a drill may mix in values that are no events."""
-        self.published: dict[Place, float] = {}
+        self.published: dict[RecordPosition, float] = {}
         """When each record was acknowledged, in `time.monotonic` seconds."""
         self._topic = topic
         self._pause = 1.0 / rate
@@ -97,4 +97,4 @@ class Publisher:
         partition, offset = record.partition(), record.offset()
         if error is not None or partition is None or offset is None:
             raise RuntimeError(f"an event was not published: {error}")
-        self.published[Place(partition, offset)] = time.monotonic()
+        self.published[RecordPosition(partition, offset)] = time.monotonic()

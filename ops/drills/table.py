@@ -11,7 +11,7 @@ from ops.drills.faults import DRILLS, Drill
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DrillResult:
     """One drill's outcome: numbers of events, and seconds."""
 
     drill: str
@@ -38,28 +38,28 @@ class Row:
         return not (self.lost or self.twice or self.unseen or self.failure)
 
 
-def outcome(drill: Drill, repeats: int, bench: Bench, failure: str | None = None) -> Row:
+def outcome(drill: Drill, repeats: int, bench: Bench, failure: str | None = None) -> DrillResult:
     """Counts what has been published and seen up to now."""
     published = dict(bench.publisher.published)
-    return Row(
+    return DrillResult(
         drill=drill.name,
         what=drill.what,
         repeats=repeats,
         events=len(published),
-        verdicts=bench.tally.seen(),
-        lost=len(bench.tally.missing(published)),
-        twice=len(bench.tally.twice()),
-        unseen=len(bench.tally.unseen()),
+        verdicts=bench.counter.seen(),
+        lost=len(bench.counter.missing(published)),
+        twice=len(bench.counter.twice()),
+        unseen=len(bench.counter.unseen()),
         recovery_seconds=tuple(round(seconds, 1) for seconds in bench.recoveries),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         failure=failure,
     )
 
 
-def write(rows: Sequence[Row], folder: Path) -> None:
+def write(rows: Sequence[DrillResult], folder: Path) -> None:
     """Writes drills.json and drills.md below `folder`. Rows of other drills that are there already stay."""
     path = folder / "drills.json"
-    known = {row["drill"]: Row(**row) for row in json.loads(path.read_text())} if path.exists() else {}
+    known = {row["drill"]: DrillResult(**row) for row in json.loads(path.read_text())} if path.exists() else {}
     known |= {row.drill: row for row in rows}
     kept = [known[drill.name] for drill in DRILLS if drill.name in known]
     path.write_text(json.dumps([asdict(row) for row in kept], indent=2) + "\n")
@@ -80,7 +80,7 @@ every one.
 """
 
 
-def _line(row: Row) -> str:
+def _line(row: DrillResult) -> str:
     times = sorted(row.recovery_seconds)
     recovery = f"{times[len(times) // 2]:.1f} s, {times[-1]:.1f} s" if times else "-"
     what = row.what if row.failure is None else f"{row.what} **Ended early: {row.failure.splitlines()[0]}**"

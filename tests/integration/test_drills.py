@@ -31,7 +31,7 @@ def bench(
 def test_each_event_is_judged_once_through_the_drill(bench: Bench, drill: Drill) -> None:
     drill.run(bench, 1)
     assert bench.recoveries, "the drill waits until what was published before the fault's end is judged"
-    assert bench.tally.twice() == set()
+    assert bench.counter.twice() == set()
 
 
 @pytest.mark.integration

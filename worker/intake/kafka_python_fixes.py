@@ -1,9 +1,9 @@
 """Faults of kafka-python that lose, duplicate or stall records, each with our fix.
 
 This file and kafka_probe.py are the only ones of Sluice that use kafka-python's private parts. All of it was read and
-tried against kafka-python 3.0.12; pyproject.toml pins the version, and tests/unit/intake/test_kafka_python_fixes.py
-shows each fault in the unfixed library, so that it fails when a new version has mended one. Then drop the fix here.
-docs/kafka-client.md says what was compared with Apache Kafka's Java client.
+tried against kafka-python 3.0.12; pyproject.toml pins the version. tests/unit/intake/test_kafka_*_fixes.py show each
+fault in the unfixed library, and fail when a new version has fixed one: then drop the fix here. docs/kafka-client.md
+lists what was compared with Apache Kafka's Java client.
 """
 
 import logging

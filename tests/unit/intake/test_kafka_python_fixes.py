@@ -1,4 +1,6 @@
-"""Each fault of kafka-python that we fix, shown in the library as it is and gone in ours; no broker.
+"""Faults of kafka-python's consumer that we fix, shown in the library as it is and gone in ours; no broker.
+
+test_kafka_producer_fixes.py has those of its producer.
 
 A test "the library ..." that fails after an upgrade means that the fault is mended upstream: drop our fix and the test.
 """
@@ -9,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from kafka import KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka import OffsetAndMetadata, TopicPartition
 from kafka.consumer.fetcher import Fetcher
 from kafka.consumer.subscription_state import SubscriptionState
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
@@ -17,19 +19,14 @@ from kafka.coordinator.base import Generation
 from kafka.coordinator.consumer import ConsumerCoordinator
 from kafka.errors import Cancelled, FencedInstanceIdError, KafkaTimeoutError, UnknownMemberIdError
 from kafka.future import Future
-from kafka.net.compat import KafkaNetClient
-from kafka.producer.sender import Sender
-from kafka.producer.transaction_manager import AddOffsetsToTxnHandler, TransactionManager, TransactionState
+from kafka.producer.transaction_manager import TransactionManager
 from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment
-from kafka.structs import ConsumerGroupMetadata, MemberState
+from kafka.structs import MemberState
 
 from worker.intake.kafka_python_fixes import (
     FixedAssignor,
-    FixedClient,
     FixedConsumer,
     FixedCoordinator,
-    FixedProducer,
-    FixedTransactionManager,
 )
 
 TOPIC = "images"
@@ -180,29 +177,6 @@ def test_without_disputes_our_leader_assigns_as_the_library_does() -> None:
         return {name: given.partitions() for name, given in kind().assign(Cluster(), members).items()}
 
     assert assigned(FixedAssignor) == assigned(CooperativeStickyAssignor)
-
-
-# -- fault 2: offsets of an aborted transaction ------------------------------------------------------------------------
-
-
-def offsets_left_after_an_abort(kind: type[TransactionManager]) -> dict[TopicPartition, Any]:
-    manager = kind(transactional_id="t", api_version=(4, 1))
-    manager._current_state = TransactionState.READY
-    manager.begin_transaction()
-    offsets = {P0: OffsetAndMetadata(7, "", -1)}
-    handler = AddOffsetsToTxnHandler(manager, ConsumerGroupMetadata("g", 1, "m", None), offsets)
-    handler.handle_response(SimpleNamespace(error_code=0))  # the offsets are now to be committed; their request fails
-    manager.begin_abort()
-    manager._complete_transaction()
-    return dict(manager._pending_txn_offset_commits)
-
-
-def test_the_library_keeps_the_offsets_of_an_aborted_transaction_for_the_next_one() -> None:
-    assert offsets_left_after_an_abort(TransactionManager) != {}
-
-
-def test_our_producer_forgets_the_offsets_of_an_aborted_transaction() -> None:
-    assert offsets_left_after_an_abort(FixedTransactionManager) == {}
 
 
 # -- fault 3: a poll that ends between JoinGroup and SyncGroup ---------------------------------------------------------
@@ -394,78 +368,6 @@ def test_a_static_member_that_is_told_to_stop_leaves_the_group() -> None:
 
 def run_function(function: Any, *args: Any) -> Any:
     return run(function(*args))
-
-
-# -- fault 9: requests that are forgotten when a broker is away --------------------------------------------------------
-
-
-def request_is_tried_again(kind: type[KafkaNetClient]) -> bool:
-    manager = TransactionManager(transactional_id="t", api_version=(4, 1))
-    manager._transaction_coordinator = "coordinator-1"
-    request = AddOffsetsToTxnHandler(manager, ConsumerGroupMetadata("g", 1, "m", None), {})
-    manager._enqueue_request(request)
-    client = kind.__new__(kind)
-    client._manager = SimpleNamespace(_conns={})
-    client.is_ready = lambda _: False
-    client.maybe_connect = lambda _: None
-    sender = Sender.__new__(Sender)
-    sender.config = {"request_timeout_ms": 30_000, "client_id": "c", "transactional_id": "t"}
-    sender._transaction_manager, sender._client = manager, client
-    sender._accumulator = SimpleNamespace(has_incomplete=False)
-    sender._running, sender._force_close = True, False
-    sender._maybe_send_pending_request()
-    return request in [waiting for _, _, waiting in manager._pending_requests]
-
-
-def test_the_library_forgets_a_request_when_its_broker_cannot_be_reached() -> None:
-    assert not request_is_tried_again(KafkaNetClient)
-
-
-def test_our_producer_tries_a_request_again_when_its_broker_cannot_be_reached() -> None:
-    assert request_is_tried_again(FixedClient)
-
-
-# -- fault 10: a producer that sends on after it was closed ------------------------------------------------------------
-
-
-class RunningSender:
-    def __init__(self) -> None:
-        self.runs = True
-
-    def force_close(self) -> None:
-        self.runs = False
-
-    def join(self, _: float) -> None: ...
-
-
-def sends_on_after_its_end(kind: type[KafkaProducer]) -> bool:
-    """A producer is ended while records wait that no broker takes."""
-    producer = kind.__new__(kind)
-    producer.config, producer._metrics, producer._cleanup, producer._closed = {"client_id": "c"}, None, None, False
-    producer._sender = sender = RunningSender()
-    producer.flush = _times_out
-    try:
-        if isinstance(producer, FixedProducer):
-            producer.discard()
-        else:
-            producer.close(timeout=0)
-    except KafkaTimeoutError:
-        pass
-    finally:
-        producer._closed = True  # or its destructor would close it again
-    return sender.runs
-
-
-def _times_out(timeout: float | None = None) -> None:
-    raise KafkaTimeoutError
-
-
-def test_the_library_sends_on_after_a_close_that_timed_out() -> None:
-    assert sends_on_after_its_end(KafkaProducer)
-
-
-def test_our_producer_sends_nothing_after_its_end() -> None:
-    assert not sends_on_after_its_end(FixedProducer)
 
 
 def test_topics_whose_partitions_are_not_known_yet_are_no_reason_to_rejoin() -> None:

@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from ops.drills.table import Row, write
+from ops.drills.table import DrillResult, write
 
 
-def row(drill: str, **changes: object) -> Row:
+def row(drill: str, **changes: object) -> DrillResult:
     values: dict[str, object] = {
         "drill": drill,
         "what": "Something breaks.",
@@ -19,7 +19,7 @@ def row(drill: str, **changes: object) -> Row:
         "recovery_seconds": (0.5, 9.0, 1.5),
         "made": "2026-11-30 21:00",
     }
-    return Row(**(values | changes))  # type: ignore[arg-type]
+    return DrillResult(**(values | changes))  # type: ignore[arg-type]
 
 
 def test_a_row_tells_counts_and_the_median_and_worst_recovery(tmp_path: Path) -> None:

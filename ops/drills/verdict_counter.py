@@ -10,18 +10,18 @@ from uuid import uuid4
 
 from confluent_kafka import Consumer, TopicPartition
 
-from ops.drills.publisher import Place
+from ops.drills.publisher import RecordPosition
 
 
-class Tally:
+class VerdictCounter:
     """A read_committed consumer on a thread of its own, made with librdkafka: it shares no code with what it counts."""
 
     def __init__(self, bootstrap: str, topics: Mapping[str, str]) -> None:
         """`topics` names the verdict topic as `verdicts` and the review topic as `review`."""
-        self.verdicts: dict[Place, list[float]] = defaultdict(list)
+        self.verdicts: dict[RecordPosition, list[float]] = defaultdict(list)
         """When each event's verdicts were seen, in `time.monotonic` seconds; more than one entry is one too many."""
-        self._failed_and_passed: set[Place] = set()
-        self._to_review: dict[str, Place] = {}
+        self._failed_and_passed: set[RecordPosition] = set()
+        self._to_review: dict[str, RecordPosition] = {}
         self._items: set[str] = set()
         self._review_topic = topics["review"]
         self._consumer = Consumer(
@@ -39,7 +39,7 @@ class Tally:
         self._consumer.assign([TopicPartition(name, p, 0) for name in names for p in known[name].partitions])
         self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._read, name="drill-tally")
+        self._thread = threading.Thread(target=self._read, name="drill-counter")
 
     def start(self) -> None:
         self._thread.start()
@@ -49,17 +49,17 @@ class Tally:
         self._thread.join()
         self._consumer.close()
 
-    def missing(self, published: Mapping[Place, float], before: float = float("inf")) -> set[Place]:
+    def missing(self, published: Mapping[RecordPosition, float], before: float = float("inf")) -> set[RecordPosition]:
         """Events that were published before `before` and have no verdict."""
         with self._lock:
             return {place for place, at in dict(published).items() if at < before and place not in self.verdicts}
 
-    def twice(self) -> set[Place]:
+    def twice(self) -> set[RecordPosition]:
         """Events with more than one verdict."""
         with self._lock:
             return {place for place, times in self.verdicts.items() if len(times) > 1}
 
-    def unseen(self) -> set[Place]:
+    def unseen(self) -> set[RecordPosition]:
         """Events that a person had to see and cannot: failed ones that were let pass, and review items not written."""
         with self._lock:
             lacking = {place for verdict_id, place in self._to_review.items() if verdict_id not in self._items}
@@ -70,7 +70,7 @@ class Tally:
         with self._lock:
             return sum(map(len, self.verdicts.values()))
 
-    def first_of(self, places: Set[Place]) -> float | None:
+    def first_of(self, places: Set[RecordPosition]) -> float | None:
         """When the first verdict of these events was seen."""
         with self._lock:
             return min((self.verdicts[place][0] for place in places if place in self.verdicts), default=None)
@@ -87,7 +87,7 @@ class Tally:
             if topic == self._review_topic:
                 self._items.add(value["verdict_id"])
                 return
-            place = Place(value["source"]["partition"], value["source"]["offset"])
+            place = RecordPosition(value["source"]["partition"], value["source"]["offset"])
             self.verdicts[place].append(time.monotonic())
             if value["route"]["action"] == "review":
                 self._to_review[value["verdict_id"]] = place
