@@ -94,6 +94,14 @@ def test_a_producer_that_cannot_start_says_why_and_leaves_no_process(settings: K
     assert children_of(os.getpid()) == before
 
 
+def test_a_process_whose_worker_is_gone_ends_without_a_traceback(
+    settings: KafkaSettings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    process = ProducerProcess(settings, TelemetrySettings())
+    process.close()  # while it starts
+    assert "Traceback" not in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("broker_is_gone", [False, True])
 def test_the_process_ends_with_one_that_was_killed(
     settings: KafkaSettings, kafka_server: KafkaServer, topic: str, broker_is_gone: bool

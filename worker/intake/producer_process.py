@@ -111,7 +111,10 @@ def _plain(outputs: Sequence[Output]) -> list[tuple[object, ...]]:
 
 
 def serve(pipe: Connection) -> None:
-    """Does what comes through the pipe until it is closed; answers None, or the error."""
+    """Does what comes through the pipe; answers None, or the error.
+
+    Raises EOFError or ConnectionError when the worker has closed the pipe or was killed.
+    """
     settings, telemetry = pipe.recv()
     configure_logging(telemetry)
     try:
@@ -120,21 +123,20 @@ def serve(pipe: Connection) -> None:
         pipe.send(open_error(error, settings))
         return
     tune_interpreter()
-    pipe.send(None)
-    while True:
-        try:
+    try:
+        pipe.send(None)
+        while True:
             method, outputs, *rest = pipe.recv()
-        except (EOFError, ConnectionResetError):  # the worker has closed the pipe, or was killed
-            break
-        answer: Exception | None = None
-        try:
-            getattr(producer, method)([Output(*output) for output in outputs], *rest)
-        except LogError as error:
-            answer = error
-        except Exception as error:  # noqa: BLE001  # whatever it was, whether the commit happened is unknown
-            answer = Fenced(f"unexpected {type(error).__name__}: {error}")
-        pipe.send(answer)
-    producer.close()
+            answer: Exception | None = None
+            try:
+                getattr(producer, method)([Output(*output) for output in outputs], *rest)
+            except LogError as error:
+                answer = error
+            except Exception as error:  # noqa: BLE001  # whatever it was, whether the commit happened is unknown
+                answer = Fenced(f"unexpected {type(error).__name__}: {error}")
+            pipe.send(answer)
+    finally:
+        producer.close()
 
 
 def _end_after(parent: int) -> None:
@@ -150,9 +152,9 @@ def _end_after(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    # Who stops a whole group of processes means the worker, which still has to drain.
+    # A signal to the whole process group is meant for the worker, which still has to drain.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_after, args=(int(sys.argv[2]),), name="sluice-parent-watch", daemon=True).start()
-    with Connection(int(sys.argv[1])) as inherited:
+    with Connection(int(sys.argv[1])) as inherited, suppress(EOFError, ConnectionError):
         serve(inherited)
