@@ -65,19 +65,26 @@ class ShownFrames:
     """One for each number, (H, W, 3). Raises ImageError."""
 
 
-def decode(data: bytes, *, max_pixels: int, formats: Collection[ImageFormat] = DEFAULT_FORMATS) -> Pixels:
-    """The image, or the first frame of an animation, as `decoded` gives it, for those who hold few images at a time."""
-    with decoded(data, DecodeLimits(max_pixels, formats, animation_frames=1)) as shown:
+def decode(
+    data: bytes, *, max_pixels: int, formats: Collection[ImageFormat] = DEFAULT_FORMATS, frame: int = 0
+) -> Pixels:
+    """The image, or the frame of this number of an animation, as `decoded` gives it, for those who hold few images at a
+    time."""
+    limits = DecodeLimits(max_pixels, formats, animation_frames=2 if frame else 1)
+    with decoded(data, limits, frame=frame) as shown:
         return next(shown.pixels)
 
 
 @contextmanager
-def decoded(data: bytes, limits: DecodeLimits, *, least_side: int | None = None) -> Iterator[ShownFrames]:
+def decoded(
+    data: bytes, limits: DecodeLimits, *, least_side: int | None = None, frame: int | None = None
+) -> Iterator[ShownFrames]:
     """The image as browsers show it: (H, W, 3) RGB in sRGB, upright. The block holds the memory of one frame.
 
     The type follows from the content. Transparency is composited on white, the page that most viewers show an image on;
     to drop alpha, as CLIP's preprocessing does, would judge colours that nobody sees. 16 bits are cut to the upper 8.
-    With `least_side`, a huge JPEG may be decoded at a smaller scale that leaves its shorter side so long.
+    With `least_side`, a huge JPEG may be decoded at a smaller scale that leaves its shorter side so long. The frames of
+    an animation are spread evenly, or there is one: that of the number `frame`.
 
     Raises ImageError, and nothing else, for bytes that are not an image of one of the formats, are damaged or cut
     short, or unpack to too many pixels; the last is judged by the header, before memory is taken.
@@ -86,8 +93,12 @@ def decoded(data: bytes, limits: DecodeLimits, *, least_side: int | None = None)
     with _faults(image_format, data):
         picture = _open(image_format, data, limits, least_side)
         _check_size(picture.width, picture.height, limits.max_pixels)
-    numbers = _spread(picture.frame_count, limits.animation_frames)
-    if len(numbers) > 1:
+    numbers = _spread(picture.frame_count, limits.animation_frames) if frame is None else (frame,)
+    if numbers[-1] >= picture.frame_count:
+        raise ImageError(
+            FailureReason.UNDECODABLE_IMAGE, f"it has {picture.frame_count} frames, and none of the number {frame}"
+        )
+    if numbers != (0,):
         _check_animation(picture, limits.max_animation_pixels)
     with _MEMORY.reserve(picture.memory):
         yield ShownFrames(picture.frame_count, numbers, _frames(picture, numbers, image_format, data))
@@ -185,12 +196,12 @@ def _open_rarer(image_format: ImageFormat, data: bytes, limits: DecodeLimits) ->
 
             return open_jxl(data)
         case _:
-            from worker.images import rare
+            from worker.images import pillow_formats
 
             openers = {
-                ImageFormat.BMP: rare.open_bmp,
-                ImageFormat.TIFF: rare.open_tiff,
-                ImageFormat.JPEG2000: rare.open_jpeg2000,
+                ImageFormat.BMP: pillow_formats.open_bmp,
+                ImageFormat.TIFF: pillow_formats.open_tiff,
+                ImageFormat.JPEG2000: pillow_formats.open_jpeg2000,
             }
             return openers[image_format](data)
 

@@ -123,6 +123,14 @@ def test_of_many_images_only_the_first_frame_is_decoded() -> None:
     assert decode(animation("GIF"), max_pixels=100_000)[16, 24, 0] == 0
 
 
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "AVIF"])
+def test_one_frame_is_decoded_by_its_number(kind: str) -> None:
+    data = animation(kind)
+    assert abs(int(decode(data, max_pixels=100_000, frame=7)[16, 24, 0]) - GREYS[7]) <= 6
+    with pytest.raises(ImageError, match="20 frames"):
+        decode(data, max_pixels=100_000, frame=20)
+
+
 def test_frames_smaller_than_their_screen_leave_it_white() -> None:
     data = gif(gif_image(20, 10, 9, 7, control=(2, None)), gif_image(8, 8), width=WIDTH, height=HEIGHT)
     _, _, (first, second) = seen(data)

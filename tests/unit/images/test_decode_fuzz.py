@@ -9,10 +9,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from worker.images.decode import decode
+from tests.unit.images import made_images as made
+from worker.images.decode import DecodeLimits, decoded
 from worker.images.errors import ImageError
+from worker.settings.image_format import ImageFormat
 
 MAX_PIXELS = 250_000
+
+
+LIMITS = DecodeLimits(MAX_PIXELS, tuple(ImageFormat), max_animation_pixels=20 * MAX_PIXELS)
 
 
 def _samples() -> dict[str, bytes]:
@@ -45,6 +50,17 @@ def _samples() -> dict[str, bytes]:
         buffer = io.BytesIO()
         picture.save(buffer, kind, **options)
         samples[name] = buffer.getvalue()
+    small = made.picture(32, 24)
+    samples |= {
+        "hidden default": made.apng_with_hidden_default(),
+        "small frames": made.gif(made.gif_image(20, 10, 9, 7), made.gif_image(8, 8, control=(3, 4))),
+        "profile": made.rgb_png(made.chunk(b"iCCP", made.iccp(made.icc(made.P3, 2.2))), made.codes(9, 16)),
+        "heic": made.heic(small),
+        "jxl": made.jxl(small),
+        "bmp": made.encoded(small, "BMP"),
+        "tiff": made.encoded(small, "TIFF", compression="tiff_lzw"),
+        "jpeg 2000": made.encoded(small, "JPEG2000"),
+    }
     return samples
 
 
@@ -77,18 +93,19 @@ def edited(data: bytes, changes: list[tuple[str, float, bytes | int | None]]) ->
 
 def _is_an_image_or_an_image_error(data: bytes) -> None:
     try:
-        pixels = decode(data, max_pixels=MAX_PIXELS)
+        with decoded(data, LIMITS) as shown:
+            for pixels in shown.pixels:
+                assert pixels.ndim == 3
+                assert pixels.shape[2] == 3
+                assert pixels.dtype == np.uint8
+                assert 0 < pixels.shape[0] * pixels.shape[1] <= MAX_PIXELS
     except ImageError:
         return
-    assert pixels.ndim == 3
-    assert pixels.shape[2] == 3
-    assert pixels.dtype == np.uint8
-    assert 0 < pixels.shape[0] * pixels.shape[1] <= MAX_PIXELS
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", sorted(SAMPLES))
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(changes=edits)
 def test_a_mutated_file_gives_an_image_or_an_image_error(
     name: str, changes: list[tuple[str, float, bytes | int | None]]
@@ -100,7 +117,17 @@ def test_a_mutated_file_gives_an_image_or_an_image_error(
 @settings(max_examples=300, deadline=None)
 @given(
     head=st.sampled_from(
-        [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBP", b"GIF89a", b"\0\0\0\x1cftypavif\0\0\0\0", b""]
+        [
+            b"\xff\x0a",
+            b"BM",
+            b"II*\0",
+            b"\xff\xd8\xff",
+            b"\x89PNG\r\n\x1a\n",
+            b"RIFF\0\0\0\0WEBP",
+            b"GIF89a",
+            b"\0\0\0\x1cftypavif\0\0\0\0",
+            b"",
+        ]
     ),
     rest=st.binary(max_size=200),
 )

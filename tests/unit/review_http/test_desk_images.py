@@ -104,6 +104,23 @@ def test_a_link_of_another_key_is_refused(context: AppContext, clock: Clock) -> 
     assert context.links.read(forged, "ana") is None
 
 
+def test_of_an_animation_the_worst_frame_is_shown(tmp_path: Path, desk: StandInDesk, sign_in: SignIn) -> None:
+    frames = [Image.new("RGB", (64, 48), (grey, grey, grey)) for grey in (250, 10, 120)]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:], duration=100)
+    item = review_item("moving", str(tmp_path / "moving.gif"))
+    for name, worst in (("moving", 1), ("first", 0), ("unmarked", None)):
+        scores = item.scores.model_copy(update={"frames": 3, "worst_frame": worst}) if item.scores else None
+        desk.items[name] = item.model_copy(update={"item_id": name, "scores": scores})
+        desk.status[name] = desk.status["item-0"]
+    client = sign_in()
+
+    def grey(name: str) -> int:
+        with Image.open(io.BytesIO(client.get(links(client, name)["screen"]).content)) as shown:
+            return int(np.asarray(shown)[24, 32, 0])
+
+    assert [grey(name) for name in ("moving", "first", "unmarked")] == [10, 250, 250]
+
+
 def test_an_image_that_was_exchanged_is_not_shown(picture: Path, sign_in: SignIn) -> None:
     client = sign_in()
     link = links(client)["screen"]

@@ -79,22 +79,24 @@ class HeatMaps:
         self._turn = threading.Lock()
         self._closed = False
 
-    def known(self, reference: ImageReference, content_hash: str | None) -> HeatMap | None:
+    def known(self, reference: ImageReference, content_hash: str | None, frame: int = 0) -> HeatMap | None:
         """One that was made before."""
-        return self._known.get((self._renderer.name(reference, content_hash),))
+        return self._known.get((self._renderer.name(reference, content_hash, frame),))
 
-    def make(self, reference: ImageReference, content_hash: str | None) -> HeatMap:
-        """Raises Busy, NoEngine, EngineError, and what the renderer raises for an image that cannot be had."""
+    def make(self, reference: ImageReference, content_hash: str | None, frame: int = 0) -> HeatMap:
+        """Of an animation for the frame of this number.
+
+        Raises Busy, NoEngine, EngineError, and what the renderer raises for an image that cannot be had."""
         if not self._asked.acquire(blocking=False):
             raise Busy("others are waiting for heat maps; try again in a few seconds")
         try:
             with self._turn:
-                if (known := self.known(reference, content_hash)) is not None:  # made while we waited
+                if (known := self.known(reference, content_hash, frame)) is not None:  # made while we waited
                     return known
-                made = self._made(self._opened(), reference, content_hash)
+                made = self._made(self._opened(), reference, content_hash, frame)
         finally:
             self._asked.release()
-        self._known.put((self._renderer.name(reference, content_hash),), made, len(made.picture.data))
+        self._known.put((self._renderer.name(reference, content_hash, frame),), made, len(made.picture.data))
         return made
 
     def close(self) -> None:
@@ -115,8 +117,10 @@ class HeatMaps:
                 raise NoEngine(f"this desk has no engine to look with: {error}") from error
         return self._sight
 
-    def _made(self, explain_engine: ExplainEngine, reference: ImageReference, content_hash: str | None) -> HeatMap:
-        pixels = self._renderer.pixels(reference, content_hash)
+    def _made(
+        self, explain_engine: ExplainEngine, reference: ImageReference, content_hash: str | None, frame: int
+    ) -> HeatMap:
+        pixels = self._renderer.pixels(reference, content_hash, frame)
         found = explain(explain_engine.model, explain_engine.engine, pixels, make_views)
         photo = Image.fromarray(pixels)
         photo.thumbnail((SCREEN_SIDE, SCREEN_SIDE), Image.Resampling.LANCZOS)

@@ -51,8 +51,7 @@ def heat_map(
     item_id: Annotated[str, Path(min_length=1, max_length=512)], session: SignedIn, context: Context
 ) -> HeatMapOut:
     """Takes seconds when it was not made before. 429 when too many ask, 501 where the desk has no engine."""
-    reference, content_hash = _reference(context, item_id)
-    made = _heat_map(context, session, reference, content_hash)
+    made = _heat_map(context, session, item_id)
     return HeatMapOut(
         picture=ResponseBuilder(context.links, session.user).heat_map(item_id),
         largest=made.largest,
@@ -79,12 +78,12 @@ def _image(context: AppContext, session: Session, token: str, rendition: Renditi
     name = context.links.read(token, session.user)
     if name is None:
         raise Problem(HTTPStatus.FORBIDDEN, "stale-link", "the link is not yours or too old; ask for the item again")
-    reference, content_hash = _reference(context, name)
     if rendition is Rendition.HEAT_MAP:
-        rendered = _heat_map(context, session, reference, content_hash).picture
+        rendered = _heat_map(context, session, name).picture
     else:
+        reference, content_hash = _reference(context, name)
         with _refusals():
-            rendered = context.renderer.render(reference, content_hash, rendition)
+            rendered = context.renderer.render(reference, content_hash, rendition, _frame(context, name))
     headers = {
         "ETag": rendered.etag,
         # The browser asks each time, so a copy in its cache shows nothing to the next person who signs in there.
@@ -98,9 +97,10 @@ def _image(context: AppContext, session: Session, token: str, rendition: Renditi
     return Response(rendered.data, media_type=rendered.media_type, headers=headers)
 
 
-def _heat_map(context: AppContext, session: Session, reference: ImageReference, content_hash: str | None) -> HeatMap:
+def _heat_map(context: AppContext, session: Session, name: str) -> HeatMap:
     """The one that is known, or a new one: at most so many of those a minute for one person."""
-    if (known := context.heat_maps.known(reference, content_hash)) is not None:
+    (reference, content_hash), frame = _reference(context, name), _frame(context, name)
+    if (known := context.heat_maps.known(reference, content_hash, frame)) is not None:
         return known
     if wait := LOOKS.take(context.redis, session.user):
         detail = f"at most {LOOKS.most} heat maps a minute; try again in {wait} seconds"
@@ -108,7 +108,7 @@ def _heat_map(context: AppContext, session: Session, reference: ImageReference, 
     try:
         # Not 502: that would read as if the desk were away.
         with _refusals(transient=HTTPStatus.FAILED_DEPENDENCY):
-            return context.heat_maps.make(reference, content_hash)
+            return context.heat_maps.make(reference, content_hash, frame)
     except Busy as error:
         headers = {"Retry-After": WAIT_SECONDS}
         raise Problem(HTTPStatus.TOO_MANY_REQUESTS, "heat-maps-busy", str(error), headers=headers) from None
@@ -131,6 +131,14 @@ def _refusals(transient: HTTPStatus = HTTPStatus.BAD_GATEWAY) -> Iterator[None]:
         raise Problem(status, error.reason.value.replace("_", "-"), str(error)) from None
     except TransientFetchError as error:
         raise Problem(transient, "fetch-failed", str(error), headers={"Retry-After": "2"}) from None
+
+
+def _frame(context: AppContext, name: str) -> int:
+    """The frame of an animation that is shown: the worst, which decided. 0 for a still image."""
+    if context.shown_verdicts.get(name) is not None:
+        return 0
+    scores = context.desk.item(name).item.scores
+    return (scores.worst_frame or 0) if scores is not None else 0
 
 
 def _reference(context: AppContext, name: str) -> tuple[ImageReference, str | None]:

@@ -71,37 +71,40 @@ class Renderer:
         self._cache: LruCache[Rendered] = LruCache(cache_bytes)
         self._room = threading.BoundedSemaphore(threads)
 
-    def render(self, reference: ImageReference, content_hash: str | None, rendition: Rendition) -> Rendered:
-        """Raises ImageError, also for an image that was exchanged since it was judged, TransientFetchError and
-        WaitedTooLong."""
-        key = (self.name(reference, content_hash), rendition.value)
+    def render(
+        self, reference: ImageReference, content_hash: str | None, rendition: Rendition, frame: int = 0
+    ) -> Rendered:
+        """Of an animation the frame of this number. Raises ImageError, also for an image that was exchanged since it
+        was judged, TransientFetchError and WaitedTooLong."""
+        key = (self.name(reference, content_hash, frame), rendition.value)
         if (known := self._cache.get(key)) is not None:
             return known
         with held(self._room, WAIT_SECONDS, "decoding images"):
             if (known := self._cache.get(key)) is not None:  # made while we waited
                 return known
-            rendered = _encode(self._decoded(reference, content_hash), rendition)
+            rendered = _encode(self._decoded(reference, content_hash, frame), rendition)
         self._cache.put(key, rendered, len(rendered.data))
         return rendered
 
-    def pixels(self, reference: ImageReference, content_hash: str | None) -> NDArray[np.uint8]:
+    def pixels(self, reference: ImageReference, content_hash: str | None, frame: int = 0) -> NDArray[np.uint8]:
         """The image itself, [height, width, 3]. Raises as `render`."""
         with held(self._room, WAIT_SECONDS, "decoding images"):
-            return self._decoded(reference, content_hash)
+            return self._decoded(reference, content_hash, frame)
 
     @staticmethod
-    def name(reference: ImageReference, content_hash: str | None) -> str:
+    def name(reference: ImageReference, content_hash: str | None, frame: int = 0) -> str:
         """What to remember the image by."""
-        return content_hash or hashlib.sha256(reference.model_dump_json().encode()).hexdigest()
+        image = content_hash or hashlib.sha256(reference.model_dump_json().encode()).hexdigest()
+        return f"{image}#{frame}" if frame else image
 
-    def _decoded(self, reference: ImageReference, content_hash: str | None) -> NDArray[np.uint8]:
+    def _decoded(self, reference: ImageReference, content_hash: str | None, frame: int) -> NDArray[np.uint8]:
         data = self._fetcher.fetch(reference).data
         if content_hash is not None and f"sha256:{hashlib.sha256(data).hexdigest()}" != content_hash:
             raise ImageError(
                 FailureReason.HASH_MISMATCH,
                 "the image was exchanged after it was judged; what is there now is not it",
             )
-        return decode(data, max_pixels=self._max_pixels, formats=self._formats)
+        return decode(data, max_pixels=self._max_pixels, formats=self._formats, frame=frame)
 
 
 def _encode(pixels: NDArray[np.uint8], rendition: Rendition) -> Rendered:
