@@ -117,7 +117,7 @@ def test_topics_submit_up_and_tail(shell: Shell, uploads: str) -> None:
     assert places == {f"in/{path.name}" for path in SAMPLES[:4]} | {"in/broken.jpg", str(SAMPLES[4])}
     assert sorted(verdict["status"] for verdict in verdicts) == ["failed", *["scored"] * 5]
     assert {verdict["tenant"] for verdict in verdicts} == {"acme"}
-    assert dead["failure"]["reason"] == "undecodable_image"
+    assert dead["failure"]["reason"] == "truncated_image"
     assert sorted(verdict["cached"] for verdict in again) == [False, True, True, True, True]
     assert shell.environment["AWS_SECRET_ACCESS_KEY"] not in logs
 
