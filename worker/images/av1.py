@@ -1,4 +1,4 @@
-"""How large the frames of an AV1 stream are, by its headers alone.
+"""The sizes of the frames of an AV1 stream, read from its headers.
 
 Sections are those of https://aomediacodec.github.io/av1-spec/.
 """
@@ -9,14 +9,14 @@ from typing import Final
 
 _SEQUENCE_HEADER: Final = 1
 _FRAME_HEADERS: Final = frozenset({3, 6, 7})
-"""Alone, with its tiles, and repeated: a decoder takes the last for the first where that is missing."""
+"""OBU_FRAME_HEADER, OBU_FRAME and OBU_REDUNDANT_FRAME_HEADER, which decoders accept in place of a first header."""
 _KEY, _SWITCH = 0, 3
 _SELECT = 2
-"""Of a tool: each frame tells whether it is used."""
+"""SELECT_SCREEN_CONTENT_TOOLS and the like: each frame header says whether the tool is used."""
 
 
 class Bits:
-    """Reads numbers of so many bits, the highest first. Raises ValueError at the end."""
+    """Reads unsigned numbers, most significant bit first. Raises ValueError at the end of the data."""
 
     def __init__(self, data: bytes | memoryview) -> None:
         self._data = data
@@ -32,12 +32,12 @@ class Bits:
 
 @dataclass(frozen=True, slots=True)
 class _Sequence:
-    """What a sequence header says, as far as it tells the sizes of frames."""
+    """The fields of a sequence header that frame sizes depend on."""
 
     width: int
     height: int
     pixels_at_most: int
-    """Of a frame that has a size of its own, by the bits there are for it."""
+    """The largest size that a frame header can state, by the number of bits for it."""
     is_reduced: bool
     presentation_bits: int
     screen_tools: int
@@ -46,7 +46,7 @@ class _Sequence:
 
 
 def frames(stream: bytes) -> Iterator[int]:
-    """For each part of a stream the pixels of the frame that begins there; 0 for parts that begin none.
+    """For each unit of a stream the pixels of the frame that it begins; 0 for units that begin none.
 
     A frame whose size is neither the sequence's nor cheap to learn counts as the largest that its bits can tell.
     Raises ValueError for headers that are cut short.
@@ -113,7 +113,7 @@ def _sequence(bits: Bits) -> _Sequence:
 
 
 def _timing_and_points(bits: Bits) -> int:
-    """How many bits of a frame's header say when it is shown, from the part of a sequence header that is about time."""
+    """Reads the timing info and operating points; returns the length of frame_presentation_time in frame headers."""
     delay_bits = presentation_bits = 0
     has_model = False
     if bits.take(1):
@@ -140,7 +140,7 @@ def _timing_and_points(bits: Bits) -> int:
 
 
 def _skip_uvlc(bits: Bits) -> None:
-    """A number behind as many zeros as it has bits (4.10.3)."""
+    """Skips a variable-length number, uvlc (4.10.3)."""
     zeros = 0
     while not bits.take(1):
         zeros += 1
@@ -150,7 +150,7 @@ def _skip_uvlc(bits: Bits) -> None:
 
 
 def _pixels(bits: Bits, sequence: _Sequence) -> int:
-    """Of the frame whose uncompressed header (5.9.2) begins here; 0 for one that only shows another again."""
+    """The pixels of the frame whose uncompressed header (5.9.2) begins here; 0 for one that shows an earlier frame."""
     if sequence.is_reduced:
         return sequence.width * sequence.height
     if bits.take(1):

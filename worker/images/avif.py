@@ -1,4 +1,4 @@
-"""What an AVIF asks of its decoder, told by its boxes (ISO/IEC 14496-12 and 23008-12) before it is decoded."""
+"""AVIF, by libavif; its boxes (ISO/IEC 14496-12 and 23008-12) are checked for decompression bombs before."""
 
 from collections.abc import Iterator, Sequence
 from io import BytesIO
@@ -16,15 +16,15 @@ from worker.images.picture import BYTES_A_PIXEL, Picture
 BOXES: Final = 1000
 HEADER_BYTES: Final = 64 * 1024
 PIECES: Final = 10_000
-"""Of data that pictures consist of, and parts of their streams. A picture has a handful."""
+"""Extents of coded pictures, and units of their AV1 streams. A real picture has a few."""
 LAYERS: Final = 4
-"""Times that `max_pixels` may be coded: colours, alpha, and once more of each, as what moves has a picture, too."""
+"""How many times `max_pixels` a file may code: colour and alpha of the still picture and of the first frame."""
 OVERLAP: Final = 4
-"""Times that the file may be read for its pictures: lists and tracks name the same, and tiles may be alike."""
+"""How many times its own size the pictures of a file may have: items and tracks may share data, as equal tiles do."""
 SAMPLES: Final = 100_000
-"""Pictures of a track. The library takes 128 bytes for each, also for those of one byte."""
+"""Samples of a track. libavif takes 128 bytes of memory for each."""
 SMALL: Final = 1024 * 1024
-"""Bytes that a file may always read as if it had them."""
+"""A file of fewer bytes counts as so large for OVERLAP."""
 
 _SAMPLE_TABLE: Final = frozenset({b"stsd", b"stsz", b"stsc", b"stco", b"co64"})
 _Pieces = list[memoryview]

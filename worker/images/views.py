@@ -153,7 +153,7 @@ def _resample_band(pixels: Pixels, axis: int, span: _Span, kernel: FilterType) -
     return np.frombuffer(target.get_buffer(), np.uint8).reshape(target_height, target_width, 3)
 
 
-def _stay_in_the_calling_thread() -> None:
+def _start_pool_of_one_thread() -> None:
     """Has the library start its pool now, of one thread, to which it hands nothing.
 
     Otherwise it spreads every image over a pool as wide as the machine: our own threads would wait for that pool
@@ -173,4 +173,4 @@ def _stay_in_the_calling_thread() -> None:
             os.environ[name] = before
 
 
-_stay_in_the_calling_thread()
+_start_pool_of_one_thread()
