@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from schemas.base import Contract, Digest, Identifier, Name, Priority, Timestamp
 from schemas.failure import Failure
@@ -29,7 +29,7 @@ class Scores(Contract):
     """
 
     quality: Annotated[float, Field(ge=1, le=5)]
-    anchors: Annotated[tuple[float, ...], Field(min_length=5, max_length=5)] | None = None
+    anchors: Annotated[tuple[FiniteFloat, ...], Field(min_length=5, max_length=5)] | None = None
     coarse_share: Annotated[float, Field(ge=0, le=1)] | None = None
     correspondence: Annotated[float, Field(ge=1, le=5)] | None = None
     frames: Annotated[int, Field(ge=1)] = 1

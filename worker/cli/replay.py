@@ -73,6 +73,8 @@ def replay_command(
         names = place.settings.kafka.topics
         comparison = compare(topics, names, result.window, result.request.run)
         _tell(comparison)
+        if result.missed:
+            console.err.print(f"{result.missed:,} records left the topic before they could be judged again")
         if report is not None:
             with closing(build_fetcher(place.settings)) as fetcher, _bar("pictures") as progress:
                 task = progress.add_task("pictures", total=min(PICTURES, len(comparison.changes)))

@@ -13,15 +13,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 import structlog
 
 from worker.intake.log import CommitFailed, Fenced, Lag, LogError, Output, Partition, Poll, Record
+from worker.intake.sqlite_disk import DiskFull
+from worker.intake.sqlite_peers import PeerWatch, new_member
 from worker.intake.sqlite_topics import Appender, connect, explained, partition_ids, read_records, transaction
 
 log = structlog.get_logger(__name__)
 
+REMIND_SECONDS = 60.0
 _POLL_SECONDS = 0.01
 _MAX_POLL_RECORDS = 500
 _MAX_POLL_BYTES = 16 * 1024 * 1024
@@ -39,9 +41,10 @@ class _Change:
 class SqliteLog:
     """One member of a group; implements `worker.intake.log.Log`. The topics must exist (`SqliteTopics.create`).
 
-    It joins at its first poll, and each poll shows that it lives: one that has not polled for `session_seconds` loses
-    its partitions once another member, or it itself, looks. Records that every group has consumed are dropped, except
-    the last `retain_records` of each partition; a topic that no group consumes is kept whole.
+    It joins at its first poll, and each poll shows that it lives. One that has not polled for `session_seconds` loses
+    its partitions once another member has watched it for so long; one whose process has ended loses them at once.
+    Records that every group has consumed are dropped, except the last `retain_records` of each partition; a topic that
+    no group consumes is kept whole. On a full disk it waits, says so, and goes on once there is room.
     """
 
     def __init__(
@@ -53,13 +56,19 @@ class SqliteLog:
         session_seconds: float = 5.0,
         retain_records: int = 1000,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`clock` dates records; `monotonic` tells who is dead, and need not agree with that of other processes."""
         self._path = path
         self._topics = tuple(topics)
         self._group_id = group_id
         self._session_seconds = session_seconds
         self._retain_records = retain_records
-        self._clock = clock
+        self._monotonic = monotonic
+        self._peers = PeerWatch(session_seconds)
+        self._beats = 0
+        self._no_room: DiskFull | None = None
+        self._told_at = float("-inf")
         # the loop's heartbeats need not wait for the disk; the committer's connection, with FULL, flushes them along
         self._db = connect(path, synchronous="NORMAL")
         self._commit_db = connect(path, synchronous="FULL")
@@ -77,9 +86,9 @@ class SqliteLog:
     def poll(self, timeout_seconds: float) -> Poll:
         deadline = time.monotonic() + timeout_seconds
         while True:
+            if self._sync_is_due() and (change := self._sync_if_there_is_room()):
+                return change
             with explained(self._path):
-                if self._sync_is_due() and (change := self._sync()):
-                    return change
                 if records := self._fetch():
                     return Poll(records=records)
             if (left := deadline - time.monotonic()) <= 0:
@@ -104,18 +113,21 @@ class SqliteLog:
         member = self._member
         with self._commit_lock:
             try:
-                with transaction(self._commit_db):
+                with explained(self._path, outputs), transaction(self._commit_db):
                     self._check_claims(member, offsets)
                     self._appender.append(outputs)
                     self._write_offsets(offsets)
                     self._trim(offsets)
             except Fenced:
                 raise
-            except (sqlite3.Error, LogError) as error:
-                raise CommitFailed(f"{self._path}: {error}") from error
+            except LogError as error:
+                self._no_room = error if isinstance(error, DiskFull) else None
+                raise CommitFailed(str(error)) from error
+            self._no_room = None
 
     def health_problems(self) -> tuple[str, ...]:
-        return ()
+        no_room = self._no_room
+        return (str(no_room),) if no_room is not None else ()
 
     def notes(self) -> tuple[str, ...]:
         return ()
@@ -145,16 +157,31 @@ class SqliteLog:
     # membership: the loop's thread
 
     def _sync_is_due(self) -> bool:
-        if not 0 <= self._clock() - self._synced_at < self._session_seconds / 5:
+        if not 0 <= self._monotonic() - self._synced_at < self._session_seconds / 5:
             return True
-        row = self._db.execute("SELECT generation FROM groups WHERE id = ?", (self._group_id,)).fetchone()
+        with explained(self._path):
+            row = self._db.execute("SELECT generation FROM groups WHERE id = ?", (self._group_id,)).fetchone()
         return row is None or row[0] != self._generation
+
+    def _sync_if_there_is_room(self) -> Poll | None:
+        """Without room on the disk nobody can join, report or put another out: this member keeps what it has, and tries
+        again a fifth of a session later."""
+        try:
+            with explained(self._path):
+                return self._sync()
+        except DiskFull as error:
+            now = self._synced_at = self._monotonic()
+            self._no_room = error
+            if now - self._told_at >= REMIND_SECONDS:
+                self._told_at = now
+                log.warning("disk_full", error=str(error))
+            return None
 
     def _sync(self) -> Poll | None:
         """One round of the protocol. State changes only once the transaction has happened."""
-        now = self._clock()
+        now = self._monotonic()
         joining = self._member is None
-        member = self._member or uuid4().hex
+        member = self._member or new_member()
         with transaction(self._db):
             if not joining and not _is_member(self._db, self._group_id, member):
                 change = None
@@ -191,15 +218,16 @@ class SqliteLog:
 
     def _take_part(self, member: str, now: float) -> _Change:
         changed = not _is_member(self._db, self._group_id, member)
+        self._beats += 1  # the column `seen_at` counts heartbeats
         self._db.execute(
             "INSERT OR REPLACE INTO members (group_id, id, topics, seen_at) VALUES (?, ?, ?, ?)",
-            (self._group_id, member, json.dumps(self._topics), now),
+            (self._group_id, member, json.dumps(self._topics), self._beats),
         )
-        dead = self._db.execute(
-            "SELECT id FROM members WHERE group_id = ? AND abs(? - seen_at) > ?",
-            (self._group_id, now, self._session_seconds),
-        ).fetchall()
-        for (other,) in dead:
+        others = self._db.execute(
+            "SELECT id, seen_at FROM members WHERE group_id = ? AND id != ?", (self._group_id, member)
+        )
+        dead = self._peers.dead(dict(others.fetchall()), now)
+        for other in dead:
             log.warning("group_member_put_out", group=self._group_id, member=other)
             self._put_out(other)
         claimed: list[int] = []

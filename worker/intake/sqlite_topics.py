@@ -17,6 +17,7 @@ from typing import Literal
 from zlib import crc32
 
 from worker.intake.log import LogError, Output, Partition, Record
+from worker.intake.sqlite_disk import disk_full, wanted_bytes
 
 FINISHED = 2**62
 """The offset of a group that reads no more."""
@@ -71,14 +72,14 @@ def _migrate(db: sqlite3.Connection, path: Path) -> None:
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turns errors of SQLite and of the file system into a LogError that names the file."""
+def explained(path: Path, outputs: Sequence[Output] = ()) -> Iterator[None]:
+    """Turns errors of SQLite and of the file system into a LogError that names the file, a DiskFull where there is no
+    room; `outputs` are what was to be written."""
     try:
         yield
-    except sqlite3.Error as error:
-        raise LogError(f"{path}: {error}") from error
-    except OSError as error:
-        raise LogError(f"{path}: {error.strerror or error}") from error
+    except (sqlite3.Error, OSError) as error:
+        text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+        raise disk_full(path, error, wanted_bytes(outputs)) or LogError(f"{path}: {text}") from error
 
 
 @contextmanager
@@ -183,7 +184,7 @@ class SqliteTopics:
 
     def append(self, outputs: Sequence[Output]) -> list[tuple[Partition, int]]:
         """Appends all or none; they are on the disk when it returns, which tells where each stands. Raises LogError."""
-        with explained(self._path), transaction(self._db):
+        with explained(self._path, outputs), transaction(self._db):
             return self._appender.append(outputs)
 
     def append_prepared(self, prepare: Callable[[], Sequence[Output]]) -> None:

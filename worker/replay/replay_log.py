@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 
-from worker.intake.log import Lag, Log, Output, Partition, Poll, Record
+from worker.intake.log import Gap, Lag, Log, Output, Partition, Poll, Record
 
 QUIET_SECONDS = 1.0
 RUN_HEADER = "sluice-replay"
@@ -22,6 +22,7 @@ class ReplayProgress:
     ) -> None:
         self._clock = clock
         self._quiet_since: dict[Partition, float] = {}
+        self.missed = 0
         self._lock = threading.Lock()
         self._starts = starts
         self._ends = ends
@@ -42,6 +43,12 @@ class ReplayProgress:
                 self._delivered.pop(partition, None)
                 self._quiet_since.pop(partition, None)
                 self._read.discard(partition)
+
+    def miss(self, gaps: Sequence[Gap]) -> None:
+        """Counts what left the log before it could be judged again."""
+        with self._lock:
+            for gap in gaps:
+                self.missed += max(0, min(gap.next, self._ends.get(gap.partition, 0)) - gap.first)
 
     def take(self, records: Sequence[Record]) -> list[Record]:
         """Those of the records that are in the window."""
@@ -118,6 +125,7 @@ class ReplayLog:
     def poll(self, timeout_seconds: float) -> Poll:
         poll = self._log.poll(timeout_seconds)
         self._progress.assigned(poll.assigned, poll.lost | poll.revoked)
+        self._progress.miss(poll.gaps)
         taken = self._progress.take(poll.records)
         if not poll.records:
             self._progress.observe(self._log.lag())

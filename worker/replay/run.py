@@ -28,12 +28,13 @@ POLL_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """`done` of `window.total` offsets are judged; `is_over` when it is all of them."""
+    """`done` of `window.total` offsets are judged; `is_over` when it is all of them. `missed` left the topic before."""
 
     request: ReplayRequest
     window: ReplayWindow
     done: int
     is_over: bool
+    missed: int
 
 
 def replay(
@@ -77,7 +78,7 @@ def replay(
             _run(worker, progress, stop, lambda: on_progress(request, progress.done, window.total))
         if progress.is_over:
             finish(settings, data, group)
-        return ReplayResult(request, window, progress.done, progress.is_over)
+        return ReplayResult(request, window, progress.done, progress.is_over, progress.missed)
 
 
 def _run(worker: Worker, progress: ReplayProgress, stop: threading.Event, tell: Callable[[], None]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence, Set
 
-from worker.intake.log import Lag, Output, Partition, Poll, Record
+from worker.intake.log import Gap, Lag, Output, Partition, Poll, Record
 from worker.replay.replay_log import QUIET_SECONDS, RUN_HEADER, ReplayLog, ReplayProgress
 
 P0, P1 = Partition("images.in", 0), Partition("images.in", 1)
@@ -81,6 +81,18 @@ def test_it_is_over_only_when_what_was_read_is_committed() -> None:
     replay.poll(0)
     assert not progress.is_over
     replay.commit([], {P0: 7})
+    assert progress.is_over
+
+
+def test_records_that_left_the_log_are_counted_and_the_rest_is_judged() -> None:
+    progress = ReplayProgress({P0: 0}, {P0: 10})
+    gap = Gap(P0, 2, 8)
+    log = ScriptedLog([Poll(records(P0, 8, 9), assigned=frozenset({P0}), gaps=(gap,))])
+    replay = opened(log, progress)
+
+    assert [record.offset for record in replay.poll(0).records] == [8, 9]
+    replay.commit([], {P0: 10})
+    assert progress.missed == 6
     assert progress.is_over
 
 

@@ -1,5 +1,7 @@
 import itertools
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +51,7 @@ def member(path: Path, topics: SqliteTopics, clock: Clock) -> Callable[..., Sqli
             session_seconds=SESSION,
             retain_records=retain_records,
             clock=clock,
+            monotonic=clock,
         )
 
     return join
@@ -169,6 +172,7 @@ def test_a_member_that_stops_polling_is_put_out_and_fenced(
 ) -> None:
     zombie, heir = member(), member()
     assigned = zombie.poll(0).assigned
+    heir.poll(0)
     clock.now += SESSION + 1
     assert heir.poll(0).assigned == assigned
 
@@ -191,10 +195,79 @@ def test_a_commit_behind_the_committed_offset_is_fenced(topics: SqliteTopics, me
     assert topics.ends("out") == {Partition("out", 0): 0}
 
 
-def test_a_clock_set_back_does_not_keep_the_dead_alive(member: Callable[..., SqliteLog], clock: Clock) -> None:
-    member().poll(0)
-    clock.now -= 3600
-    assert len(member().poll(0).assigned) == 4
+def test_members_whose_clocks_differ_by_an_hour_put_nobody_out(path: Path, topics: SqliteTopics) -> None:
+    here, there = Clock(), Clock()
+    there.now += 3600
+    members = [
+        SqliteLog(path, topics=["in"], group_id="g", session_seconds=SESSION, clock=each, monotonic=each)
+        for each in (here, there)
+    ]
+    lost: list[Poll] = []
+    for _ in range(100):
+        for clock in (here, there):
+            clock.now += SESSION / 4
+        for log in members:
+            poll = log.poll(0)
+            log.release(poll.revoked)
+            lost += [poll] if poll.lost else []
+
+    assert lost == []
+    assert [len(log.lag().by_partition) for log in members] == [2, 2]
+
+
+def test_a_member_whose_process_has_ended_is_put_out_at_once(path: Path, topics: SqliteTopics) -> None:
+    code = (
+        "import sys; from pathlib import Path; from worker.intake.sqlite_log import SqliteLog; "
+        "print(len(SqliteLog(Path(sys.argv[1]), topics=['in'], group_id='g').poll(0).assigned)); "
+        "import os; os._exit(0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "4"
+
+    assert len(SqliteLog(path, topics=["in"], group_id="g").poll(0).assigned) == 4
+
+
+def test_a_full_disk_is_told_with_what_is_wanted_and_work_goes_on_once_there_is_room(
+    path: Path, topics: SqliteTopics, member: Callable[..., SqliteLog]
+) -> None:
+    topics.append(keyed(4))
+    log = member()
+    log.poll(0)
+    big = Output("out", b"x" * 3_000_000)
+    (pages,) = log._commit_db.execute("PRAGMA page_count").fetchone()
+    log._commit_db.execute(f"PRAGMA max_page_count = {pages + 10}")  # SQLite says the same of a disk that is full
+
+    with pytest.raises(CommitFailed, match=r"disk full: .*data needs 6\.7 MiB for the next write, .* are free; make"):
+        log.commit([big], {Partition("in", 0): 0})
+    assert log.health_problems()[0].startswith("disk full: ")
+
+    log._commit_db.execute("PRAGMA max_page_count = 1000000")
+    log.commit([big], {Partition("in", 0): 0})
+    assert log.health_problems() == ()
+    assert sum(topics.ends("out").values()) == 1
+
+
+def test_a_member_that_cannot_report_for_want_of_room_keeps_its_partitions_and_reads_on(
+    topics: SqliteTopics, member: Callable[..., SqliteLog], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topics.append(keyed(4))
+    log = member()
+    assert log.poll(0).assigned
+    full = sqlite3.OperationalError("database or disk is full")
+    full.sqlite_errorcode = sqlite3.SQLITE_FULL
+
+    def refuse(*_: object) -> None:
+        raise full
+
+    with monkeypatch.context() as patch:
+        patch.setattr(log, "_take_part", refuse)
+        clock.now += SESSION
+        assert len(everything(log)) == 4
+        assert log.health_problems()[0].startswith("disk full: ")
+    clock.now += SESSION
+    assert log.poll(0) == Poll()
+    log.commit([], {Partition("in", 0): 0})
+    assert log.health_problems() == ()
 
 
 def test_paused_partitions_give_nothing_and_go_on_where_they_stopped(
