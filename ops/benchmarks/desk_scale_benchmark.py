@@ -37,8 +37,8 @@ from worker.review.catalogue.catalogue import FILE, Catalogue
 from worker.review.catalogue.reader import CatalogueReader
 from worker.review.desk import Desk
 from worker.review.index.index import Index
+from worker.review.open_topics import open_topics
 from worker.review.projector import Projector
-from worker.review.topics import open_topics
 from worker.settings import KafkaSettings, RedisSettings, ReviewSettings, Settings
 
 QUEUE = "quality"

@@ -24,10 +24,12 @@ from worker.intake.log import Output
 from worker.review.answers import Choice, Lease, Status
 from worker.review.catalogue.catalogue import Catalogue
 from worker.review.desk import Desk
+from worker.review.embedded_topics import EmbeddedTopics
 from worker.review.errors import LeaseLost, NotReady, NotRecorded
+from worker.review.open_topics import open_topics
 from worker.review.projector import rebuild
 from worker.review.running import RunningDesk
-from worker.review.topics import EmbeddedTopics, Topics, open_topics
+from worker.review.topics import Topics
 from worker.settings import KafkaSettings, ReviewSettings, Settings, TopicSettings
 
 DIGEST = "sha256:" + "0" * 64

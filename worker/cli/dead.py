@@ -25,7 +25,7 @@ from worker.dead_letters.letter import Letter
 from worker.dead_letters.selection import LetterState, Selection
 from worker.dead_letters.view import LetterDetail, detail, view
 from worker.dead_letters.writers import open_writer
-from worker.review.topics import open_topics
+from worker.review.open_topics import open_topics
 
 app = typer.Typer(name="dead", help="Dead letters: list, show, redrive, drop.", no_args_is_help=True)
 

@@ -22,8 +22,9 @@ from worker.review.desk import Desk
 from worker.review.index import keys
 from worker.review.interchange import READERS, WRITERS, InterchangeError, Refusal
 from worker.review.interchange.votes import bring_in
+from worker.review.open_topics import open_topics
 from worker.review.projector import catch_up, fill, rebuild
-from worker.review.topics import Topics, open_topics
+from worker.review.topics import Topics
 
 app = typer.Typer(name="desk", help="Rebuild the desk's index; export items, import votes.", no_args_is_help=True)
 

@@ -21,7 +21,7 @@ from worker.replay.comparison import ReplayComparison, compare
 from worker.replay.report import PICTURES, ChangeCard, pictures, write_report
 from worker.replay.run import ReplayResult, replay
 from worker.replay.window import ReplayRequest
-from worker.review.topics import open_topics
+from worker.review.open_topics import open_topics
 from worker.telemetry.logs import configure_logging
 
 app = typer.Typer(add_completion=False)

@@ -16,7 +16,7 @@ from worker.dead_letters.letter import Letter
 from worker.dead_letters.selection import Selection
 from worker.dead_letters.view import LetterDetail, LetterView, detail, view
 from worker.dead_letters.writers import open_writer
-from worker.review.topics import open_topics
+from worker.review.open_topics import open_topics
 from worker.settings import Settings
 
 READ_SECONDS: Final = 2.0

@@ -1,15 +1,13 @@
 """The review desk: who may have what, and what was decided. No HTTP, no HTML."""
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import redis
 
 from schemas import Decision, ImageReference, InlineReference, Resolution, ReviewItem, Vote
-from worker.intake.log import LogError
 from worker.review import desk_events
 from worker.review.answers import (
     Action,
@@ -25,12 +23,12 @@ from worker.review.answers import (
     Status,
 )
 from worker.review.catalogue.catalogue import Catalogue
-from worker.review.decision_ids import derived, undoing
+from worker.review.decision_ids import derived
 from worker.review.errors import DeskError, LeaseLost, NotPossible, NotRecorded
-from worker.review.index import keys
 from worker.review.index.entry import Entry
 from worker.review.index.index import Index
-from worker.review.index.leases import Grant, Leases
+from worker.review.index.leases import Leases
+from worker.review.item_dispatcher import ItemDispatcher
 from worker.review.item_state import ItemState, objection
 from worker.review.overview import overview
 from worker.review.recorder import AuditRecord, PendingDecision, Recorder
@@ -38,6 +36,7 @@ from worker.review.search import search
 from worker.review.statistics import statistics
 from worker.review.topics import Topics
 from worker.review.unassign import unassign
+from worker.review.undo import Undo
 from worker.review.view import Views, unknown
 from worker.review.votes import resolution_of_test, settle
 from worker.settings import Settings
@@ -50,7 +49,7 @@ Command = Literal["skip", "hold", "escalate", "assign", "reopen", "split", "gold
 
 
 class Desk:
-    """See worker.review.desk_api.DeskFace. What people do is recorded in the topics, and counts when the log has it."""
+    """See worker.review.desk_api.DeskApi. What people do is recorded in the topics, and counts when the log has it."""
 
     def __init__(
         self,
@@ -70,6 +69,12 @@ class Desk:
         self._leases = Leases(client, settings.review.lease_seconds)
         self._recorder = Recorder(topics, settings.kafka.topics, self._index, self._now)
         self._views = Views(client, self._index, catalogue, self._leases, settings.review)
+        self._dispatcher = ItemDispatcher(
+            client, self._index, self._leases, self._recorder, self._views, settings.review, self._now
+        )
+        self._undo = Undo(
+            client, self._index, self._leases, self._recorder, self._dispatcher, settings.review, self._now
+        )
 
     def queues(self) -> list[QueueOverview]:
         return overview(self._redis, self._settings, self._now())
@@ -84,27 +89,13 @@ class Desk:
         skipped: bool = False,
         request_id: str | None = None,
     ) -> list[Lease]:
-        if skipped:
-            grants = self._skipped(queue, reviewer, count)
-        elif escalated:
-            grants = self._leases.next([keys.lane("escalated", queue)], queue, reviewer, count)
-        elif not self._settings.queue(queue).gold_share:
-            lanes = [keys.lane("assigned", queue, reviewer), keys.lane("open", queue)]
-            grants = self._leases.next(lanes, queue, reviewer, count)
-        else:
-            grants = self._leases.next([keys.lane("assigned", queue, reviewer)], queue, reviewer, count)
-            gold = sum(self._is_gold_turn(queue, reviewer) for _ in range(count - len(grants)))
-            if gold:
-                grants += self._leases.next([keys.lane("gold", queue)], queue, reviewer, gold)
-            if len(grants) < count:
-                grants += self._leases.next([keys.lane("open", queue)], queue, reviewer, count - len(grants))
-        leases = self._handed_out(grants, reviewer, blind=not escalated)
-        if not grants or request_id is None:
+        leases = self._dispatcher.lease(queue, reviewer, count, escalated=escalated, skipped=skipped)
+        if not leases or request_id is None:
             return leases
-        if self._leases.answered(request_id, reviewer, [grant.token for grant in grants]):
+        if self._leases.answered(request_id, reviewer, [lease.token for lease in leases]):
             return leases
-        for grant in grants:
-            self.release(grant.token, reviewer)
+        for lease in leases:
+            self.release(lease.token, reviewer)
         return []
 
     def take(self, item_id: str, reviewer: str) -> Lease:
@@ -114,10 +105,10 @@ class Desk:
         lane, whose = entry.lane
         if lane == "assigned" and whose != reviewer:
             raise NotPossible(f"the item is assigned to {whose}")
-        grant = self._leases.take(keys.lane(lane, item.queue, whose), item.queue, reviewer, item_id)
-        if grant is None:
+        taken = self._dispatcher.take(entry, item, reviewer)
+        if taken is None:
             raise NotPossible("somebody else has the item at the moment")
-        return self._handed_out([grant], reviewer, blind=lane != "escalated")[0]
+        return taken
 
     def heartbeat(self, item_id: str, token: int, reviewer: str) -> datetime:
         return self._leases.extend(token, reviewer, item_id).expires_at
@@ -158,30 +149,7 @@ class Desk:
         return [outcome for outcome in outcomes if outcome is not None]
 
     def undo(self, decision_id: str, reviewer: str) -> Lease:
-        covered = self._covered(decision_id)
-        token = self._leases.token()
-        back: list[Entry] = []
-        steps: list[PendingDecision] = []
-        refusals: list[str] = []
-        for item_id, entry in self._index.entries(list(covered)).items():
-            made = next((d for d in entry.state.counted if d.decision_id == covered[item_id]), None)
-            if made is None or entry.item is None:
-                continue
-            undo = self._recorder.decision(
-                entry.item, reviewer, "reopen", token, decision_id=undoing(made.decision_id), undoes=made.decision_id
-            )
-            last = entry.state.counted[-1]
-            if (last.decision_id, last.reviewer) == (undo.decision_id, reviewer):
-                back.append(entry)  # sent again: who asked did not hear that it was done
-            elif why := self._not_undoable(entry, made, undo):
-                refusals.append(why)
-            else:
-                back.append(entry)
-                steps.append(PendingDecision(entry, entry.item, undo))
-        if not back:
-            why = refusals[0] if refusals else "nothing is known of it any more"
-            raise NotPossible(f"the decision cannot be undone: {why}")
-        return self._taken_back(back, steps, reviewer) if steps else self._still_leased(back[0], reviewer)
+        return self._undo.undo(decision_id, reviewer)
 
     def skip(
         self, item_id: str, token: int, reviewer: str, *, labels: Sequence[str] = (), note: str | None = None
@@ -264,53 +232,6 @@ class Desk:
     def close(self) -> None:
         self._topics.close()
 
-    def _is_gold_turn(self, queue: str, reviewer: str) -> bool:
-        """Drawn from the reviewer's own count, so that nobody can tell by the order which items are tests."""
-        share = self._settings.queue(queue).gold_share
-        turn = self._redis.incr(keys.turn(reviewer))
-        point = hashlib.sha256(f"sluice.gold\0{reviewer}\0{turn}".encode()).digest()[:8]
-        return int.from_bytes(point, "big") < share * 2**64
-
-    def _skipped(self, queue: str, reviewer: str, count: int) -> list[Grant]:
-        """Leases of items that this reviewer skipped and that still wait, the one due first in front."""
-        found: Any = self._redis.zrange(keys.skipped(queue, reviewer), 0, -1)
-        grants: list[Grant] = []
-        for item_id, entry in self._index.entries([each.decode() for each in found]).items():
-            if len(grants) >= count:
-                break
-            if entry.lane is None or entry.lane[1] not in ("", reviewer):
-                continue
-            grant = self._leases.take(keys.lane(entry.lane[0], queue, entry.lane[1]), queue, reviewer, item_id)
-            if grant is not None:
-                grants.append(grant)
-        return grants
-
-    def _handed_out(self, grants: Sequence[Grant], reviewer: str, *, blind: bool) -> list[Lease]:
-        if not grants:
-            return []
-        try:
-            self._recorder.note([AuditRecord(reviewer, "lease", grant.items) for grant in grants])
-        except LogError:
-            for grant in grants:
-                self._leases.end(grant.token, reviewer)
-            raise
-        leases = self._shown(grants, reviewer, blind=blind)
-        now = self._now()
-        desk_events.publish(
-            self._redis, *(DeskEvent("lease", now, each.queue, each.items[0], reviewer) for each in grants)
-        )
-        return leases
-
-    def _shown(self, grants: Sequence[Grant], reviewer: str, *, blind: bool) -> list[Lease]:
-        items = [item_id for grant in grants for item_id in grant.items]
-        views = {view.item.item_id: view for view in self._views.of(items, blind_to=reviewer if blind else None)}
-        return [
-            Lease(
-                grant.queue, reviewer, grant.token, grant.expires_at, tuple(views[i] for i in grant.items if i in views)
-            )
-            for grant in grants
-        ]
-
     def _repeated(self, choice: Choice, reviewer: str) -> Decided | None:
         """What became of the decision, if it has been made already, also by a desk that died before it could say so."""
         entry = self._index.entries([choice.item_id]).get(choice.item_id)
@@ -319,7 +240,7 @@ class Desk:
         if made is None or made.reviewer != reviewer:
             return None
         # Of an index that was built anew since, it is not remembered what else it covered.
-        covered = tuple(self._covered(choice.decision_id)) or (choice.item_id,)
+        covered = tuple(self._undo.covered(choice.decision_id)) or (choice.item_id,)
         return self._answer(made, covered, entry.state.status if entry is not None else None)
 
     def _ballot(self, choice: Choice, reviewer: str) -> list[PendingDecision]:
@@ -417,55 +338,6 @@ class Desk:
             elif each == item_id:
                 raise NotPossible(why)
         self._recorder.commit(steps, actor)
-
-    def _not_undoable(self, entry: Entry, made: Decision, undo: Decision) -> str | None:
-        if any(earlier.decision_id == undo.decision_id for earlier in entry.state.counted):
-            return "it has been taken back already"
-        if self._now() - made.decided_at > timedelta(seconds=self._settings.undo_seconds):
-            return f"that is possible for {self._settings.undo_seconds:g} seconds; ask a lead to reopen it"
-        if made.outcome == "skip" and self._held_by_another(entry, made.reviewer):
-            return "somebody else has the item at the moment"
-        return objection(entry.state, undo)
-
-    def _held_by_another(self, entry: Entry, reviewer: str) -> bool:
-        token: Any = self._redis.get(keys.job(entry.cluster))
-        return self._leases.holders([token])[0] not in (None, reviewer)
-
-    def _taken_back(self, back: Sequence[Entry], steps: Sequence[PendingDecision], reviewer: str) -> Lease:
-        items = [entry.item.item_id for entry in back if entry.item is not None]
-        first = steps[0]
-        # Leased before it is open again, so that nobody else gets it in between.
-        grant = self._leases.grant(first.entry.cluster, first.item.queue, reviewer, items)
-        try:
-            state = self._recorder.commit(steps, reviewer, action="undo")[first.item.item_id]
-        except NotRecorded:
-            self._leases.end(grant.token, reviewer)
-            raise
-        if all(decision.decision_id != first.decision.decision_id for decision in state.counted):
-            self._leases.end(grant.token, reviewer)
-            raise NotPossible("the decision cannot be undone: something else was done to the item at the same moment")
-        return self._shown([grant], reviewer, blind=state.status is not Status.ESCALATED)[0]
-
-    def _still_leased(self, entry: Entry, reviewer: str) -> Lease:
-        """The lease that came of an undo, or a new one where that has run out."""
-        item, lane = entry.item, entry.lane
-        if item is None or lane is None:
-            raise NotPossible("the item waits for nobody any more")
-        blind = entry.state.status is not Status.ESCALATED
-        grant = self._leases.current(entry.cluster, reviewer, item.item_id)
-        if grant is not None:
-            return self._shown([grant], reviewer, blind=blind)[0]
-        grant = self._leases.take(keys.lane(lane[0], item.queue, lane[1]), item.queue, reviewer, item.item_id)
-        if grant is None:
-            raise NotPossible(
-                "the decision was taken back; its lease has run out since, and somebody else has the item"
-            )
-        return self._handed_out([grant], reviewer, blind=blind)[0]
-
-    def _covered(self, decision_id: str) -> dict[str, str]:
-        """The items that a decision covered, and by which id of its own each."""
-        found: Any = self._redis.hgetall(keys.decided(decision_id))
-        return {item_id.decode(): own_id.decode() for item_id, own_id in found.items()}
 
     def _entry(self, item_id: str) -> tuple[Entry, ReviewItem]:
         entry = self._index.entries([item_id]).get(item_id)

@@ -52,7 +52,7 @@ class OffsetSource(Protocol):
         ...
 
 
-class Intake:
+class IntakeCounter:
     """Counts. Safe to use from several threads.
 
     Kafka answers for a time with the first offset at or after it, so an hour costs one question, and one that was
@@ -94,16 +94,16 @@ def _is_kept(at: Offsets, starts: Offsets) -> bool:
     return all(offset > starts[partition] or starts[partition] == 0 for partition, offset in at.items())
 
 
-def from_embedded(settings: Settings, data: Path) -> Intake:
+def from_embedded(settings: Settings, data: Path) -> IntakeCounter:
     @contextmanager
     def opened() -> Iterator[OffsetSource]:
         with closing(open_embedded_topics(settings, data)) as topics:
             yield _Embedded(topics, settings.kafka.topics.images, settings.kafka.group_id)
 
-    return Intake(opened)
+    return IntakeCounter(opened)
 
 
-def from_kafka(settings: KafkaSettings) -> Intake:
+def from_kafka(settings: KafkaSettings) -> IntakeCounter:
     @contextmanager
     def opened() -> Iterator[OffsetSource]:
         with explained(settings):
@@ -113,7 +113,7 @@ def from_kafka(settings: KafkaSettings) -> Intake:
             finally:
                 consumer.close(autocommit=False, timeout_ms=ANSWER_MS)
 
-    return Intake(opened)
+    return IntakeCounter(opened)
 
 
 class _Embedded:

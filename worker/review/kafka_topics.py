@@ -10,7 +10,7 @@ from kafka import KafkaProducer, TopicPartition
 from worker.intake.kafka_connection import connection_options
 from worker.intake.kafka_reading import explained, open_reader, partitions_of, record_of
 from worker.intake.log import LogError, Output, Partition, Record
-from worker.review.topics import Batch
+from worker.review.topics import TopicBatch
 from worker.review.waiting import WaitedTooLong, held
 from worker.settings import KafkaSettings
 
@@ -62,7 +62,7 @@ class KafkaTopics:
             ends = self._reader.end_offsets(partitions, timeout_ms=POSITION_MS)
         return {Partition(topic, partition.partition): ends[partition] for partition in partitions}
 
-    def read(self, positions: Mapping[Partition, int], wait_seconds: float) -> Batch:
+    def read(self, positions: Mapping[Partition, int], wait_seconds: float) -> TopicBatch:
         with explained(self._settings):
             self._reader = self._reader or self._consumer()
             wanted = {TopicPartition(p.topic, p.number): offset for p, offset in positions.items()}
@@ -77,7 +77,7 @@ class KafkaTopics:
             batches = self._reader.poll(timeout_ms=int(wait_seconds * 1000), max_records=READ_AT_ONCE)
             after = {Partition(p.topic, p.partition): self._reader.position(p, timeout_ms=POSITION_MS) for p in wanted}
         records = [record_of(record) for batch in batches.values() for record in batch]
-        return Batch(records, {p: offset if after[p] is None else after[p] for p, offset in positions.items()})
+        return TopicBatch(records, {p: offset if after[p] is None else after[p] for p, offset in positions.items()})
 
     def record(self, partition: Partition, offset: int) -> Record | None:
         where = TopicPartition(partition.topic, partition.number)

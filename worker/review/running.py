@@ -11,8 +11,9 @@ import redis
 from worker.intake.log import LogError
 from worker.review.catalogue.catalogue import FILE, Catalogue
 from worker.review.desk import Desk
+from worker.review.open_topics import open_topics
 from worker.review.projector import Projector
-from worker.review.topics import Topics, open_topics
+from worker.review.topics import Topics
 from worker.review.webhook import Webhook
 from worker.review.webhook_delivery import WebhookDelivery
 from worker.settings import Settings

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from tests.unit.review.review_bench import DIGEST, review_item, verdict
 from worker.cli.main import app
 from worker.intake.log import Output
-from worker.review.topics import EmbeddedTopics
+from worker.review.embedded_topics import EmbeddedTopics
 from worker.settings import Settings
 
 

@@ -12,7 +12,7 @@ from worker.dead_letters.book import LetterBook, open_book
 from worker.dead_letters.writers import EmbeddedWriter
 from worker.intake.embedded import open_embedded_topics
 from worker.intake.log import Output, Record
-from worker.review.topics import EmbeddedTopics
+from worker.review.embedded_topics import EmbeddedTopics
 from worker.settings import Settings
 
 NOW = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)

@@ -19,7 +19,7 @@ from worker.review.catalogue.catalogue import FILE, Catalogue
 from worker.review.desk import Desk
 from worker.review.index.index import Index
 from worker.review.projector import Projector
-from worker.review.topics import Batch
+from worker.review.topics import TopicBatch
 from worker.settings import ReviewSettings, Settings
 
 DIGEST = "sha256:" + "0" * 64
@@ -95,9 +95,9 @@ class MemoryTopics:
         partitions = [Partition(topic, number) for number in range(self._partitions)]
         return {partition: len(self._records.get(partition, ())) for partition in partitions}
 
-    def read(self, positions: Mapping[Partition, int], wait_seconds: float) -> Batch:
+    def read(self, positions: Mapping[Partition, int], wait_seconds: float) -> TopicBatch:
         records = [record for p, at in positions.items() for record in self._records.get(p, [])[at:]]
-        return Batch(records, {p: max(at, len(self._records.get(p, ()))) for p, at in positions.items()})
+        return TopicBatch(records, {p: max(at, len(self._records.get(p, ()))) for p, at in positions.items()})
 
     def record(self, partition: Partition, offset: int) -> Record | None:
         records = self._records.get(partition, [])

@@ -33,7 +33,7 @@ def before_the_answer(desk: Desk, patch: pytest.MonkeyPatch) -> None:
 
 
 def before_the_lease_is_shown(desk: Desk, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(desk, "_shown", kill)
+    patch.setattr(desk._dispatcher, "shown", kill)
 
 
 MOMENTS = [before_the_log, before_the_index, before_the_answer]

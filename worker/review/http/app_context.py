@@ -28,7 +28,7 @@ from worker.review.http.problems import Problem
 from worker.review.http.renditions import Renderer
 from worker.review.http.roles import Role
 from worker.review.http.sessions import Session, Sessions
-from worker.review.intake_numbers import Intake
+from worker.review.intake_numbers import IntakeCounter
 from worker.supervision import Supervisor
 
 log = structlog.get_logger(__name__)
@@ -77,7 +77,7 @@ class AppContext:
     links: ImageLinks
     secret: bytes = field(repr=False)
     policies: Policies
-    intake: Intake
+    intake: IntakeCounter
     past_verdicts: PastVerdicts
     shown_verdicts: ShownVerdicts
     dead_letters: DeadLetters

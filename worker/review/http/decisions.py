@@ -48,7 +48,7 @@ class Many(Body):
     decisions: Annotated[list[ChoiceIn], Field(min_length=1, max_length=MAX_LEASES)]
 
 
-class Refusal(BaseModel):
+class RefusalOut(BaseModel):
     kind: str
     detail: str
 
@@ -58,7 +58,7 @@ class OutcomeOut(BaseModel):
 
     item_id: str
     decided: Decided | None = None
-    refused: Refusal | None = None
+    refused: RefusalOut | None = None
 
 
 @router.post("/v1/decisions")
@@ -72,7 +72,7 @@ def bulk(body: Many, session: Reviewer, context: Context) -> list[OutcomeOut]:
     """Each has its own outcome, in the order that was sent."""
     answers = context.desk.bulk_decide([each.choice() for each in body.decisions], session.user)
     return [
-        OutcomeOut(item_id=each.item_id, refused=Refusal(kind=kind_of(answer), detail=str(answer)))
+        OutcomeOut(item_id=each.item_id, refused=RefusalOut(kind=kind_of(answer), detail=str(answer)))
         if isinstance(answer, DeskError)
         else OutcomeOut(item_id=each.item_id, decided=answer)
         for each, answer in zip(body.decisions, answers, strict=True)

@@ -56,7 +56,7 @@ class Flow:
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class OidcIdentity:
     """Who the provider says it is."""
 
     user: str
@@ -99,7 +99,7 @@ class OidcProvider:
         endpoint = self._endpoint("authorization_endpoint")
         return f"{endpoint}{'&' if '?' in endpoint else '?'}{query}", flow
 
-    def finish(self, flow: Flow, code: str, redirect_uri: str) -> Identity:
+    def finish(self, flow: Flow, code: str, redirect_uri: str) -> OidcIdentity:
         """Trades the code for who it is. Raises OidcError."""
         form = {
             "grant_type": "authorization_code",
@@ -146,7 +146,7 @@ class OidcProvider:
             raise OidcError("the provider's token was made for another client")
         return claims
 
-    def _identity(self, claims: Mapping[str, Any]) -> Identity:
+    def _identity(self, claims: Mapping[str, Any]) -> OidcIdentity:
         roles = claims.get(self._settings.roles_claim, [])
         theirs = [roles] if isinstance(roles, str) else roles if isinstance(roles, list) else []
         ours = [Role(self._settings.roles[role]) for role in theirs if role in self._settings.roles]
@@ -155,7 +155,7 @@ class OidcProvider:
         user = PROVIDED + str(name or claims["sub"])[:256]
         if not ours:
             raise NoRole(user)
-        return Identity(user, max(ours, key=list(Role).index))
+        return OidcIdentity(user, max(ours, key=list(Role).index))
 
     def _endpoint(self, name: str) -> str:
         self._discover()

@@ -28,13 +28,13 @@ NAME: Final = "policy.yaml"
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
 
 
-class Proposal(Body):
+class PolicyProposal(Body):
     """A policy file's text."""
 
     text: Text
 
 
-class Replacement(Proposal):
+class Replacement(PolicyProposal):
     """A text to save in place of the one with the digest `replaces`."""
 
     replaces: Digest
@@ -104,7 +104,7 @@ def save(body: Replacement, session: Lead, context: Context) -> SavedOut:
 
 
 @router.post("/v1/policy/replay")
-def try_policy(body: Proposal, session: Lead, context: Context) -> ReplayOut:
+def try_policy(body: PolicyProposal, session: Lead, context: Context) -> ReplayOut:
     """What the proposed policy would have made of past verdicts. Nothing changes."""
     proposed = _parsed(body.text)
     verdicts = context.past_verdicts.newest()
