@@ -99,11 +99,11 @@ class Worker:
         self._resources.callback(prepare_pool.shutdown, wait=False, cancel_futures=True)
         outbox = Outbox(
             settings.kafka.topics,
-            Identity(model=manifest.digest, policy=self._policies.in_force.live.digest),
+            Identity(model=manifest.digest, policy=self._policies.active.live.digest),
             max_message_bytes=settings.kafka.max_message_bytes,
             now=lambda: datetime.now(UTC),
         )
-        router = PolicyRouter(lambda: self._policies.in_force, self.metrics)
+        router = PolicyRouter(lambda: self._policies.active, self.metrics)
         parts = Parts(
             judging=PipelineParts(
                 preparer=Preparer(

@@ -42,7 +42,7 @@ def test_a_policy_saved_in_s3_comes_into_force_and_an_old_view_of_it_saves_nothi
     assert place.read(seen) is seen
     place.replace(seen.digest, text("2"))
     watch.look()
-    assert watch.in_force.live.version == "2"
+    assert watch.active.live.version == "2"
     with pytest.raises(PolicyConflict) as refused:
         place.replace(seen.digest, text("3"))
     assert refused.value.present.content == text("2")

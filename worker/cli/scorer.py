@@ -31,7 +31,7 @@ from worker.judging.prepare import Preparer
 from worker.judging.retries import RetryPolicy
 from worker.judging.router import DEFAULT_PRIORITY, PolicyRouter
 from worker.policy import Policy
-from worker.policy.watch import InForce
+from worker.policy.watch import ActivePolicies
 from worker.scoring.engine import Engine
 from worker.scoring.model import Model
 from worker.telemetry.metrics import Metrics
@@ -160,7 +160,7 @@ class Scorer:
         )
         resources.callback(batches.close)
         resources.callback(pool.shutdown, wait=False, cancel_futures=True)
-        active = InForce(self._policy)
+        active = ActivePolicies(self._policy)
         parts = PipelineParts(
             preparer=Preparer(
                 self._fetcher,

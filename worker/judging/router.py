@@ -8,7 +8,7 @@ from schemas import Failure, FailureReason, ImageEvent, Route, Scores, ShadowRou
 from worker.judging.judgement import NO_FEATURES, Judgement
 from worker.policy import PolicyError
 from worker.policy.shadow import shadow_routes
-from worker.policy.watch import InForce
+from worker.policy.watch import ActivePolicies
 from worker.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -23,7 +23,7 @@ class PolicyRouter:
     Policies change only in `refresh`, so that everything between two calls is judged by the same ones. For one thread.
     """
 
-    def __init__(self, active: Callable[[], InForce], metrics: Metrics) -> None:
+    def __init__(self, active: Callable[[], ActivePolicies], metrics: Metrics) -> None:
         """`active` returns the policies to use, the same object as long as they have not changed."""
         self._read_active = active
         self._metrics = metrics

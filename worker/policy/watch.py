@@ -1,4 +1,4 @@
-"""Reloads the policies while the worker runs, so that those in force are the ones that are stored."""
+"""Reloads the policies while the worker runs, so that the active ones are those that are stored."""
 
 import threading
 from collections.abc import Mapping
@@ -17,24 +17,24 @@ from worker.supervision import Supervisor
 log = structlog.get_logger(__name__)
 
 LOOK_SECONDS: Final = 2.0
-"""How long a saved policy takes to be in force everywhere, at most, and a store's answer."""
+"""How often the stored policies are read: a saved one is active everywhere after so long, plus the store's answer."""
 
 
 @dataclass(frozen=True, slots=True)
-class InForce:
-    """The policies at one moment. `live` decides; the shadows, by the names that the settings give them, are asked what
-    they would have done."""
+class ActivePolicies:
+    """The policies at one moment. `live` decides. `shadows`, by their names in the settings, are evaluated beside it,
+    and only reported."""
 
     live: Policy
     shadows: Mapping[str, Policy] = field(default_factory=dict)
 
 
 class PolicyWatch:
-    """Looks at each policy's place every few seconds.
+    """Reads each policy's place every few seconds.
 
-    A text that is no policy never replaces one: the last good one stays in force, and `troubles` tells. The live policy
-    must be one at the start; a shadow that is none is left out until it is. Nothing changes before `start` but by
-    `look`.
+    A text that is not a valid policy never replaces one: the last valid one stays active, and `troubles` reports it.
+    The live policy must be valid at the start; an invalid shadow is left out until it is valid. Before `start`, only
+    `look` changes anything.
     """
 
     def __init__(self, live: PolicyPlace, shadows: Mapping[str, PolicyPlace]) -> None:
@@ -46,15 +46,15 @@ class PolicyWatch:
             raise PolicyError(self._live.trouble)
         for shadow in self._shadows.values():
             shadow.look()
-        self._in_force = self._composed(self._live.policy)
+        self._active = self._composed(self._live.policy)
 
     @property
-    def in_force(self) -> InForce:
+    def active(self) -> ActivePolicies:
         """The same object as long as nothing has changed."""
-        return self._in_force
+        return self._active
 
     def troubles(self) -> tuple[str, ...]:
-        """What keeps a policy from being what its place says; empty when nothing does. From any thread."""
+        """Why a stored policy is not the active one; empty when all are. From any thread."""
         watched = (self._live, *self._shadows.values())
         return tuple(f"{each.title}: {each.trouble.splitlines()[0]}" for each in watched if each.trouble)
 
@@ -62,10 +62,10 @@ class PolicyWatch:
         """Reads the places again. Raises nothing."""
         changes = [each.look() for each in (self._live, *self._shadows.values())]
         if any(changes):
-            self._in_force = self._composed(self._live.policy or self._in_force.live)
+            self._active = self._composed(self._live.policy or self._active.live)
 
     def start(self, supervisor: Supervisor) -> None:
-        """Logs what is in force, and looks every LOOK_SECONDS from now on, in a loop of the supervisor."""
+        """Logs the active policies, and looks every LOOK_SECONDS from now on, in a loop of the supervisor."""
         for each in (self._live, *self._shadows.values()):
             each.announce()
         supervisor.start("policy-watch", self._run)
@@ -74,8 +74,9 @@ class PolicyWatch:
         while not stop.wait(LOOK_SECONDS):
             self.look()
 
-    def _composed(self, live: Policy) -> InForce:
-        return InForce(live, {name: each.policy for name, each in self._shadows.items() if each.policy is not None})
+    def _composed(self, live: Policy) -> ActivePolicies:
+        shadows = {name: each.policy for name, each in self._shadows.items() if each.policy is not None}
+        return ActivePolicies(live, shadows)
 
 
 class _Watched:

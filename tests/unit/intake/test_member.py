@@ -35,7 +35,7 @@ from worker.judging.router import PolicyRouter
 from worker.judging.stores import Stores
 from worker.outbox import Identity, Outbox
 from worker.policy import load_policy
-from worker.policy.watch import InForce
+from worker.policy.watch import ActivePolicies
 from worker.scoring.engine import PROMPT, BatchFailed, EngineLost, Features, Prompts, Views
 from worker.settings import IntakeSettings, TopicSettings
 from worker.telemetry.metrics import Metrics
@@ -217,7 +217,7 @@ class Bench:
                 manifest=SimpleNamespace(views=VIEWS, judges_prompts=self.reads_prompts), heads=FakeHeads()
             ),
         )
-        active = InForce(policy)
+        active = ActivePolicies(policy)
         router = PolicyRouter(lambda: active, self.metrics)
         self.parts = Parts(
             judging=PipelineParts(

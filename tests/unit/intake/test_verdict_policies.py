@@ -15,7 +15,7 @@ from worker.intake.work import RecordJob, RecordWork
 from worker.judging.router import PolicyRouter
 from worker.outbox import Identity, Outbox
 from worker.policy import Policy, parse_policy
-from worker.policy.watch import InForce
+from worker.policy.watch import ActivePolicies
 from worker.settings import TopicSettings
 from worker.telemetry.metrics import Metrics
 
@@ -44,11 +44,11 @@ failures: {{queue: failures-{queue}}}
 
 class Bench:
     def __init__(self, live: Policy, shadows: Mapping[str, Policy] | None = None) -> None:
-        self.in_force = InForce(live, shadows or {})
+        self.active = ActivePolicies(live, shadows or {})
         self.registry = CollectorRegistry()
         outbox = Outbox(TopicSettings(), Identity(MODEL, live.digest), max_message_bytes=1_000_000, now=lambda: NOW)
         metrics = Metrics(self.registry)
-        self.router = PolicyRouter(lambda: self.in_force, metrics)
+        self.router = PolicyRouter(lambda: self.active, metrics)
         self.writer = VerdictWriter(self.router, outbox, metrics, lambda: 0.0)
 
     def scored(self, quality: float) -> Verdict:
@@ -80,7 +80,7 @@ def test_a_policy_that_comes_into_force_judges_the_next_event_under_its_own_dige
     lax, strict = policy(2), policy(4)
     bench = Bench(lax)
     before = bench.scored(3)
-    bench.in_force = InForce(strict)
+    bench.active = ActivePolicies(strict)
     after = bench.scored(3)
     assert [(each.route.action, each.policy) for each in (before, after)] == [
         ("pass", lax.digest),

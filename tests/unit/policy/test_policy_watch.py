@@ -38,21 +38,21 @@ def supervisor() -> Supervisor:
 
 def test_another_policy_at_its_place_comes_into_force(file: Path) -> None:
     watch = PolicyWatch(FilePlace(file), {})
-    before = watch.in_force
+    before = watch.active
     watch.look()
-    assert watch.in_force is before
+    assert watch.active is before
     file.write_bytes(text("2", "reject"))
     watch.look()
-    assert watch.in_force.live.version == "2"
-    assert watch.in_force.live.digest != before.live.digest
+    assert watch.active.live.version == "2"
+    assert watch.active.live.digest != before.live.digest
 
 
 def test_a_text_that_only_looks_different_changes_nothing_in_force(file: Path) -> None:
     watch = PolicyWatch(FilePlace(file), {})
-    before = watch.in_force
+    before = watch.active
     file.write_bytes(b"# a remark\n" + text("1"))
     watch.look()
-    assert watch.in_force is before
+    assert watch.active is before
     assert watch.troubles() == ()
 
 
@@ -64,12 +64,12 @@ def test_a_text_that_is_no_policy_never_replaces_one_and_is_logged_once(file: Pa
     with capture_logs() as logs:
         for _ in range(3):
             watch.look()
-    assert watch.in_force.live.version == "1"
+    assert watch.active.live.version == "1"
     assert [entry["event"] for entry in logs] == ["policy_refused"]
     assert watch.troubles()[0].startswith(f"policy: {file}:3: rules")
     file.write_bytes(text("3"))
     watch.look()
-    assert watch.in_force.live.version == "3"
+    assert watch.active.live.version == "3"
     assert watch.troubles() == ()
 
 
@@ -78,7 +78,7 @@ def test_a_policy_that_vanishes_stays_in_force_and_its_return_ends_the_trouble(f
     content = file.read_bytes()
     file.unlink()
     watch.look()
-    assert watch.in_force.live.version == "1"
+    assert watch.active.live.version == "1"
     assert "No such file" in watch.troubles()[0]
     file.write_bytes(content)
     watch.look()
@@ -111,12 +111,12 @@ def test_a_pipe_in_a_policys_place_is_told_and_not_waited_for(tmp_path: Path) ->
 def test_a_shadow_that_is_none_is_told_and_joins_once_it_is_one(file: Path, tmp_path: Path) -> None:
     shadow = tmp_path / "stricter.yaml"
     watch = PolicyWatch(FilePlace(file), {"stricter": FilePlace(shadow)})
-    assert watch.in_force.shadows == {}
+    assert watch.active.shadows == {}
     assert watch.troubles()[0].startswith("shadow policy stricter: ")
     shadow.write_bytes(text("s"))
     watch.look()
-    assert watch.in_force.shadows["stricter"].version == "s"
-    assert watch.in_force.live.version == "1"
+    assert watch.active.shadows["stricter"].version == "s"
+    assert watch.active.live.version == "1"
 
 
 def test_what_is_in_force_and_what_is_refused_is_logged_when_the_watch_starts_and_not_before(
@@ -159,9 +159,9 @@ def test_the_watch_looks_by_itself_once_started(
     try:
         file.write_bytes(text("2"))
         deadline = time.monotonic() + PATIENCE
-        while watch.in_force.live.version != "2" and time.monotonic() < deadline:
+        while watch.active.live.version != "2" and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert watch.in_force.live.version == "2"
+        assert watch.active.live.version == "2"
     finally:
         supervisor.close()
 
@@ -173,7 +173,7 @@ def test_the_policy_that_ships_stands_in_until_one_is_saved(tmp_path: Path) -> N
     assert shipped.shipped
     place.replace(shipped.digest, text("mine"))
     watch.look()
-    assert watch.in_force.live.version == "mine"
+    assert watch.active.live.version == "mine"
     assert not place.read().shipped
 
 
