@@ -12,6 +12,7 @@ COMMANDS = {
     "demo": "Send thirty sample images, degraded copies and hostile files through the whole embedded path.",
     "score": "Score images and say where the policy would send them.",
     "up": "Run the worker: judge images as their events arrive.",
+    "config": "Show the settings in force, without secrets.",
     "doctor": "Check what the worker needs of Kafka, Redis and S3, and tell what to do about what is wrong.",
     "submit": "Publish one event for each image.",
     "tail": "Follow verdicts, or the records of another topic, as they are committed.",

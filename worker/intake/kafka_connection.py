@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from worker.intake.kafka_logins import login_options, read_secret
 from worker.settings import KafkaSettings
 
 BOOTSTRAP_MS = 10_000
@@ -12,21 +13,24 @@ followed a topic silent for a minute after an outage of a minute."""
 
 
 def connection_options(settings: KafkaSettings) -> dict[str, Any]:
-    """The options that consumers, producers and admin clients of kafka-python share: addresses and security."""
+    """The options that consumers, producers and admin clients of kafka-python share: addresses and security.
+
+    kafka-python reads certificates and keys at each connection, and so uses those that were renewed. Raises
+    SettingsError when a secret's file cannot be read.
+    """
     options: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap_servers.split(","),
         "bootstrap_timeout_ms": BOOTSTRAP_MS,
         "reconnect_backoff_max_ms": RECONNECT_MS,
         "security_protocol": settings.security_protocol,
     }
-    if settings.sasl_mechanism:
-        options |= {
-            "sasl_mechanism": settings.sasl_mechanism,
-            "sasl_plain_username": settings.sasl_username,
-            "sasl_plain_password": settings.sasl_password.get_secret_value() if settings.sasl_password else None,
-        }
+    options |= login_options(settings)
     for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
         path = getattr(settings, name)
         if path is not None:
             options[name] = str(path)
+    if settings.ssl_key_password_file is not None:
+        options["ssl_password"] = read_secret(settings.ssl_key_password_file)
+    elif settings.ssl_key_password is not None:
+        options["ssl_password"] = settings.ssl_key_password.get_secret_value()
     return options

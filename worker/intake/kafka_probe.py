@@ -20,7 +20,7 @@ from kafka.protocol.producer import AddOffsetsToTxnRequest
 
 from worker.intake.kafka_connection import connection_options
 from worker.intake.log import LogError, LogRefused
-from worker.settings import KafkaSettings
+from worker.settings import KafkaSettings, SettingsError
 
 CONNECT_SECONDS = 3.0
 REQUEST_SECONDS = 5.0
@@ -45,6 +45,10 @@ def require_way_in(settings: KafkaSettings) -> None:
 
 
 def _try(settings: KafkaSettings, address: str) -> None:
+    try:
+        connection_options(settings)
+    except SettingsError as error:
+        raise LogRefused(str(error)) from error
     host, port = _split(address)
     try:
         sock = socket.create_connection((host, port), timeout=CONNECT_SECONDS)
@@ -117,8 +121,8 @@ def _try_login(settings: KafkaSettings, address: str) -> None:
         manager.run(_logged_in, manager)
     except (errors.SaslAuthenticationFailedError, _LoginCutOff) as error:
         raise LogRefused(
-            f"Kafka at {address} refuses {_who(settings)} ({error}): check kafka.sasl_username, kafka.sasl_password "
-            "and kafka.sasl_mechanism"
+            f"Kafka at {address} refuses {_who(settings)} ({error}): check {_login_settings(settings)} and "
+            "kafka.sasl_mechanism"
         ) from error
     except _NeedsLogin as error:
         raise LogRefused(
@@ -175,6 +179,14 @@ async def _logged_in(manager: Any) -> None:
         if not connection.sasl_enabled:
             raise _NeedsLogin(str(error)) from error
         raise
+
+
+def _login_settings(settings: KafkaSettings) -> str:
+    if settings.sasl_mechanism == "OAUTHBEARER":
+        return "kafka.sasl_oauth"
+    if settings.sasl_mechanism == "AWS_MSK_IAM":
+        return "the AWS_* variables, profile or role"
+    return "the Kerberos ticket" if settings.sasl_mechanism == "GSSAPI" else "kafka.sasl_username, kafka.sasl_password"
 
 
 def _who(settings: KafkaSettings) -> str:

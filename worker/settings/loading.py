@@ -100,6 +100,9 @@ def _names(model: type[BaseModel]) -> Iterator[str]:
                 yield from (f"{name}.{inner}" for inner in _names(kind))
 
 
+_KAFKA_PATHS = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_key_password_file", "sasl_password_file")
+
+
 def _resolved(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The file's data with its relative paths counted from its folder; wrong types are left for validation to name."""
 
@@ -124,8 +127,12 @@ def _resolved(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(files, dict) and isinstance(files.get("roots"), list):
         resolved["files"] = files | {"roots": [resolve(root) for root in files["roots"]]}
     if isinstance(kafka, dict):
-        paths = ("ssl_cafile", "ssl_certfile", "ssl_keyfile")
-        resolved["kafka"] = {name: resolve(value) if name in paths else value for name, value in kafka.items()}
+        resolved["kafka"] = {name: resolve(value) if name in _KAFKA_PATHS else value for name, value in kafka.items()}
+        if isinstance(oauth := kafka.get("sasl_oauth"), dict):
+            paths = ("client_secret_file", "ca_file")
+            resolved["kafka"]["sasl_oauth"] = {
+                name: resolve(value) if name in paths else value for name, value in oauth.items()
+            }
     return resolved
 
 

@@ -1,12 +1,22 @@
 """The servers beside the worker: Kafka, Redis, S3."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import PositiveFloat, PositiveInt, SecretStr, StringConstraints, field_validator, model_validator
 
 from worker.settings.section import Section
+
+SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "AWS_MSK_IAM", "GSSAPI"]
+_PASSWORD: Final = ("sasl_username", "sasl_password")
+_LOGIN_NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "PLAIN": _PASSWORD,
+    "SCRAM-SHA-256": _PASSWORD,
+    "SCRAM-SHA-512": _PASSWORD,
+    "OAUTHBEARER": ("sasl_oauth",),
+}
 
 TopicName = Annotated[str, StringConstraints(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$")]
 InstanceName = Annotated[
@@ -34,6 +44,25 @@ class TopicSettings(Section):
         return self
 
 
+class KafkaOAuthSettings(Section):
+    """Where tokens for Kafka come from: an OpenID Connect provider, by client credentials (OAUTHBEARER)."""
+
+    token_url: str
+    client_id: str
+    client_secret: SecretStr | None = None
+    client_secret_file: Path | None = None
+    scope: str | None = None
+    ca_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _has_one_secret(self) -> Self:
+        if not re.fullmatch(r"https?://[^\s@]+", self.token_url):
+            raise ValueError("token_url must be https://…, without credentials")
+        if (self.client_secret is None) == (self.client_secret_file is None):
+            raise ValueError("needs client_secret or client_secret_file, one of them")
+        return self
+
+
 class KafkaSettings(Section):
     """The broker and how to talk to it. `delivery: at_least_once` is for brokers without transactions.
 
@@ -57,26 +86,46 @@ class KafkaSettings(Section):
     """What to do when records left the log before they were judged: stop their partition until somebody accepts the
     loss (`sluice topics accept-loss`), or count it and go on."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    sasl_mechanism: SaslMechanism | None = None
+    """AWS_MSK_IAM takes credentials by botocore's own chain, GSSAPI the ticket of the process (it needs the package
+    gssapi), OAUTHBEARER tokens as `sasl_oauth` says; the others need a user and a password."""
     sasl_username: str | None = None
     sasl_password: SecretStr | None = None
+    sasl_password_file: Path | None = None
+    """Read again at each login, so that a rotated password needs no restart."""
+    sasl_oauth: KafkaOAuthSettings | None = None
+    sasl_kerberos_service_name: str = "kafka"
     ssl_cafile: Path | None = None
     ssl_certfile: Path | None = None
     ssl_keyfile: Path | None = None
+    ssl_key_password: SecretStr | None = None
+    ssl_key_password_file: Path | None = None
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
         sasl = self.security_protocol.startswith("SASL_")
+        has_password = self.sasl_password is not None or self.sasl_password_file is not None
         credentials = {
-            "sasl_mechanism": self.sasl_mechanism,
-            "sasl_username": self.sasl_username,
-            "sasl_password": self.sasl_password,
+            "sasl_mechanism": self.sasl_mechanism is not None,
+            "sasl_username": self.sasl_username is not None,
+            "sasl_password": has_password,
+            "sasl_oauth": self.sasl_oauth is not None,
         }
-        absent = [name for name, value in credentials.items() if value is None]
+        needed = {"sasl_mechanism", *_LOGIN_NEEDS.get(self.sasl_mechanism or "PLAIN", ())}
+        absent = [name for name, given in credentials.items() if name in needed and not given]
+        surplus = [name for name, given in credentials.items() if name not in needed and given]
         if sasl and absent:
             raise ValueError(f"security_protocol {self.security_protocol} needs {' and '.join(absent)}")
-        if not sasl and len(absent) < len(credentials):
+        if sasl and surplus:
+            raise ValueError(f"sasl_mechanism {self.sasl_mechanism} takes no {' and no '.join(surplus)}")
+        if not sasl and any(credentials.values()):
             raise ValueError("sasl_* are set, but security_protocol is neither SASL_PLAINTEXT nor SASL_SSL")
+        if self.sasl_password is not None and self.sasl_password_file is not None:
+            raise ValueError("sasl_password and sasl_password_file are both set; remove one")
+        if self.sasl_mechanism == "AWS_MSK_IAM" and self.security_protocol != "SASL_SSL":
+            raise ValueError("sasl_mechanism AWS_MSK_IAM needs security_protocol SASL_SSL")
+        if self.ssl_keyfile is None and (self.ssl_key_password or self.ssl_key_password_file):
+            raise ValueError("ssl_key_password is set, but no ssl_keyfile")
         if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
             raise ValueError("ssl_certfile and ssl_keyfile go together; one of them is absent")
         if self.security_protocol not in ("SSL", "SASL_SSL") and (self.ssl_cafile or self.ssl_certfile):

@@ -1,0 +1,29 @@
+"""`sluice config`: shows the settings that a worker would run with."""
+
+import os
+from typing import Annotated
+
+import typer
+import yaml
+
+from worker.cli import console
+from worker.cli.options import ConfigOption
+from worker.settings import load_settings
+
+app = typer.Typer(name="config", help="Show the settings in force, without secrets.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps `show` a command of its own, though it is the only one."""
+
+
+@app.command()
+def show(
+    config: ConfigOption = None,
+    everything: Annotated[bool, typer.Option("--all", help="Show defaults too, not only what is set.")] = False,
+) -> None:
+    """Show the settings as YAML: the file's, with the SLUICE_… variables over them. Secrets are shown as stars."""
+    settings = load_settings(config, os.environ)
+    shown = settings.model_dump(mode="json", exclude_unset=not everything)
+    console.out.print(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), markup=False, highlight=False, end="")
