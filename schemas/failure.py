@@ -16,6 +16,8 @@ class FailureReason(StrEnum):
 
     MALFORMED_EVENT = "malformed_event"
     """The record is not JSON, or not an event of a known schema."""
+    TOMBSTONE = "tombstone"
+    """The record has no value: it announces no image, but marks its key as deleted."""
     EVENT_TOO_LARGE = "event_too_large"
     REFERENCE_REFUSED = "reference_refused"
     """The reference points where this worker may not read: a private address, a file outside the roots."""

@@ -55,7 +55,10 @@ def parse(record: Record, *, max_bytes: int = MAX_VALUE_BYTES) -> Parsed:
     """The image events that a record announces. Raises MalformedRecord, and nothing else, whatever the bytes are."""
     value = record.value
     if value is None:
-        raise malformed("the record has no value; expected an image event in JSON")
+        raise MalformedRecord(
+            FailureReason.TOMBSTONE,
+            "the record has no value, which marks its key as deleted; expected an image event in JSON",
+        )
     if len(value) > max_bytes:
         message = f"the value has {len(value)} bytes; at most {max_bytes} are read"
         raise MalformedRecord(FailureReason.EVENT_TOO_LARGE, message)

@@ -38,7 +38,6 @@ def image(**values: Any) -> dict[str, Any]:
 
 
 NOT_JSON = [
-    (None, "the record has no value"),
     (b"", "the value is not JSON: EOF"),
     (b"{", "the value is not JSON: EOF"),
     (b"\xff\xfe", "the value is not JSON"),
@@ -141,3 +140,10 @@ def test_a_malformed_record_is_refused_with_what_is_expected(value: Any, headers
     assert refused.value.reason is FailureReason.MALFORMED_EVENT
     assert refused.value.message.isprintable()
     assert len(refused.value.message) < 600
+
+
+@pytest.mark.parametrize("headers", [(), (("ce_specversion", b"1.0"),), (("content-type", b"\xff"),)])
+def test_a_record_without_a_value_is_told_apart_as_a_tombstone(headers: tuple[tuple[str, bytes], ...]) -> None:
+    with pytest.raises(MalformedRecord, match="marks its key as deleted") as refused:
+        parse(Record(Partition("images", 0), 1, None, b"\xff\x00 an odd key", headers))
+    assert refused.value.reason is FailureReason.TOMBSTONE
