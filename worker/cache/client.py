@@ -1,31 +1,52 @@
 """Connections to Redis, or to what stands in for it in one process."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import redis
 from redis.backoff import NoBackoff
+from redis.connection import parse_url
+from redis.credentials import CredentialProvider
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 
-from worker.settings import RedisSettings
+from worker.settings import RedisSettings, SettingsError
+
+
+class FileCredentials(CredentialProvider):
+    """A user's password from a file, which is read at each connection: a rotated one needs no restart."""
+
+    def __init__(self, username: str | None, path: Path) -> None:
+        self._username = username
+        self._path = path
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        """Raises redis.AuthenticationError when there is no such file."""
+        try:
+            password = self._path.read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise redis.AuthenticationError(f"redis.password_file cannot be read: {error}") from error
+        return (self._username, password) if self._username else (password,)
 
 
 def connect(settings: RedisSettings) -> redis.Redis:
     """A client that never waits longer than the setting for an answer. It connects when it is first used.
 
-    A connection that was cut while it lay in the pool is replaced at once; a timeout is not tried again.
-    Raises ValueError when the address is none.
+    A connection that was cut while it lay in the pool is replaced at once; a timeout is not tried again. With sentinels
+    each new connection goes to the primary of that time. Raises SettingsError when the address is none.
     """
     try:
-        client: redis.Redis = redis.Redis.from_url(
-            settings.url.get_secret_value(),
-            socket_timeout=settings.timeout_seconds,
-            socket_connect_timeout=settings.timeout_seconds,
-            retry=Retry(NoBackoff(), retries=1, supported_errors=(redis.ConnectionError,)),
-            protocol=2,  # proxies and old servers know no other
-        )
+        address: dict[str, Any] = parse_url(settings.url.get_secret_value())  # type: ignore[no-untyped-call]
     except ValueError:
         # without the cause, whose message may hold a piece of the password
-        raise ValueError(
+        raise SettingsError(
             "redis.url is no address of a Redis server; write redis://HOST:PORT/DB or rediss://…"
         ) from None
+    options = _options(settings, address)
+    if settings.sentinels and settings.sentinel_primary:
+        return _primary(settings, address, options)
+    client: redis.Redis = redis.Redis.from_pool(redis.ConnectionPool(**{**address, **options}))
     return client
 
 
@@ -35,3 +56,40 @@ def connect_embedded() -> redis.Redis:
 
     client: redis.Redis = fakeredis.FakeRedis(server=fakeredis.FakeServer(), protocol=2)
     return client
+
+
+def _options(settings: RedisSettings, address: dict[str, Any]) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "socket_timeout": settings.timeout_seconds,
+        "socket_connect_timeout": settings.timeout_seconds,
+        "retry": Retry(NoBackoff(), retries=1, supported_errors=(redis.ConnectionError,)),
+        "protocol": 2,  # proxies and old servers know no other
+    }
+    names = {"ssl_cafile": "ssl_ca_certs", "ssl_certfile": "ssl_certfile", "ssl_keyfile": "ssl_keyfile"}
+    for ours, theirs in names.items():
+        if (path := getattr(settings, ours)) is not None:
+            options[theirs] = str(path)
+    if settings.password_file is not None:
+        # redis-py takes a name or something that gives it, not both
+        options["credential_provider"] = FileCredentials(address.pop("username", None), settings.password_file)
+    return options
+
+
+def _primary(settings: RedisSettings, address: Mapping[str, Any], options: dict[str, Any]) -> redis.Redis:
+    """A client of the primary that the sentinels name. They are asked without a login."""
+    login = {name: address[name] for name in ("db", "username", "password") if address.get(name) is not None}
+    tls = {"ssl": True} if settings.url.get_secret_value().startswith("rediss://") else {}
+    timeouts = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout")}
+    certificates = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+        [_split(each) for each in settings.sentinels],
+        sentinel_kwargs={**timeouts, **tls, **certificates},
+        **{**options, **login, **tls},
+    )
+    client: redis.Redis = sentinel.master_for(settings.sentinel_primary)  # type: ignore[no-untyped-call]
+    return client
+
+
+def _split(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)

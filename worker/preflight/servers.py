@@ -66,7 +66,8 @@ def check_s3(settings: Settings, *, clock: Callable[[], float] = time.time) -> I
         yield Finding("S3", CheckStatus.WRONG, str(error))
         return
     try:
-        if boto3.session.Session().get_credentials() is None and settings.s3.endpoint_url is None and not buckets:
+        without = boto3.session.Session(profile_name=settings.s3.profile).get_credentials() is None
+        if without and settings.s3.endpoint_url is None and not buckets:
             yield Finding("S3", CheckStatus.UNKNOWN, "no credentials: only images from elsewhere can be fetched")
             return
         # Which buckets events name is not known beforehand; to list them is a question that any credentials may ask.

@@ -100,6 +100,10 @@ def _names(model: type[BaseModel]) -> Iterator[str]:
                 yield from (f"{name}.{inner}" for inner in _names(kind))
 
 
+_PATHS = {
+    "redis": ("password_file", "ssl_cafile", "ssl_certfile", "ssl_keyfile"),
+    "s3": ("ca_file",),
+}
 _KAFKA_PATHS = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_key_password_file", "sasl_password_file")
 
 
@@ -129,10 +133,13 @@ def _resolved(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(kafka, dict):
         resolved["kafka"] = {name: resolve(value) if name in _KAFKA_PATHS else value for name, value in kafka.items()}
         if isinstance(oauth := kafka.get("sasl_oauth"), dict):
-            paths = ("client_secret_file", "ca_file")
             resolved["kafka"]["sasl_oauth"] = {
-                name: resolve(value) if name in paths else value for name, value in oauth.items()
+                name: resolve(value) if name in ("client_secret_file", "ca_file") else value
+                for name, value in oauth.items()
             }
+    for section, paths in _PATHS.items():
+        if isinstance(found := data.get(section), dict):
+            resolved[section] = {name: resolve(value) if name in paths else value for name, value in found.items()}
     return resolved
 
 

@@ -4,8 +4,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import PositiveFloat, PositiveInt, SecretStr, StringConstraints, field_validator, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, StringConstraints, field_validator, model_validator
 
 from worker.settings.section import Section
 
@@ -18,6 +19,7 @@ _LOGIN_NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
     "OAUTHBEARER": ("sasl_oauth",),
 }
 
+HostPort = Annotated[str, StringConstraints(pattern=r"^[^\s/@]+:[0-9]{1,5}$", max_length=300)]
 TopicName = Annotated[str, StringConstraints(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$")]
 InstanceName = Annotated[
     str, StringConstraints(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")
@@ -137,8 +139,32 @@ class RedisSettings(Section):
     """The cache. Without it everything still works, slower."""
 
     url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    """`redis://USER:PASSWORD@HOST:PORT/DB`, `rediss://…` for TLS. With `sentinels` the host is not used."""
+    password_file: Path | None = None
+    """In place of the password in `url`; read again at each connection."""
+    sentinels: Annotated[tuple[HostPort, ...], Field(max_length=32)] = ()
+    """Addresses of Redis Sentinels, which say where the primary is; `sentinel_primary` is its name there."""
+    sentinel_primary: str | None = None
+    ssl_cafile: Path | None = None
+    ssl_certfile: Path | None = None
+    ssl_keyfile: Path | None = None
     ttl_seconds: PositiveInt = 30 * 24 * 3600
     timeout_seconds: PositiveFloat = 0.5
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        tls = self.url.get_secret_value().startswith("rediss://")
+        if not tls and (self.ssl_cafile or self.ssl_certfile or self.ssl_keyfile):
+            raise ValueError("ssl_* are set, but url is no rediss://")
+        if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
+            raise ValueError("ssl_certfile and ssl_keyfile go together; one of them is absent")
+        if bool(self.sentinels) != (self.sentinel_primary is not None):
+            raise ValueError("sentinels and sentinel_primary go together; one of them is absent")
+        if self.password_file is not None and urlsplit(self.url.get_secret_value()).password:
+            raise ValueError("url has a password, and password_file is set; remove one")
+        if self.sentinels and self.url.get_secret_value().startswith("unix://"):
+            raise ValueError("sentinels are set, but url is a unix:// socket")
+        return self
 
     @field_validator("url")
     @classmethod
@@ -152,6 +178,10 @@ class S3Settings(Section):
     """Where objects are read. Without `endpoint_url`: AWS. Credentials come by boto3's own chain, never from here."""
 
     endpoint_url: str | None = None
+    profile: str | None = None
+    """A profile of AWS's own files, as for single sign-on; absent: AWS_PROFILE, and the rest of boto3's chain."""
+    ca_file: Path | None = None
+    """Authorities that sign the store's certificate, where that is none that the system knows."""
     region: str | None = None
     addressing_style: Literal["auto", "path", "virtual"] = "auto"
 

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from schemas import S3Reference, Scores
 from worker.cache.score_cache import CachedScore, ScoreCache, ScoreKey, connect, connect_embedded
-from worker.settings import RedisSettings
+from worker.settings import RedisSettings, SettingsError
 from worker.telemetry.metrics import Metrics
 
 HASH = "sha256:" + "ab" * 32
@@ -257,6 +257,6 @@ def test_embedded_caches_are_separate() -> None:
 
 @pytest.mark.parametrize("url", ["redis://host:hunter2", "redis://:hunter2@[::1"])
 def test_an_address_that_is_none_is_refused_without_its_password(url: str) -> None:
-    with pytest.raises(ValueError, match=r"redis\.url is no address") as refusal:
+    with pytest.raises(SettingsError, match=r"redis\.url is no address") as refusal:
         connect(RedisSettings(url=SecretStr(url)))
     assert "hunter2" not in str(refusal.value)
