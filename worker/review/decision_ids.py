@@ -1,5 +1,5 @@
-"""Ids of decisions on several items: the one looked at has the sender's, its near duplicates one made of that, and what
-takes a decision back one made of its own."""
+"""Ids of decisions on several items. The item on screen gets the sender's id, each near duplicate an id derived from
+it, and an undo an id derived from the decision's."""
 
 import hashlib
 
@@ -7,12 +7,12 @@ from schemas import Decision
 
 
 def derived(decision_id: str, item_id: str) -> str:
-    """The id of a decision on a near duplicate: always the same one."""
+    """The id of the decision on a near duplicate; deterministic."""
     return f"{decision_id}/{hashlib.sha256(item_id.encode()).hexdigest()[:24]}"
 
 
 def undoing(decision_id: str) -> str:
-    """The id of what takes a decision back: always the same one, so that it counts once however often it is sent."""
+    """The id of the undo of a decision; deterministic, so an undo that is sent again counts once."""
     return f"{decision_id}/undo"
 
 

@@ -1,4 +1,4 @@
-"""The review desk: who may have what, and what was decided. No HTTP, no HTML."""
+"""The review desk: leases and decisions. No HTTP, no HTML."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,14 +42,14 @@ from worker.review.votes import resolution_of_test, settle
 from worker.settings import Settings
 
 RECORDING_SECONDS: Final = 15.0
-"""A lease lasts at least so long while the log takes a decision."""
+"""A lease is extended to at least this long while a decision is being stored."""
 MAX_DECISION_ID: Final = 200
 
 Command = Literal["skip", "hold", "escalate", "assign", "reopen", "split", "gold"]
 
 
 class Desk:
-    """See worker.review.desk_api.DeskApi. What people do is recorded in the topics, and counts when the log has it."""
+    """See worker.review.desk_api.DeskApi. An action counts once the log has stored it."""
 
     def __init__(
         self,
@@ -233,7 +233,7 @@ class Desk:
         self._topics.close()
 
     def _repeated(self, choice: Choice, reviewer: str) -> Decided | None:
-        """What became of the decision, if it has been made already, also by a desk that died before it could say so."""
+        """The answer to a decision that was recorded before, possibly by a desk that died before it answered."""
         entry = self._index.entries([choice.item_id]).get(choice.item_id)
         counted = entry.state.counted if entry is not None else ()
         made = next((d for d in counted if d.decision_id == choice.decision_id), None)

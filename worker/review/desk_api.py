@@ -117,7 +117,7 @@ class DeskApi(Protocol):
         ...
 
     def unassign(self, assignee: str, actor: str) -> int:
-        """Everybody gets what was assigned to somebody who decides nothing any more; how many items those were.
+        """Makes the open items of an assignee who may no longer decide available to everybody; returns how many.
         Raises NotRecorded."""
         ...
 

@@ -1,4 +1,4 @@
-"""What happens at any desk, told to all of them through Redis."""
+"""Events of all desks, published through Redis."""
 
 import json
 import threading
@@ -16,13 +16,13 @@ log = structlog.get_logger(__name__)
 
 WAIT_SECONDS: Final = 1.0
 TOGETHER_SECONDS: Final = 0.25
-"""What happens within so long is told at once: where fifty people decide, each page would else be woken for each."""
+"""Events within this time are delivered together, so that a page is not woken for each of them."""
 MOST: Final = 1000
-"""Events that are told at once at most."""
+"""The most events that are delivered together."""
 
 
 def publish(client: redis.Redis, *events: DeskEvent) -> None:
-    """Publishes events that no change of the index tells."""
+    """Publishes events that do not come from a change of the index."""
     with client.pipeline(transaction=False) as pipeline:
         for event in events:
             queue(pipeline, event)
@@ -30,7 +30,7 @@ def publish(client: redis.Redis, *events: DeskEvent) -> None:
 
 
 def queue(pipeline: Any, event: DeskEvent) -> None:
-    """Queues the command."""
+    """Adds the command that publishes an event to a pipeline."""
     text = {
         "kind": event.kind,
         "at": event.at.isoformat(),

@@ -1,8 +1,8 @@
-"""How the desk says no. Each message says what was wrong and what to do."""
+"""The errors of the desk. Each message says what was wrong and what to do."""
 
 
 class DeskError(Exception):
-    """What was asked of the desk was not done."""
+    """The desk did not do what was asked."""
 
 
 class UnknownItem(DeskError):

@@ -96,14 +96,15 @@ class ItemDispatcher:
         return leases
 
     def _is_gold_turn(self, queue: str, reviewer: str) -> bool:
-        """Drawn from the reviewer's own count, so that nobody can tell by the order which items are tests."""
+        """Whether this reviewer's next item is a test item. Pseudo-random by the reviewer's count, so that the order
+        does not reveal test items."""
         share = self._settings.queue(queue).gold_share
         turn = self._redis.incr(keys.turn(reviewer))
         point = hashlib.sha256(f"sluice.gold\0{reviewer}\0{turn}".encode()).digest()[:8]
         return int.from_bytes(point, "big") < share * 2**64
 
     def _skipped(self, queue: str, reviewer: str, count: int) -> list[Grant]:
-        """Leases of items that this reviewer skipped and that still wait, the one due first in front."""
+        """Leases of open items that this reviewer skipped, due first."""
         found: Any = self._redis.zrange(keys.skipped(queue, reviewer), 0, -1)
         grants: list[Grant] = []
         for item_id, entry in self._index.entries([each.decode() for each in found]).items():

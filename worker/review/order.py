@@ -1,4 +1,4 @@
-"""In which order items are looked at."""
+"""The order of items in a queue."""
 
 from datetime import datetime
 

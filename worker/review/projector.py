@@ -1,4 +1,4 @@
-"""Carries the topics into this desk's catalogue, and the catalogue into the index in Redis."""
+"""Keeps this desk's catalogue up to date with the topics, and the index in Redis up to date with the catalogue."""
 
 import time
 import uuid
@@ -25,18 +25,18 @@ from worker.settings import Settings
 log = structlog.get_logger(__name__)
 
 LEASE_SECONDS: Final = 5.0
-"""After so long without a sign of life another desk's projector takes over."""
+"""Another desk's projector takes over when the lease was not renewed for this long."""
 WAIT_SECONDS: Final = 0.1
 GATHER_SECONDS: Final = 0.2
-"""So long records may gather once all has been read. What a desk has decided it has put into the index itself."""
+"""Pause between reads once caught up. A desk writes its own decisions to the index at once."""
 PAUSE_SECONDS: Final = 1.0
 SEIZED_SECONDS: Final = 60.0
 PURGE_SECONDS: Final = 600.0
 ITEMLESS: Final = timedelta(days=1)
-"""So long the catalogue keeps decisions on items that it does not have."""
+"""How long the catalogue keeps decisions whose item it does not have."""
 FILLED_AT_ONCE: Final = 1000
 TOLD_AT_MOST: Final = 5000
-"""Changes that desks are told of one by one. Of more they hear nothing: that is an index being filled."""
+"""Up to this many changes at once are published as events; more means that an index is being filled."""
 PROGRESS_SECONDS: Final = 30
 
 # KEYS: positions. ARGV: generation, then fields and values. Nothing is written into an index that somebody has flushed
@@ -92,7 +92,7 @@ class Projector:
         self._purged_at: datetime | None = None
 
     def run(self, stop: Event) -> None:
-        """Works until told to stop. Raises LogError and redis.RedisError; may then be called again."""
+        """Runs until stopped. Raises LogError and redis.RedisError; may then be called again."""
         self._reader.look_again()
         self._filled = None
         while not stop.is_set():
@@ -144,7 +144,7 @@ class Projector:
         return self._reader.is_caught_up and self._filled is not None and not self._filled.waiting
 
     def _fill_index(self) -> None:
-        """Some items from the catalogue into the index, once the catalogue knows all decisions."""
+        """Loads some items from the catalogue into the index, once the catalogue has all decisions."""
         read = self._reader.progress
         if read is None or (read.targets and not self._redis.exists(keys.READY)):
             if read is not None:
@@ -171,9 +171,8 @@ class Projector:
             self._reader.look_again()
 
     def _find_changes(self, read: ReadProgress) -> IndexProgress | None:
-        """What the index lacks; None where the topics must be read further first. A new index is ready at once, as the
-        catalogue knows all decisions up to the ends that the topics had when it last looked for them; so where an index
-        was lost since, it looks again first."""
+        """The items that changed since the index was last filled; None when the topics must be read first: after Redis
+        lost the index, the catalogue reads up to the present ends, so that no decision is missing when leases start."""
         is_new = not self._redis.exists(keys.READY)
         if is_new and self._filled is not None:
             self._reader.look_again()

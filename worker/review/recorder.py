@@ -1,4 +1,4 @@
-"""Writes what people do: into the topics, and, once those have it, into the index."""
+"""Writes actions to the topics and, once stored there, to the index."""
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +33,7 @@ class PendingDecision:
 
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
-    """Something for the audit: who did what to which items."""
+    """An audit entry: who did what to which items."""
 
     actor: str
     action: str

@@ -23,7 +23,7 @@ CLOSE_SECONDS: Final = 15.0
 
 
 class RunningDesk(Desk):
-    """Its loops run until it is closed. Those that fail are restarted by the supervisor, which also tells of them."""
+    """Its loops run until it is closed. The supervisor restarts those that fail and reports them."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Which images that passed are looked at all the same, and what that says of those that are not."""
+"""The audit sample: which images that passed are reviewed anyway, and the interval of the share that was bad."""
 
 import hashlib
 import math

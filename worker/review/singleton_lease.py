@@ -26,7 +26,7 @@ class SingletonLease:
         self._leave = client.register_script(_LEAVE)
 
     def hold(self) -> bool:
-        """Acquires or renews the lease; whether it is ours."""
+        """Acquires or renews the lease; whether this holder has it."""
         return bool(self._hold(keys=[self._key], args=[self._holder, self._milliseconds]))
 
     def seize(self, seconds: float) -> None:
@@ -34,5 +34,5 @@ class SingletonLease:
         self._redis.set(self._key, self._holder, px=int(seconds * 1000))
 
     def leave(self) -> None:
-        """Releases the lease, if it is ours."""
+        """Releases the lease, if this holder has it."""
         self._leave(keys=[self._key], args=[self._holder])

@@ -17,10 +17,10 @@ from worker.review.sampling import wilson
 from worker.trust.confidence import confidence_interval
 
 ENOUGH_SHARED: Final = 5
-"""Items that must have been judged by the same people before their agreement is told."""
+"""The fewest shared items for which the agreement of reviewers is computed."""
 LAST_TIMED: Final = 1_000
 LAST_PANELS: Final = 10_000
-"""So many of the items settled last tell how long it takes, and how people agree."""
+"""Settlement time and agreement are computed over this many of the items settled last."""
 
 _Settled = tuple[Panel, Vote]
 
@@ -66,7 +66,7 @@ def _of_settled(client: redis.Redis, item_ids: Sequence[bytes]) -> tuple[list[by
 
 
 def _numbers(tally: Mapping[bytes, bytes]) -> dict[tuple[str, str], float]:
-    """By outcome and reviewer; `arrived` is nobody's."""
+    """Counts by outcome and reviewer; for `arrived` the reviewer is empty."""
     numbers = {}
     for name, value in tally.items():
         outcome, _, reviewer = name.decode().partition("|")

@@ -1,4 +1,4 @@
-"""Brings back what is assigned to somebody who decides nothing any more."""
+"""Returns the items of an assignee who may no longer decide to their queues."""
 
 from typing import Any, Final
 
@@ -12,7 +12,8 @@ _AT_ONCE: Final = 100
 
 
 def unassign(client: redis.Redis, index: Index, recorder: Recorder, assignee: str, actor: str) -> int:
-    """Everybody gets the open items that were assigned to `assignee`; how many those were. Raises NotRecorded."""
+    """Makes the open items that are assigned to `assignee` available to everybody; returns how many. Raises
+    NotRecorded."""
     queues: Any = client.smembers(keys.QUEUES)
     names = sorted(queue.decode() for queue in queues)
     with client.pipeline(transaction=False) as pipeline:
@@ -28,7 +29,7 @@ def unassign(client: redis.Redis, index: Index, recorder: Recorder, assignee: st
                 continue
             # Right behind what was done to the item last: whatever is done to it meanwhile stands, and this does not.
             decision = recorder.decision(
-                entry.item, actor, "assign", entry.state.fence + 1, note=f"{assignee} decides nothing here any more"
+                entry.item, actor, "assign", entry.state.fence + 1, note=f"{assignee} may no longer decide here"
             )
             steps.append(PendingDecision(entry, entry.item, decision))
         recorder.commit(steps, actor, action="unassign", detail={"assignee": assignee})

@@ -1,4 +1,4 @@
-"""Takes back what a reviewer has just done."""
+"""Undo of a reviewer's own action."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -68,7 +68,7 @@ class Undo:
         return self._taken_back(back, steps, reviewer) if steps else self._still_leased(back[0], reviewer)
 
     def covered(self, decision_id: str) -> dict[str, str]:
-        """The items that a decision covered, and by which id of its own each."""
+        """Item id to the id of the decision on it, for all items that a decision covered."""
         found: Any = self._redis.hgetall(keys.decided(decision_id))
         return {item_id.decode(): own_id.decode() for item_id, own_id in found.items()}
 
@@ -101,10 +101,10 @@ class Undo:
         return self._dispatcher.shown([grant], reviewer, blind=state.status is not Status.ESCALATED)[0]
 
     def _still_leased(self, entry: Entry, reviewer: str) -> Lease:
-        """The lease that came of an undo, or a new one where that has run out."""
+        """The lease that the undo granted, or a new one when that has expired."""
         item = entry.item
         if item is None or entry.lane is None:
-            raise NotPossible("the item waits for nobody any more")
+            raise NotPossible("the item is no longer open")
         blind = entry.state.status is not Status.ESCALATED
         grant = self._leases.current(entry.cluster, reviewer, item.item_id)
         if grant is not None:

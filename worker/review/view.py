@@ -1,4 +1,4 @@
-"""Entries of the index as people may see them."""
+"""Items as a person may see them."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from worker.settings import QueueSettings, ReviewSettings
 
 
 class Views:
-    """Reads items for people."""
+    """Builds item views from the index, and where that lacks an item, from the catalogue."""
 
     def __init__(
         self, client: redis.Redis, index: Index, catalogue: Catalogue, leases: Leases, settings: ReviewSettings
@@ -91,8 +91,8 @@ class Views:
 def _as_if_ordinary(
     state: ItemState, reviewer: str, rules: QueueSettings
 ) -> tuple[Status, tuple[Decision, ...], int, datetime | None]:
-    """Status, history, votes and when it was closed, of a test item as its reviewer may see it: as an item that nobody
-    else has voted on."""
+    """Status, history, number of votes and closing time that a reviewer sees of a test item: those of an ordinary item
+    without other votes."""
     since = max((place for place, d in enumerate(state.counted) if d.outcome == "gold"), default=-1) + 1
     own = [d for d in state.counted[since:] if d.reviewer == reviewer]
     undone = {d.undoes for d in own}

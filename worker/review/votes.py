@@ -1,4 +1,4 @@
-"""What votes come to: n-of-m with a rule for ties."""
+"""The resolution of votes: n of m, with a rule for ties."""
 
 from collections.abc import Sequence
 
@@ -18,5 +18,5 @@ def settle(votes: Sequence[Vote], rules: QueueSettings) -> Resolution | None:
 
 
 def resolution_of_test(made: Decision, rules: QueueSettings) -> Resolution | None:
-    """What a vote on a test item would have come to on an ordinary one that nobody else had voted on."""
+    """The resolution that this vote would have on an ordinary item without other votes."""
     return settle([made.outcome], rules) if made.outcome == "approve" or made.outcome == "reject" else None

@@ -1,4 +1,4 @@
-"""Locks that are not waited for without end."""
+"""Waiting for a lock with a time limit."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

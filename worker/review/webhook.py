@@ -1,4 +1,4 @@
-"""Tells somebody else's server of decisions: signed, in order, again until it answers."""
+"""Sends decisions to a webhook as signed HTTP requests."""
 
 import hashlib
 import hmac

@@ -1,4 +1,4 @@
-"""Brings decisions from their topic to the webhook."""
+"""Delivers decisions from their topic to the webhook, in order, with retries."""
 
 import random
 import threading
@@ -29,7 +29,7 @@ PAUSE_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 60.0
 PENDING: Final = 1000
 CATCH_UP: Final = timedelta(hours=1)
-"""Where nothing tells what has been delivered (a first start, a lost Redis), decisions of this age are sent."""
+"""When Redis does not know what was delivered (first start, lost Redis), only decisions younger than this are sent."""
 
 
 class WebhookDelivery:
@@ -118,7 +118,7 @@ class WebhookDelivery:
         self._pending.append((decision, record))
 
     def _deliver(self, decision: Decision, stop: threading.Event) -> bool:
-        """Whether it is done with; False when told to stop before."""
+        """Delivers one decision, or gives up on it; False when asked to stop before."""
         for attempt in range(self._max_attempts):
             try:
                 self._webhook.post(decision, int(self._now().timestamp()))

@@ -14,7 +14,7 @@ _AT_ONCE: Final = 500
 def everything(
     catalogue: Catalogue, settings: ReviewSettings, queue: str | None = None, status: Status | None = None
 ) -> Iterator[ItemView]:
-    """The newest first; of a queue, or with a status, where one is given. Who has an item at the moment is not told."""
+    """All items, newest first, optionally of one queue or status. `leased_by` is always None."""
     item_ids = catalogue.ids(queue, status)
     for start in range(0, len(item_ids), _AT_ONCE):
         for entry in catalogue.entries(item_ids[start : start + _AT_ONCE]).values():

@@ -1,4 +1,4 @@
-"""Which cluster new items belong to: of many at once, so that hardly any needs a query of its own."""
+"""Finds the clusters of new items, in a few queries for many items."""
 
 import json
 import sqlite3

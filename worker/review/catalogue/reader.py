@@ -50,8 +50,8 @@ class ReadProgress:
 
 
 class CatalogueReader:
-    """Reads review items, decisions and, for the audit sample, verdicts. Records that are none of ours are logged and
-    passed over."""
+    """Reads review items, decisions and, for the audit sample, verdicts. Records that cannot be parsed are logged
+    and skipped."""
 
     def __init__(self, settings: Settings, topics: Topics, catalogue: Catalogue, now: Callable[[], datetime]) -> None:
         self._names = settings.kafka.topics

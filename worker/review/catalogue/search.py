@@ -9,7 +9,7 @@ from worker.review.catalogue.text import match_expression
 from worker.review.errors import NotPossible
 
 SECONDS: Final = 5.0
-"""A search that takes longer is ended: whoever asks must say more of what they look for."""
+"""The time limit of a search."""
 _CHECK_EVERY: Final = 10_000
 """Steps of SQLite's machine between looks at the time."""
 

@@ -68,7 +68,7 @@ class HealthOut(BaseModel):
 
 @router.get("/healthz", include_in_schema=False)
 async def healthz(response: Response, context: Context) -> HealthOut:
-    """503 with the names of the loops that do not come back. Needs no signing in, so it says nothing else."""
+    """503 with the names of the loops that keep failing. It needs no sign-in, so it says nothing else."""
     problems = context.supervisor.health_problems()
     if problems:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE

@@ -1,4 +1,4 @@
-"""What happens at the desk, live, as server-sent events: one reader of the desk, many listeners."""
+"""Live events of the desk as server-sent events: one reader, many listeners."""
 
 import asyncio
 import json
@@ -23,9 +23,9 @@ from worker.review.http.sessions import Session
 router = APIRouter(tags=["events"])
 
 LOOK_SECONDS: Final = 10.0
-"""So often the session is looked at, and a comment keeps proxies from closing the stream."""
+"""How often the session is checked, and a comment is sent so that proxies keep the stream open."""
 WAITING: Final = 40
-"""What may wait for a slow listener; more than that it misses."""
+"""Queue size of a listener; a slower one misses events."""
 STREAMS_A_USER: Final = 12
 
 

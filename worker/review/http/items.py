@@ -153,7 +153,7 @@ def _assignee(name: str, context: AppContext) -> str:
     user = context.accounts.find(name) if context.accounts is not None else None
     if user is not None:
         if not user.role.includes(Role.REVIEWER):
-            detail = f"{user.name} is a {user.role.value}, who decides nothing; assign it to a reviewer"
+            detail = f"{user.name} is a {user.role.value}, who cannot decide; assign it to a reviewer"
             raise Problem(HTTPStatus.CONFLICT, "not-a-reviewer", detail)
         return user.name
     if context.oidc is None:

@@ -20,7 +20,7 @@ MANY = 20
 
 
 class Problem(Exception):
-    """An answer that says no. `kind` is a word for programs, `detail` a sentence for people."""
+    """An error response. `kind` is for programs, `detail` for people."""
 
     def __init__(
         self, status: HTTPStatus, kind: str, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any
@@ -72,7 +72,7 @@ def install(app: FastAPI) -> None:
 
 
 class Unexpected:
-    """Answers for faults of ours: the log tells everything, the answer nothing."""
+    """Turns unexpected exceptions into a 500 response. Details are in the log only."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -93,6 +93,6 @@ class Unexpected:
             log.exception("desk_request_failed", method=scope["method"], path=scope["path"])
             if started:
                 raise  # the connection is closed, so that nobody takes half an answer for a whole one
-            detail = "a fault of ours; the log of the desk tells more"
+            detail = "an error in the desk; its log has the details"
             problem = Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", detail)
             await response(problem)(scope, receive, send)

@@ -1,4 +1,4 @@
-"""What the browser gets to see of an image: never the bytes that came from outside, always pixels encoded anew."""
+"""Renditions of images for the browser: always decoded and encoded again, never the original bytes."""
 
 import hashlib
 import io

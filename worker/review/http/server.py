@@ -1,4 +1,4 @@
-"""Serves the desk on a thread of its own."""
+"""The HTTP server of the desk, on its own thread."""
 
 import asyncio
 import socket
@@ -119,12 +119,12 @@ class DeskServer:
         deadline = time.monotonic() + START_SECONDS
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > deadline:
-                raise DeskServerError("the desk did not start; its log tells why")
+                raise DeskServerError("the desk did not start; see its log")
             time.sleep(0.01)
         log.info("desk_listening", host=listener.getsockname()[0], port=listener.getsockname()[1])
 
     def watch(self, stop: threading.Event) -> None:
-        """A loop for a supervisor, whose health check so tells of a server that has ended. Raises DeskServerError."""
+        """A loop for a supervisor: raises DeskServerError once the server has ended, which fails the health check."""
         while not stop.wait(WATCH_SECONDS):
             if not self._thread.is_alive():
                 raise DeskServerError("the server of the desk has ended; restart the process")

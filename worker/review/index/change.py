@@ -1,4 +1,4 @@
-"""What new records of an entry mean for everything else in the index."""
+"""The changes to the rest of the index that follow from new records of an entry."""
 
 from collections.abc import Mapping
 from datetime import datetime
