@@ -1,5 +1,7 @@
 """The catalogue: what is found by which words, what survives a restart, and that the index is filled from it."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -271,3 +273,24 @@ def test_items_that_came_in_the_same_microsecond_are_all_kept(tmp_path: Path) ->
 
 def test_a_query_of_words_names_its_columns_and_quotes_each_word() -> None:
     assert match_expression('fox "sno', ("prompt", "ids")) == '{prompt ids} : ("fox"* AND """sno"*)'
+
+
+def test_many_short_lived_threads_leave_few_connections_open() -> None:
+    bench = ReviewBench()
+    bench.items(review_item("a", prompt="a fox"))
+    descriptors = Path("/proc/self/fd")
+    if not descriptors.exists():
+        pytest.skip("counts open files by /proc")
+    before = len(list(descriptors.iterdir()))
+    for _ in range(40):
+        thread = threading.Thread(target=found, args=(bench, "fox"))
+        thread.start()
+        thread.join(30)
+    assert len(list(descriptors.iterdir())) < before + 20
+
+
+def test_a_search_does_not_wait_for_a_write_that_takes_long() -> None:
+    bench = ReviewBench()
+    bench.items(review_item("a", prompt="a fox"))
+    with bench.catalogue._lock, ThreadPoolExecutor(1) as pool:
+        assert pool.submit(found, bench, "fox").result(timeout=30) == ["a"]

@@ -4,6 +4,7 @@ import itertools
 import json
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -27,6 +28,9 @@ from worker.settings import ReviewSettings
 
 FILE: Final = "desk-catalogue.sqlite"
 WRITE_SECONDS: Final = 60.0
+IDLE_READERS: Final = 4
+READER_CACHE_KIB: Final = 4_096
+"""Of each reader; the operating system keeps the rest of the file."""
 CHUNK: Final = 500
 
 
@@ -43,13 +47,13 @@ class Catalogue:
         self._settings = settings
         self._db = connect(path)
         self._lock = threading.Lock()
-        self._readers = threading.local()
-        self._opened: list[sqlite3.Connection] = [self._db]
+        self._idle: deque[sqlite3.Connection] = deque()  # of readers; its methods are atomic
 
     def close(self) -> None:
-        with self._lock:
-            for db in self._opened:
-                db.close()
+        """Nobody may use the catalogue any more."""
+        while self._idle:
+            self._idle.pop().close()
+        self._db.close()
 
     def positions(self) -> dict[Partition, int]:
         """The next offset of each partition that was read."""
@@ -190,14 +194,20 @@ class Catalogue:
 
     @contextmanager
     def reader(self) -> Iterator[sqlite3.Connection]:
-        """A connection of this thread's own, which sees what was committed. Raises LogError."""
+        """A connection for one thread, which sees what was committed. Up to IDLE_READERS stay open for the next ones.
+        Raises LogError."""
         with explained(self.path):
-            db: sqlite3.Connection | None = getattr(self._readers, "db", None)
-            if db is None:
-                db = self._readers.db = connect(self.path)
-                with self._lock:
-                    self._opened.append(db)
-            yield db
+            try:
+                db = self._idle.pop()
+            except IndexError:
+                db = connect(self.path, cache_kib=READER_CACHE_KIB)
+            try:
+                yield db
+            finally:
+                if len(self._idle) < IDLE_READERS:
+                    self._idle.append(db)
+                else:
+                    db.close()
 
     def _partition_ids(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         wanted = list(partitions)

@@ -11,6 +11,7 @@ from worker.intake.log import LogError
 FORMAT: Final = 1
 BUSY_SECONDS: Final = 10.0
 CACHE_KIB: Final = 65_536
+"""Of the writer."""
 
 SCHEMA: Final = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -43,23 +44,24 @@ SCHEMA: Final = (
 )
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path, *, cache_kib: int = CACHE_KIB) -> sqlite3.Connection:
     """Opens the file, and makes it when there is none; one of another format is made anew, as all in it comes from the
     topics. Raises LogError."""
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
-        db = _opened(path)
+        db = _opened(path, cache_kib)
         (found,) = db.execute("PRAGMA user_version").fetchone()
         if found not in (0, FORMAT):
             db.close()
             remove(path)
-            db = _opened(path)
-        with transaction(db):
-            if not db.execute("SELECT 1 FROM sqlite_schema").fetchone():
-                for statement in SCHEMA:
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {FORMAT}")
+            db = _opened(path, cache_kib)
+        if db.execute("PRAGMA user_version").fetchone() != (FORMAT,):
+            with transaction(db):
+                if not db.execute("SELECT 1 FROM sqlite_schema").fetchone():
+                    for statement in SCHEMA:
+                        db.execute(statement)
+                    db.execute(f"PRAGMA user_version = {FORMAT}")
         return db
 
 
@@ -90,11 +92,11 @@ def explained(path: Path) -> Iterator[None]:
         raise LogError(f"{path}: {error}; the file may be removed, it is made again from the topics") from error
 
 
-def _opened(path: Path) -> sqlite3.Connection:
+def _opened(path: Path, cache_kib: int) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute(
         "PRAGMA synchronous = NORMAL"
     )  # after a loss of power its positions are older, and it reads on from there
-    db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    db.execute(f"PRAGMA cache_size = -{cache_kib}")
     return db
