@@ -36,9 +36,9 @@ from ops.benchmarks.results import publish as publish_results
 from ops.dev.servers import KafkaServer, RedisServer
 from schemas import Decision, FileReference, ReviewItem, Scores, Source
 from worker.intake.topics import create_topics
-from worker.review.http.accounts import Accounts
+from worker.review.http.accounts import PEOPLE_FILE, Accounts
 from worker.review.http.roles import Role
-from worker.review.http.serving import PEOPLE_FILE, open_and_serve_desk
+from worker.review.http.serving import open_and_serve_desk
 from worker.samples.sample import SAMPLE_IMAGES
 from worker.settings import FileSettings, KafkaSettings, RedisSettings, ReviewSettings, Settings, WebSettings
 

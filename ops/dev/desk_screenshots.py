@@ -22,9 +22,9 @@ from worker.policy.loading import DEFAULT
 from worker.review.answers import Choice
 from worker.review.desk import Desk
 from worker.review.errors import NotReady
-from worker.review.http.accounts import Accounts
+from worker.review.http.accounts import PEOPLE_FILE, Accounts
 from worker.review.http.roles import Role
-from worker.review.http.serving import PEOPLE_FILE, serve_desk
+from worker.review.http.serving import serve_desk
 from worker.review.running import open_desk
 from worker.samples.sample import SAMPLE_IMAGES
 from worker.settings import FileSettings, QueueSettings, ReviewSettings, Settings, WebSettings

@@ -1,6 +1,7 @@
 """`sluice desk`: the review desk's index, and its items and votes as files."""
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ import typer
 from worker.cache.client import connect, connect_embedded
 from worker.cli import console
 from worker.cli.errors import CommandFailed, UsageError
-from worker.cli.options import ConfigOption, DataOption, Place, find_place
+from worker.cli.options import DATA, ConfigOption, DataOption, Place, find_place
 from worker.review.answers import Status
 from worker.review.catalogue.catalogue import FILE, Catalogue
 from worker.review.catalogue.export import everything
@@ -102,6 +103,33 @@ def import_command(
     console.out.print(f"{_votes(counted)} counted{before}", markup=False)
     if refused:
         raise CommandFailed(f"{_votes(refused)} could not be counted")
+
+
+@app.command("reset-password")
+def reset_password_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The local user.")],
+    config: ConfigOption = None,
+    data: DataOption = None,
+) -> None:
+    """Print a link by which a local user chooses another password, once, within a day.
+
+    For an admin who cannot sign in; admins give other users such a link at the desk. Run it where the desk keeps its
+    users: with its --data, or with servers in its working folder.
+    """
+    from worker.review.http.accounts import PEOPLE_FILE, Accounts
+
+    place = find_place(config, data)
+    file = (place.data or DATA) / PEOPLE_FILE
+    if not file.exists():
+        raise UsageError(f"{file}: there are no local users here; run this where the desk keeps its data")
+    with closing(Accounts(file, time.time)) as accounts:
+        token = accounts.reset(name, "sluice")
+    if token is None:
+        raise UsageError(f"{file}: there is no user {name!r}")
+    web = place.settings.web
+    console.out.print(
+        f"{web.public_url or f'http://{web.host}:{web.port}'}/#invitation={token}", markup=False, soft_wrap=True
+    )
 
 
 def _votes(number: int) -> str:

@@ -1,6 +1,8 @@
 """`sluice desk` and `sluice policy tune`, as a user meets them."""
 
 import json
+import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,6 +15,7 @@ from tests.unit.review.review_bench import DIGEST, review_item, verdict
 from worker.cli.main import app
 from worker.intake.log import Output
 from worker.review.embedded_topics import EmbeddedTopics
+from worker.review.http.accounts import PEOPLE_FILE, Accounts
 from worker.settings import Settings
 
 
@@ -127,3 +130,21 @@ def test_lines_that_are_no_verdicts_are_counted(past: Path) -> None:
     assert result.exit_code == 1
     assert "1 of" in result.stderr
     assert DIGEST not in result.stderr
+
+
+def test_an_admin_who_cannot_sign_in_gets_a_link_for_another_password(data: Path) -> None:
+    with closing(Accounts(data / PEOPLE_FILE, time.time)) as accounts:
+        assert accounts.accept(accounts.invite_first() or "", "ana", "correct horse battery")
+        result = sluice("desk", "reset-password", "Ana", "--data", data)
+        assert result.exit_code == 0
+        link = result.stdout.strip()
+        assert link.startswith("http://127.0.0.1:8420/#invitation=")
+        assert accounts.accept(link.partition("=")[2], "ana", "another battery staple")
+        assert accounts.check("ana", "another battery staple")
+    unknown = sluice("desk", "reset-password", "eve", "--data", data)
+    assert (unknown.exit_code, "there is no user 'eve'" in unknown.stderr) == (2, True)
+
+
+def test_a_folder_without_users_is_told(tmp_path: Path) -> None:
+    result = sluice("desk", "reset-password", "ana", "--data", tmp_path)
+    assert (result.exit_code, "there are no local users here" in result.stderr) == (2, True)

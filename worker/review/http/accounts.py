@@ -19,6 +19,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 from worker.review.http.roles import Role
 
+PEOPLE_FILE: Final = "people.sqlite"
 INVITATION_SECONDS: Final = 3 * 24 * 3600
 RESET_SECONDS: Final = 24 * 3600
 MIN_PASSWORD: Final = 12

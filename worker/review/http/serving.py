@@ -21,7 +21,7 @@ from worker.review import intake_numbers
 from worker.review.dead_letters import DeadLetters
 from worker.review.desk_api import DeskApi
 from worker.review.http import past_verdicts
-from worker.review.http.accounts import Accounts
+from worker.review.http.accounts import PEOPLE_FILE, Accounts
 from worker.review.http.app import build_app
 from worker.review.http.app_context import AppContext, ShownVerdicts
 from worker.review.http.heat_maps import ExplainEngine, HeatMaps
@@ -38,7 +38,6 @@ from worker.settings import Settings, WebSettings
 from worker.supervision import Supervisor
 from worker.wiring import open_engine
 
-PEOPLE_FILE = "people.sqlite"
 KEY_FILE = "desk.key"
 OIDC_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
