@@ -105,8 +105,11 @@ class Png:
         if not any(data):
             raise truncated("a PNG without the data of its picture")
         header = struct.pack(">II", width, height) + self.header[8:]
-        chunks = [(b"IHDR", header), (b"PLTE", self.palette), (b"tRNS", self.transparency), (b"IDAT", b"".join(data))]
-        file = b"".join([_SIGNATURE, *(_chunk(name, content) for name, content in chunks if content), _chunk(b"IEND")])
+        parts: list[bytes | memoryview] = [_SIGNATURE, *_chunk(b"IHDR", [header])]
+        for name, content in ((b"PLTE", self.palette), (b"tRNS", self.transparency)):
+            if content:
+                parts += _chunk(name, [content])
+        file = b"".join([*parts, *_chunk(b"IDAT", data), *_chunk(b"IEND", [])])
         is_interlaced = bool(self.header[12])
         return load_whole(lambda: PngImageFile(BytesIO(file)), is_interlaced=is_interlaced, what="a PNG")
 
@@ -192,8 +195,12 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, bool]]:
     raise bomb(f"a PNG of more than {CHUNKS} chunks")
 
 
-def _chunk(name: bytes, content: bytes = b"") -> bytes:
-    return struct.pack(">I4s", len(content), name) + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(name)))
+def _chunk(name: bytes, content: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
+    """The parts of a chunk; its content is not copied."""
+    checksum = zlib.crc32(name)
+    for part in content:
+        checksum = zlib.crc32(part, checksum)
+    return [struct.pack(">I4s", sum(map(len, content)), name), *content, struct.pack(">I", checksum)]
 
 
 def _unpacked_profile(content: bytes) -> bytes:

@@ -33,7 +33,9 @@ class WebP:
 def read_webp(data: bytes) -> WebP:
     """Raises ImageError where there are too many chunks, or a part of the picture is missing."""
     profile = b""
-    kept = []
+    kept: list[bytes | memoryview] = []
+    names = set()
+    view = memoryview(data)
     at = 12
     stop = 8 + int.from_bytes(data[4:8], "little")  # what follows is no part of the image
     for _ in range(CHUNKS):
@@ -44,19 +46,27 @@ def read_webp(data: bytes) -> WebP:
         if name in _PICTURE:
             if end > len(data):
                 raise truncated("a WebP that ends within its picture")
-            kept.append(_chunk(name, data[at + 8 : end]))
+            kept += _chunk(name, view[at + 8 : end])
+            names.add(name)
         elif name == b"ICCP" and end <= len(data):
             profile = profile or data[at + 8 : end]
         at = end + size % 2
     else:
         raise bomb(f"a WebP of more than {CHUNKS} chunks")
-    if not any(name in (b"VP8 ", b"VP8L", b"ANMF") for name in (chunk[:4] for chunk in kept)):
+    if names.isdisjoint((b"VP8 ", b"VP8L", b"ANMF")):
         raise truncated("a WebP without a picture")
-    body = b"WEBP" + b"".join(kept)
-    return WebP(b"RIFF" + len(body).to_bytes(4, "little") + body, IccProfile.of(profile))
+    size = 4 + sum(map(len, kept))
+    return WebP(b"".join([b"RIFF", size.to_bytes(4, "little"), b"WEBP", *kept]), IccProfile.of(profile))
 
 
-def _chunk(name: bytes, content: bytes) -> bytes:
+def _chunk(name: bytes, content: memoryview) -> list[bytes | memoryview]:
+    """The parts of a chunk, of which a picture is not copied."""
+    header = name + len(content).to_bytes(4, "little")
     if name == b"VP8X" and content:
-        content = bytes([content[0] & ~(_HAS_PROFILE | _HAS_EXIF | _HAS_XMP)]) + content[1:]
-    return name + len(content).to_bytes(4, "little") + content + bytes(len(content) % 2)
+        return [
+            header,
+            bytes([content[0] & ~(_HAS_PROFILE | _HAS_EXIF | _HAS_XMP)]),
+            content[1:],
+            bytes(len(content) % 2),
+        ]
+    return [header, content, bytes(len(content) % 2)]

@@ -40,11 +40,12 @@ class ImageSettings(Section):
     max_animation_pixels: PositiveInt = 500_000_000
     """Of all frames of an animation together. One of more fails, as a part of it would pass unseen."""
     fetch_memory_bytes: PositiveInt = 256 * 1024 * 1024
-    """For encoded images of more than 8 MiB that are fetched and not yet decoded, of all threads together."""
+    """For encoded images of more than 8 MiB that are fetched and not yet decoded, of all threads together. Each counts
+    twice while it is read."""
     decode_memory_bytes: PositiveInt = 1024**3
     """For decoding, of all threads of a process together. An image that alone takes more is decoded alone: 100
     megapixels take 0.6 GB as JPEG, 1.2 GB as PNG, 1.6 GB as WebP, and 2.4 GB as JPEG XL or JPEG 2000. So a worker takes
-    at most what it takes when idle, and both of these."""
+    what it takes when idle, at most both of these, and what the C library keeps of it: docs/images.md."""
     fetch_timeout_seconds: PositiveFloat = 10.0
     min_bytes_per_second: PositiveFloat = 10_000.0
     """A body that comes more slowly, after two seconds, is given up and tried again later."""

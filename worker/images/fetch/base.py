@@ -74,7 +74,8 @@ class ImageBody:
         self._max_bytes = max_bytes
         self._place = place
         self._expected = max_bytes if announced is None else announced
-        self._data = bytearray()
+        self._chunks: list[bytes] = []
+        self._size = 0
         self._held = 0
         self.waited_seconds = 0.0
         """For memory, which is no fault of the server."""
@@ -91,25 +92,28 @@ class ImageBody:
             self._memory.give_back(self._held)
 
     def __len__(self) -> int:
-        return len(self._data)
+        return self._size
 
     def add(self, chunk: bytes) -> None:
-        self._data += chunk
-        if len(self._data) > self._max_bytes:
+        self._chunks.append(chunk)
+        self._size += len(chunk)
+        if self._size > self._max_bytes:
             raise too_large(self._place, self._max_bytes, self._max_bytes, at_least=True)
-        if len(self._data) > SMALL_BYTES and not self._held:
+        if self._size > SMALL_BYTES and not self._held:
             self._hold()
 
     def image(self, etag: str | None = None, version_id: str | None = None) -> FetchedImage:
-        image = FetchedImage(bytes(self._data), etag, version_id)
-        self._data = bytearray()
+        image = FetchedImage(b"".join(self._chunks), etag, version_id)
+        self._chunks = []
         if self._held:
-            weakref.finalize(image, self._memory.give_back, self._held).atexit = False
+            self._memory.give_back(self._held - self._size)
+            weakref.finalize(image, self._memory.give_back, self._size).atexit = False
             self._held = 0
         return image
 
     def _hold(self) -> None:
+        """Twice the body: it is there in chunks and as a whole for a moment."""
         started = time.monotonic()
-        self._memory.take(self._expected)
-        self._held = self._expected
+        self._memory.take(2 * self._expected)
+        self._held = 2 * self._expected
         self.waited_seconds += time.monotonic() - started

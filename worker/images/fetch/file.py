@@ -11,6 +11,7 @@ from worker.images.errors import ImageError, TransientFetchError
 from worker.images.fetch.base import FetchedImage, ImageBody
 from worker.images.memory import MemoryBudget
 
+_CHUNK_BYTES = 1024 * 1024
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # non-blocking: a pipe must not hold the thread
 
@@ -67,7 +68,7 @@ class FileFetcher:
         if not stat.S_ISREG(status.st_mode):
             raise ImageError(FailureReason.REFERENCE_REFUSED, f"{place} is not a regular file")
         with ImageBody(self._memory, self._max_bytes, place, status.st_size) as body:
-            while chunk := os.read(descriptor, self._max_bytes + 1 - len(body)):
+            while chunk := os.read(descriptor, _CHUNK_BYTES):
                 body.add(chunk)  # the file may grow while it is read
             return body.image()
 
