@@ -1,4 +1,4 @@
-"""A full disk under the embedded log: told from other faults, with how much room is wanted."""
+"""Tells a full disk under the embedded log from other faults, and how much space the next write needs."""
 
 import errno
 import os
@@ -9,16 +9,16 @@ from pathlib import Path
 from worker.intake.log import LogError, Output
 
 LEAST_BYTES = 1024 * 1024
-"""Room that is wanted for any write: a piece of the write-ahead log, and of the file that it is folded into."""
+"""Space that any write needs: a part of the write-ahead log, and of the database file it is copied into."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class DiskFull(LogError):
-    """There is no room on the disk of the log; nothing was written. It goes on by itself once there is."""
+    """The disk of the log is full; nothing was written. Trying again helps once there is space."""
 
 
 def disk_full(path: Path, error: sqlite3.Error | OSError, wanted: int = LEAST_BYTES) -> DiskFull | None:
-    """What to tell when an error means that the disk is full; None when it means something else.
+    """The error to raise when an error of SQLite or the system means a full disk; None when it means something else.
 
     SQLite also calls it an I/O error, when a file beside its own cannot grow; then the free space decides.
     """
@@ -37,7 +37,7 @@ def disk_full(path: Path, error: sqlite3.Error | OSError, wanted: int = LEAST_BY
 
 
 def wanted_bytes(outputs: Sequence[Output]) -> int:
-    """Room that appending these wants: they stand in the write-ahead log, and then in the file."""
+    """Space that appending these needs: in the write-ahead log, and then in the database file."""
     written = sum(
         len(output.value or b"")
         + len(output.key or b"")

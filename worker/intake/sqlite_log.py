@@ -1,9 +1,9 @@
 """The embedded log: a group member over topics in one SQLite file, with Kafka's semantics.
 
-Members of one group divide a topic's partitions among themselves, also from several processes. There is no coordinator:
-each member, in one transaction, reports that it lives, puts out those that have not for a session's length, gives up
-what is beyond its share and claims what is free. A partition has one claim at most, and a commit checks in its own
-transaction that the claim is still there, so a member that was thought dead can neither commit nor be doubled.
+The members of a group divide a topic's partitions among themselves, also across processes. There is no coordinator.
+Each member, in one transaction, sends a heartbeat, removes dead members, revokes the partitions beyond its share and
+claims free ones. A partition has at most one claim, and a commit checks its claims in its own transaction: a member
+that was removed by mistake cannot commit.
 """
 
 import json
@@ -67,8 +67,8 @@ class SqliteLog:
         self._monotonic = monotonic
         self._peers = PeerWatch(session_seconds)
         self._beats = 0
-        self._no_room: DiskFull | None = None
-        self._told_at = float("-inf")
+        self._disk_full: DiskFull | None = None
+        self._logged_at = float("-inf")
         # the loop's heartbeats need not wait for the disk; the committer's connection, with FULL, flushes them along
         self._db = connect(path, synchronous="NORMAL")
         self._commit_db = connect(path, synchronous="FULL")
@@ -86,7 +86,7 @@ class SqliteLog:
     def poll(self, timeout_seconds: float) -> Poll:
         deadline = time.monotonic() + timeout_seconds
         while True:
-            if self._sync_is_due() and (change := self._sync_if_there_is_room()):
+            if self._sync_is_due() and (change := self._sync_unless_disk_full()):
                 return change
             with explained(self._path):
                 if records := self._fetch():
@@ -121,12 +121,12 @@ class SqliteLog:
             except Fenced:
                 raise
             except LogError as error:
-                self._no_room = error if isinstance(error, DiskFull) else None
+                self._disk_full = error if isinstance(error, DiskFull) else None
                 raise CommitFailed(str(error)) from error
-            self._no_room = None
+            self._disk_full = None
 
     def health_problems(self) -> tuple[str, ...]:
-        no_room = self._no_room
+        no_room = self._disk_full
         return (str(no_room),) if no_room is not None else ()
 
     def notes(self) -> tuple[str, ...]:
@@ -144,7 +144,7 @@ class SqliteLog:
         try:
             if self._member is not None:
                 with explained(self._path), transaction(self._db):
-                    self._put_out(self._member)
+                    self._remove_member(self._member)
                     self._next_generation()
         finally:
             self._member = None
@@ -163,22 +163,22 @@ class SqliteLog:
             row = self._db.execute("SELECT generation FROM groups WHERE id = ?", (self._group_id,)).fetchone()
         return row is None or row[0] != self._generation
 
-    def _sync_if_there_is_room(self) -> Poll | None:
-        """Without room on the disk nobody can join, report or put another out: this member keeps what it has, and tries
-        again a fifth of a session later."""
+    def _sync_unless_disk_full(self) -> Poll | None:
+        """Runs a round of the group protocol. On a full disk no member can write, so none can join or remove another:
+        this member keeps its partitions and tries again after a fifth of a session."""
         try:
             with explained(self._path):
                 return self._sync()
         except DiskFull as error:
             now = self._synced_at = self._monotonic()
-            self._no_room = error
-            if now - self._told_at >= REMIND_SECONDS:
-                self._told_at = now
+            self._disk_full = error
+            if now - self._logged_at >= REMIND_SECONDS:
+                self._logged_at = now
                 log.warning("disk_full", error=str(error))
             return None
 
     def _sync(self) -> Poll | None:
-        """One round of the protocol. State changes only once the transaction has happened."""
+        """One round of the group protocol. This member's state changes only after the transaction is committed."""
         now = self._monotonic()
         joining = self._member is None
         member = self._member or new_member()
@@ -206,8 +206,8 @@ class SqliteLog:
         return Poll(assigned=frozenset(assigned), revoked=revoked) if assigned or revoked else None
 
     def _lose_everything(self) -> Poll | None:
-        """Somebody put this member out. It joins anew, under a new name, at the next poll and not in this one: until
-        then its commits are fenced, so nothing prepared under the old claims can pass for the new."""
+        """Another member removed this one. It joins again, under a new name, at the next poll and not in this one:
+        until then its commits are fenced, so nothing prepared under the old claims is committed under new ones."""
         lost = frozenset(self._positions) | self._revoked
         log.warning("group_membership_lost", group=self._group_id, member=self._member, partitions=len(lost))
         self._member = None
@@ -228,8 +228,8 @@ class SqliteLog:
         )
         dead = self._peers.dead(dict(others.fetchall()), now)
         for other in dead:
-            log.warning("group_member_put_out", group=self._group_id, member=other)
-            self._put_out(other)
+            log.warning("group_member_removed", group=self._group_id, member=other)
+            self._remove_member(other)
         claimed: list[int] = []
         revoked: list[int] = []
         for topic in self._topics:
@@ -272,12 +272,12 @@ class SqliteLog:
         claimed += wanted
         revoked += surplus
 
-    def _put_out(self, member: str) -> None:
+    def _remove_member(self, member: str) -> None:
         self._db.execute("DELETE FROM claims WHERE group_id = ? AND member = ?", (self._group_id, member))
         self._db.execute("DELETE FROM members WHERE group_id = ? AND id = ?", (self._group_id, member))
 
     def _next_generation(self) -> int:
-        """Tells the others that there is something to see."""
+        """Makes the other members run a round of the protocol at their next poll."""
         (generation,) = self._db.execute(
             "INSERT INTO groups (id, generation) VALUES (?, 1)"
             " ON CONFLICT (id) DO UPDATE SET generation = generation + 1 RETURNING generation",
@@ -325,7 +325,7 @@ class SqliteLog:
 
     def _check_claims(self, member: str | None, offsets: Mapping[Partition, int]) -> None:
         if member is None or not _is_member(self._commit_db, self._group_id, member):
-            raise Fenced(f"this member of group {self._group_id!r} has been put out")
+            raise Fenced(f"this member of group {self._group_id!r} has been removed from it")
         for partition, offset in offsets.items():
             row = self._commit_db.execute(
                 "SELECT claims.member, offsets.next_offset FROM partitions"
@@ -357,7 +357,8 @@ class SqliteLog:
 
 
 def fair_share(held: Mapping[str, int], partitions: int, member: str) -> int:
-    """How many of the partitions are the member's, when those who hold most keep the remainder (fewest moves)."""
+    """The number of partitions that the member should own. Members that own the most get the remainder, so that the
+    fewest partitions move."""
     rank = sorted(held, key=lambda name: (-held[name], name)).index(member)
     share, remainder = divmod(partitions, len(held))
     return share + (rank < remainder)

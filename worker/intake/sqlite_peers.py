@@ -41,7 +41,7 @@ def new_member() -> str:
 
 
 def _is_gone(member: str) -> bool:
-    """The member's process has ended. False where that cannot be told: on another system, or in another container."""
+    """Whether the member's process has ended. False where that is unknown: on another system, in another container."""
     process, _, _ = member.rpartition("/")
     system, _, rest = process.partition(":")
     number, _, _ = rest.partition(":")

@@ -1,8 +1,8 @@
-"""Topics in one SQLite file: what Kafka's are, for a worker that has no servers beside it.
+"""Topics in one SQLite file, for a worker without Kafka.
 
-A topic has partitions, a partition has records with offsets from 0 on, a record's key chooses its partition. The file
-is in WAL mode: readers never wait, writers take turns, and processes may share it. What was appended survives a kill -9
-at any moment and, as every append waits for the disk (synchronous=FULL), the loss of power too.
+A topic has partitions, a partition has records with offsets from 0 on, and a record's key chooses its partition. The
+file is in WAL mode: readers never wait, writers take turns, and processes can share it. Appended records survive a
+kill -9 at any moment and a power loss, because every append waits for the disk (synchronous=FULL).
 """
 
 import itertools
@@ -73,8 +73,8 @@ def _migrate(db: sqlite3.Connection, path: Path) -> None:
 
 @contextmanager
 def explained(path: Path, outputs: Sequence[Output] = ()) -> Iterator[None]:
-    """Turns errors of SQLite and of the file system into a LogError that names the file, a DiskFull where there is no
-    room; `outputs` are what was to be written."""
+    """Turns errors of SQLite and of the file system into a LogError that names the file, or a DiskFull; `outputs` is
+    what was being written."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:

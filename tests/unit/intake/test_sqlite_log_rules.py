@@ -176,7 +176,7 @@ def test_a_member_that_stops_polling_is_put_out_and_fenced(
     clock.now += SESSION + 1
     assert heir.poll(0).assigned == assigned
 
-    with pytest.raises(Fenced, match="put out"):
+    with pytest.raises(Fenced, match="removed"):
         zombie.commit([Output("out", b"ghost")], {Partition("in", 0): 3})
     assert zombie.poll(0).lost == assigned
     with pytest.raises(Fenced):
