@@ -8,7 +8,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from worker.intake.kafka_connection import connection_options
-from worker.intake.log import LogError, Partition, Record
+from worker.intake.log import LogError, Partition, Record, TopicMissing
 from worker.settings import KafkaSettings
 
 
@@ -46,8 +46,8 @@ def record_of(theirs: Any) -> Record:
     )
 
 
-def no_topic(topic: str, settings: KafkaSettings) -> LogError:
-    return LogError(
+def no_topic(topic: str, settings: KafkaSettings) -> TopicMissing:
+    return TopicMissing(
         f"topic {topic} does not exist at {settings.bootstrap_servers}; make it with `sluice topics create`"
     )
 

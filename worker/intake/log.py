@@ -67,6 +67,10 @@ class LogError(Exception):
     """The log could not do what was asked; trying again may help."""
 
 
+class TopicMissing(LogError):
+    """The log has no such topic; somebody must make it."""
+
+
 class LogRefused(LogError):
     """The log refuses for a reason that lasts until somebody changes a permission, a password, a topic or a setting.
     Trying again at once does not help."""

@@ -13,7 +13,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "dead_letters"))
 from letter_bench import NOW, LetterBench, event
 
 from schemas import FailureReason
+from worker.intake.kafka_reading import no_topic
+from worker.review.http.app_context import AppContext
 from worker.review.http.roles import Role
+from worker.settings import KafkaSettings
 
 SignIn = Callable[..., TestClient]
 
@@ -111,3 +114,17 @@ def test_a_drop_without_a_reason_or_with_odd_ids_is_refused(
     answer = sign_in(Role.LEAD).post("/v1/dead-letters/drop", json=body)
     assert answer.status_code == 422
     assert bench.done == []
+
+
+def test_a_topic_that_is_missing_is_named_with_what_to_do(
+    context: AppContext, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find(*_: object, **__: object) -> None:
+        raise no_topic("images.dead.actions", KafkaSettings())
+
+    monkeypatch.setattr(context.dead_letters, "find", find)
+    answer = sign_in(Role.LEAD).get("/v1/dead-letters")
+
+    assert answer.status_code == 409
+    assert "images.dead.actions does not exist" in answer.json()["detail"]
+    assert "sluice topics create" in answer.json()["detail"]

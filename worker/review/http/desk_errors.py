@@ -7,7 +7,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from worker.intake.log import LogError
+from worker.intake.log import LogError, TopicMissing
 from worker.review.errors import DeskError, LeaseLost, NotPossible, NotReady, NotRecorded, UnknownItem
 from worker.review.http.problems import Problem, response
 from worker.review.waiting import WaitedTooLong
@@ -51,5 +51,10 @@ def install(app: FastAPI) -> None:
             Problem(HTTPStatus.SERVICE_UNAVAILABLE, "server-away", detail, headers={"Retry-After": RETRY_SECONDS})
         )
 
+    async def topic_missing(_request: Request, error: Exception) -> JSONResponse:
+        # Trying again does not help, and the message says what does.
+        return response(Problem(HTTPStatus.CONFLICT, "topic-missing", str(error)))
+
+    app.add_exception_handler(TopicMissing, topic_missing)
     app.add_exception_handler(LogError, away)
     app.add_exception_handler(redis.RedisError, away)
