@@ -107,7 +107,7 @@ def _write(folder: Path, seed: int, rows: list[dict[str, Any]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "fuzz.json").write_text(json.dumps({"seed": seed, "measured_on": on, "rows": rows}, indent=2) + "\n")
     (folder / "fuzz.md").write_text(
-        f"# Fuzzing\n\nWritten by `python -m ops.drills.fuzz --seed {seed} --out ops/drills/results` on {on['when']}, "
+        f"# Fuzzing\n\nWritten by `python -m ops.drills.fuzz --seed {seed} --out ops/drills` on {on['when']}, "
         f"{on['processors']} processors ({on['processor'] or on['machine']}), Python {on['python']}.\n\n{table(rows)}"
     )
     findings = [finding for row in rows for finding in row["findings"]]
