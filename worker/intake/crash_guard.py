@@ -10,7 +10,7 @@ back knows that its last holder died, and acts by how often that has happened in
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
@@ -145,6 +145,8 @@ class CrashGuard:
         self._in_flight: dict[Partition, dict[EventPlace, None]] = {}
         self._suspects: dict[Partition, set[EventPlace]] = {}
         self._calm_at: dict[Partition, float] = {}
+        self._noted: dict[Partition, set[EventPlace]] = {}
+        """What the markers in the store hold."""
         self._begun: set[Partition] = set()
         """Partitions of which events were received."""
 
@@ -166,6 +168,7 @@ class CrashGuard:
             in_flight = tuple(place for place in found.in_flight if place not in culprits)
             self._suspects[partition] = set(in_flight) if deaths >= DEATHS_TO_JUDGE_ALONE else set()
             self._in_flight[partition] = {}
+            self._noted[partition] = set()
             self._begun.discard(partition)
             self._calm_at[partition] = self._clock() + CALM_SECONDS
             self._write(
@@ -193,6 +196,11 @@ class CrashGuard:
         """The member ends in order."""
         self.released(list(self._markers))
 
+    @property
+    def suspects_any(self) -> bool:
+        """Whether there may be an event that `failure_of` or `must_be_alone` have something to say of."""
+        return any(marker.deaths >= DEATHS_TO_JUDGE_ALONE for marker in self._markers.values())
+
     def failure_of(self, job: RecordJob) -> Failure | None:
         """Why the event must not be tried again; None for nearly all."""
         marker = self._markers.get(job.work.ticket.partition)
@@ -217,39 +225,44 @@ class CrashGuard:
             suspects = self._suspects[partition] = {suspect for suspect in suspects if suspect >= place}
         return place in suspects
 
-    def started(self, jobs: Sequence[RecordJob]) -> None:
-        """The events are about to be prepared."""
-        noted: dict[Partition, Marker] = {}
+    def started(self, jobs: Sequence[RecordJob], upcoming: Iterable[RecordJob]) -> None:
+        """The jobs are about to be prepared. What is `upcoming` is noted with them, so that the marker of a partition
+        is written once for many events."""
+        unnoted: dict[Partition, EventPlace | None] = {}
         for job in jobs:
-            partition = job.work.ticket.partition
+            partition, place = job.work.ticket.partition, _place(job)
             marker = self._markers.get(partition)
             if marker is None:
                 continue
-            self._in_flight[partition][_place(job)] = None
-            if marker.deaths:
-                noted[partition] = marker.model_copy(update={"alone": _place(job) if job.is_alone else None})
-        for partition, marker in noted.items():
-            self._note(partition, marker)
-
-    def _note(self, partition: Partition, marker: Marker) -> None:
-        if self._clock() >= self._calm_at[partition]:
-            self._suspects[partition].clear()
-            self._write(partition, Marker(holder=self._process))
-            return
-        in_flight = self._in_flight[partition]
-        places = (*in_flight, *(suspect for suspect in self._suspects[partition] if suspect not in in_flight))
-        self._write(partition, marker.model_copy(update={"in_flight": places}))
+            self._in_flight[partition][place] = None
+            if not marker.deaths:
+                continue
+            if job.is_alone or marker.alone is not None or place not in self._noted[partition]:
+                unnoted[partition] = place if job.is_alone else None
+        if unnoted:
+            self._note(unnoted, upcoming)
 
     def ended(self, job: RecordJob) -> None:
         """The event is judged, or waits for another attempt."""
         partition, place = job.work.ticket.partition, _place(job)
-        marker = self._markers.get(partition)
-        if marker is None:
-            return
-        self._in_flight[partition].pop(place, None)
-        if marker.alone == place:
+        if partition in self._markers:
+            self._in_flight[partition].pop(place, None)
             self._suspects[partition].discard(place)
-            self._write(partition, marker.model_copy(update={"alone": None}))
+
+    def _note(self, partitions: Mapping[Partition, EventPlace | None], upcoming: Iterable[RecordJob]) -> None:
+        """Writes the markers of `partitions`, each with the event that is alone, if one is."""
+        following: dict[Partition, set[EventPlace]] = {}
+        for job in upcoming:
+            following.setdefault(job.work.ticket.partition, set()).add(_place(job))
+        for partition, alone in partitions.items():
+            if self._clock() >= self._calm_at[partition]:
+                self._suspects[partition].clear()
+                self._write(partition, Marker(holder=self._process))
+                continue
+            noted = self._suspects[partition] | following.get(partition, set()) | self._in_flight[partition].keys()
+            self._noted[partition] = noted
+            update = {"in_flight": tuple(sorted(noted)), "alone": alone}
+            self._write(partition, self._markers[partition].model_copy(update=update))
 
     def _write(self, partition: Partition, marker: Marker) -> None:
         self._markers[partition] = marker

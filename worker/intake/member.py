@@ -224,7 +224,9 @@ class Member:
                 self._close(ticket, ())
             else:
                 jobs.extend(opened)
-        self._pipeline.submit([job for job in jobs if self._may_be_judged(job)])
+        if self._guard.suspects_any:
+            jobs = [job for job in jobs if self._may_be_judged(job)]
+        self._pipeline.submit(jobs)
 
     def _may_be_judged(self, job: RecordJob) -> bool:
         """Whether the event did not kill the process before; one that may have is judged alone."""

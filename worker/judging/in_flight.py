@@ -1,6 +1,6 @@
 """Which jobs are being prepared or scored."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from worker.judging.job import Job
@@ -12,8 +12,8 @@ J_contra = TypeVar("J_contra", bound=Job, contravariant=True)
 class JobWatch(Protocol[J_contra]):
     """Is told of jobs when they start and when they end."""
 
-    def started(self, jobs: Sequence[J_contra]) -> None:
-        """The jobs are about to be prepared."""
+    def started(self, jobs: Sequence[J_contra], upcoming: Iterable[J_contra]) -> None:
+        """The jobs are about to be prepared, and probably those that are `upcoming` soon after."""
 
     def ended(self, job: J_contra) -> None:
         """The job is judged, dropped, or waits for another attempt."""
@@ -40,10 +40,10 @@ class InFlight(Generic[J]):
         self._jobs.add(job)
         self._alone = job if job.is_alone else None
 
-    def begin(self, jobs: Sequence[J]) -> None:
+    def begin(self, jobs: Sequence[J], upcoming: Iterable[J]) -> None:
         """Tells the watch of all jobs that were added since the last time."""
         if self._watch is not None and jobs:
-            self._watch.started(jobs)
+            self._watch.started(jobs, upcoming)
 
     def remove(self, job: J) -> None:
         """No effect for a job that is not in flight."""

@@ -6,6 +6,7 @@ do with a judgement and in `PipelineOptions`.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Final, Generic, TypeVar
 
 import structlog
@@ -160,7 +161,7 @@ class JudgingPipeline(Generic[J]):
         due = self._fetches.next_due()
         moments = [] if due is None else [due]
         if self._engine.is_open:
-            moments.append(self._engine.retry_at())
+            moments += [] if self._checking else [self._engine.retry_at()]
         elif len(self._batcher) and self._batches_running < self._options.batches_in_flight:
             moments.append(self._batcher.due_at())
         return max(0.0, min([longest, *(moment - now for moment in moments)]))
@@ -217,7 +218,7 @@ class JudgingPipeline(Generic[J]):
                 self._preparing += 1
                 self._in_flight.add(job)
                 started.append(job)
-        self._in_flight.begin(started)
+        self._in_flight.begin(started, islice(self._ready, window))
         for job in started:
             self._parts.prepare_pool.submit(self._prepare, job)
 

@@ -64,7 +64,7 @@ def test_a_marker_that_cannot_be_read_or_kept_stops_nothing(tmp_path: Path) -> N
     for store in (RedisMarkers(Away(), "g"), FileMarkers(folder)):
         guard = CrashGuard(store, "p", Clock())
         guard.assigned([A])
-        guard.started([job(1)])
+        guard.started([job(1)], ())
         guard.released_all()
     damaged = FileMarkers(tmp_path)
     (tmp_path / "images.in-0.json").write_text('{"deaths": "many"}')
@@ -77,7 +77,7 @@ def after_deaths(store: MarkerStore, deaths: int, clock: Callable[[], float], *o
         dying = CrashGuard(store, f"process-{number}", clock)
         dying.assigned([A])
         for offset in offsets:
-            dying.started([job(offset)])
+            dying.started([job(offset)], ())
     guard = CrashGuard(store, "the next", clock)
     guard.assigned([A])
     return guard
@@ -100,7 +100,7 @@ def dies_alone_with(offset: int, store: MarkerStore, process: str) -> CrashGuard
     assert guard.failure_of(suspect) is None
     asked = {other: guard.must_be_alone(job(other)) for other in (5, 6)}  # in the order of the partition
     suspect.is_alone = asked[offset]
-    guard.started([suspect])
+    guard.started([suspect], ())
     return guard
 
 
@@ -119,7 +119,7 @@ def test_what_was_alone_at_two_deaths_is_not_tried_again_however_often_the_proce
 def test_events_that_were_committed_are_no_suspects_any_more(store: MarkerStore) -> None:
     guard = after_deaths(store, 2, Clock(), 5, 6, 7)
     assert guard.must_be_alone(job(6)), "the first that is read: what lies before was committed"
-    guard.started([job(6)])
+    guard.started([job(6)], ())
     found = store.read(A)
     assert found is not None
     assert sorted(found.in_flight) == [EventPlace(6, 0), EventPlace(7, 0)]
@@ -139,8 +139,9 @@ def test_what_ended_well_alone_is_no_suspect_any_more(store: MarkerStore) -> Non
     guard = after_deaths(store, 2, Clock(), 5)
     suspect = job(5)
     suspect.is_alone = True
-    guard.started([suspect])
+    guard.started([suspect], ())
     guard.ended(suspect)
+    guard.started([job(8)], ())
     following = CrashGuard(store, "another", Clock())
     following.assigned([A])
     assert following.failure_of(job(5)) is None
@@ -176,14 +177,35 @@ def test_a_process_that_has_lived_for_a_while_is_in_no_crash_loop(store: MarkerS
     clock = Clock()
     guard = after_deaths(store, 3, clock, 5)
     clock.now = CALM_SECONDS
-    guard.started([job(100)])
+    guard.started([job(100)], ())
     assert store.read(A) == Marker(holder="the next")
     assert not guard.must_be_alone(job(5))
+
+
+def test_while_deaths_are_watched_the_store_is_written_once_for_many_events() -> None:
+    class Counting(RedisMarkers):
+        writes = 0
+
+        def write(self, partition: Partition, marker: Marker) -> None:
+            self.writes += 1
+            super().write(partition, marker)
+
+    store = Counting(connect_embedded(), "group")
+    guard = after_deaths(store, 1, Clock(), 5)
+    before = store.writes
+    events = [job(offset) for offset in range(100)]
+    for i, each in enumerate(events):
+        guard.started([each], events[i + 1 : i + 50])
+        guard.ended(each)
+    assert store.writes - before <= 4
+    following = CrashGuard(store, "another", Clock())
+    following.assigned([A])
+    assert following.must_be_alone(job(99)), "what was under way is always noted"
 
 
 def test_a_store_is_not_written_for_each_event_while_nobody_died(store: MarkerStore) -> None:
     guard = CrashGuard(store, "first", Clock())
     guard.assigned([A])
     before = store.read(A)
-    guard.started([job(1)])
+    guard.started([job(1)], ())
     assert store.read(A) == before == Marker(holder="first")
