@@ -29,7 +29,11 @@ _CREDENTIALS_REFUSED = {
 
 def check_redis(settings: RedisSettings, *, clock: Callable[[], float] = time.time) -> Iterator[Finding]:
     """Whether the cache answers, takes entries and gives them back, and what time it thinks it is. Raises nothing."""
-    client = connect(settings)
+    try:
+        client = connect(settings)
+    except SettingsError as error:
+        yield Finding("Redis", CheckStatus.WRONG, str(error), "correct redis.url")
+        return
     advice = "check redis.url; until it answers every image is scored, as if it were new"
     try:
         client.ping()
