@@ -22,6 +22,7 @@ from ops.dev.servers import RedisServer
 from tests.integration.secure_stream import SecureStream
 from tests.integration.streams import SLUICE
 from worker.intake.kafka_log import KafkaLog
+from worker.intake.kafka_probe import admin_client, may_use_transactional_id
 from worker.intake.log import CommitRefused, LogRefused, Output, OutputsTooLarge
 from worker.preflight import KafkaWatch
 from worker.settings import TelemetrySettings
@@ -70,6 +71,27 @@ def test_a_lost_permission_is_named_until_it_is_given_back(
     _until(lambda: any(resource in problem for problem in watch.health_problems()), 20, "the permission is missed")
     stream.kafka.allow(stream.user, kind, resource, [operation])
     _until(lambda: watch.health_problems() == (), 20, "all is well again")
+
+
+def test_the_checks_do_not_disturb_a_producer_with_the_same_transactional_id(stream: SecureStream) -> None:
+    name = f"{stream.group}-worker"
+    producer = KafkaProducer(bootstrap_servers=stream.kafka.bootstrap_servers, transactional_id=name)
+    try:
+        producer.init_transactions()
+        with admin_client(stream.kafka_settings()) as admin:
+            assert may_use_transactional_id(admin, name, stream.group), "nor while it has nothing to do"
+            producer.begin_transaction()
+            producer.send(stream.topics["verdicts"], b"{}", b"key")
+            producer.flush()
+            assert may_use_transactional_id(admin, name, stream.group), "nor in the middle of a transaction"
+            (listed,) = [
+                each for found in admin.list_transactions().values() for each in found if each.transactional_id == name
+            ]
+            described = admin.describe_transactions([name])[name]
+            assert {partition.topic for partition in described.topic_partitions} == {stream.topics["verdicts"]}, listed
+        producer.commit_transaction()
+    finally:
+        producer.close(timeout=5)
 
 
 def test_a_lost_topic_is_named_until_it_is_made_again(stream: SecureStream, watch: KafkaWatch) -> None:

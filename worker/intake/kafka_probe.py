@@ -24,6 +24,8 @@ from worker.settings import KafkaSettings, SettingsError
 
 CONNECT_SECONDS = 3.0
 REQUEST_SECONDS = 5.0
+NO_PRODUCER = 2**63 - 1
+"""An id that Kafka gives to no producer: it counts them from 0."""
 
 
 def require_way_in(settings: KafkaSettings) -> None:
@@ -232,7 +234,7 @@ def may_use_transactional_id(admin: Any, transactional_id: str, group: str) -> b
     """Whether we may write in transactions of that id. Asks to add offsets to one of a producer that there is not:
     the broker looks at permissions before all else."""
     request = AddOffsetsToTxnRequest(
-        transactional_id=transactional_id, producer_id=0, producer_epoch=0, group_id=group, max_version=3
+        transactional_id=transactional_id, producer_id=NO_PRODUCER, producer_epoch=0, group_id=group, max_version=3
     )
     return _ask(admin, request) is not errors.TransactionalIdAuthorizationFailedError
 
