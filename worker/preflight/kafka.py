@@ -71,6 +71,9 @@ def needed_operations(topics: TopicSettings, *, desk: bool) -> Mapping[str, froz
     return needs | {
         topics.verdicts: frozenset({"READ", "WRITE"}),
         topics.review: frozenset({"READ", "WRITE"}),
+        topics.images: frozenset({"READ", "WRITE"}),  # dead letters are submitted again
+        topics.dead: frozenset({"READ", "WRITE"}),
+        topics.dead_actions: frozenset({"READ", "WRITE"}),
         topics.decisions: frozenset({"READ", "WRITE"}),
         topics.audit: frozenset({"READ", "WRITE"}),
     }
