@@ -155,7 +155,7 @@ BROKEN: dict[str, tuple[Callable[[SecureStream, Config], None], str, str, CheckS
     "wrong authority": (_authority, "not signed by an authority", "kafka.ssl_cafile", CheckStatus.BLOCKED),
     "no broker": (_no_broker, "no Kafka broker answers", "check kafka.bootstrap_servers", CheckStatus.BLOCKED),
     "no login": (_no_login, "asks for a login", "set kafka.security_protocol", CheckStatus.BLOCKED),
-    "plain port": (_plain_port, "speaks no TLS", "kafka.security_protocol", CheckStatus.BLOCKED),
+    "plain port": (_plain_port, "does not speak TLS", "kafka.security_protocol", CheckStatus.BLOCKED),
     "no certificate": (_no_certificate, "certificate", "kafka.ssl_certfile", CheckStatus.BLOCKED),
     "deleted topic": (_deleted_topic, "does not exist", "sluice topics create", CheckStatus.BLOCKED),
     "small topic": (_small_topic, "max.message.bytes 1048588 is less than", "set the topic's", CheckStatus.WRONG),

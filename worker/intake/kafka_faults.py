@@ -104,7 +104,7 @@ def commit_error(error: BaseException, where: str = "") -> CommitFailed:
 
 
 def open_error(error: BaseException, settings: KafkaSettings) -> LogError:
-    """The error of a client that could not be opened, though the broker lets us in."""
+    """The error of a client that could not be opened, though the broker accepts our login."""
     fault = classify(error)
     text = f"Kafka at {settings.bootstrap_servers} cannot be used: {fault.message}; `sluice doctor` tells more"
     return LogRefused(text) if fault.lasting else LogError(text)

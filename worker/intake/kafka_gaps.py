@@ -56,7 +56,7 @@ class GapKeeper:
         self._consumer.seek_to_beginning(*partitions)
 
     def out_of_range(self, positions: Mapping[TopicPartition, int]) -> tuple[Gap, ...]:
-        """Meets positions that the partition does not have. Returns what was skipped. Raises KafkaError."""
+        """Handles positions that the partition does not have. Returns what was skipped. Raises KafkaError."""
         partitions = list(positions)
         first = self._consumer.beginning_offsets(partitions, timeout_ms=OFFSETS_MS)
         end = self._consumer.end_offsets(partitions, timeout_ms=OFFSETS_MS)

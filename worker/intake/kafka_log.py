@@ -25,7 +25,7 @@ from worker.intake.kafka_faults import classify, open_error
 from worker.intake.kafka_gaps import GapKeeper
 from worker.intake.kafka_open_transactions import OpenTransactions, describe_transactions
 from worker.intake.kafka_output import KafkaOutput
-from worker.intake.kafka_probe import require_way_in
+from worker.intake.kafka_probe import require_login
 from worker.intake.kafka_python_fixes import FixedConsumer
 from worker.intake.log import Lag, LogError, Output, Partition, Poll, Record
 from worker.intake.lost_records import accepted_positions
@@ -93,7 +93,7 @@ class KafkaLog:
         self._releasing = threading.Lock()
         self._reader = threading.Thread(target=self._read, name="sluice-kafka-read", daemon=True)
         with ExitStack() as opened:
-            require_way_in(settings)
+            require_login(settings)
             # The producer takes longest to start, so it goes first, and the group is joined meanwhile.
             producer = ProducerProcess(settings, telemetry)
             opened.callback(producer.close, patience_seconds=0.0)

@@ -1,7 +1,7 @@
-"""Why a broker does not let us in: name, port, TLS, password, one after another, each with its own words.
+"""Why a broker cannot be used: checks name, port, TLS and login one after another, with a message for each.
 
-kafka-python's clients try every broker until their time is up and then say only that none answered. This asks each
-once. It is also the one file that reaches into kafka-python's connections.
+kafka-python's clients try every broker until a timeout and then say only that none answered. This tries each broker
+once. It uses private parts of kafka-python's connections.
 """
 
 import socket
@@ -28,8 +28,8 @@ NO_PRODUCER = 2**63 - 1
 """An id that Kafka gives to no producer: it counts them from 0."""
 
 
-def require_way_in(settings: KafkaSettings) -> None:
-    """Returns when at least one of `bootstrap_servers` lets us in.
+def require_login(settings: KafkaSettings) -> None:
+    """Returns when at least one of `bootstrap_servers` accepts our login.
 
     Raises LogRefused where a password, a certificate or a setting is wrong, LogError where a broker may yet come up.
     """
@@ -91,7 +91,7 @@ def _try_tls(settings: KafkaSettings, address: str, host: str, sock: socket.sock
         raise LogRefused(f"the Kafka broker at {address} cannot be trusted, {what} ({error.verify_message})") from error
     except ssl.SSLError as error:
         raise LogRefused(
-            f"the Kafka broker at {address} speaks no TLS that we can ({error.reason}); check that "
+            f"the Kafka broker at {address} does not speak TLS ({error.reason}); check that "
             f"kafka.security_protocol, now {settings.security_protocol}, is what that port is for"
         ) from error
     except OSError as error:
@@ -209,13 +209,13 @@ class _AdminClient(KafkaAdminClient):  # type: ignore[misc]  # kafka-python has 
 @contextmanager
 def admin_client(settings: KafkaSettings, *, request_seconds: float = REQUEST_SECONDS) -> Iterator[Any]:
     """A kafka-python admin client, closed at the end. Raises LogError and LogRefused, which say why none can be had."""
-    require_way_in(settings)
+    require_login(settings)
     options = connection_options(settings) | {"request_timeout_ms": int(request_seconds * 1000)}
     try:
         client = _AdminClient(**options)
     except (KafkaError, OSError, ValueError) as error:
         raise LogError(
-            f"Kafka at {settings.bootstrap_servers} lets us in but tells of no broker ({error}): check its "
+            f"Kafka at {settings.bootstrap_servers} accepts the connection but reports no broker ({error}): check its "
             "advertised.listeners"
         ) from error
     try:

@@ -141,8 +141,8 @@ class Producer:
     def _unacknowledged(self, outputs: Sequence[Output]) -> dict[int, KafkaError | None]:
         """Sends the outputs; returns why some were not acknowledged, by position, None where nobody says.
 
-        A large one travels alone: else kafka-python 3.0.12 splits its batch when the broker refuses it for its size,
-        and the second half, on its way before the first is refused, costs the transaction.
+        A large output is sent in a batch of its own. Otherwise kafka-python 3.0.12 splits the batch when the broker
+        refuses it for its size, and the second half, sent before the first is refused, costs the transaction.
         """
         sent: list[Any] = []
         refused: KafkaError | None = None

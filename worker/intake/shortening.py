@@ -1,4 +1,4 @@
-"""Makes an output fit into a topic that takes no record of its size: what can be read elsewhere goes, and is told."""
+"""Shortens an output that is larger than its topic takes; the output says so, and where the whole can be read."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the worker needs of its servers, looked at before it starts and while it runs."""
+"""Checks of what the worker needs of Kafka, Redis and S3, before it starts and while it runs."""
 
 from worker.preflight.finding import CheckStatus, Finding, blocking, explain
 from worker.preflight.start import ServersNotReady, check_servers, require_servers

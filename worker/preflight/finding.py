@@ -8,11 +8,11 @@ from enum import Enum
 class CheckStatus(Enum):
     OK = "ok"
     UNKNOWN = "unknown"
-    """The server does not tell; the worker can run."""
+    """It could not be checked; the worker can run."""
     WRONG = "wrong"
     """The worker runs, but not as it should: slower, or with part of its events failing."""
     BLOCKED = "blocked"
-    """The worker cannot do its work."""
+    """The worker cannot run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ def check_kafka(settings: KafkaSettings, *, desk: bool = False) -> Iterator[Find
     """All checks of Kafka; with `desk` also what the review desk needs. Raises nothing."""
     try:
         with admin_client(settings) as admin:
-            yield Finding("Kafka", CheckStatus.OK, f"{settings.bootstrap_servers} lets us in")
+            yield Finding("Kafka", CheckStatus.OK, f"connected to {settings.bootstrap_servers}")
             yield from check_permissions(admin, settings, desk=desk)
             yield from check_limits(admin, settings)
             yield from _check_lost(admin, settings)
@@ -31,7 +31,7 @@ def check_kafka(settings: KafkaSettings, *, desk: bool = False) -> Iterator[Find
 
 
 def check_permissions(admin: Any, settings: KafkaSettings, *, desk: bool = False) -> Iterator[Finding]:
-    """Whether the topics exist and we may do with them, the group and the transactional id what we do.
+    """Whether the topics exist, and whether the worker may use them, the group and the transactional id.
 
     Raises KafkaError when the broker does not answer.
     """
@@ -49,17 +49,17 @@ def _check_lost(admin: Any, settings: KafkaSettings) -> Iterator[Finding]:
     try:
         lost = lost_ranges(admin, settings)
     except KafkaError as error:
-        yield Finding(check, CheckStatus.UNKNOWN, f"not shown to us ({type(error).__name__})")
+        yield Finding(check, CheckStatus.UNKNOWN, f"could not be read ({type(error).__name__})")
         return
     for each in lost:
         advice = "`sluice topics accept-loss` lets workers go on without them"
         yield Finding(check, CheckStatus.WRONG, str(each), advice)
     if not lost:
-        yield Finding(check, CheckStatus.OK, "what the group has not judged is still there")
+        yield Finding(check, CheckStatus.OK, "no unjudged record has been deleted")
 
 
 def needed_operations(topics: TopicSettings, *, desk: bool) -> Mapping[str, frozenset[str]]:
-    """What Kafka calls the things that we do, by topic."""
+    """The operations, by their names in Kafka's access control lists, that are needed on each topic."""
     needs = {
         topics.images: frozenset({"READ"}),
         topics.verdicts: frozenset({"WRITE"}),
@@ -93,7 +93,7 @@ def _check_topic(topic: Mapping[str, Any], needed: frozenset[str], settings: Kaf
             lasting=False,  # who sets a cluster up may be making it just now
         )
     if error is TopicAuthorizationFailedError:
-        detail = f"no permission to {words} (Kafka does not tell whether it exists)"
+        detail = f"no permission to {words} (Kafka does not say whether it exists)"
         return Finding(check, CheckStatus.BLOCKED, detail, _grant(settings, "topic", name, needed))
     allowed = topic.get("authorized_operations")
     missing = needed - set(allowed) if allowed is not None else frozenset()

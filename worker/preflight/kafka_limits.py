@@ -1,4 +1,4 @@
-"""Whether Kafka's limits fit ours: sizes, timeouts, replicas, and what is kept."""
+"""Whether Kafka's limits fit ours: sizes, timeouts, replicas, cleanup policies."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -26,7 +26,9 @@ def _check_topic(
 ) -> Iterator[Finding]:
     check = f"Kafka limits of {name}"
     if not configs:
-        yield Finding(check, CheckStatus.UNKNOWN, "not shown to us", "allow DescribeConfigs on the topic to check them")
+        yield Finding(
+            check, CheckStatus.UNKNOWN, "could not be read", "allow DescribeConfigs on the topic to check them"
+        )
         return
     problems = [*_topic_problems(name, configs, topic, settings)]
     yield from (Finding(check, status, detail, advice) for status, detail, advice in problems)
@@ -78,9 +80,8 @@ def _topic_problems(
 def _check_timeouts(configs: Mapping[str, str], settings: KafkaSettings) -> Iterator[Finding]:
     check = "Kafka timeouts"
     if not configs:
-        yield Finding(
-            check, CheckStatus.UNKNOWN, "not shown to us", "allow DescribeConfigs on the cluster to check them"
-        )
+        advice = "allow DescribeConfigs on the cluster to check them"
+        yield Finding(check, CheckStatus.UNKNOWN, "could not be read", advice)
         return
     wrong = [*_timeout_problems(configs, settings)]
     yield from (Finding(check, CheckStatus.BLOCKED, detail, advice) for detail, advice in wrong)

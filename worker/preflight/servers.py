@@ -28,21 +28,21 @@ _CREDENTIALS_REFUSED = {
 
 
 def check_redis(settings: RedisSettings, *, clock: Callable[[], float] = time.time) -> Iterator[Finding]:
-    """Whether the cache answers, takes entries and gives them back, and what time it thinks it is. Raises nothing."""
+    """Whether the cache answers and stores entries, and whether its clock agrees with ours. Raises nothing."""
     try:
         client = connect(settings)
     except SettingsError as error:
         yield Finding("Redis", CheckStatus.WRONG, str(error), "correct redis.url")
         return
-    advice = "check redis.url; until it answers every image is scored, as if it were new"
+    advice = "check redis.url; without it every image is scored again"
     try:
         client.ping()
-        yield Finding("Redis", CheckStatus.OK, "lets us in")
+        yield Finding("Redis", CheckStatus.OK, "connected")
         client.set(_KEY, b"1", ex=10)
         if client.get(_KEY) is None:
-            yield Finding("Redis cache", CheckStatus.WRONG, "an entry was gone at once", "give Redis more memory")
+            yield Finding("Redis cache", CheckStatus.WRONG, "an entry was evicted at once", "give Redis more memory")
         else:
-            yield Finding("Redis cache", CheckStatus.OK, "keeps what it is given")
+            yield Finding("Redis cache", CheckStatus.OK, "an entry was stored and read back")
         seconds, microseconds = client.time()
         yield _clock_finding("Redis", seconds + microseconds / 1e6, clock())
     except redis.AuthenticationError as error:

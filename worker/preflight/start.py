@@ -14,7 +14,7 @@ log = structlog.get_logger(__name__)
 
 
 class ServersNotReady(LogRefused):
-    """The worker cannot do its work with the servers as they are; each line names what is wrong and what to do."""
+    """A server lacks something that the worker cannot run without. Each line says what is wrong and what to do."""
 
 
 def check_servers(settings: Settings, *, desk: bool = False) -> Iterator[Finding]:
@@ -25,7 +25,7 @@ def check_servers(settings: Settings, *, desk: bool = False) -> Iterator[Finding
 
 
 def require_servers(settings: Settings) -> None:
-    """Returns when the worker can do its work; what is only not as it should be is logged.
+    """Returns when the worker can run. Problems that do not prevent that are logged.
 
     Raises ServersNotReady where somebody has to change something, LogError where waiting may help.
     """

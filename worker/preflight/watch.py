@@ -1,4 +1,4 @@
-"""Looks while the worker runs whether Kafka still gives it what it needs."""
+"""Checks, while the worker runs, that Kafka still offers what the worker needs."""
 
 import threading
 import time
@@ -23,10 +23,10 @@ REMIND_SECONDS = 60.0
 
 
 class KafkaWatch:
-    """Tells when a topic or a permission was lost, and when it is back; in a loop of its own, over one connection.
+    """Checks every few seconds, over one connection, that the topics and permissions are still there.
 
-    kafka-python tells of most such losses only by waiting. A broker that does not answer is not told here: the member
-    that reads and commits does.
+    kafka-python reports most such losses only by a timeout. A broker that does not answer is not reported here: the
+    member that reads and commits does that.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class KafkaWatch:
         supervisor.start("kafka-watch", self._run)
 
     def health_problems(self) -> tuple[str, ...]:
-        """What Kafka withholds at the moment; empty when nothing. From any thread."""
+        """Topics and permissions that are missing now; empty when none is. From any thread."""
         return self._problems
 
     def _run(self, stop: threading.Event) -> None:
@@ -68,12 +68,12 @@ class KafkaWatch:
                     return
 
     def _tell(self, found: tuple[Finding, ...]) -> None:
-        """Logs what is lost when it changes, and once a minute while it lasts."""
+        """Logs what is missing when it changes, and once a minute while it lasts."""
         problems = tuple(map(explain, found))
         now = self._clock()
         if problems and (problems != self._problems or now - self._told_at >= REMIND_SECONDS):
-            log.error("kafka_withholds", problems=problems)
+            log.error("kafka_requirements_missing", problems=problems)
             self._told_at = now
         elif self._problems and not problems:
-            log.info("kafka_gives_again", were=self._problems)
+            log.info("kafka_requirements_met_again", were=self._problems)
         self._problems = problems
