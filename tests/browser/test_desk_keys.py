@@ -147,3 +147,45 @@ def test_a_late_answer_to_an_earlier_search_does_not_replace_the_newer_one(desk:
         route.fulfill(json={"items": [], "cursor": None})
     page.wait_for_timeout(300)
     expect(page.locator(".tile")).to_contain_text("number 2")
+
+
+def test_a_person_chooses_other_keys_which_are_kept_and_shown(desk: RunningDesk, sign_in: SignIn) -> None:
+    desk.add_items(3)
+    page = sign_in()
+    ready(page)
+    page.keyboard.press("?")
+    sheet = page.get_by_role("dialog", name="Keyboard")
+    sheet.get_by_role("button", name="Reject: R.").click()
+    page.keyboard.press("a")
+    expect(sheet.get_by_role("status")).to_have_text("A is the key for “Approve”.")
+    sheet.get_by_role("button", name="Reject: R.").click()
+    page.keyboard.press("j")
+    expect(sheet.get_by_role("button", name="Reject: J.")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Reject", exact=True).locator("kbd")).to_have_text("J")
+    page.reload()
+    ready(page)
+    page.keyboard.press("r")
+    page.keyboard.press("j")
+    assert [made.outcome for made in desk.wait_for_decisions(1)] == ["reject"]
+    page.keyboard.press("?")
+    sheet.get_by_role("button", name="Standard keys").click()
+    page.keyboard.press("Escape")
+    ready(page)
+    page.keyboard.press("r")
+    desk.wait_for_decisions(2)
+
+
+def test_the_wheel_enlarges_the_image_where_the_pointer_is(desk: RunningDesk, sign_in: SignIn) -> None:
+    desk.add_items(1)
+    page = sign_in()
+    ready(page)
+    image = page.locator(".frame img")
+    before = image.bounding_box()
+    assert before is not None
+    page.mouse.move(before["x"] + before["width"] / 2, before["y"] + before["height"] / 2)
+    page.mouse.wheel(0, -800)
+    page.wait_for_function("() => document.querySelector('.frame.zoomed img')?.getBoundingClientRect().width > 1200")
+    page.mouse.wheel(0, 9000)
+    expect(page.locator(".frame.zoomed")).to_have_count(0)
+    assert image.bounding_box() == before

@@ -45,6 +45,8 @@ class ActOut(BaseModel):
     labels: tuple[str, ...]
     note: str | None
     seconds_spent: float | None
+    undoes: str | None
+    """The decision that this one took back."""
 
 
 class ItemOut(BaseModel):
@@ -268,4 +270,5 @@ def _act(decision: Decision) -> ActOut:
         labels=decision.labels,
         note=decision.note,
         seconds_spent=decision.seconds_spent,
+        undoes=decision.undoes,
     )

@@ -80,7 +80,7 @@ class IndexProgressOut(BaseModel):
 def index_progress(_session: SignedIn, context: Context) -> IndexProgressOut | None:
     """None when the index is complete."""
     found: Any = context.redis.hgetall(keys.PROGRESS)
-    if not found:
+    if not found or int(found[b"done"]) >= int(found[b"total"]):
         return None
     return IndexProgressOut(phase=found[b"phase"].decode(), done=int(found[b"done"]), total=int(found[b"total"]))
 

@@ -3,6 +3,7 @@
  * newest action that is still in time is taken back first.
  */
 
+import { keyOf, named } from "./keys.js";
 import { complain, toast } from "./messages.js";
 import { giveBack } from "./shelf.js";
 import { UndoStack } from "./undo-stack.js";
@@ -110,7 +111,7 @@ export class Actions extends EventTarget {
   #offerUndo(/** @type {Done} */ done) {
     this.#removeOffer();
     const waits = this.#outbox.isWaiting ? ", to be sent" : "";
-    this.#removeOffer = toast(done.title + waits, { seconds: this.#undoSeconds, timer: true, kept: true, action: { label: "Undo", key: "U", run: () => this.undo() } });
+    this.#removeOffer = toast(done.title + waits, { seconds: this.#undoSeconds, timer: true, kept: true, action: { label: "Undo", key: named(keyOf("undo", "u")), run: () => this.undo() } });
   }
 
   /** Takes the newest action back that is still in time, whatever it was and wherever it was made. */

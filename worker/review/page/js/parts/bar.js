@@ -2,7 +2,8 @@
 
 import { call, get, isReachable } from "./api.js";
 import { h, icon, replace } from "./dom.js";
-import { setKeysEverywhere, showSheet } from "./keys.js";
+import { showSheet } from "./key-sheet.js";
+import { setKeysEverywhere } from "./keys.js";
 import { onQuietDesk } from "./live.js";
 import { announce, complain } from "./messages.js";
 import { switchTheme } from "./preferences.js";

@@ -83,10 +83,10 @@ export function empty(iconName, title, text, ...more) {
 }
 
 /**
- * A button; `key` is the key that does the same.
+ * A button; `key` is the key that does the same, of the action `keyId` where a person may choose another key.
  * @param {string} label
- * @param {{ key?: string, iconName?: string, kind?: string, [property: string]: any }} [options]
+ * @param {{ key?: string, keyId?: string, iconName?: string, kind?: string, [property: string]: any }} [options]
  */
-export function button(label, { key, iconName, kind = "", ...properties } = {}) {
-  return h(`button.button`, { type: "button", class: kind, ...properties }, iconName && icon(iconName), label, key && h("kbd", { "aria-hidden": "true" }, key));
+export function button(label, { key, keyId, iconName, kind = "", ...properties } = {}) {
+  return h(`button.button`, { type: "button", class: kind, ...properties }, iconName && icon(iconName), label, key && h("kbd", { "aria-hidden": "true", "data-action": keyId }, key));
 }

@@ -5,7 +5,11 @@ import { h, icon } from "./dom.js";
 import { picture, small } from "./pictures.js";
 import { ago, count, duration, GRADES, likeliest, percent, short, shortened } from "./words.js";
 
-export const OUTCOMES = { approve: "approved", reject: "rejected", escalate: "escalated", hold: "put on hold", reopen: "reopened", skip: "skipped", assign: "assigned", split: "separated from its duplicates", gold: "made a test item" };
+/** @type {Record<string, string>} */
+const OUTCOMES = { approve: "approved", reject: "rejected", escalate: "escalated", hold: "put on hold", reopen: "reopened", skip: "skipped", assign: "assigned", split: "separated from its duplicates", gold: "made a test item" };
+
+/** What somebody did, in a word or two. */
+export const outcomeWords = (/** @type {{ outcome: string, undoes: string | null }} */ { outcome, undoes }) => (undoes ? "taken back" : OUTCOMES[outcome] ?? outcome);
 
 /** The panel's sections for an item; `extra` come before the facts. */
 export function itemPanel(item, ...extra) {
@@ -83,7 +87,7 @@ function facts(item) {
 
 function history(acts) {
   return h("section.block", null, h("h3", null, "History"), h("ul.history", null, [...acts].reverse().map((act) =>
-    h("li", null, h("span.badge", { class: act.outcome }, OUTCOMES[act.outcome] ?? act.outcome), h("span", null, act.by), h("time", { datetime: act.at }, ago(act.at)), (act.note || act.labels.length > 0) && h("p", { dir: "auto" }, [act.labels.join(", "), act.note].filter(Boolean).join(" · "))))));
+    h("li", null, h("span.badge", { class: act.outcome }, outcomeWords(act)), h("span", null, act.by), h("time", { datetime: act.at }, ago(act.at)), (act.note || act.labels.length > 0) && h("p", { dir: "auto" }, [act.labels.join(", "), act.note].filter(Boolean).join(" · "))))));
 }
 
 /** The images that one decision covers; `onlook(index)` shows one of them. */

@@ -1,6 +1,5 @@
-/** The keyboard: what each key does now, and the `?` sheet that lists it. */
+/** The keyboard: what each key does now, and which keys a person chose. */
 
-import { h, icon, replace } from "./dom.js";
 import { prefer, preference } from "./preferences.js";
 
 /**
@@ -28,13 +27,21 @@ export function setKeys(place, next) {
 }
 
 /** @type {Binding} */
-const SHEET = { key: "?", label: "This sheet", run: () => showSheet() };
+const SHEET = { key: "?", label: "This sheet", run: () => import("./key-sheet.js").then(({ showSheet }) => showSheet()) };
 /** @type {Group} */
 const EVERYWHERE = { title: "Everywhere", keys: [SHEET] };
 /** Whether letters, digits and signs act; some people dictate, or press them by mistake (WCAG 2.1.4). */
 let lettersAct = preference("keys", true);
+
+export const lettersDoAct = () => lettersAct;
+
+export function letLettersAct(/** @type {boolean} */ act) {
+  lettersAct = act;
+  prefer("keys", act);
+}
+
 /** @type {Record<string, string>} The keys that a person chose, by the action's id. */
-const chosen = preference("keymap", {});
+let chosen = preference("keymap", {});
 
 /** The keys that every view has beside its own. */
 export function setKeysEverywhere(/** @type {Binding[]} */ keys) {
@@ -47,6 +54,46 @@ export const named = (/** @type {string} */ key) => key.split("+").map((part) =>
 
 /** The key of an action: the person's choice, or the `fallback`. */
 export const keyOf = (/** @type {string | undefined} */ id, /** @type {string} */ fallback) => (id && chosen[id]) || fallback;
+
+/** The keys that act now, by what they are for. */
+export const keyGroups = () => [...groups, EVERYWHERE];
+
+/** Whether a person chose any key. */
+export const hasOwnKeys = () => Object.keys(chosen).length > 0;
+
+/**
+ * Gives the action of `binding` another key. Returns null, or why that key cannot be had.
+ * @param {Binding} binding
+ * @param {string} key
+ * @returns {string | null}
+ */
+export function chooseKey(binding, key) {
+  if (key.replace("Shift+", "").length > 1) return "Choose a letter, a digit or a sign";
+  const other = keyGroups().flatMap(({ keys }) => keys).find((each) => each !== binding && (keyOf(each.id, each.key) === key || each.also?.includes(key)));
+  if (other) return `${named(key)} is the key for “${other.label ?? other.key}”`;
+  const id = binding.id ?? "";
+  if (key === binding.key) delete chosen[id];
+  else chosen[id] = key;
+  prefer("keymap", chosen);
+  showKeys();
+  return null;
+}
+
+/** All keys as they were at first. */
+export function forgetOwnKeys() {
+  chosen = {};
+  prefer("keymap", chosen);
+  showKeys();
+}
+
+/** Writes the keys on the buttons again. */
+function showKeys() {
+  for (const { keys } of keyGroups()) {
+    for (const { id, key } of keys) {
+      if (id) for (const cap of document.querySelectorAll(`kbd[data-action="${id}"]`)) cap.textContent = named(keyOf(id, key));
+    }
+  }
+}
 
 /** @type {Record<string, [string, string]>} Signs by the code of their key on a US keyboard, without and with Shift. */
 const SIGNS = { Slash: ["/", "?"], Space: [" ", " "] };
@@ -106,24 +153,3 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   found.binding.run(event, found.key);
 });
-
-export function showSheet() {
-  const close = () => dialog.close();
-  const letters = h("input", { type: "checkbox", checked: lettersAct, onchange: () => { lettersAct = letters.checked; prefer("keys", lettersAct); } });
-  const lists = h("div.body.sheet");
-  const draw = () => replace(lists, [...groups, EVERYWHERE].map(({ title, keys }) => h("section", null, h("h3", null, title),
-    h("ul", null, keys.filter((entry) => entry.label).map((entry) => h("li", null, entry.label, h("span.keys", null, caps(entry, draw))))))));
-  draw();
-  const dialog = h("dialog", { "aria-labelledby": "sheet-title", onclose: () => dialog.remove(), onclick: (/** @type {Event} */ event) => event.target === dialog && close() },
-    h("header", null, h("h2", { id: "sheet-title" }, "Keyboard"), h("button.button.plain.icon", { type: "button", "aria-label": "Close", onclick: close }, icon("cross"))),
-    lists,
-    h("label.switch", null, letters, h("span", null, "Letters and digits act as keys", h("small.soft", null, "Switch off if you dictate, or press them by mistake. Arrows, Space, Enter and Esc still act."))));
-  dialog.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => { if (event.key === "?") { event.preventDefault(); close(); } });
-  document.body.append(dialog);
-  dialog.showModal();
-}
-
-/** The keys of an action. One that has an id can be given another key. */
-function caps(/** @type {Binding} */ entry, /** @type {() => void} */ _redraw) {
-  return (entry.shown ? [entry.shown] : [keyOf(entry.id, entry.key), ...(entry.also ?? [])]).map((key) => h("kbd", null, named(key)));
-}

@@ -6,7 +6,7 @@ import { watchAway } from "../parts/away.js";
 import { showItem } from "../parts/dialogs.js";
 import { button, empty, h, replace } from "../parts/dom.js";
 import { waitForQueue } from "../parts/first-queue.js";
-import { keyOf, setKeys } from "../parts/keys.js";
+import { keyOf, named, setKeys } from "../parts/keys.js";
 import { onQuietDesk } from "../parts/live.js";
 import { announce, complain, explained, toast } from "../parts/messages.js";
 import { applyGrey, prefer, preference } from "../parts/preferences.js";
@@ -50,9 +50,9 @@ class Grid {
     this.#main = main;
     this.#context = context;
     this.#reasons = new Reasons(context.about.labels, { rows: "1", placeholder: "A note for the next action (N)" });
-    const act = (outcome, label, iconName, key, kind = "") => button(label, { key: keyOf(outcome, key).toUpperCase(), iconName, kind, onclick: () => this.#act(outcome) });
+    const act = (outcome, label, iconName, key, kind = "") => button(label, { key: named(keyOf(outcome, key)), keyId: outcome, iconName, kind, onclick: () => this.#act(outcome) });
     this.#buttons = [act("approve", "Approve", "check", "a", "approve"), act("reject", "Reject", "cross", "r", "reject"), act("skip", "Skip", "skip", "s"), act("escalate", "Escalate", "up", "e"), act("hold", "Hold", "pause", "w")];
-    this.#blurButton = button("Blur", { key: keyOf("blur", "b").toUpperCase(), iconName: "blur", "aria-pressed": String(this.#blur), onclick: () => this.#toggleBlur() });
+    this.#blurButton = button("Blur", { key: named(keyOf("blur", "b")), keyId: "blur", iconName: "blur", "aria-pressed": String(this.#blur), onclick: () => this.#toggleBlur() });
     replace(main, h("h1.unseen", null, `Grid: ${queue}`), h("div.grid-page", null,
       h("div.grid-head", null, this.#status, h("span.space"), button("Choose all", { key: "C", onclick: () => this.#tiles.chooseAllOrNone() }), this.#blurButton, button("Fetch more", { key: "F", onclick: () => this.fill() })),
       this.#tiles.element, this.#nothing,

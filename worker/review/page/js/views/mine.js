@@ -3,7 +3,7 @@
 import { get, post } from "../parts/api.js";
 import { address } from "../parts/address.js";
 import { button, empty, h, replace } from "../parts/dom.js";
-import { OUTCOMES } from "../parts/item-panel.js";
+import { outcomeWords } from "../parts/item-panel.js";
 import { itemTile } from "../parts/item-tile.js";
 import { onQuietDesk } from "../parts/live.js";
 import { complain } from "../parts/messages.js";
@@ -36,10 +36,10 @@ export async function show(main, context) {
   }
 
   function entry(item, act) {
-    const badge = h("span.badge", { class: act.outcome }, OUTCOMES[act.outcome] ?? act.outcome);
+    const badge = h("span.badge", { class: act.outcome }, outcomeWords(act));
     const tile = itemTile(item, undefined, h("span.line", null, "You: ", badge, ` ${ago(act.at)}`), (act.labels.length > 0 || act.note) && h("span.line", { dir: "auto" }, [act.labels.join(", "), act.note].filter(Boolean).join(" · ")));
     const left = context.about.undo_seconds * 1000 - (Date.now() - Date.parse(act.at));
-    const undo = CAN_BE_UNDONE.has(act.outcome) && item.history.at(-1) === act && left > 0 && button("Take back", { iconName: "undo", "aria-label": `Take back: ${OUTCOMES[act.outcome]}, ${item.prompt ?? item.event_id}`, onclick: () => takeBack(act, item) });
+    const undo = CAN_BE_UNDONE.has(act.outcome) && item.history.at(-1) === act && left > 0 && button("Take back", { iconName: "undo", "aria-label": `Take back: ${outcomeWords(act)}, ${item.prompt ?? item.event_id}`, onclick: () => takeBack(act, item) });
     if (undo) setTimeout(() => undo.remove(), left);
     return h("div.entry", null, tile, undo);
   }

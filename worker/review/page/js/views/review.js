@@ -6,7 +6,7 @@ import { watchAway } from "../parts/away.js";
 import { button, empty, h, replace } from "../parts/dom.js";
 import { waitForQueue } from "../parts/first-queue.js";
 import { duplicates, itemPanel } from "../parts/item-panel.js";
-import { keyOf, setKeys } from "../parts/keys.js";
+import { keyOf, named, setKeys } from "../parts/keys.js";
 import { onDeskEvent } from "../parts/live.js";
 import { announce, complain, explained, toast } from "../parts/messages.js";
 import { described, large, preload } from "../parts/pictures.js";
@@ -53,7 +53,7 @@ class Review {
     this.#context = context;
     this.#shelf = new Shelf(queue, AHEAD, context.about.lease_seconds, which);
     this.#reasons = new Reasons(context.about.labels);
-    const act = (outcome, label, iconName, key, kind = "") => button(label, { key: keyOf(outcome, key).toUpperCase(), iconName, kind, onclick: () => this.#act(outcome) });
+    const act = (outcome, label, iconName, key, kind = "") => button(label, { key: named(keyOf(outcome, key)), keyId: outcome, iconName, kind, onclick: () => this.#act(outcome) });
     this.#buttons = [act("approve", "Approve", "check", "a", "approve"), act("reject", "Reject", "cross", "r", "reject"), act("skip", "Skip", "skip", "s"), act("escalate", "Escalate", "up", "e"), act("hold", "Hold", "pause", "w")];
     replace(main, h("h1.unseen", null, `Review: ${queue}`), h("div.desk", null, this.#stage.element, this.#side,
       h("div.actions", { role: "group", "aria-label": "Decide" }, ...this.#buttons, h("span.space"), this.#pace)));

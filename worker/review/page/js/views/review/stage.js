@@ -5,7 +5,7 @@ import { button, h, replace } from "../../parts/dom.js";
 import { announce, complain, toast } from "../../parts/messages.js";
 import { described, large, missing, originalSize, picture } from "../../parts/pictures.js";
 import { applyGrey, prefer, preference } from "../../parts/preferences.js";
-import { keyOf } from "../../parts/keys.js";
+import { keyOf, named } from "../../parts/keys.js";
 
 /** Pixels that an arrow key moves an image that is larger than its frame. */
 const PAN = 120;
@@ -39,7 +39,7 @@ export class Stage {
   constructor(/** @type {() => void} */ onblur) {
     this.#onblur = onblur;
     const tool = (/** @type {string} */ id, /** @type {string} */ label, /** @type {string} */ iconName, /** @type {string} */ key, /** @type {boolean} */ pressed, /** @type {() => void} */ onclick) =>
-      button(label, { key: keyOf(id, key).toUpperCase(), iconName, kind: "plain", onclick, "aria-pressed": String(pressed) });
+      button(label, { key: named(keyOf(id, key)), keyId: id, iconName, kind: "plain", onclick, "aria-pressed": String(pressed) });
     this.#tools = {
       blur: tool("blur", "Blur", "blur", "b", this.#blur, () => this.toggleBlur()),
       grey: tool("grey", "Grey", "grey", "g", this.#grey, () => this.toggleGrey()),
