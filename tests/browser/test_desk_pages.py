@@ -304,7 +304,7 @@ def test_a_lead_sees_what_a_threshold_would_have_done(desk: RunningDesk, sign_in
     slider.focus()
     for _ in range(5):
         page.keyboard.press("ArrowRight")
-    expect(page.get_by_role("heading", name="2 images of 3 would have gone elsewhere")).to_be_visible()
+    expect(page.get_by_role("heading", name="2 images of 3 would have been routed differently")).to_be_visible()
     expect(page.locator(".examples img")).to_have_count(2)
     expect(page.get_by_label("Policy, YAML")).to_have_value(re.compile(r"borderline: 2\.85 "))
     page.get_by_label("Policy, YAML").fill("schema: sluice.policy/1\nversion: x\nrules: []\n")
@@ -320,7 +320,7 @@ def test_a_policy_saved_on_the_page_is_in_the_file_and_two_leads_do_not_overwrit
         page.goto(f"{desk.address}/#/policy")
         expect(page.get_by_role("button", name="Save …")).to_be_disabled()  # nothing is changed yet
         page.get_by_role("slider", name="borderline").fill(threshold)
-        expect(page.get_by_role("heading", name="1 image of 2 would have gone elsewhere")).to_be_visible()
+        expect(page.get_by_role("heading", name="1 image of 2 would have been routed differently")).to_be_visible()
         page.get_by_role("button", name="Save …").click()
     lea.get_by_role("dialog").get_by_role("button", name="Save").click()
     expect(lea.get_by_text("saved by lea")).to_be_visible()
@@ -329,7 +329,7 @@ def test_a_policy_saved_on_the_page_is_in_the_file_and_two_leads_do_not_overwrit
     ben.get_by_role("dialog").get_by_role("button", name="Save").click()
     expect(ben.get_by_text("Lea saved another policy since you loaded yours")).to_be_visible()
     assert (desk.folder / "policy.yaml").read_text() == saved
-    ben.get_by_role("button", name="Load the present one").click()
+    ben.get_by_role("button", name="Load the saved one").click()
     expect(ben.get_by_text("saved by lea")).to_be_visible()
 
 
@@ -343,11 +343,11 @@ def test_what_shadow_policies_would_have_done_is_shown_with_examples_and_opens_i
     page = sign_in("lea", Role.LEAD, to=desk)
     page.goto(f"{desk.address}/#/policy")
     panel = page.get_by_role("region", name="Shadow policy stricter")
-    expect(panel.get_by_text("Asked about 3 verdicts: 2 images would have gone elsewhere")).to_be_visible()
+    expect(panel.get_by_text("Evaluated for 3 verdicts: 2 images would have been routed differently")).to_be_visible()
     expect(panel.locator(".examples img")).to_have_count(2)
     panel.get_by_role("button", name="Open in the editor").click()
     expect(page.get_by_label("Policy, YAML")).to_have_value(re.compile(r"borderline: 3\.1 "))
-    expect(page.get_by_role("heading", name="2 images of 3 would have gone elsewhere")).to_be_visible()
+    expect(page.get_by_role("heading", name="2 images of 3 would have been routed differently")).to_be_visible()
 
 
 def test_the_dashboard_tells_what_came_to_the_gate_and_how_far_it_is_behind(desk: RunningDesk, sign_in: SignIn) -> None:

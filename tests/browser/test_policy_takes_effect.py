@@ -91,7 +91,7 @@ def save_a_policy_that_reviews_all(page: Page, address: str) -> None:
     expect(page.get_by_role("button", name="Save …")).to_be_enabled()
     page.get_by_role("button", name="Save …").click()
     page.get_by_role("dialog").get_by_role("button", name="Save").click()
-    expect(page.get_by_text("Saved: workers judge by it within seconds")).to_be_visible()
+    expect(page.get_by_text("Saved: workers apply it within seconds")).to_be_visible()
 
 
 def check(events: Events, page: Page, address: str) -> None:

@@ -1,4 +1,4 @@
-/** Going away and coming back. Who walks away from the page holds nothing: what was leased goes back, so that others can go on. */
+/** Leaving the desk and coming back: leases of somebody who is away go back, so that others can go on. */
 
 import { button, empty, replace } from "./dom.js";
 import { setKeys } from "./keys.js";
@@ -10,7 +10,7 @@ export function onReturn(listener, signal) {
   addEventListener("focus", back, { signal });
 }
 
-/** Without a key or a click for so long, somebody is away. */
+/** Minutes without a key or a click after which somebody is away. */
 const MINUTES = 10;
 
 /** Calls `leave` and says so in `main` when somebody is away; until the returned function is called. */

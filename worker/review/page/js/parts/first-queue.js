@@ -3,7 +3,7 @@
 import { address } from "./address.js";
 import { empty, replace } from "./dom.js";
 
-/** Says so, and opens `view` on the first queue that comes. Returns how to leave. */
+/** Says so, and opens `view` on the first queue that appears. Returns a function that stops waiting. */
 export function waitForQueue(main, context, view) {
   replace(main, empty("image", "Nothing has come yet", "When the gate sends an image to review, its queue appears here by itself."));
   const timer = setInterval(async () => {

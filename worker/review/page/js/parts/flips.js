@@ -1,4 +1,4 @@
-/** What another policy does differently: where images go, before and after, and examples of those that go elsewhere. */
+/** What another policy does differently: routes before and after, with examples of images that are routed differently. */
 
 import { h, icon } from "./dom.js";
 import { picture, small } from "./pictures.js";

@@ -62,7 +62,7 @@ export const keyGroups = () => [...groups, EVERYWHERE];
 export const hasOwnKeys = () => Object.keys(chosen).length > 0;
 
 /**
- * Gives the action of `binding` another key. Returns null, or why that key cannot be had.
+ * Gives the action of `binding` another key. Returns null, or why that key cannot be used.
  * @param {Binding} binding
  * @param {string} key
  * @returns {string | null}

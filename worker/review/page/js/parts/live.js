@@ -14,7 +14,7 @@ export function onDeskEvent(listener) {
   return () => listeners.delete(listener);
 }
 
-/** As onDeskEvent, but at most once in `milliseconds`, for what asks the desk again. */
+/** As onDeskEvent, but at most once in `milliseconds`, for listeners that send a request. */
 export function onQuietDesk(listener, milliseconds = 800) {
   let timer = 0;
   const forget = onDeskEvent(() => {

@@ -32,7 +32,7 @@ export function switchTheme() {
   return applyTheme();
 }
 
-/** All images in grey, or not. */
+/** Shows all images in grey, or in colour. */
 export function applyGrey() {
   document.documentElement.toggleAttribute("data-grey", preference("grey", false));
 }

@@ -1,4 +1,4 @@
-/** Who may do what; the desk checks, the page only leaves out what would be refused. */
+/** Roles, in order. The desk checks them; the page only hides what would be refused. */
 
 const ORDER = ["viewer", "reviewer", "lead", "admin"];
 

@@ -1,4 +1,4 @@
-/** The lead's numbers: volume, waiting, pace, flips, agreement, audit. */
+/** Numbers for leads: volume, queues, pace, flips, agreement, audit. */
 
 import { get } from "../parts/api.js";
 import { timeChart } from "../parts/charts.js";
@@ -20,7 +20,7 @@ export async function show(main, context, _parts, params) {
   const newest = new Newest();
   const body = h("div.column");
   const spans = h("div.picker", { role: "group", "aria-label": "Time shown" }, SPANS.map(([value, label]) => h("button.button", { type: "button", "data-hours": String(value), onclick: () => { hours = value; prefer("hours", value); remember(address("dashboard", { hours: String(value) })); draw().catch(complain); } }, label)));
-  replace(main, h("div.page", null, h("header", null, h("div", null, h("h1", null, "Dashboard"), h("p", null, "How gate and desk keep up, and how well people and policy agree.")), spans), body));
+  replace(main, h("div.page", null, h("header", null, h("div", null, h("h1", null, "Dashboard"), h("p", null, "How the gate and the desk keep up, and how well reviewers and the policy agree.")), spans), body));
   const draw = async () => {
     for (const each of spans.children) each.setAttribute("aria-pressed", String(Number(each.dataset.hours) === hours));
     // Without an answer from Kafka the desk's own numbers are shown all the same.
@@ -45,16 +45,16 @@ function numbers({ hours, fleiss_kappa: kappa, audit_misses: misses, resolved_af
   const oldest = queues.map((queue) => queue.oldest_at).filter(Boolean).sort()[0];
   const tile = (title, value, small) => h("li", null, h("span", null, title), h("b", null, value), h("small", null, small));
   return h("ul.numbers", null,
-    tile("Behind the stream", intake ? intake.behind.toLocaleString("en") : "–", !intake ? "the log does not answer" : intake.behind ? "events without a verdict yet" : "every event has its verdict"),
+    tile("Behind the stream", intake ? intake.behind.toLocaleString("en") : "–", !intake ? "Kafka does not answer" : intake.behind ? "events without a verdict yet" : "every event has its verdict"),
     tile("Waiting now", sum(queues, (queue) => queue.open).toLocaleString("en"), oldest ? `oldest ${ago(oldest)}` : "nothing waits"),
     tile("Sent to review", arrived.toLocaleString("en"), share(arrived, intake)),
     tile("Decisions", decided.toLocaleString("en"), after === null ? "nothing settled yet" : `half of the items settled within ${duration(after)}`),
-    tile("Flips", held ? percent(flips / held) : "–", held ? `${flips.toLocaleString("en")} of ${held.toLocaleString("en")} that the policy held` : "approved, though the policy held them"),
+    tile("Flips", held ? percent(flips / held) : "–", held ? `${flips.toLocaleString("en")} of ${held.toLocaleString("en")} that the policy sent to review` : "approved, though the policy sent them to review"),
     tile("Agreement", kappa === null ? "–" : kappa.toFixed(2), kappa === null ? "too few shared items" : "Fleiss’ kappa"),
     tile("Audit misses", misses.share === null ? "–" : percent(misses.share, 1), misses.total ? `${misses.count} of ${misses.total} passed images` : "no image audited yet"));
 }
 
-/** How much of what came people were to look at; unknown where the log has forgotten a part. */
+/** The share of events that was sent to review; unknown where the topic no longer holds some of them. */
 function share(arrived, intake) {
   const known = intake?.hours.every((hour) => hour.events !== null);
   const events = known ? sum(intake.hours, (hour) => hour.events) : 0;
@@ -73,10 +73,10 @@ function charts({ hours: all }, intake) {
   return h("div.pair", null,
     panel("Intake", `Events that came to the gate, ${each}.`, intake
       ? timeChart(`Events that came ${each}`, came.map((hour) => Date.parse(hour.hour) / 1000), [{ label: "events", tone: "--accent", bars: true, values: came.map((hour) => hour.events) }], { step })
-      : h("p.soft", null, "The log does not answer.")),
+      : h("p.soft", null, "Kafka does not answer.")),
     panel("Sent to review", `Images that came to the desk, ${each}.`, timeChart(`Images that came to the desk ${each}`, times, [{ label: "came", tone: "--a2", bars: true, values: values((hour) => hour.arrived) }], { step })),
     panel("Decisions", `What reviewers decided ${each}, stacked.`, timeChart(`Decisions ${each}`, times, [{ label: "rejected", tone: "--a1", bars: true, values: values((hour) => hour.approved + hour.rejected), told: values((hour) => hour.rejected) }, { label: "approved", tone: "--a5", bars: true, values: values((hour) => hour.approved) }], { step })),
-    panel("Flips", "Share of decisions on held images that overruled the policy’s doubt.", timeChart("Share of flips", times, [{ label: "flips", tone: "--a3", bars: true, values: share }], { format: (value) => `${Math.round(value)} %`, sums: false, step })));
+    panel("Flips", "Share of decisions that approved an image which the policy had sent to review.", timeChart("Share of flips", times, [{ label: "flips", tone: "--a3", bars: true, values: share }], { format: (value) => `${Math.round(value)} %`, sums: false, step })));
 }
 
 function lag(queues) {
@@ -89,7 +89,7 @@ function lag(queues) {
 
 function quality({ agreement, fleiss_kappa: kappa, audit_misses: misses }) {
   return h("div.pair", null,
-    h("section.panel", null, h("div", null, h("h2", null, "Audit"), h("p.soft", null, "A sample of images that had passed is looked at too. This share should have been held back.")), misses.total ? interval(misses) : h("p.soft", null, "No audited image was settled yet.")),
+    h("section.panel", null, h("div", null, h("h2", null, "Audit"), h("p.soft", null, "A sample of passed images is reviewed, too. This share should not have passed.")), misses.total ? interval(misses) : h("p.soft", null, "No audited image was settled yet.")),
     h("section.panel", null, h("div", null, h("h2", null, "Agreement"), h("p.soft", null, `Cohen’s kappa of each two; 1 is perfect, 0 is chance.${kappa === null ? "" : ` All together (Fleiss): ${kappa.toFixed(2)}.`}`)),
       agreement.length ? h("div.scroll", { tabindex: "0", role: "region", "aria-label": "Agreement of each two" }, matrix(agreement)) : h("p.soft", null, "No two reviewers judged enough of the same images yet.")));
 }
@@ -121,7 +121,7 @@ function reviewers(people) {
 
 function waiting(queues) {
   const heads = ["Queue", "Waiting", "With reviewers", "Escalated", "On hold", "Overdue", "Oldest"];
-  return h("section.panel.column", null, h("div", null, h("h2", null, "Queues"), h("p.soft", null, "What waits for people now, and since when.")), lag(queues), queues.length > 0 &&
+  return h("section.panel.column", null, h("div", null, h("h2", null, "Queues"), h("p.soft", null, "What waits for reviewers now, and since when.")), lag(queues), queues.length > 0 &&
     h("div.scroll", { tabindex: "0", role: "region", "aria-label": "Table of queues" }, h("table", null, h("thead", null, h("tr", null, heads.map((title, index) => h("th", { scope: "col", class: index ? "number" : "" }, title)))),
       h("tbody", null, queues.map((queue) => h("tr", null, h("th", { scope: "row" }, h("a", { href: address("search", { queue: queue.name, status: "open" }) }, queue.name)), [queue.open, queue.leased, queue.escalated, queue.held, queue.overdue, queue.oldest_at ? ago(queue.oldest_at) : "–"].map((value) => h("td.number", null, String(value)))))))));
 }

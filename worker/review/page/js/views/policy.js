@@ -1,4 +1,4 @@
-/** What the policy says, what another one would have done with past verdicts, and saving that one. */
+/** The policy: its text, its thresholds, what a changed copy would have done with past verdicts, and saving it. */
 
 import { call, get, post } from "../parts/api.js";
 import { ask } from "../parts/dialogs.js";
@@ -9,7 +9,7 @@ import { thresholds } from "../parts/thresholds.js";
 import { ago, count, short } from "../parts/words.js";
 
 const WAIT = 350;
-/** What somebody wrote here and did not save, and the text that it was to replace: a look elsewhere does not lose it. */
+/** A changed copy that was not saved, and the digest of the text that it is to replace; kept over a change of view. */
 /** @type {{ user: string, text: string, replaces: string } | null} */
 let draft = null;
 
@@ -39,14 +39,14 @@ class PolicyPage {
     [this.#policy, this.#shadows] = await Promise.all([get("/v1/policy"), get("/v1/policy/shadows")]);
     this.#editor.addEventListener("input", () => { this.#drawSliders(); this.#changed(); });
     const how = this.#policy.place
-      ? `It lives at ${this.#policy.place}. Workers judge by what you save within seconds.`
-      : "The settings of this desk name no place for a policy, so it cannot be saved here: set policy to a file or an s3://bucket/key that all workers read. A changed copy can be downloaded.";
+      ? `It is stored at ${this.#policy.place}. Workers apply what you save within seconds.`
+      : "The settings of this desk do not say where the policy is stored, so it cannot be saved here: set policy to a file or an s3://bucket/key that all workers read. You can download a changed copy.";
     replace(this.#main, h("div.page", null,
       h("header", null, h("div", null, h("h1", null, "Policy"), this.#state), h("div.picker", null, this.#reset, this.#download, this.#save)),
       this.#notice,
       h("div.policy", null,
         h("div.column", null,
-          h("section.panel", null, h("div", null, h("h2", null, "Thresholds"), h("p.soft", null, "Move one, and see what it would have done.")), this.#sliders),
+          h("section.panel", null, h("div", null, h("h2", null, "Thresholds"), h("p.soft", null, "Move one to see what it would have done.")), this.#sliders),
           h("section.panel", null, h("div", null, h("h2", null, "The whole policy"), h("p.soft", null, how)), this.#editor)),
         h("div.column", null, this.#result, this.#beside))));
     this.#drawFaults();
@@ -84,19 +84,19 @@ class PolicyPage {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#replay(), WAIT);
     this.#replayed = null;
-    replace(this.#state, this.#same ? this.#described() : h("b", null, "A changed copy: nothing is in force before it is saved."));
+    replace(this.#state, this.#same ? this.#described() : h("b", null, "A changed copy: it has no effect until it is saved."));
     this.#tell();
   }
 
   #described() {
     const { version, digest, shipped, saved_by: by, saved_at: at } = this.#policy;
     const whose = shipped ? "; the one that ships with Sluice" : by ? `; saved by ${by}, ${ago(at)}` : "";
-    return version === null ? "What stands there is no policy" : `Version ${version}, ${short(digest)}${whose}`;
+    return version === null ? "The stored policy is not valid" : `Version ${version}, ${short(digest)}${whose}`;
   }
 
   #tell() {
     this.#reset.disabled = this.#download.disabled = this.#same;
-    // Saved only after its replay was seen: a text with a fault has none.
+    // It can be saved only after it was replayed; a text with a fault cannot be replayed.
     this.#save.disabled = this.#same || !this.#policy.place || this.#replayed === null;
   }
 
@@ -119,7 +119,7 @@ class PolicyPage {
   }
 
   #drawFaults() {
-    replace(this.#notice, this.#policy.faults.length > 0 && h("section.panel", null, h("h2", null, "What stands at the policy’s place is no policy"), h("p", null, "Workers that run go on with the last good one; one that starts now cannot. Mend it and save, or put a good one there."), faults(this.#policy.faults)));
+    replace(this.#notice, this.#policy.faults.length > 0 && h("section.panel", null, h("h2", null, "The stored policy is not valid"), h("p", null, "Running workers keep the last valid policy; a worker that starts now fails. Fix the policy and save it, or replace it with a valid one."), faults(this.#policy.faults)));
   }
 
   // -- saving --------------------------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ class PolicyPage {
     const text = this.#editor.value;
     const elsewhere = moved(this.#replayed);
     const sure = await ask("Save this policy?", [
-      `Workers judge by it within seconds. Of the newest ${count(this.#replayed.total, "verdict")}, ${elsewhere ? `${count(elsewhere, "image")} would have gone elsewhere` : "none would have gone elsewhere"}.`,
+      `Workers apply it within seconds. Of the newest ${count(this.#replayed.total, "verdict")}, ${elsewhere ? `${count(elsewhere, "image")} would have been routed differently` : "none would have been routed differently"}.`,
       "It is written to the audit topic, with your name and the whole text.",
     ], { action: "Save", iconName: "check" });
     if (sure) await this.#store(text);
@@ -139,7 +139,7 @@ class PolicyPage {
     try {
       await call("PUT", "/v1/policy", { text, replaces: this.#policy.text_digest });
       await this.#reload();
-      toast("Saved: workers judge by it within seconds");
+      toast("Saved: workers apply it within seconds");
     } catch (/** @type {any} */ error) {
       if (error.kind === "policy-changed") this.#conflict(error.message);
       else complain(error);
@@ -151,7 +151,7 @@ class PolicyPage {
   #conflict(message) {
     const mine = this.#editor.value;
     replace(this.#notice, h("section.panel", null, h("h2", null, "Not saved"), h("p", null, `${message[0].toUpperCase()}${message.slice(1)}.`),
-      h("div.picker", null, button("Download mine", { onclick: () => download(mine) }), button("Load the present one", { kind: "primary", onclick: () => this.#reload().catch(complain) }))));
+      h("div.picker", null, button("Download mine", { onclick: () => download(mine) }), button("Load the saved one", { kind: "primary", onclick: () => this.#reload().catch(complain) }))));
     this.#notice.scrollIntoView({ block: "nearest" });
   }
 
@@ -165,30 +165,30 @@ class PolicyPage {
 
   #drawShadows() {
     replace(this.#beside, h("div", null, h("h2", null, "Shadow policies"),
-      h("p.soft", null, this.#shadows.length ? "Workers ask them about every image, beside the policy in force. They decide nothing." : "None. Those that the settings name under shadow_policies are asked about every image and decide nothing; what they would have done is shown here.")),
+      h("p.soft", null, this.#shadows.length ? "Workers evaluate them for every image, beside the policy in force. They decide nothing." : "None. Policies that the settings list under shadow_policies are evaluated for every image and decide nothing; this panel shows what they would have done.")),
     this.#shadows.map((shadow) => this.#shadow(shadow)));
   }
 
   #shadow(shadow) {
     const elsewhere = moved(shadow);
-    const what = shadow.total === 0 ? "It was not asked about any of the newest verdicts." : `Asked about ${count(shadow.total, "verdict")}: ${elsewhere ? `${count(elsewhere, "image")} would have gone elsewhere` : "none would have gone elsewhere"}.`;
+    const what = shadow.total === 0 ? "It was not evaluated for any of the newest verdicts." : `Evaluated for ${count(shadow.total, "verdict")}: ${elsewhere ? `${count(elsewhere, "image")} would have been routed differently` : "none would have been routed differently"}.`;
     return h("section.shadow", { "aria-label": `Shadow policy ${shadow.name}` },
       h("div.head", null, h("div", null, h("h3", null, shadow.name), h("p", null, what)),
         shadow.text !== null && button("Open in the editor", { onclick: () => { this.#edit(shadow.text); this.#editor.scrollIntoView({ block: "nearest" }); } })),
       shadow.trouble && h("p.notice.bad", null, shadow.trouble.split("\n")[0]),
       shadow.total > 0 && flips(shadow),
-      shadow.changed > 0 && h("p.soft", null, `${count(shadow.changed, "image")} would have kept the way, with another priority or other labels.`));
+      shadow.changed > 0 && h("p.soft", null, `${count(shadow.changed, "image")} would have kept their route, with another priority or other labels.`));
   }
 }
 
 function shown(replayed, same) {
   const elsewhere = moved(replayed);
-  const headline = replayed.total === 0 ? "There are no past verdicts yet" : elsewhere ? `${count(elsewhere, "image")} of ${replayed.replayed.toLocaleString("en")} would have gone elsewhere` : same ? "The current policy, replayed over past verdicts" : "Nothing would have gone elsewhere";
+  const headline = replayed.total === 0 ? "There are no past verdicts yet" : elsewhere ? `${count(elsewhere, "image")} of ${replayed.replayed.toLocaleString("en")} would have been routed differently` : same ? "The current policy, replayed over past verdicts" : "Nothing would have been routed differently";
   return [
-    h("div", null, h("h2", null, headline), h("p.soft", null, `Over the newest ${count(replayed.total, "verdict")}; the upper bar is what was, the lower what would have been.`)),
-    replayed.failed > 0 && h("p.soft", null, `${count(replayed.failed, "image")} could never be judged; no policy changes that.`),
+    h("div", null, h("h2", null, headline), h("p.soft", null, `Over the newest ${count(replayed.total, "verdict")}; the upper bar shows what happened, the lower one what would have happened.`)),
+    replayed.failed > 0 && h("p.soft", null, `${count(replayed.failed, "image")} could not be scored; no policy changes that.`),
     replayed.undecided.map((each) => h("p.notice", null, `${count(each.count, "verdict")} cannot be replayed: rule ${each.rule} reads ${each.reads.join(", ")}, which verdicts do not carry.`)),
-    replayed.changed > 0 && h("p.soft", null, `${count(replayed.changed, "image")} would have kept the way, with another priority or other labels.`),
+    replayed.changed > 0 && h("p.soft", null, `${count(replayed.changed, "image")} would have kept their route, with another priority or other labels.`),
     flips(replayed),
   ];
 }

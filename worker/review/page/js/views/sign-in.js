@@ -1,16 +1,16 @@
-/** The door: name and password, the provider, or an invitation. */
+/** Signing in: name and password, the identity provider, or an invitation. */
 
 import { call, get, useToken } from "../parts/api.js";
 import { onReturn } from "../parts/away.js";
 import { button, h, replace } from "../parts/dom.js";
 
-/** Draws into `main`, with a `message` for who was here before, and resolves with who has signed in. */
+/** Draws into `main`, with a `message` for the person who was signed in before; resolves with the person who signs in. */
 export async function signIn(main, message) {
   const ways = await get("/v1/sign-in");
   useToken(ways.csrf);
   const token = new URLSearchParams(location.hash.slice(1)).get("invitation");
   if (token && ways.local) {
-    // Out of the address bar, the history and the screenshots.
+    // The token must not stay in the address bar, the history or a screenshot.
     history.replaceState(null, "", "/");
     return accept(main, token, ways);
   }
@@ -35,12 +35,12 @@ function ask(main, ways, { message = null, failed = ways.failure } = {}) {
         run(submit, failure, () => call("POST", "/v1/sign-in", { name: name.value, password: password.value }), resolve, () => password.select());
       },
     }, h("label.field", null, h("span", null, "Name"), name), h("label.field", null, h("span", null, "Password"), password), submit);
-    frame(main, h("div", null, h("h1", null, "Review desk"), h("p.soft", null, "Sign in to look at what the gate held back.")), message && h("p.notice", { id: "door-message" }, message), failure,
+    frame(main, h("div", null, h("h1", null, "Review desk"), h("p.soft", null, "Sign in to review the images that the gate sent here.")), message && h("p.notice", { id: "door-message" }, message), failure,
       ways.local && form,
       ways.local && ways.oidc && h("div.or", null, "or"),
       ways.oidc && h("a.button", { href: "/v1/sign-in/oidc", class: ways.local ? "" : "primary" }, `Continue with ${ways.oidc}`));
     if (ways.local) name.focus();
-    // The session is the browser's: who has signed in at another tab meanwhile goes on here.
+    // All tabs of a browser share one session: somebody who signed in in another tab goes on here.
     onReturn(async () => {
       const me = submit.disabled ? null : await get("/v1/session").catch(() => null);
       if (!me || submit.disabled || here.signal.aborted) return;
