@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import redis
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from schemas import Decision, FileReference, ReviewItem, Route, Scores, ShadowRoute, Source, Verdict
 from worker.intake.embedded import open_embedded_topics
@@ -142,3 +142,9 @@ def shown_prompt(page: Page) -> str:
     """The prompt of the image that is shown; before an image is there it cannot be decided about."""
     page.wait_for_selector(".frame img, .frame .missing")
     return page.locator(".prompt").inner_text()
+
+
+def ready(page: Page) -> str:
+    """The prompt of the image that is shown, once the image is loaded and can be decided about."""
+    expect(page.locator(".frame:not(.loading) img")).to_be_visible()
+    return shown_prompt(page)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 
 from playwright.sync_api import Page, Route, expect
-from running_desk import RunningDesk, shown_prompt
+from running_desk import RunningDesk, ready
 
 from worker.review.http.roles import Role
 from worker.review.index import keys
@@ -19,12 +19,6 @@ def say(page: Page, note: str) -> None:
     page.keyboard.press("n")
     page.keyboard.type(note)
     page.keyboard.press("Escape")
-
-
-def ready(page: Page) -> str:
-    """The prompt of the image that is shown, once it can be decided about."""
-    expect(page.locator(".frame:not(.loading) img")).to_be_visible()
-    return shown_prompt(page)
 
 
 def test_escalate_hold_and_skip_record_the_reasons_and_the_note(desk: RunningDesk, sign_in: SignIn) -> None:

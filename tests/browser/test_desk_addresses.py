@@ -4,16 +4,11 @@ import re
 from collections.abc import Callable
 
 from playwright.sync_api import Page, expect
-from running_desk import RunningDesk, shown_prompt
+from running_desk import RunningDesk, ready
 
 from worker.review.http.roles import Role
 
 SignIn = Callable[..., Page]
-
-
-def ready(page: Page) -> str:
-    expect(page.locator(".frame:not(.loading) img")).to_be_visible()
-    return shown_prompt(page)
 
 
 def test_a_search_is_in_the_address_and_back_from_an_item_it_is_as_it_was(desk: RunningDesk, sign_in: SignIn) -> None:

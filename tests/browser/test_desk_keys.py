@@ -6,16 +6,11 @@ from contextlib import ExitStack
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
-from running_desk import PATIENCE_MS, RunningDesk, enter_password, shown_prompt
+from running_desk import PATIENCE_MS, RunningDesk, enter_password, ready, shown_prompt
 
 from worker.review.http.roles import Role
 
 SignIn = Callable[..., Page]
-
-
-def ready(page: Page) -> str:
-    expect(page.locator(".frame:not(.loading) img")).to_be_visible()
-    return shown_prompt(page)
 
 
 def press(page: Page, key: str, code: str, **more: object) -> None:

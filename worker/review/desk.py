@@ -322,6 +322,8 @@ class Desk:
         steps = []
         for each in item_ids:
             entry, item = self._entry(each)
+            if token is None and entry.state.status is Status.GOLD and outcome in ("hold", "escalate"):
+                raise NotPossible("the item is a test item; reopen it first")
             decision = self._recorder.decision(
                 item,
                 actor,

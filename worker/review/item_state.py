@@ -16,8 +16,8 @@ _POSSIBLE = {
     "approve": _UNSETTLED,
     "reject": _UNSETTLED,
     "skip": _UNSETTLED,
-    "hold": frozenset({Status.OPEN, Status.ESCALATED}),
-    "escalate": frozenset({Status.OPEN, Status.HELD}),
+    "hold": frozenset({Status.OPEN, Status.ESCALATED, Status.GOLD}),
+    "escalate": frozenset({Status.OPEN, Status.HELD, Status.GOLD}),
     "assign": frozenset({Status.OPEN}),
     "reopen": frozenset(Status) - {Status.OPEN},
     "split": frozenset(Status),
@@ -110,6 +110,9 @@ def _changed(state: ItemState, decision: Decision) -> ItemState:
     match decision.outcome:
         case "approve" | "reject":
             return _voted(state, decision, decision.outcome)
+        case "hold" | "escalate" if state.status is Status.GOLD:
+            # A test item must not be told from others: the reviewer does not get it again, and it goes on testing.
+            return replace(state, skipped_by=state.skipped_by | {decision.reviewer})
         case "skip":
             # who skipped does not get it again: an assignment that lasted would keep the item from all others
             assignee = None if state.assignee == decision.reviewer else state.assignee

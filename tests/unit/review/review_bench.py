@@ -176,8 +176,10 @@ class ReviewBench:
         found: dict[str, Any] = {}
         for key in self.redis.scan_iter(match="sluice:{desk}:*"):
             name = key.decode().removeprefix("sluice:{desk}:")
-            if name.startswith(("lane|", "waiting|")):
-                found[name] = dict(self.redis.zrange(key, 0, -1, withscores=True))  # type: ignore[arg-type]
+            if name.startswith(("lane|", "waiting|", "skipped|")):
+                # What a lane closes to somebody is an index of the lane, and no place where items wait.
+                kind = "closed-" if "|closed|" in name else ""
+                found[kind + name] = dict(self.redis.zrange(key, 0, -1, withscores=True))  # type: ignore[arg-type]
             elif name.startswith(("out|", "assigned|", "audited", "missed")):
                 found[name] = self.redis.smembers(key)
             elif name.startswith(("hour|", "gold|", "votes-on", "settled-after")):

@@ -203,6 +203,19 @@ def test_a_skip_a_hold_and_an_escalation_keep_what_was_said_and_can_be_undone(ou
     assert (ann.approved, ann.skipped, ann.escalated, ann.undone) == (1, 0, 0, 1)
 
 
+@pytest.mark.parametrize("outcome", ["skip", "hold", "escalate"])
+def test_a_test_item_can_be_passed_on_like_any_other_and_goes_on_testing(outcome: str) -> None:
+    bench = ReviewBench(queues={"quality": QueueSettings(gold_share=0.5)})
+    bench.items(review_item("a"))
+    bench.desk.mark_gold("a", "reject", "lead")
+    bench.decide(bench.desk.take("a", "ann"), outcome, "d1")
+    assert all(bench.desk.lease("quality", "ann") == [] for _ in range(20))
+    bens = next(leases for _ in range(50) if (leases := bench.desk.lease("quality", "ben")))
+    assert bens[0].item_id == "a"
+    with pytest.raises(NotPossible, match="test item; reopen it first"):
+        bench.desk.hold("a", "lead")
+
+
 def test_a_skip_is_not_undone_while_somebody_else_has_the_item() -> None:
     bench = ReviewBench()
     bench.items(review_item("a"))

@@ -23,7 +23,7 @@ export function showSheet() {
     return [first, (entry.also ?? []).map((each) => h("kbd", null, named(each)))];
   };
 
-  const draw = (text = "Press a key of this list to choose another for it.", /** @type {string | undefined} */ focus = undefined) => {
+  const draw = (text = "Click a key in this list to change it.", /** @type {string | undefined} */ focus = undefined) => {
     replace(lists, keyGroups().map(({ title, keys }) => h("section", null, h("h3", null, title),
       h("ul", null, keys.filter((entry) => entry.label).map((entry) => h("li", null, entry.label, h("span.keys", null, caps(entry))))))));
     message.textContent = text;
