@@ -13,7 +13,7 @@ from schemas import FileReference, ImageEvent, ImageReference, InlineReference
 from schemas.explain import problems
 from worker.cli.errors import UsageError
 from worker.cli.lines import read_lines
-from worker.cli.sources import Source
+from worker.cli.sources import ImageSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class EventMaker:
         except ValidationError as error:
             raise UsageError(explain(error)) from error
 
-    def events(self, sources: Iterable[Source]) -> Iterator[ImageEvent | UnreadableEvent]:
+    def events(self, sources: Iterable[ImageSource]) -> Iterator[ImageEvent | UnreadableEvent]:
         """One event or one problem a source, in their order."""
         for source in sources:
             try:
@@ -63,7 +63,7 @@ class EventMaker:
             except ValidationError as error:
                 yield UnreadableEvent(f"{source.name}: {explain(error)}")
 
-    def _event(self, source: Source) -> ImageEvent | UnreadableEvent:
+    def _event(self, source: ImageSource) -> ImageEvent | UnreadableEvent:
         reference = source.reference
         if reference is None:
             return UnreadableEvent(f"{source.name}: {source.problem}")

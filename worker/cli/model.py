@@ -14,7 +14,7 @@ from worker.scoring.model import SHIPPED_MODELS, load_model
 from worker.scoring.open_store import open_store
 from worker.scoring.promotion import Promoter
 from worker.scoring.repository import Repository
-from worker.scoring.stores import RepositoryError, Store
+from worker.scoring.stores import FileStore, RepositoryError
 from worker.settings import load_settings
 
 COLUMNS: Final = ("name", "version", "digest", "SRCC", "licence")
@@ -42,7 +42,7 @@ def list_models(
     console.out.print(table)
 
 
-def _list_repository(store: Store) -> None:
+def _list_repository(store: FileStore) -> None:
     models, promoter = Repository(store), Promoter(store)
     table = Table(*COLUMNS, "serves", Column("engines", no_wrap=True))
     problems: list[str] = []

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
 from schemas import Failure, ImageEvent, Route, Scores
-from worker.cli.sources import Source
+from worker.cli.sources import ImageSource
 from worker.images.decode import DecodeLimits
 from worker.images.fetch import Fetcher
 from worker.images.thumbnail import thumbnail
@@ -109,7 +109,7 @@ class Scorer:
         self._lookahead = max(3 * self._batch_size, self._threads)
         self._thumbnails: OrderedDict[str, bytes] = OrderedDict()
 
-    def score(self, sources: Iterable[Source]) -> Iterator[Result]:
+    def score(self, sources: Iterable[ImageSource]) -> Iterator[Result]:
         """One result a source, in the order of the sources. Raises EngineLost when only a new process can judge."""
         with ExitStack() as resources:
             pipeline = self._open_pipeline(resources)
@@ -135,7 +135,7 @@ class Scorer:
         pipeline.mailbox.read(pipeline.wait_seconds(self._clock(), IDLE_SECONDS))
         pipeline.check()
 
-    def _submit(self, pipeline: JudgingPipeline[SourceJob], source: Source) -> SourceJob | Result:
+    def _submit(self, pipeline: JudgingPipeline[SourceJob], source: ImageSource) -> SourceJob | Result:
         if source.reference is None:
             failure = Failure(reason=source.reason, message=source.problem)
             return Result(source.name, self._policy.failure_route(self._tenant, DEFAULT_PRIORITY), failure=failure)

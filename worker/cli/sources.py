@@ -43,7 +43,7 @@ ListObjects = Callable[[str, str], Iterable[S3Reference]]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ImageSource:
     """An image under the name that its user knows. `reference` is None where it cannot be read; `problem` says why."""
 
     name: str
@@ -88,7 +88,7 @@ class Sources:
             return None
         return sum(1 for _ in self)
 
-    def __iter__(self) -> Iterator[Source]:
+    def __iter__(self) -> Iterator[ImageSource]:
         self.skipped = 0
         self.skipped_names = []
         self.links = 0
@@ -97,21 +97,21 @@ class Sources:
             if argument.startswith("s3://"):
                 yield from self._objects(argument)
             elif _is_remote(argument):
-                yield Source(argument, HttpReference(url=argument))
+                yield ImageSource(argument, HttpReference(url=argument))
             else:
                 yield from self._files(argument)
 
-    def _objects(self, uri: str) -> Iterator[Source]:
+    def _objects(self, uri: str) -> Iterator[ImageSource]:
         bucket, prefix = _bucket_and_prefix(uri)
         for reference in self._list_objects(bucket, prefix):
             is_named = reference.key == prefix and not prefix.endswith("/")
             suffix = PurePosixPath(reference.key).suffix.lower()
             if is_named or suffix in SUFFIXES or (not suffix and not reference.key.endswith("/")):
-                yield Source(f"s3://{bucket}/{reference.key}", reference)
+                yield ImageSource(f"s3://{bucket}/{reference.key}", reference)
             elif not reference.key.endswith("/"):  # consoles make "folders" as empty objects
                 self._skip(f"s3://{bucket}/{reference.key}")
 
-    def _files(self, argument: str) -> Iterator[Source]:
+    def _files(self, argument: str) -> Iterator[ImageSource]:
         places = [argument] if os.path.lexists(argument) else _outermost(_matches(argument, self._note))
         for place in places:
             if not _is_folder(place):
@@ -127,7 +127,7 @@ class Sources:
                     else:
                         yield source
 
-    def _found(self, path: str) -> Source | None:
+    def _found(self, path: str) -> ImageSource | None:
         """What lies in a folder; None where it is no image."""
         is_called_image = PurePath(path).suffix.lower() in SUFFIXES
         source = _file(path)
@@ -137,13 +137,13 @@ class Sources:
             with Path(path).open("rb") as file:
                 head = file.read(HEAD_BYTES)
         except OSError as error:
-            return Source(path, None, error.strerror or str(error), FailureReason.ACCESS_DENIED)
+            return ImageSource(path, None, error.strerror or str(error), FailureReason.ACCESS_DENIED)
         image_format, foreign = sniff(head), foreign_format(head)
         if image_format is not None and image_format not in self._formats:
             problem = f"{image_format.label} images are not read; add {image_format.value} to images.formats"
-            return Source(path, None, problem, FailureReason.UNSUPPORTED_FORMAT)
+            return ImageSource(path, None, problem, FailureReason.UNSUPPORTED_FORMAT)
         if image_format is None and foreign is not None:
-            return Source(path, None, f"{foreign} images are not read", FailureReason.UNSUPPORTED_FORMAT)
+            return ImageSource(path, None, f"{foreign} images are not read", FailureReason.UNSUPPORTED_FORMAT)
         return source if image_format is not None or is_called_image else None
 
     def _skip(self, name: str) -> None:
@@ -207,14 +207,14 @@ def _is_folder(path: str | Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises for links into folders that are closed to us
 
 
-def _file(path: str) -> Source:
+def _file(path: str) -> ImageSource:
     try:
         # Whatever is no regular file (a pipe, a device) could be waited for without end.
         if not Path(path).is_file():
             Path(path).stat()
-            return Source(path, None, "not a regular file")
-        return Source(path, FileReference(path=str(Path(path).absolute())))
+            return ImageSource(path, None, "not a regular file")
+        return ImageSource(path, FileReference(path=str(Path(path).absolute())))
     except OSError as error:
-        return Source(path, None, error.strerror or str(error))
+        return ImageSource(path, None, error.strerror or str(error))
     except ValidationError:
-        return Source(path, None, "its name is not UTF-8 or is too long; rename it")
+        return ImageSource(path, None, "its name is not UTF-8 or is too long; rename it")

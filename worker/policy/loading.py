@@ -32,7 +32,7 @@ _KEYS: Final = tuple(
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class PolicyFault:
     """Something wrong at a place of the file; `line` counts from 1 within the text that stands there."""
 
     path: tuple[str | int, ...]
@@ -60,7 +60,7 @@ def _made(source: YamlDocument) -> Policy:
     try:
         document = PolicyDocument.model_validate(source.data)
     except ValidationError as error:
-        raise _refusal(source, [Fault(each.path, each.text) for each in problems(error, known=_KEYS)]) from None
+        raise _refusal(source, [PolicyFault(each.path, each.text) for each in problems(error, known=_KEYS)]) from None
     if faults := [*_misplaced(document), *_unfit_constants(document), *_too_many(document)]:
         raise _refusal(source, faults)
     try:
@@ -71,7 +71,7 @@ def _made(source: YamlDocument) -> Policy:
         fault = (
             "its conditions take too long to check; write fewer, shorter ones, or have fewer tenants change a constant"
         )
-        raise _refusal(source, [Fault(("rules",), fault)]) from None
+        raise _refusal(source, [PolicyFault(("rules",), fault)]) from None
     if faults:
         raise _refusal(source, faults)
     return Policy(document.version, _digest(document), common, tenants)
@@ -84,7 +84,7 @@ class _TooMuchWork(Exception):
 class _Compiler:
     """Checks each condition once for the values of its constants, however many tenants share both."""
 
-    def __init__(self, document: PolicyDocument, faults: list[Fault]) -> None:
+    def __init__(self, document: PolicyDocument, faults: list[PolicyFault]) -> None:
         self._document = document
         self._faults = faults
         self._checked: dict[tuple[str, str], Expression | ExpressionError] = {}
@@ -119,7 +119,7 @@ class _Compiler:
         for index, entry in enumerate(rules):
             condition = None if entry.when is None else self._condition(entry.when, constants)
             if isinstance(condition, ExpressionError):
-                self._faults.append(Fault((*path, index, "when"), str(condition), condition.line))
+                self._faults.append(PolicyFault((*path, index, "when"), str(condition), condition.line))
             else:
                 compiled.append(self._rule(f"{prefix}{entry.name}", condition, entry.route))
         return tuple(compiled)
@@ -145,46 +145,50 @@ class _Compiler:
         return self._rules[key]
 
 
-def _misplaced(document: PolicyDocument) -> Iterator[Fault]:
+def _misplaced(document: PolicyDocument) -> Iterator[PolicyFault]:
     """Names that appear twice, rules that no event reaches, and a default that is missing."""
     yield from _misplaced_in(document.rules, ("rules",))
     for name, tenant in document.tenants.items():
         yield from _misplaced_in(tenant.rules, ("tenants", name, "rules"))
     if all(rule.when is not None for rule in document.rules):
         last = len(document.rules) - 1
-        yield Fault(("rules", last), "there is no default: add a last rule without `when`, which takes what is left")
+        yield PolicyFault(
+            ("rules", last), "there is no default: add a last rule without `when`, which takes what is left"
+        )
 
 
-def _misplaced_in(rules: Sequence[RuleEntry], path: tuple[str, ...]) -> Iterator[Fault]:
+def _misplaced_in(rules: Sequence[RuleEntry], path: tuple[str, ...]) -> Iterator[PolicyFault]:
     seen: set[str] = set()
     takes_all: str | None = None
     for index, rule in enumerate(rules):
         if rule.name in seen:
-            yield Fault((*path, index, "name"), "there is another rule of this name; names must differ")
+            yield PolicyFault((*path, index, "name"), "there is another rule of this name; names must differ")
         if takes_all is not None:
-            yield Fault((*path, index), f"no event reaches it: rule {takes_all!r} has no `when` and takes everything")
+            yield PolicyFault(
+                (*path, index), f"no event reaches it: rule {takes_all!r} has no `when` and takes everything"
+            )
         seen.add(rule.name)
         takes_all = takes_all or (rule.name if rule.when is None else None)
 
 
-def _unfit_constants(document: PolicyDocument) -> Iterator[Fault]:
+def _unfit_constants(document: PolicyDocument) -> Iterator[PolicyFault]:
     """A tenant's constants replace common ones: of the same name, and of the same type."""
     for name, tenant in document.tenants.items():
         for constant, value in tenant.constants.items():
             path = ("tenants", name, "constants", constant)
             if constant not in document.constants:
                 hint = suggestion(constant, document.constants)
-                yield Fault(path, f"there is no common constant of this name to replace{hint}")
+                yield PolicyFault(path, f"there is no common constant of this name to replace{hint}")
             elif _kind(value) != _kind(document.constants[constant]):
-                yield Fault(path, f"expected {_kind(document.constants[constant])}, as the common constant is")
+                yield PolicyFault(path, f"expected {_kind(document.constants[constant])}, as the common constant is")
 
 
-def _too_many(document: PolicyDocument) -> Iterator[Fault]:
+def _too_many(document: PolicyDocument) -> Iterator[PolicyFault]:
     tenants = document.tenants.values()
     chains = 1 + sum(bool(tenant.rules or tenant.constants) for tenant in tenants)
     rules = chains * len(document.rules) + sum(len(tenant.rules) for tenant in tenants)
     if rules > MAX_RULES:
-        yield Fault(
+        yield PolicyFault(
             ("rules",),
             f"{rules} rules, counting common ones again for each tenant with rules or constants; "
             f"at most {MAX_RULES} are taken",
@@ -199,7 +203,7 @@ def _kind(value: Constant) -> str:
     return "text" if isinstance(value, str) else "a list"
 
 
-def _refusal(source: YamlDocument, faults: Sequence[Fault]) -> PolicyError:
+def _refusal(source: YamlDocument, faults: Sequence[PolicyFault]) -> PolicyError:
     """One line a fault, in the order of the file, each once: a common rule is compiled for several tenants."""
     found = {(source.text_line(fault.path) + fault.line - 1, _described(source.data, fault)) for fault in faults}
     lines = [f"{source.name}:{line}: {text}" for line, text in sorted(found)]
@@ -208,7 +212,7 @@ def _refusal(source: YamlDocument, faults: Sequence[Fault]) -> PolicyError:
     return PolicyError("\n".join(lines))
 
 
-def _described(data: Any, fault: Fault) -> str:
+def _described(data: Any, fault: PolicyFault) -> str:
     """The fault with its rule, where it is in one, and the way to it."""
     for depth, part in enumerate(fault.path):
         try:

@@ -3,13 +3,13 @@
 import re
 from pathlib import Path
 
-from worker.scoring.stores import FolderStore, RepositoryError, Store
+from worker.scoring.stores import FileStore, FolderStore, RepositoryError
 from worker.settings import S3Settings
 
 _S3_ADDRESS = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]+)(?:/(?P<prefix>.*))?")
 
 
-def open_store(place: str, s3: S3Settings) -> Store:
+def open_store(place: str, s3: S3Settings) -> FileStore:
     """The store at a folder's path or an `s3://bucket/prefix`. Raises RepositoryError for any other address."""
     if "://" not in place:
         return FolderStore(Path(place))

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from worker.scoring.manifest import ManifestError, ModelManifest
 from worker.scoring.repository import Repository, Version, engine_folder
 from worker.scoring.serving_record import SERVING_NAME, EngineParity, Promotion, ServingRecord, read_serving
-from worker.scoring.stores import RepositoryError, Store
+from worker.scoring.stores import FileStore, RepositoryError
 from worker.scoring.verification import PARITY_REPORT, Unverified, check_verified
 
 
@@ -16,7 +16,7 @@ class Promoter:
     Of two changes at the same time one is refused (StoreConflict), so that none is lost. `now` dates the changes.
     """
 
-    def __init__(self, store: Store, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(self, store: FileStore, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._store = store
         self._repository = Repository(store)
         self._now = now

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from worker.scoring.engine_record import EngineRecord, Target
 from worker.scoring.manifest import MANIFEST_NAME, FileSpec, ManifestError, ModelManifest, explain, load_manifest
 from worker.scoring.serving_record import SERVING_NAME, read_serving
-from worker.scoring.stores import FolderStore, RepositoryError, Store
+from worker.scoring.stores import FileStore, FolderStore, RepositoryError
 
 RECORD_NAME = "engine.json"
 
@@ -45,7 +45,7 @@ class Repository:
     """A model repository in a store. Every reader sees a version or an engine whole or not at all; whatever was broken
     off is finished by doing it again. Methods raise RepositoryError."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: FileStore) -> None:
         self._store = store
 
     def versions(self) -> list[Version]:
@@ -195,7 +195,7 @@ def engine_folder(version: Version, target: Target) -> str:
     return f"{version.folder}/engines/{target.name}"
 
 
-def fetch_model(store: Store, cache: Path) -> Path:
+def fetch_model(store: FileStore, cache: Path) -> Path:
     """The manifest of the model in a store: the one at its top, or that of the version that was promoted to serve.
 
     A model in a folder stays there; any other is copied below `cache`, once. Raises ManifestError when there is no
@@ -221,7 +221,7 @@ def fetch_model(store: Store, cache: Path) -> Path:
     return copies.folder / MANIFEST_NAME
 
 
-def _promoted(store: Store) -> str:
+def _promoted(store: FileStore) -> str:
     """The manifest of the version that serves, in a store of a model's versions. Raises ManifestError."""
     record, _ = read_serving(store)
     if record is None:

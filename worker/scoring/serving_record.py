@@ -6,7 +6,7 @@ from pydantic import AwareDatetime, Field, ValidationError, model_validator
 
 from schemas import Name
 from worker.scoring.manifest import StrictModel, explain
-from worker.scoring.stores import RepositoryError, Store
+from worker.scoring.stores import FileStore, RepositoryError
 
 SERVING_NAME = "serving.json"
 
@@ -75,7 +75,7 @@ class ServingRecord(StrictModel):
         return stack
 
 
-def read_serving(store: Store, name: str = SERVING_NAME) -> tuple[ServingRecord | None, bytes | None]:
+def read_serving(store: FileStore, name: str = SERVING_NAME) -> tuple[ServingRecord | None, bytes | None]:
     """The serving record in a file of a store, and the file's content. None, None where no version was ever promoted.
 
     Raises RepositoryError for a damaged record.

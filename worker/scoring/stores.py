@@ -15,7 +15,7 @@ class StoreConflict(RepositoryError):
     """The file changed since it was read; nothing was written."""
 
 
-class Store(Protocol):
+class FileStore(Protocol):
     """Files by name (`mst-lite/1/manifest.json`). All methods raise RepositoryError for what the store does not do."""
 
     def where(self, name: str) -> str:

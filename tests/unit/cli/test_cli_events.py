@@ -6,14 +6,14 @@ import pytest
 from schemas import FileReference, ImageEvent, InlineReference, S3Reference
 from worker.cli.errors import UsageError
 from worker.cli.events import EventMaker, UnreadableEvent, new_id, read_events, stable_id
-from worker.cli.sources import Source
+from worker.cli.sources import ImageSource
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
-S3 = Source("s3://b/a.jpg", S3Reference(bucket="b", key="a.jpg", etag="1"))
+S3 = ImageSource("s3://b/a.jpg", S3Reference(bucket="b", key="a.jpg", etag="1"))
 
 
-def file_source(path: Path) -> Source:
-    return Source(path.name, FileReference(path=str(path)))
+def file_source(path: Path) -> ImageSource:
+    return ImageSource(path.name, FileReference(path=str(path)))
 
 
 def test_an_event_refers_to_the_image_and_carries_what_was_said_of_it() -> None:
@@ -67,7 +67,7 @@ def test_ids_are_new_each_time_unless_a_prefix_makes_them_follow_from_the_place(
 def test_the_same_file_has_the_same_stable_id_however_it_was_named() -> None:
     reference = FileReference(path="/data/a.jpg")
     maker = EventMaker(make_id=stable_id("x"))
-    first, second = maker.events([Source("a.jpg", reference), Source("../data/a.jpg", reference)])
+    first, second = maker.events([ImageSource("a.jpg", reference), ImageSource("../data/a.jpg", reference)])
 
     assert isinstance(first, ImageEvent)
     assert isinstance(second, ImageEvent)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from schemas import FailureReason, FileReference, ImageEvent, ImageReference, Route, Scores
 from worker.cli.scorer import Scorer
-from worker.cli.sources import Source
+from worker.cli.sources import ImageSource
 from worker.images.decode import DecodeLimits, ShownFrames
 from worker.images.errors import ImageError, TransientFetchError
 from worker.images.fetch import FetchedImage
@@ -104,8 +104,8 @@ def make(fetcher: Any = None, engine: Any = None, **more: Any) -> Scorer:
     return Scorer(model, engine or FakeEngine(), policy, fetcher or FakeFetcher(), **{**options, **more})
 
 
-def sources(*paths: object) -> list[Source]:
-    return [Source(f"name {path}", FileReference(path=str(path))) for path in paths]
+def sources(*paths: object) -> list[ImageSource]:
+    return [ImageSource(f"name {path}", FileReference(path=str(path))) for path in paths]
 
 
 def test_results_come_in_the_order_of_the_sources() -> None:
@@ -148,7 +148,7 @@ def test_a_broken_image_is_reported_in_its_place_and_does_not_stop_the_others() 
 
 
 def test_a_source_without_a_reference_is_reported() -> None:
-    (result,) = make().score([Source("x", None, "not a regular file")])
+    (result,) = make().score([ImageSource("x", None, "not a regular file")])
 
     assert result.failure is not None
     assert result.failure.message == "not a regular file"
@@ -196,11 +196,11 @@ def test_the_tenants_rules_apply() -> None:
 def test_sources_are_not_read_far_ahead_of_the_results(path: str) -> None:
     taken = 0
 
-    def endless() -> Iterator[Source]:
+    def endless() -> Iterator[ImageSource]:
         nonlocal taken
         while True:
             taken += 1
-            yield Source("x", FileReference(path=path))
+            yield ImageSource("x", FileReference(path=path))
 
     results = make().score(endless())
     for _ in range(100):

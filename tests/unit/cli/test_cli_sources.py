@@ -6,7 +6,7 @@ import pytest
 
 from schemas import FailureReason, FileReference, HttpReference, S3Reference
 from worker.cli.errors import UsageError
-from worker.cli.sources import Source, Sources
+from worker.cli.sources import ImageSource, Sources
 from worker.settings.image_format import ImageFormat
 
 OBJECTS = [
@@ -128,7 +128,7 @@ def test_relative_names_stay_what_the_user_typed_and_refer_to_the_whole_path(
     monkeypatch.chdir(tree)
     (source,) = Sources(["a.png"], listing)
 
-    assert source == Source("a.png", FileReference(path=str(tree / "a.png")))
+    assert source == ImageSource("a.png", FileReference(path=str(tree / "a.png")))
 
 
 @pytest.mark.parametrize("argument", ["nowhere.jpg", "none/*.jpg", "", "s3://", "s3:///key", "http://", "https://a b"])
@@ -143,7 +143,7 @@ def test_an_argument_that_names_nothing_is_refused_at_once(
 def test_a_prefix_yields_its_images_with_their_etags(tree: Path) -> None:
     sources = Sources(["s3://b/in/"], listing)
 
-    assert list(sources) == [Source("s3://b/in/a.jpg", OBJECTS[1])]
+    assert list(sources) == [ImageSource("s3://b/in/a.jpg", OBJECTS[1])]
     assert sources.skipped == 1
     assert sources.count() is None
 
