@@ -19,7 +19,7 @@ from worker.apps.patience import once_kafka_answers
 from worker.apps.ray_metrics import RayMetrics
 from worker.apps.serve_engine import ENGINE, ServeEngine
 from worker.apps.served_model import load_served_model, wait_for_engine
-from worker.apps.shift import CLOSE_SECONDS, Shift
+from worker.apps.worker_thread import CLOSE_SECONDS, WorkerThread
 from worker.scoring.model import Model
 from worker.settings import Settings, SettingsError
 from worker.telemetry.logs import configure_logging
@@ -54,7 +54,7 @@ class IntakeReplica:
         self._call_seconds = call_seconds
         self._patience = engine_patience_seconds
         self._changes: LiveChanges = None
-        self._shift: Shift | None = None
+        self._worker: WorkerThread | None = None
         self._stopping = False
         self._change_thread = ThreadPoolExecutor(1, thread_name_prefix="intake-change")
         context = serve.get_replica_context()
@@ -74,39 +74,39 @@ class IntakeReplica:
 
     async def check_health(self) -> None:
         """Raises Unwell when the loop does not turn, a partition does not move, or the worker has ended."""
-        health = self._shift.health() if self._shift is not None else None
+        health = self._worker.health() if self._worker is not None else None
         if health is not None and not health.healthy:
             raise Unwell("; ".join(health.reasons))
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What LagPolicy goes by."""
-        shift = self._shift
-        return {} if shift is None else {BACKLOG: float(shift.backlog()), PARTITIONS: float(shift.partitions)}
+        worker = self._worker
+        return {} if worker is None else {BACKLOG: float(worker.backlog()), PARTITIONS: float(worker.partitions)}
 
     def __del__(self) -> None:
         """Serve calls this when it stops the replica: finishes what is under way, commits it and leaves the group."""
         if not hasattr(self, "_metrics") or self._stopping:
             return
         self._stopping = True
-        if self._shift is not None:
-            self._shift.stop()
-            if not self._shift.join():
+        if self._worker is not None:
+            self._worker.stop()
+            if not self._worker.join():
                 log.error("intake_not_drained", note="what was not committed is another's to judge")
         self._metrics.close()
 
     def _registry(self) -> CollectorRegistry | None:
-        return self._shift.registry if self._shift is not None else None
+        return self._worker.registry if self._worker is not None else None
 
     def _change(self, changes: LiveChanges) -> None:
-        if self._shift is not None and changes == self._changes:  # only the rank is another
+        if self._worker is not None and changes == self._changes:  # only the rank is another
             return
         settings = _of_a_replica(changed(self._settings, changes, "user_config"))
         model = load_served_model(settings)
         engine = self._find_engine(settings, model)
-        shift = once_kafka_answers(lambda: _started(settings, model, engine), stopping=lambda: self._stopping)
-        before, self._shift, self._changes = self._shift, shift, changes
+        worker = once_kafka_answers(lambda: _started(settings, model, engine), stopping=lambda: self._stopping)
+        before, self._worker, self._changes = self._worker, worker, changes
         if self._stopping:
-            shift.stop()
+            worker.stop()
         if before is not None:
             before.stop()
             before.join()
@@ -127,10 +127,10 @@ class IntakeReplica:
         return engine
 
 
-def _started(settings: Settings, model: Model, engine: ServeEngine) -> Shift:
-    shift = Shift(settings, model, engine)
-    shift.start()
-    return shift
+def _started(settings: Settings, model: Model, engine: ServeEngine) -> WorkerThread:
+    worker = WorkerThread(settings, model, engine)
+    worker.start()
+    return worker
 
 
 def _of_a_replica(settings: Settings) -> Settings:

@@ -20,7 +20,7 @@ NEVER_BOUNDED = {"recv"}
 ALLOWED = {
     "worker/apps/intake.py: self._shift.join()": "the actor's own shutdown; Ray kills it after its grace period",
     "worker/apps/intake.py: before.join()": "a thread of its own, whose only work is to wait for the one it replaces",
-    "worker/apps/shift.py: self._settled.wait()": "set in a finally of the thread that is waited for",
+    "worker/apps/worker_thread.py: self._settled.wait()": "set in a finally of the thread that is waited for",
     "worker/apps/serve_engine.py: response.result(timeout_s=max(0.0, deadline - self._clock()))": "Ray's timeout_s",
     "worker/demo/run.py: ended.result()": "a future that has ended",
     "worker/intake/committer.py: self._batches.get()": "the thread's own queue; close() puts an end marker into it",

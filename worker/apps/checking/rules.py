@@ -7,7 +7,7 @@ from schemas.explain import DocumentProblem, suggestion
 from worker.apps import desk, engine, gateway, intake
 from worker.apps.checking.applications import Built
 from worker.apps.serve_engine import ENGINE
-from worker.apps.shift import CLOSE_SECONDS
+from worker.apps.worker_thread import CLOSE_SECONDS
 from worker.settings import Settings
 
 

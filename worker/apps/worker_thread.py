@@ -23,7 +23,7 @@ CLOSE_SECONDS = 30.0
 """What leaving the group and closing clients may take after the drain."""
 
 
-class Shift:
+class WorkerThread:
     """A worker from its start to its drained end. A member of the consumer group; several may be at work at once."""
 
     def __init__(self, settings: Settings, model: Model, engine: Engine) -> None:
