@@ -25,12 +25,15 @@ lint: lint-style lint-types lint-layers lint-schemas lint-js ## Check style, typ
 lint-style: $(BIN)/.all
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/codespell
+	$(BIN)/proselint check --config .proselintrc.json *.md docs/*.md trt_build/*.md ops/runbooks/*.md
 lint-types: $(BIN)/.all
 	$(BIN)/mypy
 lint-layers: $(BIN)/.all
 	$(BIN)/lint-imports
 lint-schemas: $(BIN)/.dev
 	$(BIN)/python -m schemas.generate --check
+	$(BIN)/python -m worker.settings.reference --check
 lint-js: | $(BIN)/python
 	@ops/dev/page_checks.sh
 

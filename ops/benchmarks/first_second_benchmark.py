@@ -23,7 +23,7 @@ from rich.table import Table
 from ops.benchmarks.plot import bars
 from ops.benchmarks.results import Options, machine, option_parser, publish
 
-ROUNDS = 9
+ROUNDS = 5
 IMAGE = "AttnGAN_normal_021.jpg"
 HERE = Path(__file__).parents[2]
 SLUICE = (sys.executable, "-P", "-c", "from worker.cli.main import app; app()")

@@ -43,7 +43,7 @@ class WebhookSettings(Section):
 
 class ReviewSettings(Section):
     """The review desk. An item of priority 100 is due `patience_minutes` after it came, one of priority 0 a hundred and
-    one times later; a tenant's weight divides that. What is due first comes first, so nothing waits for ever.
+    one times later; a tenant's weight divides that. What is due first comes first, so nothing waits forever.
 
     `audit_share` of the images that passed are reviewed in the queue `audit`.
 

@@ -41,11 +41,7 @@ PolicyAddress = Annotated[S3Address | Path, BeforeValidator(_address)]
 
 
 class Settings(BaseSettings):
-    """Everything that can be set. `model` is a name in the model repository or a path to a manifest.
-
-    `policy` is a file or an `s3://bucket/key`; workers notice within seconds when another is there, and the desk saves
-    there. `shadow_policies`, by names of the operator's, are asked beside it what they would have done.
-    """
+    """What is judged with which model and policy, and a section for everything else."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -56,8 +52,13 @@ class Settings(BaseSettings):
     )
 
     model: str = "mst-lite"
+    """A shipped model's name, the path of a manifest, or a place in a model repository: `DIR/NAME` for the version that
+    was promoted, `DIR/NAME/VERSION` for that one, where `DIR` is a folder or `s3://bucket/prefix`."""
     policy: PolicyAddress | None = None
+    """A file or `s3://bucket/key`; absent: the policy that ships. Workers load a changed policy within seconds, and the
+    desk saves there."""
     shadow_policies: dict[Name, PolicyAddress] = Field(default_factory=dict)
+    """Policies by name that are evaluated beside the live one and only reported."""
     kafka: KafkaSettings = KafkaSettings()
     redis: RedisSettings = RedisSettings()
     s3: S3Settings = S3Settings()

@@ -11,17 +11,20 @@ from worker.settings.section import Section
 
 
 class HttpSettings(Section):
-    """What may be fetched over HTTP: the hosts listed (`cdn.example.com`, `*.example.com`); with none listed, any
-    public address. Private, loopback, link-local and metadata addresses are refused unless their host is listed."""
+    """Which images may be fetched over HTTP. Private, loopback, link-local and metadata addresses are refused, unless
+    their host is listed."""
 
     allowed_hosts: tuple[str, ...] = ()
+    """Hosts such as `cdn.example.com` or `*.example.com`; none: any public address."""
     max_redirects: Annotated[int, Field(ge=0, le=20)] = 3
+    """Redirects that a request follows; each target is checked like the first address."""
 
 
 class FileSettings(Section):
-    """Folders below which files may be read, and nothing else; relative ones count from the settings file."""
+    """Which images may be read from the file system."""
 
     roots: tuple[Path, ...] = ()
+    """Folders below which files may be read; none: no file on servers, any file in embedded mode."""
 
 
 class ImageSettings(Section):
@@ -52,19 +55,18 @@ class ImageSettings(Section):
 
 
 class EngineSettings(Section):
-    """What runs the model. `auto` takes the first that starts: an engine of the `repository` that has passed its gate
-    and fits this host; torch, compiled, on the host's GPU; OpenVINO on its processors.
-
-    `repository` is where `sluice build` puts engines: a folder or `s3://bucket/prefix`. Without one `openvino` and
-    `torch` compile the model's own graph. `precision` is what to compute in; absent: with a repository the
-    fastest that has passed, else what the model was measured in (its manifest says bf16, or nothing: fp32).
-    """
+    """What runs the model. `auto` takes the first that starts: a verified engine of the `repository` that fits this
+    host; torch, compiled, on the host's GPU; OpenVINO on its processors. Without a `repository`, `openvino` and `torch`
+    compile the model's own graph."""
 
     backend: Literal["auto", "openvino", "tensorrt", "tensorrt-rtx", "torch"] = "auto"
     precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"] | None = None
+    """What to compute in; absent: with a repository the fastest that has passed the gate, else what the model was
+    measured in (bf16 where its manifest says so, fp32 otherwise)."""
     repository: str | None = None
+    """Where `sluice build` publishes engines: a folder or `s3://bucket/prefix`."""
     threads: PositiveInt | None = None
-    """Processors that openvino uses; absent: all that the process may use."""
+    """Processors that OpenVINO uses; absent: all that the process may use."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -89,30 +91,44 @@ class EngineSettings(Section):
 
 
 class IntakeSettings(Section):
-    """How much work is under way at once, and how patiently faults are met."""
+    """How much work is in flight, how it is batched, and how faults are retried."""
 
     prepare_threads: PositiveInt = 16
-    """Threads that fetch and decode; more than processors, because they mostly wait for others' servers."""
+    """Threads that fetch and decode; more than processors, because they mostly wait for other servers."""
     max_records_in_flight: PositiveInt = 10_000
+    """Records that were read and are not yet committed; partitions are paused beyond that."""
     max_bytes_in_flight: PositiveInt = 256 * 1024 * 1024
+    """Bytes of those records."""
     max_records_per_partition: PositiveInt = 5_000
+    """Of one partition, so that a slow one does not take the whole budget."""
     batch_size: PositiveInt = 16
+    """Images in a batch for the engine, at most."""
     batch_wait_seconds: PositiveFloat = 0.02
+    """How long a batch that is not full waits for more images."""
     batches_in_flight: PositiveInt = 4
+    """Batches that the engine works on or has waiting."""
     commit_interval_seconds: PositiveFloat = 0.2
+    """How often finished records are committed."""
     max_attempts: PositiveInt = 6
+    """Attempts to fetch an image, the first included."""
     retry_base_seconds: PositiveFloat = 0.2
+    """Backoff before the second attempt; it doubles with each attempt, with full jitter."""
     retry_max_seconds: PositiveFloat = 20.0
+    """The longest backoff."""
     retry_deadline_seconds: PositiveFloat = 120.0
+    """After this time no further attempt is made."""
     outage_seconds: PositiveFloat = 600.0
-    """An object that its store has not given for so long goes to people, even if the store seems to be down."""
+    """An image that its store has not delivered for this long goes to review, even while the store seems to be down."""
     engine_outage_seconds: PositiveFloat = 60.0
-    """An engine that has answered no batch for so long makes the worker unhealthy."""
+    """An engine that has answered no batch for this long makes the worker unhealthy."""
     drain_seconds: PositiveFloat = 20.0
+    """How long a worker that was told to stop may finish what is in flight."""
     rebalance_seconds: PositiveFloat = 5.0
-    """How long partitions that move to another worker may hold up the group to finish what is under way."""
+    """How long partitions that move to another worker may delay the group to finish what is in flight."""
     commit_patience_seconds: PositiveFloat = 60.0
+    """A commit that has not returned after this time is given up: the member starts again from what is committed."""
     stall_seconds: PositiveFloat = 60.0
+    """A partition that is assigned and behind without progress for this long makes the worker unhealthy."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -124,9 +140,11 @@ class IntakeSettings(Section):
 
 
 class TelemetrySettings(Section):
-    """`metrics_port` serves Prometheus metrics and `/healthz` on `host`; absent: none."""
+    """Logs, metrics and the health check."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["json", "console"] = "json"
     host: str = "127.0.0.1"
+    """The address that `/metrics` and `/healthz` listen on."""
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    """Their port; absent: neither is served."""
