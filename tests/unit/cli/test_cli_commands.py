@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -348,11 +347,6 @@ def test_what_no_training_survives_is_refused_before_it_begins(option: str, tmp_
     assert f"'{option}'" in refused.output
     assert "less than or equal to" in refused.output
     assert not (tmp_path / "run").exists()
-
-
-def test_the_version_is_told() -> None:
-    told = sluice("--version")
-    assert (told.exit_code, told.stdout) == (0, f"sluice {version('sluice')}\n")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the disk that is always full")

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import tomllib
 from importlib import import_module
-from importlib.metadata import packages_distributions
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import pytest
@@ -70,6 +70,11 @@ def test_the_overview_says_of_a_command_what_its_own_help_begins_with(name: str)
 def test_a_mistyped_command_is_answered_with_the_nearest_one() -> None:
     result = CliRunner().invoke(app, ["scroe"])
     assert (result.exit_code, "Did you mean 'score'?" in result.stderr) == (2, True)
+
+
+def test_the_version_is_told() -> None:
+    told = CliRunner().invoke(app, ["--version"])
+    assert (told.exit_code, told.stdout) == (0, f"sluice {version('sluice')}\n")
 
 
 def test_every_missing_package_is_told_with_an_extra_that_installs_it() -> None:
