@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import redis
 from prometheus_client import CollectorRegistry
 
-from worker.cache.score_cache import ScoreCache, connect, connect_embedded
+from worker.cache.client import connect, connect_embedded
+from worker.cache.score_cache import ScoreCache
 from worker.images.decode import DecodeLimits
 from worker.images.fetch import build_fetcher
 from worker.intake.crash_guard import FileMarkers, RedisMarkers

@@ -33,7 +33,9 @@ from ops.benchmarks.results import Options, console, machine, median_ratio, opti
 from ops.benchmarks.results import publish as publish_results
 from ops.dev.servers import KafkaServer, RedisServer
 from schemas import FileReference, ImageEvent, S3Reference, Scores
-from worker.cache.score_cache import CachedScore, ScoreCache, ScoreKey, connect
+from worker.cache.client import connect
+from worker.cache.score_cache import ScoreCache
+from worker.cache.values import CachedScore, ScoreKey
 from worker.images.decode import decode
 from worker.images.views import make_views
 from worker.intake.embedded import open_embedded_topics

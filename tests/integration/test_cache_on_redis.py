@@ -14,7 +14,9 @@ from structlog.testing import capture_logs
 
 from ops.dev.servers import RedisServer
 from schemas import S3Reference, Scores
-from worker.cache.score_cache import CachedScore, ScoreCache, ScoreKey, connect
+from worker.cache.client import connect
+from worker.cache.score_cache import ScoreCache
+from worker.cache.values import CachedScore, ScoreKey
 from worker.settings import RedisSettings
 from worker.telemetry.metrics import Metrics
 

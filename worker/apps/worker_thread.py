@@ -5,7 +5,7 @@ import threading
 import structlog
 from prometheus_client import CollectorRegistry
 
-from worker.cache.score_cache import connect
+from worker.cache.client import connect
 from worker.intake.kafka_log import KafkaLog
 from worker.intake.kafka_producer import for_one_worker
 from worker.intake.kafka_reading import explained, open_reader, partitions_of

@@ -10,13 +10,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import redis
 
 from schemas import S3Reference, Scores
-from worker.cache.client import connect, connect_embedded
 from worker.cache.codec import (
     CorruptValue,
     decode_features,
@@ -27,27 +25,11 @@ from worker.cache.codec import (
     unseal,
 )
 from worker.cache.outage import Outage
+from worker.cache.values import CachedScore, ScoreKey
 from worker.telemetry.metrics import CacheKind, Metrics
-
-__all__ = ["CachedScore", "ScoreCache", "ScoreKey", "connect", "connect_embedded"]
 
 _T = TypeVar("_T")
 _CONTENT_HASH = re.compile(r"sha256:[0-9a-f]{64}")
-
-
-@dataclass(frozen=True, slots=True)
-class CachedScore:
-    """What is known of an image: its scores, and the features they came from (float16 little-endian, by tower)."""
-
-    scores: Scores
-    features: Mapping[str, bytes]
-
-
-class ScoreKey(NamedTuple):
-    """What a score depends on, beside the model: the image's bytes and, for a model that judges prompts, the prompt."""
-
-    content_hash: str
-    prompt_hash: str | None
 
 
 class ScoreCache:

@@ -12,7 +12,7 @@ import structlog
 from numpy.typing import NDArray
 
 from schemas import Scores
-from worker.cache.score_cache import CachedScore
+from worker.cache.values import CachedScore
 from worker.judging.job import Job
 from worker.judging.lookup import ScoreStore
 from worker.judging.prepare import Prepared

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from schemas import S3Reference, Scores
-from worker.cache.score_cache import CachedScore, ScoreKey
+from worker.cache.values import CachedScore, ScoreKey
 
 
 class ScoreStore(Protocol):

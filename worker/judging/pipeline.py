@@ -12,7 +12,7 @@ from typing import Final, Generic, TypeVar
 import structlog
 
 from schemas import Failure, FailureReason, S3Reference, Scores
-from worker.cache.score_cache import CachedScore, ScoreKey
+from worker.cache.values import CachedScore, ScoreKey
 from worker.images.errors import ImageError, TransientFetchError
 from worker.judging.batch_runner import FailedBatch, Fault, ScoredBatch
 from worker.judging.batcher import Batcher

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas import FailureReason, ImageEvent, S3Reference
-from worker.cache.score_cache import CachedScore, ScoreKey
+from worker.cache.values import CachedScore, ScoreKey
 from worker.images.decode import DecodeLimits, ShownFrames, decoded
 from worker.images.errors import ImageError
 from worker.images.fetch import FetchedImage, Fetcher

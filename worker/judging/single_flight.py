@@ -3,7 +3,7 @@
 import threading
 from typing import Generic, TypeVar
 
-from worker.cache.score_cache import ScoreKey
+from worker.cache.values import ScoreKey
 from worker.judging.job import Job
 
 J = TypeVar("J", bound=Job)

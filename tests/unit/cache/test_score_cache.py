@@ -10,7 +10,9 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from schemas import S3Reference, Scores
-from worker.cache.score_cache import CachedScore, ScoreCache, ScoreKey, connect, connect_embedded
+from worker.cache.client import connect, connect_embedded
+from worker.cache.score_cache import ScoreCache
+from worker.cache.values import CachedScore, ScoreKey
 from worker.settings import RedisSettings, SettingsError
 from worker.telemetry.metrics import Metrics
 

@@ -41,7 +41,7 @@ def test_the_help_loads_no_library_of_the_worker(tmp_path: Path) -> None:
 
 
 def test_scoring_a_file_loads_no_client_of_a_server_no_tokenizer_and_no_template_engine(tmp_path: Path) -> None:
-    assert loaded(running("score", SAMPLE), CLIENTS | UNUSED | {"fakeredis"}, tmp_path) == set()
+    assert loaded(running("score", SAMPLE), CLIENTS | UNUSED | {"fakeredis", "redis"}, tmp_path) == set()
 
 
 def test_the_embedded_worker_loads_no_client_of_a_server(tmp_path: Path) -> None:

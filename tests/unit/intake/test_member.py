@@ -19,7 +19,8 @@ from prometheus_client import CollectorRegistry
 
 from schemas import FailureReason, ImageReference, InlineReference, Scores
 from tests.unit.intake.pictures import png
-from worker.cache.score_cache import ScoreCache, connect_embedded
+from worker.cache.client import connect_embedded
+from worker.cache.score_cache import ScoreCache
 from worker.images.decode import DecodeLimits
 from worker.images.errors import ImageError, TransientFetchError
 from worker.images.fetch import FetchedImage

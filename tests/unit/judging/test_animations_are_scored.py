@@ -13,7 +13,7 @@ from PIL import Image
 from prometheus_client import CollectorRegistry
 
 from schemas import ImageEvent, Scores
-from worker.cache.score_cache import ScoreKey
+from worker.cache.values import ScoreKey
 from worker.images.decode import DecodeLimits
 from worker.images.fetch import FetchedImage
 from worker.judging.animation import SampledFrames
