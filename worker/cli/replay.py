@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from worker.cli import console
 from worker.cli.errors import CommandFailed, UsageError
+from worker.cli.extras import need
 from worker.cli.options import ConfigOption, DataOption, ModelOption, Place, PolicyOption, find_place
 from worker.cli.times import point_in_time
 from worker.images.fetch import build_fetcher
@@ -62,6 +63,8 @@ def replay_command(
         changes["policy"] = policy.resolve()
     place = Place(place.settings.model_copy(update=changes), place.data)
     configure_logging(place.settings.telemetry.model_copy(update={"log_level": "WARNING"}))
+    if report is not None:
+        need("jinja2")
     with _stopping() as stop:
         result = _run(place, begin, end, stop)
     if not result.is_over:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from worker.atomic_files import write_atomically
 from worker.images.decode import decode
 from worker.images.errors import ImageError, TransientFetchError
@@ -50,6 +48,8 @@ def write_report(
     path: Path, request: ReplayRequest, comparison: ReplayComparison, cards: Sequence[ChangeCard], created_at: datetime
 ) -> None:
     """Writes the page, whole or not at all, and the folders above it. Raises OSError."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # installed by the extra `report`
+
     environment = Environment(
         loader=PackageLoader("worker.replay", "templates"),
         autoescape=True,
