@@ -158,8 +158,5 @@ class ReplayLog:
     def lag(self) -> Lag:
         return self._log.lag()
 
-    def health_problems(self) -> tuple[str, ...]:
-        return self._log.health_problems()
-
     def close(self) -> None:
         self._log.close()
