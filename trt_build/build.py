@@ -26,7 +26,7 @@ from worker.scoring.repository import DamagedEngine, Repository, Version
 
 @dataclass(frozen=True, slots=True)
 class BuildOutcome:
-    """What became of one target: an engine `built` now, one `kept` from before, or a failure and why."""
+    """The outcome for one target: an engine `built` now or `kept` from before, or a failure with its reason."""
 
     target: Target
     status: Literal["built", "kept", "failed"]
@@ -197,7 +197,7 @@ class EngineBuilder:
     def _standing(
         self, target: Target, backend_version: str, options: BuildOptions, rebuild: bool
     ) -> BuildOutcome | None:
-        """What to say of an engine that is there and stays: it is kept, or may not be replaced unasked."""
+        """The outcome for an existing engine: kept, or failed when it may not be replaced without `rebuild`."""
         try:
             record = self._kept(target, backend_version, options, rebuild)
         except (DamagedEngine, EngineMismatch) as error:
@@ -309,7 +309,7 @@ def _prepare(model: Model, target: Target, calibration: Sequence[ImageViews], pr
 
 
 def _advice(target: Target) -> str:
-    """What TensorRT does not say of a GPU that does not compute in what is asked for here."""
+    """A hint for a GPU that does not support the precision, which TensorRT's message does not mention."""
     capability = float(target.compute_capability or 0)
     if target.precision == "fp8" and capability < 8.9:
         return "; fp8 needs compute capability 8.9 or later: --precision int8"

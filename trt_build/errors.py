@@ -1,4 +1,4 @@
-"""What can go wrong between a model and its engine."""
+"""The error of a build that fails."""
 
 
 class BuildError(Exception):

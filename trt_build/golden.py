@@ -1,4 +1,4 @@
-"""The golden set: images that every engine is compared on, whole ones and spoiled ones."""
+"""The golden set: the images, and degraded copies of them, that engines are compared on."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ def calibration_images(
 
 
 def count_golden(folder: Path | None = None) -> int:
-    """How many images `golden_images` gives."""
+    """The number of images that `golden_images` yields."""
     return len(_paths(folder)) * (1 + len(DEGRADATIONS))
 
 

@@ -1,4 +1,4 @@
-"""The parity gate: does an engine judge as the reference does?"""
+"""The parity gate: compares the scores and routes of an engine with those of the reference."""
 
 import hashlib
 import time
@@ -59,7 +59,7 @@ class ImageParity(StrictModel):
 
     @property
     def error(self) -> float:
-        """Of the score that strays further."""
+        """The larger of the two scores' errors."""
         quality = abs(self.engine - self.reference)
         if self.reference_correspondence is None or self.engine_correspondence is None:
             return quality
@@ -67,7 +67,7 @@ class ImageParity(StrictModel):
 
 
 class Check(StrictModel):
-    """One limit, and what was found."""
+    """One limit, and the measured value."""
 
     name: str
     found: float | None

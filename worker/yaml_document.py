@@ -1,4 +1,4 @@
-"""A YAML file whose values know their line, so that an error can name it."""
+"""Reads a YAML mapping with the line of every value, for error messages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from schemas.explain import excerpt
 
 MAX_BYTES: Final = 1024 * 1024
 MAX_VALUES: Final = 100_000
-"""Keys among them, and what an alias stands for each time: some bytes of aliases can stand for any number of values."""
+"""Keys and values; the target of an alias counts at each use (billion-laughs guard)."""
 MAX_DEPTH: Final = 50
 
 
@@ -21,7 +21,7 @@ class YamlError(Exception):
 
 
 class _Refusal(yaml.MarkedYAMLError):
-    """What we do not take, in our words."""
+    """A document that is refused, with a message of our own."""
 
     def __init__(self, problem: str, mark: Any) -> None:
         super().__init__(None, None, problem, mark)
@@ -77,7 +77,7 @@ class _Loader(Composer, yaml.CSafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_whole_number(self, node: yaml.ScalarNode) -> int:
-        """Within what every reader of ours can hold: Python does not even print one of thousands of digits."""
+        """Refuses integers that are too large: Python does not even print one of thousands of digits."""
         # One of 64 bits has 64 digits at most, and a sign and a prefix: longer ones would take seconds to compute.
         if len(node.value) > 100 or abs(number := self.construct_yaml_int(node)) >= 2**63:
             raise _Refusal("a whole number of more than 64 bits", node.start_mark)

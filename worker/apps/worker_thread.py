@@ -1,4 +1,4 @@
-"""One worker on a thread of its own: what an intake replica runs, and exchanges when its settings change."""
+"""A worker on its own thread. An intake replica runs one, and replaces it when its settings change."""
 
 import threading
 
@@ -24,7 +24,7 @@ CLOSE_SECONDS = 30.0
 
 
 class WorkerThread:
-    """A worker from its start to its drained end. A member of the consumer group; several may be at work at once."""
+    """Runs one worker, a member of the consumer group, from start to drained end. Several may run at once."""
 
     def __init__(self, settings: Settings, model: Model, engine: Engine) -> None:
         """Raises PolicyError when the policy cannot be used, LogError when Kafka cannot be reached or does not give
@@ -52,7 +52,7 @@ class WorkerThread:
             raise self._failure
 
     def stop(self) -> None:
-        """Tells the worker to finish what is under way; does not wait."""
+        """Tells the worker to finish what is in flight; does not wait."""
         self._stop.set()
 
     def join(self) -> bool:
@@ -61,7 +61,7 @@ class WorkerThread:
         return not self._thread.is_alive()
 
     def health(self) -> Health:
-        """Whether it does its work, and if not, why."""
+        """Whether the worker is healthy, and if not, why."""
         if self._thread.is_alive():
             return self._worker.health()
         return Health(False, (f"the intake has ended: {self._failure or 'it was told to stop'}",))

@@ -1,4 +1,4 @@
-"""Connections to Redis, or to what stands in for it in one process."""
+"""Connections to Redis, or to fakeredis in embedded mode."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,7 +51,7 @@ def connect(settings: RedisSettings) -> redis.Redis:
 
 
 def connect_embedded() -> redis.Redis:
-    """A Redis inside this process, empty; it ends with the process."""
+    """An empty Redis inside this process (fakeredis); it ends with the process."""
     import fakeredis  # installed by the extra `embedded`; a worker beside a real Redis does without it
 
     client: redis.Redis = fakeredis.FakeRedis(server=fakeredis.FakeServer(), protocol=2)

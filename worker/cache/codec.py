@@ -23,7 +23,7 @@ _SIZES = TypeAdapter(dict[str, NonNegativeInt])
 
 
 class CorruptValue(ValueError):
-    """These bytes are not what the cache wrote."""
+    """The bytes are not a value that the cache wrote."""
 
 
 def seal(content: bytes) -> bytes:

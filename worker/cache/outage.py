@@ -1,4 +1,4 @@
-"""Notices when the cache's server is away, so that nobody waits for it again and again."""
+"""A circuit breaker for Redis: while it is down, callers do not wait for its timeout."""
 
 import threading
 from collections.abc import Callable
@@ -31,7 +31,7 @@ class Outage:
         return self._since is not None
 
     def lets_through(self) -> bool:
-        """Whether the caller may ask the server, and then report `failed` or `succeeded`."""
+        """Whether the caller may call the server; it must then call `failed` or `succeeded`."""
         if self._since is None:  # the usual case, without the lock
             return True
         with self._lock:

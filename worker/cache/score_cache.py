@@ -1,4 +1,4 @@
-"""What has been scored before. Redis away means slower; never wrong, never stuck.
+"""Scores that are known from earlier images. Without Redis Sluice is slower, never wrong, never stuck.
 
 Scores and features have keys of their own: most images pass, and of those the features, a hundred times as large, are
 never asked for.
@@ -64,7 +64,7 @@ class ScoreCache:
         metrics.cache_up.set_function(lambda: not self._outage.is_on)
 
     def key(self, content_hash: str, prompt: str | None) -> ScoreKey:
-        """What an image's score is kept under."""
+        """The key of an image's score."""
         if not prompt or not self._reads_prompts:
             return ScoreKey(content_hash, None)
         return ScoreKey(content_hash, hashlib.sha256(prompt.encode(errors="surrogatepass")).hexdigest()[:32])

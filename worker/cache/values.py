@@ -1,4 +1,4 @@
-"""What the cache holds of an image, and under which key. Needs no Redis client."""
+"""The cache's values and keys. Needs no Redis client."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from schemas import Scores
 
 @dataclass(frozen=True, slots=True)
 class CachedScore:
-    """What is known of an image: its scores, and the features they came from (float16 little-endian, by tower)."""
+    """An image's scores, and the features that they were computed from (float16 little-endian, by tower)."""
 
     scores: Scores
     features: Mapping[str, bytes]

@@ -1,4 +1,4 @@
-"""What people see: two consoles, and text from outside made safe for a terminal."""
+"""The consoles for stdout and stderr, and functions that make foreign text safe for a terminal."""
 
 import re
 from collections.abc import Sequence

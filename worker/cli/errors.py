@@ -1,4 +1,4 @@
-"""Errors of the user's making become one line and an exit code, never a traceback."""
+"""Known errors end in one line on stderr and an exit code, never in a traceback."""
 
 import errno
 from typing import Any
@@ -13,11 +13,11 @@ USAGE = 2
 
 
 class UsageError(Exception):
-    """The command cannot do what it was told to: exit code 2."""
+    """The command cannot begin: exit code 2."""
 
 
 class CommandFailed(Exception):
-    """The command did what it could, and that was not all: exit code 1."""
+    """The command did only a part of its work: exit code 1."""
 
 
 EXIT_CODES = {
@@ -50,7 +50,7 @@ EXIT_CODES = {
 
 
 DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
-"""What a disk says that takes nothing more, whatever was being written: exit code 1."""
+"""Errors of a disk that is full or read-only: exit code 1."""
 
 
 class Commands(TyperGroup):
@@ -91,7 +91,7 @@ def exit_code(error: Exception) -> int | None:
 
 
 def _explained(error: Exception) -> Exception:
-    """A missing package of an extra as the message that names the extra; any other error as it is."""
+    """Turns a missing package of an extra into an error that names the extra; returns any other error."""
     return explained(error) or error if isinstance(error, ModuleNotFoundError) else error
 
 

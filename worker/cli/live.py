@@ -1,4 +1,4 @@
-"""One line that says how the worker is doing."""
+"""The status line of a running worker."""
 
 import time
 from collections.abc import Callable

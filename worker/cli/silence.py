@@ -1,4 +1,4 @@
-"""Commands say what they have to say themselves; logs are for the worker."""
+"""Turns logging off for commands, which print their own messages."""
 
 import logging
 
@@ -6,6 +6,6 @@ import structlog
 
 
 def be_silent() -> None:
-    """Drops all logs until `configure_logging` sends them somewhere; what goes wrong is told by the command."""
+    """Drops all log records until `configure_logging` is called."""
     logging.getLogger().handlers[:] = [logging.NullHandler()]
     structlog.configure(logger_factory=structlog.stdlib.LoggerFactory())

@@ -1,4 +1,4 @@
-"""`sluice tail`: follows what the worker says."""
+"""`sluice tail`: follows a topic."""
 
 import json
 from contextlib import closing

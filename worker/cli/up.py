@@ -87,7 +87,7 @@ def serving_desk(place: Place, worker: Worker | None = None) -> Iterator["Served
 
 
 def _telemetry(settings: TelemetrySettings) -> TelemetrySettings:
-    """JSON for programs; on a terminal, where nobody asked for either, what people can read."""
+    """The log format: as set; else text on a terminal and JSON otherwise."""
     if console.err.is_terminal and "log_format" not in settings.model_fields_set:
         return settings.model_copy(update={"log_format": "console"})
     return settings
@@ -109,5 +109,5 @@ def _signals(stop: threading.Event) -> Iterator[None]:
 
 
 def _live(worker: Worker) -> Live:
-    """A status line that is drawn again four times a second, by a thread of its own; its last state stays."""
+    """A status line, redrawn four times a second by its own thread; the last state stays on the screen."""
     return Live(StatusLine(worker.metrics, worker.problems), console=console.err)

@@ -1,5 +1,5 @@
-"""How the demo can fail."""
+"""The error of a failed demo."""
 
 
 class DemoFailed(Exception):
-    """The path did not judge everything in time, or the worker ended early."""
+    """Not every event was judged in time, or the worker ended early."""

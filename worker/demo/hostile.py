@@ -1,4 +1,4 @@
-"""Files that a gate must survive."""
+"""Hostile files for the demo and tests."""
 
 import struct
 import zlib
@@ -9,7 +9,7 @@ BOMB_SIDE = 20_000
 
 
 def write_hostile_files(folder: Path, image: bytes) -> Mapping[str, Path]:
-    """Writes a cut-off JPEG (of `image`), a decompression bomb and a page that calls itself a picture."""
+    """Writes a truncated JPEG (of `image`), a decompression bomb, and an HTML page named .jpg."""
     contents = {
         "cut-off.jpg": image[: len(image) // 2],
         "bomb.png": _bomb(),
@@ -22,7 +22,7 @@ def write_hostile_files(folder: Path, image: bytes) -> Mapping[str, Path]:
 
 
 def _bomb() -> bytes:
-    """A true PNG of 49 KB that unfolds to 400 million black pixels."""
+    """A valid PNG of 49 KB that decodes to 400 million black pixels."""
     row = bytes(1 + BOMB_SIDE // 8)  # a filter byte, then one bit a pixel
     deflate = zlib.compressobj(9)
     rows = b"".join([*(deflate.compress(row * 100) for _ in range(BOMB_SIDE // 100)), deflate.flush()])

@@ -1,4 +1,4 @@
-"""Runs the demo: the samples and what else arrives at a gate, through the whole embedded path."""
+"""Runs the demo: samples, degraded copies and hostile files through the whole embedded path."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""What can be known to be wrong with a condition before an event comes."""
+"""Checks a condition when the policy is loaded, before any event is routed by it."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -88,7 +88,7 @@ def check_expression(source: str, constants: Mapping[str, Constant]) -> Expressi
 
 
 def _check_literals(tokens: Sequence[ExpressionToken], constants: Mapping[str, Constant]) -> None:
-    """Patterns, times and numbers that the policy writes must be ones."""
+    """Refuses literals that are no valid pattern, timestamp, duration or number."""
     for index, token in enumerate(tokens[:-3]):
         if tokens[index + 1].text != "(":
             continue
@@ -167,7 +167,7 @@ def _check_fields(reference: Reference, constants: Mapping[str, Constant]) -> No
 
 
 def _check_guards(references: list[Reference]) -> None:
-    """What may be absent must be asked for, or the rule fails for every event without it."""
+    """Refuses a use of an optional field without `has()`: the rule would fail for every event that lacks the field."""
     guarded = {reference.path for reference in references if reference.guards}
     for reference in references:
         used = reference.path[:-1] if reference.guards else reference.path
@@ -217,7 +217,7 @@ def _try_out(expression: Expression, trials: Iterable[tuple[tuple[Field, ...], o
 
 
 def _try_with(expression: Expression, context: cel.Context, absent: Sequence[Field]) -> Exception | None:
-    """What keeps this event from having an answer, where that may be the fault of its being made up."""
+    """The error of evaluating a made-up event, if it may be due to the made-up values."""
     try:
         result = expression.program.execute(context)
     except (TypeError, KeyError, RuntimeError) as error:
@@ -233,6 +233,6 @@ def _try_with(expression: Expression, context: cel.Context, absent: Sequence[Fie
 
 
 def _absences(fields: Sequence[Field]) -> Iterator[tuple[Field, ...]]:
-    """None, each, each two, and all of them: all subsets would be twice as many for each further field."""
+    """No field, each one, each pair, and all of them; all subsets would double with each further field."""
     sizes = sorted({0, 1, 2, len(fields)} & set(range(len(fields) + 1)))
     return chain.from_iterable(combinations(fields, size) for size in sizes)

@@ -1,4 +1,4 @@
-"""From a policy file to a policy; every problem is told with file, line and rule."""
+"""Parses and checks a policy file. Every problem is reported with file, line and rule."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ _KEYS: Final = tuple(
 
 @dataclass(frozen=True, slots=True)
 class PolicyFault:
-    """Something wrong at a place of the file; `line` counts from 1 within the text that stands there."""
+    """A problem at a path of the file; `line` counts from 1 within the value at that path."""
 
     path: tuple[str | int, ...]
     text: str
@@ -41,7 +41,7 @@ class PolicyFault:
 
 
 def load_policy(path: Path | None) -> Policy:
-    """The policy of a file; None: the one that ships. Raises PolicyError with all problems, a line each."""
+    """Loads a policy from a file; None: the default policy. Raises PolicyError with all problems, one a line."""
     try:
         return _made(read_yaml(path or DEFAULT))
     except YamlError as error:
@@ -49,7 +49,7 @@ def load_policy(path: Path | None) -> Policy:
 
 
 def parse_policy(content: bytes, name: str) -> Policy:
-    """The policy that a file's content is; `name` is what messages call the file. As `load_policy`."""
+    """Parses the content of a policy file; `name` is the file's name in messages. Raises as `load_policy`."""
     try:
         return _made(parse_yaml(content, name))
     except YamlError as error:
@@ -78,11 +78,11 @@ def _made(source: YamlDocument) -> Policy:
 
 
 class _TooMuchWork(Exception):
-    """All conditions together take too long to check."""
+    """Checking all conditions would take too long."""
 
 
 class _Compiler:
-    """Checks each condition once for the values of its constants, however many tenants share both."""
+    """Compiles each condition once for each set of constants; tenants share the result."""
 
     def __init__(self, document: PolicyDocument, faults: list[PolicyFault]) -> None:
         self._document = document
@@ -114,7 +114,7 @@ class _Compiler:
         *,
         prefix: str = "",
     ) -> tuple[Rule, ...]:
-        """The rules that can be compiled; the others are added to the faults."""
+        """Compiles the rules; those that cannot be compiled are added to the faults."""
         compiled = []
         for index, entry in enumerate(rules):
             condition = None if entry.when is None else self._condition(entry.when, constants)
@@ -146,7 +146,7 @@ class _Compiler:
 
 
 def _misplaced(document: PolicyDocument) -> Iterator[PolicyFault]:
-    """Names that appear twice, rules that no event reaches, and a default that is missing."""
+    """Reports duplicate names, unreachable rules and a missing default rule."""
     yield from _misplaced_in(document.rules, ("rules",))
     for name, tenant in document.tenants.items():
         yield from _misplaced_in(tenant.rules, ("tenants", name, "rules"))
@@ -226,6 +226,6 @@ def _described(data: Any, fault: PolicyFault) -> str:
 
 
 def _digest(document: PolicyDocument) -> str:
-    """What the policy says, whatever its comments and layout."""
+    """The digest of the policy's content, independent of comments and layout."""
     content = json.dumps(document.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
     return f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"

@@ -1,4 +1,4 @@
-"""Where a policy lives: a file, or an object of S3. Replaced only by who has seen what is there."""
+"""Where a policy is stored: a file or an object of S3. A write names the content that it replaces (compare-and-set)."""
 
 import os
 import stat
@@ -19,14 +19,14 @@ SAVED_NAME: Final = "policy.yaml"
 
 
 class PolicyPlace(Protocol):
-    """Where a policy lives. Safe to use from several threads."""
+    """A place that a policy is read from and saved to. Safe to use from several threads."""
 
     @property
     def address(self) -> str:
-        """The place, for people."""
+        """The address, for messages."""
 
     def read(self, known: PolicyText | None = None) -> PolicyText:
-        """What stands there; `known` itself where that has not changed. Raises PolicyError."""
+        """Reads the policy; returns `known` if it has not changed. Raises PolicyError."""
 
     def replace(self, seen: str, content: bytes) -> PolicyText:
         """Writes the content, whole, in place of the text with the digest `seen`.
@@ -43,7 +43,7 @@ NO_PLACE: Final = (
 
 
 class ShippedPlace:
-    """The policy that ships. It cannot be replaced: the settings must name where another lives."""
+    """The default policy. It is read-only: to save one, the settings must name a place."""
 
     address = "the policy that ships"
 
@@ -123,11 +123,11 @@ def place_of(settings: Settings, data: Path | None) -> PolicyPlace:
 
 
 def present_policy(settings: Settings, data: Path | None = None) -> Policy:
-    """The settings' policy as it is now. Raises PolicyError."""
+    """Loads the policy that the settings name. Raises PolicyError."""
     place = place_of(settings, data)
     return parse_policy(place.read().content, place.address)
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """Opens a file; a pipe, too, that nobody writes to."""
+    """Opens a file without blocking, even a pipe that has no writer."""
     return os.open(path, flags | os.O_NONBLOCK)

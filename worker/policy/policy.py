@@ -13,7 +13,7 @@ from worker.policy.vocabulary import EvaluationError, Field
 
 
 class Routes(dict[int, Route]):
-    """A rule's route by the event's priority. Each is kept once it was made: that takes longer than the conditions."""
+    """A rule's route by the event's priority, cached: building a Route takes longer than evaluating conditions."""
 
     def __init__(self, rule: str, to: Destination) -> None:
         own = 0 if to.priority is None else to.priority
@@ -58,7 +58,7 @@ def _with_binds(rules: Sequence[Rule]) -> Iterator[Rule]:
 
 
 class Policy:
-    """A checked policy. It never changes, and may be used from several threads."""
+    """A checked policy: immutable, safe to use from several threads."""
 
     def __init__(self, version: str, digest: str, common: Chain, tenants: Mapping[str, Chain]) -> None:
         self.version = version

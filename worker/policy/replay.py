@@ -1,4 +1,4 @@
-"""What another policy would have made of past verdicts."""
+"""Routes past verdicts by another policy, and compares."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -52,7 +52,7 @@ class Replay:
 
 
 class _Undecided(Exception):
-    """The rule reads something that decides it and that the verdict does not carry."""
+    """The rule depends on a field that the verdict does not carry."""
 
     def __init__(self, rule: str, reads: tuple[str, ...]) -> None:
         super().__init__(rule)
@@ -101,7 +101,7 @@ def destination(route: Route) -> str:
 
 
 def _route(policy: Policy, verdict: Verdict, scores: Scores) -> Route:
-    """As Policy.route, where only some fields are known. Raises _Undecided."""
+    """Like Policy.route, with only the fields of a verdict. Raises _Undecided."""
     known = dict(_known(verdict, scores))
     context = cel.Context()
     for rule in policy.chain(verdict.tenant).rules:

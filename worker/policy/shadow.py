@@ -1,4 +1,4 @@
-"""What shadow policies would have done: they are asked beside the live one, and decide nothing."""
+"""Evaluates shadow policies beside the live one. They decide nothing."""
 
 from collections.abc import Callable, Mapping
 
@@ -48,5 +48,5 @@ def _route(policy: Policy, event: ImageEvent | None, scores: Scores | None) -> R
 
 
 def _effect(route: Route) -> tuple[object, ...]:
-    """All that matters of a route: which rule led there does not."""
+    """The parts of a route that are compared; the rule's name is not."""
     return route.action, route.queue, route.priority, route.labels

@@ -1,4 +1,4 @@
-"""What shadow policies would have done differently, as verdicts tell."""
+"""Compares shadow policies with the live one, from the verdicts that carry their routes."""
 
 from collections.abc import Iterable
 

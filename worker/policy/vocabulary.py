@@ -64,7 +64,7 @@ class Field:
 
 
 def _is_small(value: Any) -> bool:
-    """Whether a JSON value is within what a rule looks through; stops looking where it is not."""
+    """Whether a JSON value is within the limits for rules; stops at the first excess."""
     values, text, left = 0, 0, [value]
     while left:
         found = left.pop()

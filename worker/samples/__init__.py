@@ -1,1 +1,1 @@
-"""The sample images that ship, with what people thought of them, and ways to spoil an image."""
+"""The sample images that ship, with human scores, and functions that degrade images."""

@@ -1,4 +1,4 @@
-"""Spoils images in the ways that uploads are spoiled."""
+"""Degrades images in common ways: blur, JPEG compression, noise, downscaling."""
 
 from collections.abc import Callable, Mapping
 from io import BytesIO

@@ -1,4 +1,4 @@
-"""The sample images that ship: AI-generated pictures with the opinions of people."""
+"""The sample images that ship: AI-generated, with human scores."""
 
 import csv
 from collections.abc import Sequence

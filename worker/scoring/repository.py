@@ -26,7 +26,7 @@ RECORD_NAME = "engine.json"
 
 
 class DamagedEngine(RepositoryError):
-    """What lies at an engine's place is none. It keeps no other engine from being used."""
+    """An engine's record or file is damaged. Other engines can still be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ class Repository:
         return None if data is None else data.decode()
 
     def read_cache(self, name: str) -> bytes | None:
-        """What a build left for the next one, such as TensorRT's timings."""
+        """A file that a build keeps for the next one, such as TensorRT's timing cache."""
         return self._store.read(f".cache/{name}")
 
     def write_cache(self, name: str, data: bytes) -> None:

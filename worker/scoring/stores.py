@@ -1,4 +1,4 @@
-"""Where a model repository lies: a folder, or a prefix of an S3 bucket. Files by name, written whole or not at all."""
+"""Storage of a model repository: files by name, each written atomically."""
 
 import os
 from pathlib import Path
@@ -25,7 +25,7 @@ class FileStore(Protocol):
         """The file's content; None where there is none."""
 
     def write(self, name: str, data: bytes) -> None:
-        """Writes or replaces a file. Nobody ever reads half of it."""
+        """Writes or replaces a file atomically."""
 
     def replace(self, name: str, data: bytes, *, seen: bytes | None) -> None:
         """Writes a file if its content is still `seen` (None: there is no file), as one atomic step.
@@ -88,7 +88,7 @@ class FolderStore:
             raise self._failed("removed", name, error) from error
 
     def _unlisted(self, error: OSError) -> None:
-        """A folder that is not there, or no more, holds nothing; one that may not be read could hold anything."""
+        """A missing folder is empty; a folder that cannot be read is an error."""
         if not isinstance(error, FileNotFoundError | NotADirectoryError):
             raise RepositoryError(f"{error.filename}: cannot be read: {error.strerror}") from error
 

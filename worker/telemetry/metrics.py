@@ -110,7 +110,7 @@ class Metrics:
                 self.cache_requests.labels(kind, result)
 
     def loop_turned(self) -> None:
-        """The intake loop is alive: `loop_age_seconds` counts from now."""
+        """Records that the intake loop made a turn: `loop_age_seconds` counts from now."""
         self._turned_at = self._clock()
 
     def set_oldest(self, timestamp_ms: int | None) -> None:

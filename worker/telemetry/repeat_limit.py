@@ -1,4 +1,4 @@
-"""Keeps a library that repeats itself from filling the log."""
+"""Limits repeated log messages of libraries."""
 
 import logging
 import re

@@ -1,4 +1,4 @@
-"""The door for machines: `/metrics` for Prometheus, `/healthz` for whoever restarts the worker."""
+"""The HTTP server for `/metrics` (Prometheus) and `/healthz` (health checks)."""
 
 import json
 import socket
@@ -24,12 +24,12 @@ log = structlog.get_logger(__name__)
 CONNECTIONS = 16
 """At once: another one takes the place of the oldest."""
 SECONDS = 15.0
-"""How long a connection may last, whatever comes or goes on it meanwhile; Prometheus gives up after ten."""
+"""The longest that a connection may last; Prometheus gives up after ten seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether the worker does its work, and if not, why."""
+    """Whether the worker is healthy, and if not, why."""
 
     healthy: bool = True
     reasons: tuple[str, ...] = ()
@@ -104,11 +104,11 @@ def _json(start_response: "StartResponse", status: HTTPStatus, body: dict[str, A
 
 class _Handler(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
-        """Scrapes are not events."""
+        """Requests are not logged."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """A thread for each connection, of which there are few and none for long."""
+    """One thread for each connection; connections are few and short."""
 
     daemon_threads = True
     request_queue_size = 128  # with the usual 5, TCP lets a client wait for a second while others come
@@ -140,7 +140,7 @@ class _Server(ThreadingMixIn, WSGIServer):
                 self._cut(request)
 
     def _cut(self, request: socket.socket) -> None:
-        """Whatever its thread waits for on the socket ends at once, and with it the thread."""
+        """Shuts the socket down, so that its thread stops waiting and ends."""
         del self._opened[request]
         with suppress(OSError):  # the client was faster
             request.shutdown(socket.SHUT_RDWR)
