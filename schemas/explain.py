@@ -1,4 +1,4 @@
-"""What is wrong with a document, in words: pydantic's errors as `field: what is expected`."""
+"""Turns pydantic's errors into messages: `field: what is expected`."""
 
 import re
 from collections.abc import Iterable, Sequence

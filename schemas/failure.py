@@ -12,7 +12,7 @@ MESSAGE_CHARACTERS: Final = 8000
 
 
 class FailureReason(StrEnum):
-    """One word for each way an event can fail; a label of metrics and dead letters, so the set is closed."""
+    """The ways in which an event can fail. A closed set: it is a label of metrics and dead letters."""
 
     MALFORMED_EVENT = "malformed_event"
     """The record is not JSON, or not an event of a known schema."""
@@ -46,7 +46,7 @@ class FailureReason(StrEnum):
 
 
 def _bounded(message: str) -> str:
-    """Without end messages may repeat what others said: a store, a library."""
+    """Cuts the message, which may repeat text of a store or a library."""
     return message if len(message) <= MESSAGE_CHARACTERS else f"{message[: MESSAGE_CHARACTERS - 1]}…"
 
 

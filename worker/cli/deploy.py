@@ -1,4 +1,4 @@
-"""`sluice deploy`: what a deployment on Ray Serve needs before `serve deploy`."""
+"""`sluice deploy`: checks a Ray Serve config, and makes keys for the gateway."""
 
 import secrets
 from pathlib import Path

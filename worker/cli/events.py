@@ -18,7 +18,7 @@ from worker.cli.sources import ImageSource
 
 @dataclass(frozen=True, slots=True)
 class UnreadableEvent:
-    """Why there is no event: one line for the user."""
+    """A source or line that gives no event, with the reason."""
 
     message: str
 
@@ -29,7 +29,7 @@ def new_id(_name: str) -> str:
 
 
 def stable_id(prefix: str) -> Callable[[str], str]:
-    """Ids that follow from the prefix and the image's place: who submits an image again repeats its event."""
+    """Ids derived from the prefix and the image's address, so that submitting an image again repeats its event."""
     return lambda name: f"{prefix}-{hashlib.sha256(name.encode()).hexdigest()[:20]}"
 
 
@@ -47,7 +47,7 @@ class EventMaker:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def check(self) -> None:
-        """Wrong options are one error, not one for each image. Raises UsageError."""
+        """Checks the options once, before any image. Raises UsageError."""
         try:
             self._made("", FileReference(path="/"))
         except ValidationError as error:

@@ -1,4 +1,4 @@
-"""`sluice model`: what models there are, what one is, and where more come from."""
+"""`sluice model`: lists, shows, imports and promotes models."""
 
 import os
 from typing import Annotated, Final

@@ -1,4 +1,4 @@
-"""`sluice policy`: is a policy sound, and what would it have done?"""
+"""`sluice policy`: checks a policy, replays it over past verdicts, and proposes thresholds."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Records as lines for people."""
+"""Formats records as one line each."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime

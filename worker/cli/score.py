@@ -1,4 +1,4 @@
-"""`sluice score`: judges files, folders, globs and `s3://` prefixes here and now."""
+"""`sluice score`: scores files, folders, globs and `s3://` prefixes, without a stream."""
 
 import json
 import os

@@ -45,7 +45,7 @@ BATCHES_IN_FLIGHT: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one image: `scores` or a `failure`, and in either case a route."""
+    """The outcome for one image: `scores` or a `failure`, and a route."""
 
     name: str
     route: Route

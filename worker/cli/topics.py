@@ -1,4 +1,4 @@
-"""`sluice topics`: makes the topics."""
+"""`sluice topics`: creates the topics, and accepts the loss of deleted records."""
 
 from typing import Annotated
 

@@ -70,7 +70,7 @@ def known_bad(
 
 
 def table(proposal: Proposal) -> Table:
-    """The trade, row by row; the proposal is marked."""
+    """A table of thresholds with their cost and yield; the proposal is marked."""
     found = Table("review below", "of all", "items a day", "bad ones seen", "bad among seen", "")
     for column in found.columns[:5]:
         column.justify = "right"

@@ -1,4 +1,4 @@
-"""`sluice verify`: does a compiled engine judge as the reference does?"""
+"""`sluice verify`: compares compiled engines with the reference."""
 
 import os
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""NumPy's matrix library, kept from the processors that the engine computes on."""
+"""Limits NumPy's matrix library to one thread, so that it does not take processors from the engine."""
 
 from functools import cache
 

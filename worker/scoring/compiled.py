@@ -1,4 +1,4 @@
-"""Opens an engine of the model repository: the right one for this machine, and only one that has passed its gate."""
+"""Opens a compiled engine of the model repository, if it fits this machine and passed the parity gate."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def open_compiled(
 
 
 def load_torch_engine() -> type[TorchEngine]:
-    """The torch engine, which takes seconds to load, and no other engine needs it. Raises BindingMissing."""
+    """Imports the torch engine, which takes seconds. Raises BindingMissing when torch is not installed."""
     try:
         from worker.scoring.torch_engine import TorchEngine
     except ImportError as error:
@@ -62,7 +62,7 @@ def load_torch_engine() -> type[TorchEngine]:
 
 
 def _fit_here(record: EngineRecord, model: Model, threads: int | None) -> Callable[[Sequence[bytes]], Engine]:
-    """What makes the engine of its files. Raises EngineMismatch, NoDevice or BindingMissing where it cannot run."""
+    """A function that makes the engine from its files. Raises EngineMismatch, NoDevice or BindingMissing."""
     precision = record.target.precision
     if record.target.backend == "openvino":
         hint = "f32" if precision == "fp32" else "bf16"  # in int8, of what is not quantised

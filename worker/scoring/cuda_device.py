@@ -1,4 +1,4 @@
-"""The CUDA runtime, as much of it as an engine needs, with errors that say whose fault they are."""
+"""The parts of the CUDA runtime that an engine needs, with typed errors."""
 
 import ctypes
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ from worker.scoring.engine import BatchFailed, EngineError, EngineLost
 
 
 class OutOfDeviceMemory(BatchFailed):
-    """The GPU has no memory left for this. Smaller batches or fewer engines on the GPU help."""
+    """The GPU is out of memory. Use smaller batches, or fewer engines on the GPU."""
 
 
 class DeviceLost(EngineLost):
-    """The GPU, or this process's hold on it, is gone for good: only a new process helps."""
+    """The GPU or its context is lost. Only a new process can use it again."""
 
 
 class NoDevice(EngineError):
@@ -167,7 +167,7 @@ class CudaDevice:
 
 @dataclass(slots=True)
 class CapturedGraph:
-    """Work recorded once, to be launched as one."""
+    """A CUDA graph: work that is recorded once and launched as one."""
 
     handle: Any = None
 

@@ -1,4 +1,4 @@
-"""What a compiled engine is: the record beside its file, and what keeps it from being used somewhere."""
+"""The record of a compiled engine, and the checks of whether it can be used on this machine."""
 
 import hashlib
 from datetime import datetime
@@ -39,7 +39,7 @@ class BatchProfile(StrictModel):
 
 
 class Target(StrictModel):
-    """What an engine is built for, as far as it is chosen: one place in the repository each."""
+    """What an engine is built for. Each target has one place in the repository."""
 
     backend: Backend
     compute_capability: ComputeCapability | None = None
@@ -105,7 +105,7 @@ class EngineRecord(StrictModel):
     def differences(
         self, *, model: str | None = None, backend_version: str | None = None, compute_capability: str | None = None
     ) -> list[str]:
-        """What differs from what is given, in words."""
+        """The differences from the given values, as texts."""
         differs = []
         if model is not None and model != self.model:
             differs.append(f"it is of model {self.model}, this is {model}")

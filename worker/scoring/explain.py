@@ -1,4 +1,4 @@
-"""Why an image got its score: its spread over the anchors, the gate's balance, where the fine stream sees damage."""
+"""Explains a score: the distribution over the anchors, the gate, and where the fine stream sees damage."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

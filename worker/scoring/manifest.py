@@ -94,7 +94,7 @@ class PromptSpec(StrictModel):
 
 
 class Measurement(StrictModel):
-    """How well a model judged images it had not seen, and how that was found out."""
+    """A model's quality on images that it was not trained on, with the protocol of the measurement."""
 
     dataset: str
     protocol: str
@@ -214,7 +214,7 @@ def load_manifest(path: Path) -> ModelManifest:
 
 
 def explain(error: ValidationError) -> str:
-    """What is wrong with a document, in one line, without what stood there."""
+    """A validation error on one line, without the document's values."""
     return "; ".join(
         ": ".join(part for part in (".".join(map(str, problem["loc"])), problem["msg"]) if part)
         for problem in error.errors(include_url=False)

@@ -36,7 +36,7 @@ SHIPPED_MODELS = Path(__file__).parent / "models"
 
 @dataclass(frozen=True, slots=True)
 class PromptParts:
-    """What a model judges prompts with; `text` is the text tower's ONNX file, `heads` is absent before training."""
+    """The parts that judge prompts: `text` is the text tower's ONNX file; `heads` is absent before training."""
 
     spec: PromptSpec
     text: bytes
@@ -56,7 +56,7 @@ class PromptParts:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model whose files are what its manifest says. `graph` is the ONNX file's content."""
+    """A model whose files were checked against its manifest. `graph` is the ONNX file's content."""
 
     manifest: ModelManifest
     heads: Heads

@@ -1,4 +1,4 @@
-"""Opens the engine that the settings ask for, or, where they leave it open, the best that this host can run."""
+"""Opens the engine that the settings name, or with `auto` the best that this host can run."""
 
 import ctypes
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Judges rows beside their prompts, for any engine: all that differs between them is what runs the text tower."""
+"""Scores images with their prompts, for every engine; engines differ only in what runs the text tower."""
 
 import threading
 from collections import OrderedDict
