@@ -18,7 +18,7 @@ KAFKAS = {"position", "end_offsets", "beginning_offsets", "offsets_for_times"}
 NEVER_BOUNDED = {"recv"}
 
 ALLOWED = {
-    "worker/apps/intake.py: self._shift.join()": "the actor's own shutdown; Ray kills it after its grace period",
+    "worker/apps/intake.py: self._worker.join()": "bounded inside: the drain time and a few seconds",
     "worker/apps/intake.py: before.join()": "a thread of its own, whose only work is to wait for the one it replaces",
     "worker/apps/worker_thread.py: self._settled.wait()": "set in a finally of the thread that is waited for",
     "worker/apps/serve_engine.py: response.result(timeout_s=max(0.0, deadline - self._clock()))": "Ray's timeout_s",
