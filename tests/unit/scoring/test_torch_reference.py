@@ -15,7 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from tests.unit.trt_build.towers import SIZE, convolution_towers, write_model
 from worker.scoring.cuda_device import NoDevice, OutOfDeviceMemory
-from worker.scoring.engine import PROMPT, EngineError
+from worker.scoring.engine import PROMPT, BatchFailed, EngineError
 from worker.scoring.model import Model, load_model
 from worker.scoring.onnx_file import GraphError
 from worker.scoring.openvino_engine import OpenVinoEngine
@@ -205,7 +205,7 @@ def test_memory_that_runs_out_and_a_failed_batch_are_told_apart(
         expected = engine.infer(images)
         for error, kind, message in (
             (torch.OutOfMemoryError("CUDA out of memory"), OutOfDeviceMemory, "use a smaller batch"),
-            (RuntimeError("shapes do not fit"), EngineError, "torch failed: shapes"),
+            (RuntimeError("shapes do not fit"), BatchFailed, "torch failed: shapes"),
         ):
             with monkeypatch.context() as once:
                 once.setattr(TorchEngine, "_run", Mock(side_effect=error))
