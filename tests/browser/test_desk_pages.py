@@ -102,12 +102,18 @@ def test_a_view_that_loads_slowly_does_not_take_the_page_from_the_one_chosen_aft
     assert page.get_by_role("button", name="Approve").count() == 0
 
 
+LOADED = """
+(count) => [...document.querySelectorAll(".tile img")].filter((image) => image.naturalWidth).length === count
+"""
+
+
 def grid_of(count: int, desk: RunningDesk, sign_in: SignIn) -> Page:
     """The grid view of a queue that holds so many items."""
     desk.add_items(count)
     page = sign_in()
     page.goto(f"{desk.address}/#/grid/quality")
     expect(page.locator(".tile")).to_have_count(count)
+    page.wait_for_function(LOADED, arg=count)  # before that they cannot be decided about
     return page
 
 
