@@ -103,7 +103,8 @@ def test_a_view_that_loads_slowly_does_not_take_the_page_from_the_one_chosen_aft
 
 
 LOADED = """
-(count) => [...document.querySelectorAll(".tile img")].filter((image) => image.naturalWidth).length === count
+(count) =>
+    [...document.querySelectorAll(".tile img")].filter((image) => image.complete && image.naturalWidth).length === count
 """
 
 
@@ -138,6 +139,7 @@ def test_many_are_decided_at_once_and_taken_back(desk: RunningDesk, sign_in: Sig
     page.keyboard.press("u")
     expect(page.get_by_text("Taken back: rejected 2 images")).to_be_visible()
     expect(page.locator(".tile")).to_have_count(6)
+    page.wait_for_function(LOADED, arg=6)
     page.keyboard.press("c")
     page.keyboard.press("a")
     expect(page.get_by_role("heading", name="All clear")).to_be_visible()
