@@ -14,9 +14,10 @@ from zlib import crc32
 
 from schemas import Decision, ReviewItem
 from worker.intake.log import Partition
+from worker.intake.sqlite_topics import transaction
 from worker.review.answers import Status
 from worker.review.catalogue.duplicates import Fingerprint, fingerprints
-from worker.review.catalogue.file import connect, explained, transaction
+from worker.review.catalogue.file import connect, explained
 from worker.review.catalogue.near_items import NearItems
 from worker.review.catalogue.text import indexed
 from worker.review.index.entry import AT, CLUSTER, DUE, ITEM, LANES, Entry, at_field, compact, decision_field

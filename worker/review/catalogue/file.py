@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from worker.intake.log import LogError
+from worker.intake.sqlite_topics import transaction
 
 FORMAT: Final = 1
 BUSY_SECONDS: Final = 10.0
@@ -68,19 +69,6 @@ def connect(path: Path, *, cache_kib: int = CACHE_KIB) -> sqlite3.Connection:
 def remove(path: Path) -> None:
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-
-@contextmanager
-def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """Everything inside happens, or nothing."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
 
 
 @contextmanager
