@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -14,6 +14,7 @@ from worker.intake.kafka_connection import connection_options
 from worker.intake.kafka_faults import FaultKind, classify, commit_error
 from worker.intake.kafka_limits import TopicLimits
 from worker.intake.kafka_python_fixes import FixedProducer
+from worker.intake.key_partitions import partitions_of_keys
 from worker.intake.log import CommitFailed, Fenced, Output, Partition
 from worker.settings import KafkaSettings
 
@@ -146,13 +147,19 @@ class Producer:
         """
         sent: list[Any] = []
         refused: KafkaError | None = None
+        partitions: dict[str, Iterator[int]] = {}
         for output in outputs:
             large = len(output.value) >= BATCH_BYTES // 2
             if large:
                 self._flush(sent)
+            topic, value, key, headers = output
             try:
-                headers = list(output.headers)
-                sent.append(self._producer.send(output.topic, value=output.value, key=output.key, headers=headers))
+                partition = None
+                if key is not None:
+                    if topic not in partitions:
+                        partitions[topic] = iter(self._partitions(topic, outputs))
+                    partition = next(partitions[topic])
+                sent.append(self._producer.send(topic, value, key, list(headers), partition))
             except ProducerFencedError:
                 raise
             except KafkaError as error:  # no such topic, or what befell an output before this one
@@ -168,6 +175,11 @@ class Producer:
         if refused is not None:
             failures.setdefault(len(sent), refused)
         return failures
+
+    def _partitions(self, topic: str, outputs: Sequence[Output]) -> list[int]:
+        """The partitions of a topic's outputs that have keys, in their order. Raises KafkaError."""
+        keys = [output.key for output in outputs if output.topic == topic and output.key is not None]
+        return partitions_of_keys(keys, len(self._producer.partitions_for(topic)))
 
     def _flush(self, futures: Sequence[Any]) -> None:
         """Waits until all are answered, or one has failed: the broker may have ended the transaction, and kafka-python
