@@ -172,7 +172,7 @@ def build_worker(settings: Settings) -> Worker:
     cannot be used.
     """
     # the embedded worker needs no Kafka client
-    from worker.intake.kafka_log import KafkaLog
+    from worker.intake.kafka_client import open_kafka_log
     from worker.intake.kafka_producer import for_one_worker
     from worker.preflight import KafkaWatch, require_servers
 
@@ -181,7 +181,7 @@ def build_worker(settings: Settings) -> Worker:
     kafka = for_one_worker(settings.kafka)
     return Worker(
         settings,
-        lambda: KafkaLog(kafka, settings.telemetry),
+        lambda: open_kafka_log(kafka, settings.telemetry),
         connect(settings.redis),
         open_engine(settings, model),
         model,

@@ -1,4 +1,4 @@
-"""A group member in a process of its own, to be stopped and killed: `python log_member.py sqlite|kafka JSON`.
+"""A group member in a process of its own, to be stopped and killed: `python log_member.py sqlite|kafka-python|librdkafka JSON`.
 
 It prints "assigned N" as soon as it has partitions, then reads commands from standard input while it polls: `commit`
 commits all it has received, each record's value as an output, and prints "committed" or the error's name; `commit N`
@@ -18,10 +18,10 @@ from worker.settings import KafkaSettings, TelemetrySettings
 
 
 def open_log(kind: str, options: dict[str, Any]) -> Log:
-    if kind == "kafka":
-        from worker.intake.kafka_log import KafkaLog
+    if kind != "sqlite":
+        from worker.intake.kafka_client import open_kafka_log
 
-        return KafkaLog(KafkaSettings.model_validate(options), TelemetrySettings())
+        return open_kafka_log(KafkaSettings.model_validate(options), TelemetrySettings())
     from worker.intake.sqlite_log import SqliteLog
 
     return SqliteLog(Path(options.pop("path")), **options)

@@ -1,4 +1,4 @@
-"""What the intake may expect of a log, shown on each: the embedded one and Kafka."""
+"""What the intake may expect of a log, shown on each: the embedded one, and Kafka by both clients."""
 
 import functools
 import json
@@ -17,7 +17,7 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from ops.dev.servers import KafkaServer
-from worker.intake.kafka_log import KafkaLog
+from worker.intake.kafka_client import open_kafka_log
 from worker.intake.log import CommitFailed, Fenced, Log, LogError, Output, Partition, Record
 from worker.intake.sqlite_log import SqliteLog
 from worker.intake.sqlite_topics import SqliteTopics
@@ -100,9 +100,8 @@ class SqliteBench(Bench):
 
 
 class KafkaBench(Bench):
-    kind = "kafka"
-
-    def __init__(self, server: KafkaServer, new_topic: Callable[..., str], group_id: str) -> None:
+    def __init__(self, client: str, server: KafkaServer, new_topic: Callable[..., str], group_id: str) -> None:
+        self.kind = client
         self._bootstrap = server.bootstrap_servers
         self._group_id = group_id
         roomy = {"max.message.bytes": str(MAX_BYTES)}
@@ -112,6 +111,7 @@ class KafkaBench(Bench):
 
     def options(self) -> dict[str, Any]:
         return {
+            "client": self.kind,
             "bootstrap_servers": self._bootstrap,
             "group_id": self._group_id,
             "session_timeout_seconds": SESSION_SECONDS,
@@ -120,12 +120,12 @@ class KafkaBench(Bench):
         }
 
     def member(self) -> Log:
-        return KafkaLog(KafkaSettings.model_validate(self.options()), TelemetrySettings())
+        return open_kafka_log(KafkaSettings.model_validate(self.options()), TelemetrySettings())
 
     def member_of_missing_topic(self) -> Log:
         options = self.options()
         options["topics"] |= {"images": "missing"}
-        return KafkaLog(KafkaSettings.model_validate(options), TelemetrySettings())
+        return open_kafka_log(KafkaSettings.model_validate(options), TelemetrySettings())
 
     def append(self, outputs: Sequence[Output]) -> None:
         producer = KafkaProducer(bootstrap_servers=self._bootstrap, acks="all", max_request_size=MAX_BYTES)
@@ -162,12 +162,12 @@ class KafkaBench(Bench):
         return Output(self.verdicts, b"x" * (MAX_BYTES + 1))
 
 
-@pytest.fixture(params=["sqlite", "kafka"])
+@pytest.fixture(params=["sqlite", "kafka-python", "librdkafka"])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
     if request.param == "sqlite":
         return SqliteBench(tmp_path)
     fixture = request.getfixturevalue
-    return KafkaBench(fixture("kafka_server"), fixture("new_topic"), fixture("unique_name"))
+    return KafkaBench(request.param, fixture("kafka_server"), fixture("new_topic"), fixture("unique_name"))
 
 
 class Member:

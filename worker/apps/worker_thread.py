@@ -6,7 +6,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from worker.cache.client import connect
-from worker.intake.kafka_log import KafkaLog
+from worker.intake.kafka_client import open_kafka_log
 from worker.intake.kafka_producer import for_one_worker
 from worker.intake.kafka_reading import explained, open_reader, partitions_of
 from worker.intake.log import Log
@@ -72,7 +72,7 @@ class WorkerThread:
         return int(sum(sample.value for family in lag.collect() for sample in family.samples))
 
     def _open_log(self) -> Log:
-        opened = KafkaLog(self._kafka, self._settings.telemetry)
+        opened = open_kafka_log(self._kafka, self._settings.telemetry)
         self._settled.set()
         return opened
 

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import ExitStack
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -100,7 +100,7 @@ class KafkaLog:
             try:
                 self._consumer = self._open_consumer(settings)
                 opened.callback(self._consumer.close, autocommit=False)
-                _require_topics(self._consumer, settings)
+                require_topics(self._consumer.topics, settings)
                 self._output = KafkaOutput(settings, producer, self._consumer)
                 self._gaps = GapKeeper(self._consumer, settings, accepted_positions)
                 self._transactions = OpenTransactions(self._consumer, describe_transactions(settings))
@@ -249,12 +249,12 @@ class KafkaLog:
         return Lag(behind, ends, self._transactions.held)
 
 
-def _require_topics(consumer: Any, settings: KafkaSettings) -> None:
+def require_topics(existing: Callable[[], Iterable[str]], settings: KafkaSettings) -> None:
     """Raises LogError when a topic is missing or hidden; a worker must not wait for ever for one that was misspelt."""
     topics = settings.topics
     needed = {topics.images, topics.verdicts, topics.review, topics.dead}
     deadline = time.monotonic() + 5.0
-    while missing := needed - set(consumer.topics()):
+    while missing := needed - set(existing()):
         if time.monotonic() >= deadline:
             raise LogError(
                 f"topics {', '.join(sorted(missing))} do not exist at {settings.bootstrap_servers}, or are hidden from "

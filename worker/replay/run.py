@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from worker.cache.client import connect_embedded
 from worker.intake.embedded import embedded_log
-from worker.intake.kafka_log import KafkaLog
+from worker.intake.kafka_client import open_kafka_log
 from worker.intake.log import Log
 from worker.intake.sqlite_log import SqliteLog
 from worker.policy.loading import parse_policy
@@ -68,7 +68,7 @@ def replay(
             def open_log() -> Log:
                 inner: Log
                 if data is None:
-                    inner = KafkaLog(own.kafka, own.telemetry)
+                    inner = open_kafka_log(own.kafka, own.telemetry)
                 else:
                     inner = SqliteLog(embedded_log(data), topics=[topics.images], group_id=group)
                 return ReplayLog(inner, progress, run=request.run, verdicts=topics.verdicts, replays=topics.replays)

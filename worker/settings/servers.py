@@ -74,6 +74,8 @@ class KafkaSettings(Section):
     `transaction_timeout_seconds` have passed. No two workers of a group may have the same name.
     """
 
+    client: Literal["kafka-python", "librdkafka"] = "kafka-python"
+    """The library that reads and writes Kafka. librdkafka is faster, and needs `pip install 'sluice[librdkafka]'`."""
     bootstrap_servers: str = "127.0.0.1:9092"
     group_id: str = "sluice"
     topics: TopicSettings = TopicSettings()
