@@ -46,6 +46,7 @@ bench: server-prerequisites $(BIN)/.all ## Measure stages, engines, latency and 
 	$(BIN)/python -m ops.benchmarks.sweep_benchmark --out ops/benchmarks
 	$(BIN)/python -m ops.benchmarks.latency_benchmark --out ops/benchmarks
 	$(BIN)/python -m ops.benchmarks.pipeline_benchmark --out ops/benchmarks
+	$(BIN)/python -m ops.benchmarks.clients_benchmark --out ops/benchmarks
 	$(BIN)/python -m ops.benchmarks.desk_benchmark --out ops/benchmarks
 	OMP_NUM_THREADS=1 $(BIN)/python -m ops.benchmarks.desk_scale_benchmark --out ops/benchmarks
 	$(BIN)/python -m ops.benchmarks.serve_benchmark --out ops/benchmarks

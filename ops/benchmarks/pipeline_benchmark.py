@@ -2,11 +2,10 @@
 
     python -m ops.benchmarks.pipeline_benchmark [--short] [--out FOLDER]
 
-Stages alone: fetch + decode + views, and the engine with heads. Pipelines: the embedded one (SQLite log), the one on
-Kafka and Redis with the engine in process, and the cached path on Kafka (consume, verdict from the cache, produce)
-beside a bare kafka-python loop that consumes and produces the same records. Only ratios are worth quoting: they are
-formed within each round, whose runs follow one another, and their median is told. A stream has no end, so the runs are
-long enough that filling the pipeline and emptying it, about 0.6 s, hardly counts.
+Stages alone: fetch + decode + views, and the engine with heads. Pipelines: the embedded one (SQLite log), and the one
+on Kafka and Redis with the engine in process. clients_benchmark.py measures records that need no engine. Only ratios
+are worth quoting: they are formed within each round, whose runs follow one another, and their median is told. A stream
+has no end, so the runs are long enough that filling the pipeline and emptying it, about 0.6 s, hardly counts.
 """
 
 import statistics
@@ -21,10 +20,9 @@ from pathlib import Path
 
 import numpy as np
 import redis
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 from PIL import Image
-from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from rich.table import Table
 
@@ -32,10 +30,7 @@ from ops.benchmarks.plot import bars
 from ops.benchmarks.results import Options, console, machine, median_ratio, option_parser
 from ops.benchmarks.results import publish as publish_results
 from ops.dev.servers import KafkaServer, RedisServer
-from schemas import FileReference, ImageEvent, S3Reference, Scores
-from worker.cache.client import connect
-from worker.cache.score_cache import ScoreCache
-from worker.cache.values import CachedScore, ScoreKey
+from schemas import FileReference, ImageEvent
 from worker.images.decode import decode
 from worker.images.views import make_views
 from worker.intake.embedded import open_embedded_topics
@@ -46,15 +41,12 @@ from worker.intake.topics import create_topics
 from worker.samples.sample import SAMPLE_IMAGES
 from worker.scoring.model import load_model
 from worker.settings import FileSettings, KafkaSettings, RedisSettings, Settings
-from worker.telemetry.metrics import Metrics
 from worker.wiring import Worker, build_embedded_worker, build_worker, open_engine
 
 PARTITIONS = 4
-OBJECTS = 1000
 IMAGES = 2400
-CACHED_EVENTS = 150_000
 ROUNDS = 3
-GOALS = {"embedded / slowest stage alone": 0.85, "kafka / slowest stage alone": 0.75, "cached / bare kafka-python": 0.5}
+GOALS = {"embedded / slowest stage alone": 0.85, "kafka / slowest stage alone": 0.75}
 
 
 def distinct_jpegs(folder: Path, count: int) -> list[Path]:
@@ -189,71 +181,7 @@ def kafka_rate(paths: Sequence[Path], settings: Settings) -> float:
     return through_kafka(len(paths), settings)
 
 
-def object_events(count: int) -> list[tuple[bytes, bytes]]:
-    now = datetime.now(UTC)
-    events = (
-        ImageEvent(
-            id=f"event-{i}",
-            occurred_at=now,
-            tenant="acme",
-            image=S3Reference(bucket="bucket", key=f"images/{i % OBJECTS}.jpg", etag=f"{i % OBJECTS:032x}"),
-            generator="some-model-v1",
-        )
-        for i in range(count)
-    )
-    return [(event.id.encode(), event.model_dump_json(by_alias=True).encode()) for event in events]
-
-
-def fill_cache(settings: Settings) -> None:
-    model = load_model(settings.model)
-    cache = ScoreCache(
-        connect(settings.redis),
-        model_digest=model.manifest.digest,
-        reads_prompts=model.manifest.judges_prompts,
-        ttl_seconds=3600,
-        metrics=Metrics(CollectorRegistry()),
-    )
-    features = {tower.name: bytes(2 * tower.features) for tower in model.manifest.towers}
-    for i in range(OBJECTS):
-        content = f"sha256:{i:064x}"
-        quality = 1.2 if i % 20 == 0 else 4.0  # one in twenty goes to review
-        score = CachedScore(Scores(quality=quality, anchors=(0.2,) * 5, coarse_share=0.5), features)
-        alias = S3Reference(bucket="bucket", key=f"images/{i}.jpg", etag=f"{i:032x}")
-        cache.put({ScoreKey(content, None): score}, {alias: content})
-
-
-def cached_rate(count: int, settings: Settings) -> float:
-    publish(settings.kafka, object_events(count))
-    return through_kafka(count, settings)
-
-
-def bare_rate(count: int, settings: KafkaSettings) -> float:
-    """What kafka-python alone does with the same records: consume, produce the value again, commit at the end."""
-    publish(settings, object_events(count))
-    consumer = KafkaConsumer(
-        settings.topics.images,
-        **connection_options(settings),
-        group_id=settings.group_id,
-        auto_offset_reset="earliest",
-        enable_auto_commit=False,
-    )
-    producer = KafkaProducer(**connection_options(settings), linger_ms=5, batch_size=256 * 1024)
-    seen, started = 0, 0.0
-    while seen < count:
-        for records in consumer.poll(timeout_ms=200).values():
-            started = started or time.perf_counter()
-            seen += len(records)
-            for record in records:
-                producer.send(settings.topics.verdicts, key=record.key, value=record.value)
-    producer.flush()
-    consumer.commit()
-    speed = count / (time.perf_counter() - started)
-    producer.close()
-    consumer.close()
-    return speed
-
-
-def measure(images: int, cached_events: int, rounds: int) -> dict[str, list[float]]:
+def measure(images: int, rounds: int) -> dict[str, list[float]]:
     """How much a second of each kind of run, round by round."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -273,18 +201,10 @@ def measure(images: int, cached_events: int, rounds: int) -> dict[str, list[floa
                     "engine alone": lambda: engine_rate(paths, base),
                     "embedded": lambda turn=turn: embedded_rate(paths, base, folder / f"data{turn}"),
                     "kafka": lambda turn=turn: kafka_rate(paths, kafka_settings(base, kafka, cache, f"pipeline{turn}")),
-                    "bare kafka-python": lambda turn=turn: bare_rate(
-                        cached_events, kafka_settings(base, kafka, cache, f"bare{turn}").kafka
-                    ),
-                    "cached through kafka": lambda turn=turn: cached_rate(
-                        cached_events, kafka_settings(base, kafka, cache, f"cached{turn}")
-                    ),
                 }
                 for name, step in steps.items():
                     with redis.Redis.from_url(cache.url) as client:
                         client.flushall()
-                    if name.startswith("cached"):
-                        fill_cache(kafka_settings(base, kafka, cache, f"cached{turn}"))
                     results.setdefault(name, []).append(step())
                     console.print(f"round {turn + 1}: {name}: {results[name][-1]:,.0f} a second")
         finally:
@@ -294,13 +214,12 @@ def measure(images: int, cached_events: int, rounds: int) -> dict[str, list[floa
 
 
 def run(options: Options) -> None:
-    images, cached_events, rounds = (40, 500, 1) if options.short else (IMAGES, CACHED_EVENTS, ROUNDS)
-    measured = measure(images, cached_events, rounds)
+    images, rounds = (40, 1) if options.short else (IMAGES, ROUNDS)
+    measured = measure(images, rounds)
     stages = measured["decode alone"], measured["engine alone"]
     ratios = {
         "embedded / slowest stage alone": median_ratio(measured["embedded"], *stages),
         "kafka / slowest stage alone": median_ratio(measured["kafka"], *stages),
-        "cached / bare kafka-python": median_ratio(measured["cached through kafka"], measured["bare kafka-python"]),
     }
     speeds = {name: statistics.median(values) for name, values in measured.items()}
     rates = Table("what", "a second (median)")
@@ -312,7 +231,6 @@ def run(options: Options) -> None:
     report = {
         "measured_on": machine("openvino", "kafka-python", "redis"),
         "images": images,
-        "cached_events": cached_events,
         "rounds": rounds,
         "per_second": {name: round(value, 1) for name, value in speeds.items()},
         "ratios": {name: {"measured": round(value, 3), "goal": GOALS[name]} for name, value in ratios.items()},

@@ -1,4 +1,6 @@
-"""A group member in a process of its own, to be stopped and killed: `python log_member.py sqlite|kafka-python|librdkafka JSON`.
+"""A group member in a process of its own, to be stopped and killed: `python log_member.py KIND JSON TOPIC`.
+
+KIND is sqlite, kafka-python or librdkafka.
 
 It prints "assigned N" as soon as it has partitions, then reads commands from standard input while it polls: `commit`
 commits all it has received, each record's value as an output, and prints "committed" or the error's name; `commit N`

@@ -11,25 +11,40 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
+from confluent_kafka import Consumer
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
     PrivateFormat,
     load_pem_private_key,
 )
+from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from ops.dev.secure_kafka import PLAIN_PASSWORD, PLAIN_USER, SecureKafkaServer
 from tests.integration.secure_stream import SecureStream
+from worker.intake.kafka_client import open_kafka_log
+from worker.intake.kafka_connection import connection_options
 from worker.intake.kafka_probe import admin_client
-from worker.intake.log import LogRefused
-from worker.settings import KafkaSettings
+from worker.intake.librdkafka_options import consumer_options
+from worker.intake.log import CommitRefused, LogRefused, Output, Partition, Record
+from worker.settings import KafkaSettings, TelemetrySettings
 
 
 def _may_read(settings: KafkaSettings, topic: str) -> bool:
+    """By the client that the settings name."""
+    if settings.client == "librdkafka":
+        consumer = Consumer(consumer_options(settings))
+        try:
+            return consumer.list_topics(topic, timeout=20).topics[topic].error is None
+        finally:
+            consumer.close()
     with admin_client(settings) as admin:
         (described,) = admin.describe_topics([topic])
     return "READ" in (described["authorized_operations"] or ())
+
+
+both_clients = pytest.mark.parametrize("client", ["kafka-python", "librdkafka"])
 
 
 @pytest.fixture
@@ -47,10 +62,11 @@ def _settings(kafka: SecureKafkaServer, **more: object) -> KafkaSettings:
     return KafkaSettings.model_validate(base | more)
 
 
-def test_plain(secure_kafka: SecureKafkaServer, topic: str) -> None:
+@both_clients
+def test_plain(secure_kafka: SecureKafkaServer, topic: str, client: str) -> None:
     secure_kafka.allow(PLAIN_USER, "topic", topic, ["read"])
     login = {"sasl_mechanism": "PLAIN", "sasl_username": PLAIN_USER, "sasl_password": PLAIN_PASSWORD}
-    assert _may_read(_settings(secure_kafka, **login), topic)
+    assert _may_read(_settings(secure_kafka, client=client, **login), topic)
 
 
 def test_a_password_of_a_file_is_read_at_each_login(
@@ -117,14 +133,16 @@ def token_url() -> Iterator[str]:
     thread.join()
 
 
+@both_clients
 def test_tokens_of_an_openid_provider(
-    secure_kafka: SecureKafkaServer, topic: str, token_url: str, tmp_path: Path
+    secure_kafka: SecureKafkaServer, topic: str, token_url: str, tmp_path: Path, client: str
 ) -> None:
     secure_kafka.allow("oauth-user", "topic", topic, ["read"])
     secret = tmp_path / "secret"
     secret.write_text("secret")
     oauth = {"token_url": token_url, "client_id": "client", "client_secret_file": str(secret), "scope": "kafka"}
-    assert _may_read(_settings(secure_kafka, sasl_mechanism="OAUTHBEARER", sasl_oauth=oauth), topic)
+    settings = _settings(secure_kafka, client=client, sasl_mechanism="OAUTHBEARER", sasl_oauth=oauth)
+    assert _may_read(settings, topic)
     assert _Tokens.asked[0]["form"] == {"grant_type": ["client_credentials"], "scope": ["kafka"]}
 
     wrong = oauth | {"client_secret_file": None, "client_secret": "wrong"}
@@ -133,8 +151,9 @@ def test_tokens_of_an_openid_provider(
     assert "wrong" not in str(refused.value)
 
 
+@both_clients
 def test_a_clients_certificate_whose_key_has_a_password(
-    secure_kafka: SecureKafkaServer, topic: str, tmp_path: Path
+    secure_kafka: SecureKafkaServer, topic: str, tmp_path: Path, client: str
 ) -> None:
     issued = secure_kafka.authority.issue_cert("client.example", common_name="mtls-user")
     secure_kafka.allow("mtls-user", "topic", topic, ["read"])
@@ -151,7 +170,7 @@ def test_a_clients_certificate_whose_key_has_a_password(
         "ssl_keyfile": str(key),
         "ssl_key_password_file": str(password),
     }
-    assert _may_read(KafkaSettings.model_validate(settings), topic)
+    assert _may_read(KafkaSettings.model_validate(settings | {"client": client}), topic)
     password.write_text("wrong\n")
     with pytest.raises(LogRefused, match="certificates for Kafka cannot be used"):
         _may_read(KafkaSettings.model_validate(settings), topic)
@@ -161,3 +180,35 @@ def test_a_secret_whose_file_is_missing_is_named(secure_kafka: SecureKafkaServer
     login = {"sasl_mechanism": "PLAIN", "sasl_username": "user", "sasl_password_file": str(tmp_path / "missing")}
     with pytest.raises(LogRefused, match=r"missing: the secret cannot be read"):
         _may_read(_settings(secure_kafka, **login), "topic")
+
+
+@both_clients
+def test_a_member_that_may_not_write_a_topic_is_told_which_and_goes_on_once_it_may(
+    secure_kafka: SecureKafkaServer, stream: SecureStream, client: str
+) -> None:
+    topics = stream.topics
+    log = open_kafka_log(stream.kafka_settings(client=client), TelemetrySettings())
+    try:
+        secure_kafka.allow(stream.user, "topic", topics["images"], ["write"])
+        with KafkaProducer(**connection_options(stream.kafka_settings())) as producer:
+            producer.send(topics["images"], b"event", partition=0).get(20)
+        records: list[Record] = []
+        deadline = time.monotonic() + 30
+        while not records and time.monotonic() < deadline:
+            records.extend(log.poll(0.1).records)
+        assert [record.value for record in records] == [b"event"]
+        verdict, offsets = Output(topics["verdicts"], b"verdict", b"key"), {Partition(topics["images"], 0): 1}
+        secure_kafka.forbid(stream.user, "topic", topics["verdicts"], ["write"])
+        with pytest.raises(CommitRefused, match=f"{topics['verdicts']}: no permission for the topic"):
+            log.commit([verdict], offsets)
+        secure_kafka.allow(stream.user, "topic", topics["verdicts"], ["write"])
+        deadline = time.monotonic() + 30
+        while True:  # a client may remember the refusal until it asks for the topic again
+            try:
+                log.commit([verdict], offsets)
+                break
+            except CommitRefused:
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+    finally:
+        log.close()

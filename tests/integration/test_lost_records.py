@@ -13,8 +13,8 @@ from ops.dev.servers import KafkaServer
 from tests.conftest import NewTopic
 from worker.cli.main import app
 from worker.intake import kafka_gaps, kafka_open_transactions
-from worker.intake.kafka_log import KafkaLog
-from worker.intake.log import Gap, Partition, Poll, Record
+from worker.intake.kafka_client import open_kafka_log
+from worker.intake.log import Gap, Log, Partition, Poll, Record
 from worker.intake.lost_records import accept, find_lost
 from worker.preflight import CheckStatus, check_servers
 from worker.settings import KafkaSettings, Settings, TelemetrySettings
@@ -23,7 +23,7 @@ from worker.settings import KafkaSettings, Settings, TelemetrySettings
 class Reading:
     """What a member of the group gets from the log."""
 
-    def __init__(self, log: KafkaLog) -> None:
+    def __init__(self, log: Log) -> None:
         self.log = log
         self.records: list[Record] = []
         self.gaps: list[Gap] = []
@@ -46,11 +46,14 @@ def _ask_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka_open_transactions, "STILL_SECONDS", 0.5)
 
 
-@pytest.fixture
-def settings(kafka_server: KafkaServer, new_topic: NewTopic, unique_name: str) -> KafkaSettings:
+@pytest.fixture(params=["kafka-python", "librdkafka"])
+def settings(
+    request: pytest.FixtureRequest, kafka_server: KafkaServer, new_topic: NewTopic, unique_name: str
+) -> KafkaSettings:
     topics = {name: new_topic(partitions=1) for name in ("images", "verdicts", "review", "dead")}
     return KafkaSettings.model_validate(
         {
+            "client": request.param,
             "bootstrap_servers": kafka_server.bootstrap_servers,
             "group_id": unique_name,
             "topics": topics,
@@ -68,7 +71,7 @@ def _send(settings: KafkaSettings, count: int) -> None:
 
 @contextmanager
 def _reading(settings: KafkaSettings) -> Iterator[Reading]:
-    log = KafkaLog(settings, TelemetrySettings())
+    log = open_kafka_log(settings, TelemetrySettings())
     try:
         yield Reading(log)
     finally:

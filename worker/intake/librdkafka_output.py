@@ -148,9 +148,12 @@ class LibrdkafkaOutput:
                 except BufferError:
                     producer.poll(STEP_SECONDS)
                 except KafkaException as error:
-                    if fault_of(error).too_large:
+                    fault = fault_of(error)
+                    if fault.too_large:
                         raise self._limits.refused(outputs, [at]) from error
-                    raise
+                    if fault.kind is FaultKind.FATAL:
+                        raise
+                    raise commit_error(as_kafka_error(error), f"{topic}: ") from error
                 else:
                     break
         if producer.flush(ANSWER_SECONDS) and not self._failed:

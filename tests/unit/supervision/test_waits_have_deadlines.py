@@ -25,6 +25,7 @@ ALLOWED = {
     "worker/demo/run.py: ended.result()": "a future that has ended",
     "worker/intake/committer.py: self._batches.get()": "the thread's own queue; close() puts an end marker into it",
     "worker/intake/kafka_log.py: self._room.acquire()": "back-pressure of the reading thread; close() releases it",
+    "worker/intake/librdkafka_log.py: self._room.acquire()": "back-pressure of the reading thread; close() releases it",
     "worker/intake/producer_process.py: pipe.recv()": "the child's loop; the pipe ends when its parent does",
     "worker/intake/producer_process.py: self._pipe.recv()": "after poll() with a timeout",
     "worker/intake/producer_process.py: self._process.wait()": "after kill()",
