@@ -64,6 +64,17 @@ _CHANNELS: Final[tuple[tuple[str, str, type[Contract], Literal["receive", "send"
         "send",
         "Verdicts on past events, judged again by `sluice replay`. The header `sluice-replay` names the run.",
     ),
+    *(
+        (
+            f"retry_{tier}",
+            f"images.retry.{tier}",
+            ImageEvent,
+            "send",
+            "Events that wait for another attempt to fetch their image. Only Sluice writes and reads it. The header "
+            "`sluice-deferred` says where the event first stood, when it is due, and what was tried.",
+        )
+        for tier in (1, 2, 3)
+    ),
 )
 
 

@@ -129,6 +129,7 @@ class Worker:
             writer=VerdictWriter(router, outbox, self.metrics, time.monotonic),
             max_event_bytes=settings.kafka.max_message_bytes - ROOM_FOR_OURS,
             settings=settings.intake,
+            topics=settings.kafka.topics,
         )
         self._intake = Intake(open_log, parts)
 
@@ -181,7 +182,7 @@ def build_worker(settings: Settings) -> Worker:
     kafka = for_one_worker(settings.kafka)
     return Worker(
         settings,
-        lambda: open_kafka_log(kafka, settings.telemetry),
+        lambda: open_kafka_log(kafka, settings.telemetry, topics=kafka.topics.judged),
         connect(settings.redis),
         open_engine(settings, model),
         model,
@@ -198,7 +199,7 @@ def build_embedded_worker(settings: Settings, data: Path) -> Worker:
     open_embedded_topics(settings, data).close()
 
     def open_log() -> Log:
-        return SqliteLog(embedded_log(data), topics=[settings.kafka.topics.images], group_id=settings.kafka.group_id)
+        return SqliteLog(embedded_log(data), topics=settings.kafka.topics.judged, group_id=settings.kafka.group_id)
 
     return Worker(
         settings,

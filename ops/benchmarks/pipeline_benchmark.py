@@ -165,7 +165,9 @@ def committed(admin: KafkaAdminClient, settings: KafkaSettings) -> int:
 
 
 def kafka_settings(base: Settings, kafka: KafkaServer, cache: RedisServer, name: str) -> Settings:
-    topics = {topic: f"{name}.{topic}" for topic in ("images", "verdicts", "review", "dead")}
+    topics = {
+        topic: f"{name}.{topic}" for topic in ("images", "verdicts", "review", "dead", "retry_1", "retry_2", "retry_3")
+    }
     settings = base.model_copy(
         update={
             "kafka": KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, group_id=name, topics=topics),  # type: ignore[arg-type]

@@ -46,7 +46,10 @@ class Bench:
         self.worker_log = folder / "worker.log"
         self._workers: list[WorkerProcess] = []
         self.group = group = f"drill-{secrets.token_hex(6)}"
-        self.topics = {name: f"{group}.{name}" for name in ("images", "verdicts", "review", "dead")}
+        self.topics = {
+            name: f"{group}.{name}"
+            for name in ("images", "verdicts", "review", "dead", "retry_1", "retry_2", "retry_3")
+        }
         # librdkafka's admin client ends the process when a broker dies under describe_consumer_groups (its issue 4605).
         self._admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
         self._admin.create_topics(

@@ -23,7 +23,8 @@ def open_log(kind: str, options: dict[str, Any]) -> Log:
     if kind != "sqlite":
         from worker.intake.kafka_client import open_kafka_log
 
-        return open_kafka_log(KafkaSettings.model_validate(options), TelemetrySettings())
+        settings = KafkaSettings.model_validate(options)
+        return open_kafka_log(settings, TelemetrySettings(), topics=[settings.topics.images])
     from worker.intake.sqlite_log import SqliteLog
 
     return SqliteLog(Path(options.pop("path")), **options)

@@ -1,4 +1,4 @@
-"""A user of the broker with TLS, logins and access control lists, its four topics, and settings for a worker of its."""
+"""A user of the broker with TLS, logins and access control lists, its topics, and settings for a worker of its."""
 
 import secrets
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from ops.dev.secure_kafka import SecureKafkaServer
 from worker.settings import KafkaSettings
 
-TOPICS = ("images", "verdicts", "review", "dead")
+TOPICS = ("images", "verdicts", "review", "dead", "retry_1", "retry_2", "retry_3")
 MESSAGE_BYTES = 2_000_000
 
 
@@ -29,6 +29,8 @@ class SecureStream:
         kafka.allow(self.user, "topic", self.topics["images"], ["read", "describe_configs"])
         for name in TOPICS[1:]:
             kafka.allow(self.user, "topic", self.topics[name], ["write", "describe_configs"])
+            if name.startswith("retry"):
+                kafka.allow(self.user, "topic", self.topics[name], ["read"])
         kafka.allow(self.user, "group", self.group, ["read"])
         kafka.allow(self.user, "transactional_id", f"{self.group}-*", ["write"])
 

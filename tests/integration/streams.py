@@ -21,12 +21,14 @@ SLUICE = Path(sys.executable).parent / "sluice"
 
 
 class Stream:
-    """Four topics of one test on the real broker, a settings file for them, and the images that are announced."""
+    """The topics of one test on the real broker, a settings file for them, and the images that are announced."""
 
     def __init__(self, servers: Servers, new_topic: NewTopic, group: str, folder: Path) -> None:
         self.bootstrap = servers.kafka
         self.group = group
-        self.topics = {name: new_topic(4) for name in ("images", "verdicts", "review", "dead")}
+        self.topics = {
+            name: new_topic(4) for name in ("images", "verdicts", "review", "dead", "retry_1", "retry_2", "retry_3")
+        }
         self.images = folder / "images"
         self.images.mkdir()
         self.config = folder / "sluice.yaml"

@@ -187,7 +187,7 @@ def test_a_member_that_may_not_write_a_topic_is_told_which_and_goes_on_once_it_m
     secure_kafka: SecureKafkaServer, stream: SecureStream, client: str
 ) -> None:
     topics = stream.topics
-    log = open_kafka_log(stream.kafka_settings(client=client), TelemetrySettings())
+    log = open_kafka_log(stream.kafka_settings(client=client), TelemetrySettings(), topics=[stream.topics["images"]])
     try:
         secure_kafka.allow(stream.user, "topic", topics["images"], ["write"])
         with KafkaProducer(**connection_options(stream.kafka_settings())) as producer:

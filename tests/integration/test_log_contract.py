@@ -10,6 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from ops.dev.servers import KafkaServer
+from schemas import ImageEvent, S3Reference, Source
+from worker.intake.deferral import Deferral, deferred_output, read_deferral
 from worker.intake.kafka_client import open_kafka_log
 from worker.intake.log import CommitFailed, Fenced, Log, LogError, Output, Partition, Record
+from worker.intake.parse import canonical, parse
 from worker.intake.sqlite_log import SqliteLog
 from worker.intake.sqlite_topics import SqliteTopics
 from worker.settings import KafkaSettings, TelemetrySettings
@@ -30,14 +34,17 @@ MAX_BYTES = 8 * 1024 * 1024
 
 
 class Bench(ABC):
-    """One kind of log, with two topics of its own: `images` of four partitions, `verdicts` of one."""
+    """One kind of log, with topics of its own: `images` and `later`, which members read, of four partitions and of
+    one, and `verdicts` of one."""
 
     kind: str
     images: str
     verdicts: str
+    later: str
 
     @abstractmethod
-    def member(self) -> Log: ...
+    def member(self, *more: str) -> Log:
+        """One that reads `images` and the topics `more`."""
 
     @abstractmethod
     def member_of_missing_topic(self) -> Log: ...
@@ -69,14 +76,15 @@ class SqliteBench(Bench):
     kind = "sqlite"
     images = "images"
     verdicts = "verdicts"
+    later = "later"
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "log.sqlite"
         self._topics = SqliteTopics(self._path)
-        self._topics.create({self.images: PARTITIONS, self.verdicts: 1})
+        self._topics.create({self.images: PARTITIONS, self.verdicts: 1, self.later: 1})
 
-    def member(self) -> Log:
-        return SqliteLog(self._path, topics=[self.images], group_id="g", session_seconds=SESSION_SECONDS)
+    def member(self, *more: str) -> Log:
+        return SqliteLog(self._path, topics=[self.images, *more], group_id="g", session_seconds=SESSION_SECONDS)
 
     def member_of_missing_topic(self) -> Log:
         return SqliteLog(self._path, topics=["missing"], group_id="g")
@@ -107,6 +115,7 @@ class KafkaBench(Bench):
         roomy = {"max.message.bytes": str(MAX_BYTES)}
         self.images = new_topic(PARTITIONS, roomy)
         self.verdicts = new_topic(1, roomy)
+        self.later = new_topic(1, roomy)
         self._others = {"review": new_topic(1), "dead": new_topic(1)}
 
     def options(self) -> dict[str, Any]:
@@ -119,13 +128,12 @@ class KafkaBench(Bench):
             "topics": {"images": self.images, "verdicts": self.verdicts, **self._others},
         }
 
-    def member(self) -> Log:
-        return open_kafka_log(KafkaSettings.model_validate(self.options()), TelemetrySettings())
+    def member(self, *more: str) -> Log:
+        settings = KafkaSettings.model_validate(self.options())
+        return open_kafka_log(settings, TelemetrySettings(), topics=[self.images, *more])
 
     def member_of_missing_topic(self) -> Log:
-        options = self.options()
-        options["topics"] |= {"images": "missing"}
-        return open_kafka_log(KafkaSettings.model_validate(options), TelemetrySettings())
+        return open_kafka_log(KafkaSettings.model_validate(self.options()), TelemetrySettings(), topics=["missing"])
 
     def append(self, outputs: Sequence[Output]) -> None:
         producer = KafkaProducer(bootstrap_servers=self._bootstrap, acks="all", max_request_size=MAX_BYTES)
@@ -210,11 +218,11 @@ class Member:
 
 
 @pytest.fixture
-def join(bench: Bench) -> Iterator[Callable[[], Member]]:
+def join(bench: Bench) -> Iterator[Callable[..., Member]]:
     members: list[Member] = []
 
-    def join() -> Member:
-        members.append(Member(bench.member()))
+    def join(*more: str) -> Member:
+        members.append(Member(bench.member(*more)))
         return members[-1]
 
     yield join
@@ -330,6 +338,35 @@ def test_a_commit_that_fails_leaves_neither_outputs_nor_offsets_and_can_be_repea
     until(lambda: len(heir.owned) == PARTITIONS, heir)
     for_a_while(heir)
     assert heir.received == []
+
+
+def test_an_event_moved_to_another_topic_is_in_one_of_them_and_keeps_its_key_and_its_first_place(
+    bench: Bench, join: Callable[..., Member]
+) -> None:
+    event = ImageEvent(
+        id="e", occurred_at=datetime(2026, 1, 1, tzinfo=UTC), image=S3Reference(bucket="bucket", key="k")
+    )
+    bench.append([Output(bench.images, canonical(event), b"key-1", (("trace", b"7"),))])
+    member = join(bench.later)
+    until(lambda: member.received and len(member.owned) == PARTITIONS + 1, member)
+    (record,) = member.received
+    source = Source(topic=bench.images, partition=record.partition.number, offset=record.offset)
+    deferral = Deferral(source=source, first_seen_ms=record.timestamp_ms, attempts=3)
+    moved = deferred_output(record, event, deferral, bench.later)
+
+    with pytest.raises(CommitFailed):
+        member.log.commit([moved, bench.refused()], member.offsets())
+    for_a_while(member, seconds=0.5)
+    assert member.received == [record], "a move whose commit failed did not happen"
+
+    member.log.commit([moved], member.offsets())
+    member.records.clear()
+    until(lambda: member.received, member)
+    (later,) = member.received
+    assert later.partition == Partition(bench.later, 0)
+    assert (later.key, dict(later.headers)["trace"]) == (b"key-1", b"7")
+    assert read_deferral(later) == deferral
+    assert parse(later).events == (event,)
 
 
 def test_offsets_without_outputs_and_outputs_in_their_order(bench: Bench, join: Callable[[], Member]) -> None:

@@ -108,7 +108,7 @@ def small_dead_topic(stream: SecureStream) -> None:
 
 @pytest.fixture
 def log(stream: SecureStream) -> Iterator[KafkaLog]:
-    log = KafkaLog(stream.kafka_settings(), TelemetrySettings())
+    log = KafkaLog(stream.kafka_settings(), TelemetrySettings(), topics=[stream.topics["images"]])
     _until(lambda: bool(log.poll(0.2).assigned), 60, "the partitions are assigned")
     yield log
     log.close()
@@ -168,7 +168,7 @@ def test_a_log_that_cannot_be_opened_leaves_nothing_behind(stream: SecureStream)
     threads = threading.active_count()
     for _ in range(2):
         with pytest.raises(LogRefused, match="no permission for the transactional id"):
-            KafkaLog(stream.kafka_settings(), TelemetrySettings())
+            KafkaLog(stream.kafka_settings(), TelemetrySettings(), topics=[stream.topics["images"]])
     _until(lambda: threading.active_count() <= threads, 10, "the consumer's threads end")
     children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
     commands = [Path(f"/proc/{child}/cmdline").read_bytes() for child in children]

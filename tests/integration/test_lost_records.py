@@ -71,7 +71,7 @@ def _send(settings: KafkaSettings, count: int) -> None:
 
 @contextmanager
 def _reading(settings: KafkaSettings) -> Iterator[Reading]:
-    log = open_kafka_log(settings, TelemetrySettings())
+    log = open_kafka_log(settings, TelemetrySettings(), topics=[settings.topics.images])
     try:
         yield Reading(log)
     finally:

@@ -23,6 +23,7 @@ from worker.cli.main import app
 from worker.samples.sample import SAMPLE_IMAGES
 from worker.scoring.manifest import load_manifest
 from worker.scoring.model import SHIPPED_MODELS
+from worker.settings import TopicSettings
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -60,9 +61,7 @@ def site(
     (port,) = free_ports(1)
     address = f"http://127.0.0.1:{port}"
     config = folder / "sluice.yaml"
-    topics = {
-        name: f"{folder.name}-{port}-{name}" for name in ("images", "verdicts", "review", "decisions", "audit", "dead")
-    }
+    topics = {name: f"{folder.name}-{port}-{name}" for name in TopicSettings.model_fields}
     settings = {
         "kafka": {
             "bootstrap_servers": _kafka_server.bootstrap_servers,

@@ -38,9 +38,9 @@ def wait_for_partitions(log: KafkaLog) -> None:
 
 
 def test_two_workers_with_one_name_are_told_of_it(settings: KafkaSettings) -> None:
-    first = KafkaLog(settings, TelemetrySettings())
+    first = KafkaLog(settings, TelemetrySettings(), topics=[settings.topics.images])
     wait_for_partitions(first)
-    second = KafkaLog(settings, TelemetrySettings())
+    second = KafkaLog(settings, TelemetrySettings(), topics=[settings.topics.images])
     wait_for_partitions(second)
     with pytest.raises(LogError, match=r"another worker of this group uses kafka\.group_instance_id worker-1"):
         first.poll(PATIENCE_SECONDS)  # nothing else can happen: the topic is empty
@@ -49,7 +49,7 @@ def test_two_workers_with_one_name_are_told_of_it(settings: KafkaSettings) -> No
 
 
 def test_a_worker_that_stops_gives_up_its_name_at_once(settings: KafkaSettings) -> None:
-    log = KafkaLog(settings, TelemetrySettings())
+    log = KafkaLog(settings, TelemetrySettings(), topics=[settings.topics.images])
     wait_for_partitions(log)
     log.close()
     with KafkaAdminClient(bootstrap_servers=settings.bootstrap_servers) as admin:

@@ -72,7 +72,7 @@ class WorkerThread:
         return int(sum(sample.value for family in lag.collect() for sample in family.samples))
 
     def _open_log(self) -> Log:
-        opened = open_kafka_log(self._kafka, self._settings.telemetry)
+        opened = open_kafka_log(self._kafka, self._settings.telemetry, topics=self._kafka.topics.judged)
         self._settled.set()
         return opened
 

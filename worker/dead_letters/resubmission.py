@@ -4,8 +4,9 @@ from datetime import datetime
 
 from schemas import DeadLetter
 from worker.dead_letters.letter import HISTORY_HEADER, HISTORY_LENGTH, NO_EVENT, Letter, Redrive
+from worker.intake.deferral import HEADER as DEFERRED
 from worker.intake.log import Output, Partition, Record
-from worker.intake.parse import MalformedRecord, parse
+from worker.intake.parse import MalformedRecord, canonical, describes_value, parse
 
 
 class CannotRedrive(Exception):
@@ -21,12 +22,13 @@ def resubmission(
     record that holds no event is submitted as it came, for a worker that may read it by now. `original` is the record
     that the letter is about, needed only where the letter is cut. Raises CannotRedrive.
     """
-    value = _value(letter, whole, original)
-    foreign = [(name, part or b"") for name, part in whole.headers if name != HISTORY_HEADER]
-    if not whole.event_id.startswith(NO_EVENT):
-        value = _event(whole, value)
+    foreign = [(name, part or b"") for name, part in whole.headers if name not in (HISTORY_HEADER, DEFERRED)]
+    if whole.event_id.startswith(NO_EVENT):
+        value = _record_of(letter, whole, original).value or b""
+    else:
+        value = _event(whole, _record_of(letter, whole, original))
         # The value is plain now: what told how to read it would mislead.
-        foreign = [(name, part) for name, part in foreign if not _describes_value(name)]
+        foreign = [(name, part) for name, part in foreign if not describes_value(name)]
     if len(value) > max_bytes:
         raise CannotRedrive(f"the record has {len(value):,} bytes, and a worker reads at most {max_bytes:,}")
     entry = Redrive(
@@ -38,33 +40,32 @@ def resubmission(
     return Output(topic, value, whole.key, (*ours, *foreign))
 
 
-def _value(letter: Letter, whole: DeadLetter, original: Record | None) -> bytes:
+def _record_of(letter: Letter, whole: DeadLetter, original: Record | None) -> Record:
+    """The record that the letter's event is in, whole."""
     if whole.payload is None:
         raise CannotRedrive("its record has no value: there is nothing to submit")
-    if not letter.is_cut:
-        return whole.payload
     source = letter.source
+    if not letter.is_cut:
+        return Record(Partition(source.topic, source.partition), source.offset, whole.payload, None, whole.headers)
     place = f"{source.topic}/{source.partition}@{source.offset}"
     if original is None or original.value is None:
         raise CannotRedrive(f"the letter holds only a part of its record, and {place} is kept no more")
-    if len(original.value) != whole.payload_size or not original.value.startswith(whole.payload):
+    # A deferred event failed in a record of its own, and not in the one in which it came.
+    was_deferred = any(name == DEFERRED for name, _ in whole.headers)
+    is_same = len(original.value) == whole.payload_size and original.value.startswith(whole.payload)
+    if not (is_same or was_deferred):
         raise CannotRedrive(f"the letter holds only a part of its record, and {place} is another record now")
-    return original.value
+    return original
 
 
-def _event(whole: DeadLetter, value: bytes) -> bytes:
+def _event(whole: DeadLetter, record: Record) -> bytes:
     """The letter's own event as JSON."""
-    source = whole.source
+    index = whole.source.index
     try:
-        events = parse(Record(Partition(source.topic, source.partition), source.offset, value, None, whole.headers))
-        event = events.events[source.index]
-    except (MalformedRecord, IndexError) as error:
+        events = parse(record).events
+    except MalformedRecord as error:
         raise CannotRedrive("this version of Sluice no longer finds the event in its record") from error
-    if event.id != whole.event_id:
-        raise CannotRedrive(f"the record now holds event {event.id} at this place")
-    return event.model_dump_json(by_alias=True, exclude_none=True).encode()
-
-
-def _describes_value(header: str) -> bool:
-    lowered = header.lower()
-    return lowered == "content-type" or lowered.startswith("ce_")
+    for event in (*events[index : index + 1], *events):
+        if event.id == whole.event_id:
+            return canonical(event)
+    raise CannotRedrive(f"the record does not hold event {whole.event_id} any more")

@@ -1,28 +1,98 @@
-"""From a record to the jobs it carries."""
+"""From records to the jobs they carry."""
+
+from collections.abc import Callable, Collection, Sequence
 
 import structlog
 
 from schemas import Failure, FailureReason
-from worker.intake.ledger import Ticket
-from worker.intake.log import Record
+from worker.intake.completion import Completion
+from worker.intake.crash_guard import CrashGuard
+from worker.intake.deferral import Deferral, read_deferral
+from worker.intake.delayed import DelayedJobs
+from worker.intake.ledger import OffsetLedger, Ticket
+from worker.intake.log import LogError, Output, Record
 from worker.intake.parse import MalformedRecord, parse
+from worker.intake.retry_topics import RetryTopics
+from worker.intake.verdicts import VerdictWriter
 from worker.intake.work import RecordJob, RecordWork
+from worker.judging.router import PolicyRouter
+from worker.outbox import ROOM_FOR_OURS
 from worker.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
 
 class Admission:
-    """Reads records as they are polled."""
+    """Takes in records as they are polled. For the member's thread.
 
-    def __init__(self, metrics: Metrics, *, max_event_bytes: int) -> None:
+    Each is opened in the ledger. A record without an event to judge is finished at once, an event that is not due goes
+    to `delayed`, and all others are returned to be judged.
+    """
+
+    def __init__(
+        self,
+        ledger: OffsetLedger[Output],
+        completion: Completion,
+        writer: VerdictWriter,
+        router: PolicyRouter,
+        guard: CrashGuard,
+        delayed: DelayedJobs,
+        retry_topics: RetryTopics,
+        metrics: Metrics,
+        *,
+        deferred_topics: Collection[str],
+        max_event_bytes: int,
+        wall_clock: Callable[[], float],
+    ) -> None:
+        """`deferred_topics`: those where a record's headers say where its event first stood."""
+        self._ledger = ledger
+        self._completion = completion
+        self._writer = writer
+        self._router = router
+        self._guard = guard
+        self._delayed = delayed
+        self._retry_topics = retry_topics
         self._metrics = metrics
+        self._deferred_topics = frozenset(deferred_topics)
         self._max_event_bytes = max_event_bytes
+        self._wall_clock = wall_clock
 
-    def open(self, record: Record, ticket: Ticket, now: float) -> list[RecordJob] | Failure:
-        """One job an event; none for a record that only announces other things than new images."""
+    def admit(self, records: Sequence[Record], now: float) -> list[RecordJob]:
+        """The events that can be judged now. Raises LogError when the log does not go on where it was."""
+        self._metrics.records_polled.inc(len(records))
+        wall = self._wall_clock()
+        admitted: list[RecordJob] = []
+        for record in records:
+            deferral = read_deferral(record) if record.partition.topic in self._deferred_topics else None
+            ticket = self._receive(record, deferral)
+            opened = self._open(record, ticket, deferral, now)
+            if isinstance(opened, Failure):
+                self._completion.close(ticket, self._writer.malformed(record, opened))
+                continue
+            if not opened:
+                self._completion.close(ticket)
+            if self._guard.suspects_any:
+                opened = [job for job in opened if self._may_be_judged(job)]
+            if deferral is None or self._is_due(opened, deferral, now, wall):
+                admitted.extend(opened)
+        return admitted
+
+    def _receive(self, record: Record, deferral: Deferral | None) -> Ticket:
+        """Opens the record in the ledger; one with an event that was moved is as old as that event."""
+        timestamp_ms = record.timestamp_ms if deferral is None else deferral.first_seen_ms
         try:
-            parsed = parse(record, max_bytes=self._max_event_bytes)
+            return self._ledger.receive(record.partition, record.offset, len(record.value or b""), timestamp_ms)
+        except ValueError as error:  # the log was truncated or reset under us
+            raise LogError(f"the log does not go on where it was: {error}") from error
+
+    def _open(
+        self, record: Record, ticket: Ticket, deferral: Deferral | None, now: float
+    ) -> Sequence[RecordJob] | Failure:
+        """One job an event; none for a record that only announces other things than new images."""
+        # In its canonical form an event may take some bytes more than in the record in which it came.
+        room = ROOM_FOR_OURS if deferral is not None else 0
+        try:
+            parsed = parse(record, max_bytes=self._max_event_bytes + room)
         except MalformedRecord as error:
             return Failure(reason=error.reason, message=str(error))
         except Exception as error:  # a fault of ours must not stop the stream
@@ -31,5 +101,24 @@ class Admission:
             return Failure(reason=FailureReason.INTERNAL_ERROR, message=message)
         if parsed.ignored:
             self._metrics.events.labels("ignored").inc(parsed.ignored)
-        work = RecordWork(record, ticket, [()] * len(parsed.events), len(parsed.events))
-        return [RecordJob(event, now, work, index) for index, event in enumerate(parsed.events)]
+        work = RecordWork(record, ticket, [()] * len(parsed.events), len(parsed.events), deferral)
+        movable = self._retry_topics.take(record)
+        return [RecordJob(event, now, work, i, may_be_deferred=movable) for i, event in enumerate(parsed.events)]
+
+    def _may_be_judged(self, job: RecordJob) -> bool:
+        """Whether the event did not kill the process before; one that may have is judged alone."""
+        failure = self._guard.failure_of(job)
+        if failure is not None:
+            self._completion.judge(job, self._router.fail(job.event, failure))
+            return False
+        job.is_alone = self._guard.must_be_alone(job)
+        return True
+
+    def _is_due(self, jobs: Sequence[RecordJob], deferral: Deferral, now: float, wall: float) -> bool:
+        """Whether events that were moved can be tried again now; if not, they come back from `delayed`."""
+        for job in jobs:
+            self._retry_topics.restore(job, deferral, now, wall)
+        seconds = self._retry_topics.wait_seconds(deferral, wall)
+        if seconds > 0:
+            self._delayed.push(now + seconds, jobs)
+        return seconds <= 0

@@ -74,7 +74,7 @@ class _Assignment(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
 
 
 class KafkaLog:
-    """Reads the images topic as a member of the group; commits outputs and offsets through KafkaOutput.
+    """Reads topics as a member of the group; commits outputs and offsets through KafkaOutput.
 
     kafka-python's `poll` waits for rebalance listeners without a timeout, so it has a thread of its own (the reader):
     the member can finish what is under way while partitions are being revoked. Whatever happens comes through one
@@ -82,7 +82,7 @@ class KafkaLog:
     the broker cannot be reached or a topic is missing.
     """
 
-    def __init__(self, settings: KafkaSettings, telemetry: TelemetrySettings) -> None:
+    def __init__(self, settings: KafkaSettings, telemetry: TelemetrySettings, *, topics: Sequence[str]) -> None:
         self._instance_id = settings.group_instance_id
         self._happened: SimpleQueue[Poll | LogError] = SimpleQueue()
         self._room = threading.Semaphore(POLLS_AHEAD)
@@ -100,11 +100,11 @@ class KafkaLog:
             try:
                 self._consumer = self._open_consumer(settings)
                 opened.callback(self._consumer.close, autocommit=False)
-                require_topics(self._consumer.topics, settings)
+                require_topics(self._consumer.topics, topics, settings)
                 self._output = KafkaOutput(settings, producer, self._consumer)
                 self._gaps = GapKeeper(self._consumer, settings, accepted_positions)
                 self._transactions = OpenTransactions(self._consumer, describe_transactions(settings))
-                self._consumer.subscribe([settings.topics.images], listener=self._assignment)
+                self._consumer.subscribe(list(topics), listener=self._assignment)
             except KafkaError as error:
                 raise open_error(error, settings) from error
             opened.pop_all()
@@ -249,10 +249,10 @@ class KafkaLog:
         return Lag(behind, ends, self._transactions.held)
 
 
-def require_topics(existing: Callable[[], Iterable[str]], settings: KafkaSettings) -> None:
+def require_topics(existing: Callable[[], Iterable[str]], read: Sequence[str], settings: KafkaSettings) -> None:
     """Raises LogError when a topic is missing or hidden; a worker must not wait for ever for one that was misspelt."""
     topics = settings.topics
-    needed = {topics.images, topics.verdicts, topics.review, topics.dead}
+    needed = {*read, topics.verdicts, topics.review, topics.dead}
     deadline = time.monotonic() + 5.0
     while missing := needed - set(existing()):
         if time.monotonic() >= deadline:

@@ -46,7 +46,7 @@ class _Event(NamedTuple):
 
 
 class LibrdkafkaLog:
-    """Reads the images topic as a member of the group; commits outputs and offsets through LibrdkafkaOutput.
+    """Reads topics as a member of the group; commits outputs and offsets through LibrdkafkaOutput.
 
     Only one thread at a time may call the consumer: the reader. Others hand it their requests. The consumer calls back
     within `poll`, and expects revoked partitions to be free when the callback returns, so the callback waits until the
@@ -54,7 +54,7 @@ class LibrdkafkaLog:
     the broker cannot be reached or a topic is missing.
     """
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, *, topics: Sequence[str]) -> None:
         self._instance_id = settings.group_instance_id
         self._happened: SimpleQueue[_Event | LogError] = SimpleQueue()
         self._room = threading.Semaphore(POLLS_AHEAD)
@@ -77,9 +77,9 @@ class LibrdkafkaLog:
         with ExitStack() as opened:
             opened.callback(self._consumer.close)
             try:
-                require_topics(lambda: self._consumer.list_topics(timeout=METADATA_SECONDS).topics, settings)
+                require_topics(lambda: self._consumer.list_topics(timeout=METADATA_SECONDS).topics, topics, settings)
                 self._consumer.subscribe(
-                    [settings.topics.images],
+                    list(topics),
                     on_assign=self._on_assign,
                     on_revoke=self._on_revoke,
                     on_lost=self._on_lost,

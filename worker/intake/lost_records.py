@@ -53,7 +53,7 @@ def accepting_group(settings: KafkaSettings) -> str:
 
 
 def find_lost(settings: KafkaSettings) -> tuple[LostRange, ...]:
-    """The partitions of the images topic from which records are lost to the group. Raises LogError."""
+    """The partitions that workers read from which records are lost to the group. Raises LogError."""
     with admin_client(settings) as admin:
         try:
             return lost_ranges(admin, settings)
@@ -63,11 +63,11 @@ def find_lost(settings: KafkaSettings) -> tuple[LostRange, ...]:
 
 def lost_ranges(admin: Any, settings: KafkaSettings) -> tuple[LostRange, ...]:
     """As `find_lost`, with a client. Raises KafkaError."""
-    group, topic = settings.group_id, settings.topics.images
+    group, topics = settings.group_id, settings.topics.judged
     committed = {
         partition: offset.offset
         for partition, offset in admin.list_group_offsets(group)[group].items()
-        if partition.topic == topic and offset.offset >= 0
+        if partition.topic in topics and offset.offset >= 0
     }
     if not committed:
         return ()

@@ -35,7 +35,16 @@ from worker.intake.notifications import (
     read_notification,
 )
 
-__all__ = ["MAX_COLONS", "MAX_NOTIFICATION_RECORDS", "MAX_VALUE_BYTES", "MalformedRecord", "Parsed", "parse"]
+__all__ = [
+    "MAX_COLONS",
+    "MAX_NOTIFICATION_RECORDS",
+    "MAX_VALUE_BYTES",
+    "MalformedRecord",
+    "Parsed",
+    "canonical",
+    "describes_value",
+    "parse",
+]
 
 MAX_VALUE_BYTES = 16 * 1024 * 1024
 """A larger value is refused before it is parsed."""
@@ -76,6 +85,17 @@ def parse(record: Record, *, max_bytes: int = MAX_VALUE_BYTES) -> Parsed:
     return _parse_data(value, None)
 
 
+def canonical(event: ImageEvent) -> bytes:
+    """The event as the value of a record that carries only it, whatever record it came in."""
+    return event.model_dump_json(by_alias=True, exclude_none=True).encode()
+
+
+def describes_value(header: str) -> bool:
+    """Whether a record's header says how to read its value. A record that passes the event on must not have it."""
+    lowered = header.lower()
+    return lowered == _CONTENT_TYPE or lowered.startswith("ce_")
+
+
 class _Envelope(Foreign):
     """A CloudEvent 1.0, apart from the data of binary mode."""
 
@@ -93,9 +113,9 @@ def _lowered(headers: tuple[tuple[str, bytes | None], ...]) -> dict[str, str]:
     """The headers that say how to read the value, by lower-case name."""
     found: dict[str, str] = {}
     for name, value in headers:
-        lowered = name.lower()
-        if lowered != _CONTENT_TYPE and not lowered.startswith("ce_"):
+        if not describes_value(name):
             continue
+        lowered = name.lower()
         if lowered in found:
             raise malformed(f"header {excerpt(lowered)} appears twice; expected one")
         try:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from worker.intake.delayed import DelayedJobs
 from worker.intake.ledger import OffsetLedger
 from worker.intake.log import Output, Partition
 
@@ -15,9 +16,18 @@ class Bounds:
     records_per_partition: int
 
 
-def partitions_to_pause(ledger: OffsetLedger[Output], bounds: Bounds, *, halted: bool) -> frozenset[Partition]:
-    """All partitions when the intake is `halted` or full; otherwise those whose own window is full."""
+def partitions_to_pause(
+    ledger: OffsetLedger[Output], delayed: DelayedJobs, bounds: Bounds, *, halted: bool
+) -> frozenset[Partition]:
+    """All partitions when the intake is `halted` or full; otherwise those whose own window is full, and those whose
+    next records are not due.
+
+    What is not due does not count as under way: it may lie there for an hour, and the others must be read meanwhile.
+    Of each partition that is at most what one poll brings.
+    """
     partitions = ledger.partitions()
-    if halted or ledger.held >= bounds.records or ledger.held_bytes >= bounds.bytes:
+    records, size = ledger.held - len(delayed), ledger.held_bytes - delayed.bytes
+    if halted or records >= bounds.records or size >= bounds.bytes:
         return partitions
-    return frozenset(p for p in partitions if ledger.held_in(p) >= bounds.records_per_partition)
+    full = frozenset(p for p in partitions if ledger.held_in(p) >= bounds.records_per_partition)
+    return full | delayed.partitions

@@ -86,6 +86,7 @@ def topic_configs(settings: KafkaSettings, *, replication_factor: int) -> dict[s
         topics.dead: _kept_for("delete", timedelta(days=30)),
         topics.dead_actions: {"cleanup.policy": "compact"},
         topics.replays: _kept_for("delete", timedelta(days=30)),
+        **{name: _kept_for("delete", timedelta(days=7)) for name in topics.deferred},
     }
     for configs in wanted.values():
         configs["max.message.bytes"] = str(settings.max_message_bytes)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from worker.intake.deferral import Deferral
 from worker.intake.ledger import Ticket
 from worker.intake.log import Output, Record
 from worker.judging.job import Job
@@ -16,6 +17,8 @@ class RecordWork:
     ticket: Ticket
     outputs: list[tuple[Output, ...]]
     remaining: int
+    deferral: Deferral | None = None
+    """Of a record that holds an event which was moved."""
 
 
 @dataclass(slots=True, eq=False)
@@ -27,7 +30,11 @@ class RecordJob(Job):
 
     @property
     def source(self) -> SourceFields:
-        return source_of(self.work.record, self.index)
+        """Where the event first stood."""
+        if self.work.deferral is None:
+            return source_of(self.work.record, self.index)
+        first = self.work.deferral.source
+        return {"topic": first.topic, "partition": first.partition, "offset": first.offset, "index": first.index}
 
 
 def source_of(record: Record, index: int = 0) -> SourceFields:

@@ -1,8 +1,8 @@
-"""What becomes of an event whose image could not be fetched: again later, when its store is back, or given up."""
+"""What happens to an event whose image could not be fetched: it is tried again, deferred or given up."""
 
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final, Generic, TypeVar
 
@@ -33,6 +33,13 @@ class GivenUp:
     retriable: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """The job would have to wait for too long: its owner moves it out of the way of others."""
+
+    reason: str
+
+
 class FetchRetries(Generic[J]):
     """Holds jobs that wait for another attempt; while they wait they hold nothing else. For the pipeline's thread.
 
@@ -49,14 +56,23 @@ class FetchRetries(Generic[J]):
         *,
         outage_seconds: float,
         waits_for_stores: bool = True,
+        hold_seconds: float = float("inf"),
+        deferred_deadline_seconds: float = float("inf"),
+        is_halted: Callable[[], bool] = lambda: False,
     ) -> None:
         """`outage_seconds`: the longest that an S3 bucket may be down before what it does not give is given up.
-        `waits_for_stores`: absent, a job whose store is down is given up at once."""
+        `waits_for_stores`: absent, a job whose store is down is given up at once. `hold_seconds`: a job that may be
+        deferred is, when it would wait longer, or when its store has been down for longer. `deferred_deadline_seconds`
+        takes the place of the policy's deadline for such a job. `is_halted`: whether nothing is judged at the moment;
+        then nothing is deferred."""
         self._policy = policy
         self._stores = stores
         self._rng = rng
         self._outage_seconds = outage_seconds
         self._waits = waits_for_stores
+        self._hold_seconds = hold_seconds
+        self._deferred_policy = replace(policy, deadline_seconds=deferred_deadline_seconds)
+        self._is_halted = is_halted
         self._waiting: DueHeap[J] = DueHeap()
 
     def due(self, now: float) -> list[J]:
@@ -79,7 +95,7 @@ class FetchRetries(Generic[J]):
         """From any thread."""
         return self._stores.down()
 
-    def admit(self, job: J, now: float) -> Admitted | GivenUp:
+    def admit(self, job: J, now: float) -> Admitted | GivenUp | Deferred:
         """Whether the job may go to its store now."""
         job.is_held = False
         store = self._stores.of(job.event.image)
@@ -90,10 +106,9 @@ class FetchRetries(Generic[J]):
         if not _is_in_bucket(job):
             if job.first_failed_at is None:
                 job.first_failed_at = now
-            if now - job.first_failed_at >= self._policy.deadline_seconds:
+            if now - job.first_failed_at >= self._policy_of(job).deadline_seconds:
                 return _given_up(store.trouble(now), job)
-        self._hold(job, store)
-        return Admitted.LATER
+        return self._hold(job, store, now) or Admitted.LATER
 
     def answered(self, job: J, now: float) -> None:
         """The job's store gave the image, or said something definite about it."""
@@ -101,8 +116,8 @@ class FetchRetries(Generic[J]):
         if store is not None:
             store.answered(now)
 
-    def failed(self, job: J, error: TransientFetchError, now: float) -> GivenUp | None:
-        """The job's store did not answer. Why the job is given up; None where it will be tried again."""
+    def failed(self, job: J, error: TransientFetchError, now: float) -> GivenUp | Deferred | None:
+        """The job's store did not answer. Why the job is given up or deferred; None where it comes back from `due`."""
         store = self._stores.of(job.event.image)
         if store is not None:
             if isinstance(error, StoreRefusedError):
@@ -113,8 +128,9 @@ class FetchRetries(Generic[J]):
                 return self._failed_in_an_outage(job, store, error, now)
         return self._try_again(job, error, FailureReason.FETCH_FAILED, now)
 
-    def denied(self, job: J, error: ImageError, now: float) -> GivenUp | None:
-        """The job's store denied access to the image. Why the job is given up; None where it will be tried again."""
+    def denied(self, job: J, error: ImageError, now: float) -> GivenUp | Deferred | None:
+        """The job's store denied access to the image. Why the job is given up or deferred; None where it comes back
+        from `due`."""
         image = job.event.image
         store = self._stores.of(image)
         if store is None or not isinstance(image, S3Reference):
@@ -129,16 +145,19 @@ class FetchRetries(Generic[J]):
             return self._failed_in_an_outage(job, store, error, now)
         return self._try_again(job, error, FailureReason.ACCESS_DENIED, now)
 
-    def _try_again(self, job: J, error: Exception, reason: FailureReason, now: float) -> GivenUp | None:
+    def _try_again(self, job: J, error: Exception, reason: FailureReason, now: float) -> GivenUp | Deferred | None:
         job.attempts += 1
         if job.first_failed_at is None:
             job.first_failed_at = now
-        if self._policy.is_exhausted(job.attempts, job.first_failed_at, now):
+        if self._policy_of(job).is_exhausted(job.attempts, job.first_failed_at, now):
             return _exhausted(error, reason, job.attempts, now - job.first_failed_at)
-        self._waiting.push(now + self._policy.delay(job.attempts, self._rng), job)
+        due = now + self._policy.delay(job.attempts, self._rng)
+        if self._is_too_long(job, due, None, now):
+            return Deferred(f"{error}, {job.attempts} attempts")
+        self._waiting.push(due, job)
         return None
 
-    def _failed_in_an_outage(self, job: J, store: Store, error: Exception, now: float) -> GivenUp | None:
+    def _failed_in_an_outage(self, job: J, store: Store, error: Exception, now: float) -> GivenUp | Deferred | None:
         """The store is down, not this object: the attempt does not count.
 
         Unless it fails for longer than outages last: a few objects that are too slow to be fetched would keep the
@@ -154,12 +173,31 @@ class FetchRetries(Generic[J]):
         if job.probes >= PROBES_TO_BLAME and waited >= self._outage_seconds and not store.surely_refuses_all:
             reason = FailureReason.ACCESS_DENIED if denied else FailureReason.FETCH_FAILED
             return _exhausted(error, reason, job.attempts + job.probes, waited)
-        self._hold(job, store)
+        return self._hold(job, store, now)
+
+    def _hold(self, job: J, store: Store, now: float) -> Deferred | None:
+        due = store.retry_at() + self._rng.uniform(0.0, self._policy.base_seconds)
+        if self._is_too_long(job, due, store.down_since, now):
+            return Deferred(store.trouble(now))
+        job.is_held = True
+        self._waiting.push(due, job)
         return None
 
-    def _hold(self, job: J, store: Store) -> None:
-        job.is_held = True
-        self._waiting.push(store.retry_at() + self._rng.uniform(0.0, self._policy.base_seconds), job)
+    def _policy_of(self, job: J) -> RetryPolicy:
+        return self._deferred_policy if job.may_be_deferred else self._policy
+
+    def _is_too_long(self, job: J, due: float, down_since: float | None, now: float) -> bool:
+        """Whether the job, which can be tried at `due`, would hold up others for too long.
+
+        Once its store has been down for `hold_seconds`, a job does not wait at all: one after the other would hold its
+        partition for as long.
+        """
+        if job.waits_since is None:
+            job.waits_since = now
+        if not job.may_be_deferred or self._is_halted():
+            return False
+        since = job.waits_since if down_since is None else min(job.waits_since, down_since)
+        return due - since > self._hold_seconds
 
 
 def _was_never_asked(job: Job) -> bool:

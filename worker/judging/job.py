@@ -34,6 +34,10 @@ class Job:
     probed_since: float | None = None
     is_held: bool = False
     """It waits for a store that is down."""
+    may_be_deferred: bool = False
+    """Its owner can move it out of the way of others."""
+    waits_since: float | None = None
+    """When it first had to wait for another attempt or for its store."""
     is_alone: bool = False
     """Nothing may be prepared or scored beside it."""
     engine_failures: int = 0

@@ -20,6 +20,10 @@ class PipelineOptions:
     """An object that its bucket has not given for so long is given up, even if the bucket is down."""
     engine_outage_seconds: float = 60.0
     """An engine that has answered no batch for so long is a health problem."""
+    hold_seconds: float = float("inf")
+    """A job that may be deferred, and would have to wait longer for its image, is."""
+    deferred_deadline_seconds: float = float("inf")
+    """The deadline of fetches for jobs that may be deferred; `retries` has that of all others."""
     waits_for_outages: bool = True
     """Whether jobs wait while their store or the engine is down; otherwise they fail at once, as retriable."""
     wants_features: bool = False

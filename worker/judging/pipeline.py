@@ -7,7 +7,7 @@ do with a judgement and in `PipelineOptions`.
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import structlog
 
@@ -17,7 +17,7 @@ from worker.images.errors import ImageError, TransientFetchError
 from worker.judging.batch_runner import FailedBatch, Fault, ScoredBatch
 from worker.judging.batcher import Batcher
 from worker.judging.engine_breaker import EngineBreaker, described, is_to_blame
-from worker.judging.fetch_retries import Admitted, FetchRetries, GivenUp
+from worker.judging.fetch_retries import Admitted, Deferred, FetchRetries, GivenUp
 from worker.judging.in_flight import InFlight, JobWatch
 from worker.judging.job import Job
 from worker.judging.judgement import Judgement
@@ -26,12 +26,10 @@ from worker.judging.options import PipelineOptions
 from worker.judging.parts import PipelineParts
 from worker.judging.prepare import Duplicate, Known, Prepared
 from worker.judging.single_flight import SingleFlight
-from worker.judging.stores import Store, Stores
+from worker.judging.stores import Stores, troubles
 from worker.scoring.engine import EngineLost
 
 log = structlog.get_logger(__name__)
-
-SHOWN_STORES: Final = 10
 
 J = TypeVar("J", bound=Job)
 
@@ -49,17 +47,20 @@ class JudgingPipeline(Generic[J]):
         options: PipelineOptions,
         *,
         deliver: Callable[[J, Judgement], None],
+        defer: Callable[[J, str], None] = lambda _job, _reason: None,
         is_wanted: Callable[[J], bool] = lambda _job: True,
         mailbox: Mailbox | None = None,
         watch: JobWatch[J] | None = None,
     ) -> None:
-        """`is_wanted`: whether a job must still be judged; jobs that are not are dropped without a judgement."""
+        """`defer` takes a job back that may be deferred, with the reason. `is_wanted`: whether a job must still be
+        judged; jobs that are not are dropped without a judgement."""
         self.mailbox = mailbox or Mailbox()
         self.engine_lost: EngineLost | None = None
         """The error after which only a new process can judge; the pipeline then starts no more batches."""
         self._parts = parts
         self._options = options
         self._deliver = deliver
+        self._defer = defer
         self._is_wanted = is_wanted
         self._in_flight: InFlight[J] = InFlight(watch)
         self._fetches: FetchRetries[J] = FetchRetries(
@@ -68,6 +69,9 @@ class JudgingPipeline(Generic[J]):
             parts.rng,
             outage_seconds=options.store_outage_seconds,
             waits_for_stores=options.waits_for_outages,
+            hold_seconds=options.hold_seconds,
+            deferred_deadline_seconds=options.deferred_deadline_seconds,
+            is_halted=lambda: self.is_halted,
         )
         self._engine = EngineBreaker(outage_seconds=options.engine_outage_seconds)
         self._flights: SingleFlight[J] = SingleFlight()
@@ -171,11 +175,11 @@ class JudgingPipeline(Generic[J]):
         lost = f"the engine is lost to this process: {self.engine_lost}" if self.engine_lost is not None else None
         engine = lost or self._engine.health_problem(now)
         refusing = [store for store in self._fetches.stores_down() if store.refuses_all]
-        return (*([engine] if engine else []), *_troubles(refusing, now))
+        return (*([engine] if engine else []), *troubles(refusing, now))
 
     def store_outages(self, now: float) -> tuple[str, ...]:
         """Stores that do not answer, which passes by itself. From any thread."""
-        return _troubles([store for store in self._fetches.stores_down() if not store.refuses_all], now)
+        return troubles([store for store in self._fetches.stores_down() if not store.refuses_all], now)
 
     # -- known scores ----------------------------------------------------------------------------------------------
 
@@ -212,8 +216,8 @@ class JudgingPipeline(Generic[J]):
             if not self._is_wanted(job):
                 continue
             admitted = self._fetches.admit(job, now)
-            if isinstance(admitted, GivenUp):
-                self._give_up(job, admitted)
+            if isinstance(admitted, GivenUp | Deferred):
+                self._let_go(job, admitted)
             elif admitted is Admitted.NOW:
                 self._preparing += 1
                 self._in_flight.add(job)
@@ -252,22 +256,23 @@ class JudgingPipeline(Generic[J]):
         if self._stopped:
             return
         now = self._parts.clock()
+        outcome: GivenUp | Deferred | None
         if isinstance(error, TransientFetchError):
             self._parts.metrics.retries.labels("fetch").inc()
-            given_up = self._fetches.failed(job, error, now)
+            outcome = self._fetches.failed(job, error, now)
         elif isinstance(error, ImageError) and error.reason is FailureReason.ACCESS_DENIED:
-            given_up = self._fetches.denied(job, error, now)
+            outcome = self._fetches.denied(job, error, now)
         elif isinstance(error, ImageError):
             if error.reason is not FailureReason.REFERENCE_REFUSED:  # for that nobody was asked
                 self._fetches.answered(job, now)
             failure = Failure(reason=error.reason, message=str(error), attempts=job.attempts + 1)
-            given_up = GivenUp(failure, retriable=False)
+            outcome = GivenUp(failure, retriable=False)
         else:
             log.error("prepare_failed", event_id=job.event.id, exc_info=error)
             message = f"{type(error).__name__} while preparing the image"
-            given_up = GivenUp(Failure(reason=FailureReason.INTERNAL_ERROR, message=message), retriable=False)
-        if given_up is not None:
-            self._give_up(job, given_up)
+            outcome = GivenUp(Failure(reason=FailureReason.INTERNAL_ERROR, message=message), retriable=False)
+        if outcome is not None:
+            self._let_go(job, outcome)
 
     # -- the engine ------------------------------------------------------------------------------------------------
 
@@ -338,9 +343,9 @@ class JudgingPipeline(Generic[J]):
             job.engine_failures += result.fault is Fault.BATCH
             job.engine_deaths += died
             if is_to_blame(job, size):
-                self._give_up(job, _engine_failure(f"the engine fails on this image: {error}", job, retriable=False))
+                self._let_go(job, _engine_failure(f"the engine fails on this image: {error}", job, retriable=False))
             elif result.fault is Fault.ENGINE and not self._options.waits_for_outages:
-                self._give_up(job, _engine_failure(f"the engine does not answer: {error}", job, retriable=True))
+                self._let_go(job, _engine_failure(f"the engine does not answer: {error}", job, retriable=True))
             elif self._stopped:
                 self._in_flight.remove(job)
             else:
@@ -350,7 +355,7 @@ class JudgingPipeline(Generic[J]):
         """The engine is down, and nobody may wait for it."""
         for prepared in self._batcher.clear():
             message = f"the engine does not answer: {self._engine.error}"
-            self._give_up(prepared.job, _engine_failure(message, prepared.job, retriable=True))
+            self._let_go(prepared.job, _engine_failure(message, prepared.job, retriable=True))
 
     # -- outcomes --------------------------------------------------------------------------------------------------
 
@@ -366,25 +371,22 @@ class JudgingPipeline(Generic[J]):
                 job, self._parts.router.judge(job.event, score.scores, cached=cached, features=score.features)
             )
 
-    def _give_up(self, job: J, given_up: GivenUp) -> None:
-        """Fails a job; those that waited for it try for themselves."""
+    def _let_go(self, job: J, outcome: GivenUp | Deferred) -> None:
+        """Fails or defers a job; those that waited for it try for themselves."""
         self._in_flight.remove(job)
         if not self._stopped:
             self._ready.extend(self._end_flight(job))
-        if self._is_wanted(job):
-            self._deliver(job, self._parts.router.fail(job.event, given_up.failure, retriable=given_up.retriable))
+        if not self._is_wanted(job):
+            return
+        if isinstance(outcome, Deferred):
+            self._defer(job, outcome.reason)
+        else:
+            self._deliver(job, self._parts.router.fail(job.event, outcome.failure, retriable=outcome.retriable))
 
     def _end_flight(self, job: J) -> list[J]:
         if job.content_hash is None:
             return []
         return self._flights.land(self._key(job), job)
-
-
-def _troubles(stores: Sequence[Store], now: float) -> tuple[str, ...]:
-    """A line for each store, for SHOWN_STORES at most."""
-    shown = tuple(f"{store.trouble(now)}; its events wait" for store in stores[:SHOWN_STORES])
-    left_out = len(stores) - len(shown)
-    return (*shown, f"and {left_out} more stores") if left_out else shown
 
 
 def _engine_failure(message: str, job: Job, *, retriable: bool) -> GivenUp:

@@ -46,6 +46,10 @@ class DueHeap(Generic[T]):
         """All that wait, in no order."""
         return (item for _, _, item in self._heap)
 
+    def entries(self) -> list[tuple[float, T]]:
+        """All that wait, each with its time, in the order in which they fall due."""
+        return [(due, item) for due, _, item in sorted(self._heap, key=lambda entry: entry[:2])]
+
     def next_due(self) -> float | None:
         """When the first falls due; None when nothing waits."""
         return self._heap[0][0] if self._heap else None

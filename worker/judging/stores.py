@@ -1,6 +1,7 @@
 """The stores that images come from, and which of them are down. Pure; the clock is passed in."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -9,6 +10,8 @@ from worker.judging.breaker import Breaker
 
 MAX_STORES: Final = 1000
 """So many are remembered: senders choose the hosts."""
+SHOWN_STORES: Final = 10
+"""So many troubles are listed; the others are counted."""
 REFUSALS_TO_OPEN: Final = 5
 """So many objects refused, and none given between, and the store counts as refusing all of them."""
 REFUSALS_TO_BE_SURE: Final = 20
@@ -38,6 +41,11 @@ class Store:
     @property
     def is_down(self) -> bool:
         return self._breaker.is_open
+
+    @property
+    def down_since(self) -> float | None:
+        """None while it is not down."""
+        return self._open_since if self.is_down else None
 
     @property
     def refuses_all(self) -> bool:
@@ -151,3 +159,10 @@ def store_name(reference: ImageReference) -> str | None:
             return None
         return f"{parts.scheme.lower()}://{parts.netloc.rpartition('@')[2].lower()}"
     return None
+
+
+def troubles(stores: Sequence[Store], now: float) -> tuple[str, ...]:
+    """What is wrong with stores that are down: a line for each of the first, for people."""
+    shown = tuple(f"{store.trouble(now)}; its events wait" for store in stores[:SHOWN_STORES])
+    left_out = len(stores) - len(shown)
+    return (*shown, f"and {left_out} more stores") if left_out else shown

@@ -65,6 +65,7 @@ def needed_operations(topics: TopicSettings, *, desk: bool) -> Mapping[str, froz
         topics.verdicts: frozenset({"WRITE"}),
         topics.review: frozenset({"WRITE"}),
         topics.dead: frozenset({"WRITE"}),
+        **dict.fromkeys(topics.deferred, frozenset({"READ", "WRITE"})),
     }
     if not desk:
         return needs

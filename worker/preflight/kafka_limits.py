@@ -13,7 +13,7 @@ from worker.settings import KafkaSettings
 def check_limits(admin: Any, settings: KafkaSettings) -> Iterator[Finding]:
     """Compares the settings of topics and brokers with ours, as far as we may see them. Raises KafkaError."""
     topics = settings.topics
-    used = [topics.images, topics.verdicts, topics.review, topics.dead]
+    used = [*topics.judged, topics.verdicts, topics.review, topics.dead]
     known = {topic["name"]: topic for topic in admin.describe_topics(used) if not topic["error_code"]}
     configs = _configs(admin, ConfigResourceType.TOPIC, list(known))
     for name, topic in known.items():
@@ -41,7 +41,14 @@ def _topic_problems(
 ) -> Iterator[tuple[CheckStatus, str, str]]:
     topics = settings.topics
     limit = int(configs.get("max.message.bytes", settings.max_message_bytes))
-    if name != topics.images and limit < settings.max_message_bytes:
+    if name in topics.deferred and limit < settings.max_message_bytes:
+        yield (
+            CheckStatus.BLOCKED,
+            f"max.message.bytes {limit} is less than kafka.max_message_bytes {settings.max_message_bytes}: "
+            "a large event could not be moved to it, and no verdict could be written",
+            f"set the topic's max.message.bytes to {settings.max_message_bytes}, or lower kafka.max_message_bytes",
+        )
+    elif name != topics.images and limit < settings.max_message_bytes:
         yield (
             CheckStatus.WRONG,
             f"max.message.bytes {limit} is less than kafka.max_message_bytes {settings.max_message_bytes}: "
@@ -57,7 +64,7 @@ def _topic_problems(
             "add replicas, or lower min.insync.replicas",
         )
     policy = configs.get("cleanup.policy", "delete").split(",")
-    if name == topics.images and "compact" in policy:
+    if name in topics.judged and "compact" in policy:
         yield (
             CheckStatus.WRONG,
             "cleanup.policy has compact: of events with one key only the newest is sure to be judged",

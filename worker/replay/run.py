@@ -68,7 +68,7 @@ def replay(
             def open_log() -> Log:
                 inner: Log
                 if data is None:
-                    inner = open_kafka_log(own.kafka, own.telemetry)
+                    inner = open_kafka_log(own.kafka, own.telemetry, topics=[topics.images])
                 else:
                     inner = SqliteLog(embedded_log(data), topics=[topics.images], group_id=group)
                 return ReplayLog(inner, progress, run=request.run, verdicts=topics.verdicts, replays=topics.replays)
@@ -96,10 +96,12 @@ def _run(worker: Worker, progress: ReplayProgress, stop: threading.Event, tell: 
 
 
 def _settings_of_run(settings: Settings, group: str) -> Settings:
-    """A group of its own, no transactional id of the live worker's, and no port for metrics, which that one has."""
+    """A group of its own, no transactional id of the live worker's, and no port for metrics, which that one has. Events
+    wait in their partition: the retry topics belong to the live worker."""
     return settings.model_copy(
         update={
             "kafka": settings.kafka.model_copy(update={"group_id": group, "transactional_id": None}),
+            "intake": settings.intake.model_copy(update={"retry_delays_seconds": ()}),
             "telemetry": settings.telemetry.model_copy(update={"metrics_port": None}),
             "shadow_policies": {},
         }

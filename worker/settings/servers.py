@@ -37,6 +37,25 @@ class TopicSettings(Section):
     dead: TopicName = "images.dead"
     dead_actions: TopicName = "images.dead.actions"
     replays: TopicName = "images.replays"
+    retry_1: TopicName = "images.retry.1"
+    """Events that wait for another attempt: `intake.retry_delays_seconds` says how long in each of the three."""
+    retry_2: TopicName = "images.retry.2"
+    retry_3: TopicName = "images.retry.3"
+
+    @property
+    def retry(self) -> tuple[str, ...]:
+        """The retry topics, in the order in which an event passes through them."""
+        return self.retry_1, self.retry_2, self.retry_3
+
+    @property
+    def deferred(self) -> tuple[str, ...]:
+        """Topics that only Sluice writes: events that it moved out of the way, to be judged later."""
+        return self.retry
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """What a worker reads: every event in them gets a verdict."""
+        return self.images, *self.deferred
 
     @model_validator(mode="after")
     def _are_distinct(self) -> Self:

@@ -116,7 +116,19 @@ class IntakeSettings(Section):
     retry_max_seconds: PositiveFloat = 20.0
     """The longest backoff."""
     retry_deadline_seconds: PositiveFloat = 120.0
-    """After this time no further attempt is made."""
+    """After this time no further attempt is made on an event that has to wait in its partition."""
+    retry_hold_seconds: PositiveFloat = 30.0
+    """How long an event whose image cannot be fetched may hold its partition. One that has to wait longer moves to a
+    retry topic, and the partition goes on."""
+    retry_delays_seconds: Annotated[tuple[PositiveFloat, ...], Field(max_length=3)] = (60.0, 600.0, 3600.0)
+    """How long an event waits in the first, second and third retry topic; from the last it goes back into the last.
+    Fewer delays use fewer topics; without any, events wait in their partition as long as it takes."""
+    retry_topics_deadline_seconds: PositiveFloat = 6 * 3600.0
+    """After this time no further attempt is made on an event that may move to a retry topic. Events whose S3 bucket is
+    down wait until it answers."""
+    retry_keeps_key_order: bool = False
+    """Whether events of one key are judged in their order even where one has to wait. An event with a key then never
+    moves to a retry topic: it holds its partition."""
     outage_seconds: PositiveFloat = 600.0
     """An image that its store has not delivered for this long goes to review, even while the store seems to be down."""
     engine_outage_seconds: PositiveFloat = 60.0
@@ -136,6 +148,8 @@ class IntakeSettings(Section):
             raise ValueError("batch_size is more than max_records_in_flight, so that no batch could ever be full")
         if self.retry_base_seconds > self.retry_max_seconds:
             raise ValueError("retry_base_seconds is more than retry_max_seconds")
+        if list(self.retry_delays_seconds) != sorted(self.retry_delays_seconds):
+            raise ValueError("retry_delays_seconds must not become shorter from one topic to the next")
         return self
 
 

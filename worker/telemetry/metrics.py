@@ -71,6 +71,9 @@ class Metrics:
             "Policies, live or shadow, whose present text cannot be had or used; the last good one is.",
         )
         self.dead_letters = counter("dead_letters", "Records sent to the dead letters, by reason.", "reason")
+        self.events_deferred = counter(
+            "events_deferred", "Events moved to another topic to be judged later, by that topic.", "topic"
+        )
         self.retries = counter("retries", "Attempts that failed and were put off, by what failed.", "reason")
         self.commit_failures = counter("commit_failures", "Commits that did not happen and are repeated.")
         self.rebalances = counter("rebalances", "Changes of this member's partitions.")
@@ -80,8 +83,13 @@ class Metrics:
         self.batch_size = histogram("batch_size", "Images in each batch given to the engine.", _BATCH_SIZES)
 
         self.records_in_flight = gauge("records_in_flight", "Records read and not yet committed.")
+        self.records_not_due = gauge(
+            "records_not_due", "Records read from retry topics whose events are not due for another attempt."
+        )
         self.bytes_in_flight = gauge("bytes_in_flight", "Bytes of records and images held in memory.")
-        self.partitions_paused = gauge("partitions_paused", "Partitions not read at the moment.")
+        self.partitions_paused = gauge(
+            "partitions_paused", "Partitions not read at the moment, though they have records that are due."
+        )
         self.consumer_lag_records = gauge(
             "consumer_lag_records", "Records between the committed offset and the end.", "topic", "partition"
         )

@@ -2,12 +2,14 @@
 
 import pytest
 
+from worker.intake.delayed import DelayedJobs
 from worker.intake.ledger import OffsetLedger
 from worker.intake.log import Output, Partition
 from worker.intake.pressure import Bounds, partitions_to_pause
 from worker.intake.watchdog import Watchdog
 
 A, B = Partition("images", 0), Partition("images", 1)
+NOTHING_DELAYED = DelayedJobs(lambda _job: True)
 BOUNDS = Bounds(records=10, bytes=1000, records_per_partition=4)
 
 
@@ -31,11 +33,11 @@ def a_ledger(a: int, b: int, size: int = 1) -> OffsetLedger[Output]:
     ids=["room everywhere", "one window full", "too many records", "too many bytes"],
 )
 def test_what_is_full_is_paused(ledger: OffsetLedger[Output], paused: set[Partition]) -> None:
-    assert partitions_to_pause(ledger, BOUNDS, halted=False) == paused
+    assert partitions_to_pause(ledger, NOTHING_DELAYED, BOUNDS, halted=False) == paused
 
 
 def test_a_halted_intake_pauses_all() -> None:
-    assert partitions_to_pause(a_ledger(0, 0), BOUNDS, halted=True) == {A, B}
+    assert partitions_to_pause(a_ledger(0, 0), NOTHING_DELAYED, BOUNDS, halted=True) == {A, B}
 
 
 def test_a_partition_that_is_behind_and_does_not_move_is_reported_until_it_moves() -> None:

@@ -171,6 +171,9 @@ def test_the_asyncapi_document_hangs_together() -> None:
         "send_dead": "send",
         "send_dead_actions": "send",
         "send_replays": "send",
+        "send_retry_1": "send",
+        "send_retry_2": "send",
+        "send_retry_3": "send",
     }
 
 
