@@ -100,6 +100,12 @@ class FetchRetries(Generic[J]):
         job.is_held = False
         store = self._stores.of(job.event.image)
         if store is None or (store.refuses_all and _was_never_asked(job)) or store.allow(now):
+            job.asked_at = now
+            job.others_were_given = (
+                store is not None
+                and job.first_failed_at is not None
+                and store.gave_what_was_asked_after(job.first_failed_at)
+            )
             return Admitted.NOW
         if not self._waits:
             return _given_up(store.trouble(now), job)
@@ -114,7 +120,7 @@ class FetchRetries(Generic[J]):
         """The job's store gave the image, or said something definite about it."""
         store = self._stores.of(job.event.image)
         if store is not None:
-            store.answered(now)
+            store.answered(now, job.asked_at)
 
     def failed(self, job: J, error: TransientFetchError, now: float) -> GivenUp | Deferred | None:
         """The job's store did not answer. Why the job is given up or deferred; None where it comes back from `due`."""
@@ -137,7 +143,7 @@ class FetchRetries(Generic[J]):
             return _final(error, job.attempts + 1)
         if job.first_failed_at is None:
             job.first_failed_at = now
-        if store.answered_since(job.first_failed_at):
+        if job.others_were_given:
             return _final(error, job.attempts + 1)
         if self._waits:
             store.refused(image.key, error, now)

@@ -29,6 +29,10 @@ class Job:
     attempts: int = 0
     """Failed fetches that count against the limit."""
     first_failed_at: float | None = None
+    asked_at: float = 0.0
+    """When its store was last asked for it."""
+    others_were_given: bool = False
+    """Between its first denial and that moment the store was asked for another image, and gave it."""
     probes: int = 0
     """Fetches that failed while the store seemed to be down, since `probed_since`."""
     probed_since: float | None = None

@@ -29,7 +29,7 @@ class Store:
         self._breaker = breaker
         self._refused: set[str] = set()
         self._credentials_refused = False
-        self._answered_at: float | None = None
+        self._given_asked_at = float("-inf")
         self._error = ""
         self._open_since: float | None = None
 
@@ -64,16 +64,18 @@ class Store:
         """When the next fetch may go; meaningful while it is down."""
         return self._breaker.retry_at()
 
-    def answered(self, now: float) -> None:
-        """It gave an object, or said that there is none."""
+    def answered(self, now: float, asked_at: float) -> None:
+        """It gave an object that it was asked for at `asked_at`, or said that there is none."""
         self._breaker.record(True, now)
         self._refused.clear()
         self._credentials_refused = False
-        self._answered_at = now
+        self._given_asked_at = max(self._given_asked_at, asked_at)
         self._open_since = None
 
-    def answered_since(self, moment: float) -> bool:
-        return self._answered_at is not None and self._answered_at > moment
+    def gave_what_was_asked_after(self, moment: float) -> bool:
+        """Whether it has answered a request that began after that moment. A request that began before says nothing:
+        the store may have begun to refuse everything while it was under way."""
+        return self._given_asked_at > moment
 
     def failed(self, error: Exception, now: float) -> None:
         """It did not answer, or with a fault of its own."""

@@ -138,11 +138,27 @@ def test_whoever_does_not_wait_is_told_at_once_that_the_store_is_down() -> None:
 def test_an_object_denied_by_a_bucket_that_gives_others_is_given_up() -> None:
     fetches, job = retries(), stored(1)
     assert fetches.denied(job, DENIED, 0.0) is None
-    fetches.answered(stored(2), 0.5)
+    other = stored(2)
+    assert may_go(fetches, other, 0.4)
+    fetches.answered(other, 0.5)
+    assert may_go(fetches, job, 0.6)
     given_up = fetches.denied(job, DENIED, 1.0)
     assert given_up is not None
     assert given_up.failure.reason is FailureReason.ACCESS_DENIED
     assert not fetches.stores_down()
+
+
+def test_an_answer_from_before_a_bucket_denied_everything_blames_no_object_that_it_denies() -> None:
+    """The bucket turns from giving to denying at 1.0, and back at 3.0."""
+    fetches, before, denied, during = retries(), stored(1), stored(2), stored(3)
+    assert may_go(fetches, before, 0.9)
+    assert may_go(fetches, denied, 1.0)
+    assert fetches.denied(denied, DENIED, 1.1) is None
+    fetches.answered(before, 1.2)  # it was asked for while the bucket still gave
+    assert may_go(fetches, denied, 2.9)
+    assert may_go(fetches, during, 3.0)
+    fetches.answered(during, 3.1)  # the bucket gives again, but the other request was sent before
+    assert fetches.denied(denied, DENIED, 3.2) is None
 
 
 def test_a_single_object_that_is_denied_while_nothing_else_is_asked_for_is_given_up_after_its_attempts() -> None:
