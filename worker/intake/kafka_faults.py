@@ -72,6 +72,10 @@ _ABORTABLE_AND_LASTING = {
     errors.InvalidTopicError: "that is no name for a topic",
     errors.InvalidRequiredAcksError: "the topic's settings do not allow acks=all",
     errors.PolicyViolationError: "a policy of the broker forbids it",
+    errors.InvalidTimestampError: (
+        "this machine's clock differs from the broker's by more than the topic's message.timestamp.after.max.ms or "
+        "before.max.ms allow; set the clock right"
+    ),
     errors.InvalidRecordError: "the topic does not take such records: a compacted topic takes none without a key",
     errors.UnsupportedCompressionTypeError: "the topic does not take the compression",
     errors.SecurityDisabledError: "the broker has no authorizer",

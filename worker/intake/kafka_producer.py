@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 from kafka import OffsetAndMetadata, TopicPartition
-from kafka.errors import KafkaError, KafkaTimeoutError, ProducerFencedError, UnknownError
+from kafka.errors import InvalidRecordError, KafkaError, KafkaTimeoutError, ProducerFencedError, UnknownError
 from kafka.structs import ConsumerGroupMetadata
 
 from worker.intake.kafka_connection import connection_options
@@ -134,8 +134,9 @@ class Producer:
         too_large = [at for at, error in told.items() if classify(error).too_large]
         if too_large:
             raise self._limits.refused(outputs, too_large)
-        # One refusal fails the outputs after it too: the one that lasts is the cause.
-        for at in sorted(told, key=lambda at: not classify(told[at]).lasting):
+        # One refusal fails the outputs after it too: the one that lasts is the cause. The other records of its batch
+        # fail as InvalidRecordError, whatever it was.
+        for at in sorted(told, key=lambda at: (not classify(told[at]).lasting, type(told[at]) is InvalidRecordError)):
             raise commit_error(told[at], f"{outputs[at].topic}: ")
         raise CommitFailed("an output was not acked: no answer")
 

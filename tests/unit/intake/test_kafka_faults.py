@@ -22,6 +22,7 @@ from worker.settings import KafkaSettings
         (errors.GroupAuthorizationFailedError("group"), FaultKind.ABORTABLE, True),
         (errors.UnknownTopicOrPartitionError(), FaultKind.ABORTABLE, True),
         (errors.InvalidRecordError(), FaultKind.ABORTABLE, True),
+        (errors.InvalidTimestampError(), FaultKind.ABORTABLE, True),
         (errors.ProducerFencedError(), FaultKind.FATAL, False),
         (errors.InvalidTxnStateError(), FaultKind.FATAL, False),
         (errors.TransactionalIdAuthorizationFailedError(), FaultKind.FATAL, True),
