@@ -1,6 +1,6 @@
 #!/bin/sh
-# Sees to the programs that the tests need beside Python: java (17 or newer), mvn, redis-server, Prometheus and Chromium;
-# with the argument `servers` only to those that the servers need, which are the first three.
+# Sees to the programs that the tests need beside Python: java (17 or newer), mvn, redis-server, faketime, Prometheus
+# and Chromium; with the argument `servers` only to those that servers and drills need, which are the first four.
 # As root on Debian it installs what is missing; anywhere else it names it and fails, having done nothing.
 set -eu
 
@@ -14,6 +14,9 @@ java_version() { # its first number; nothing where there is no java that runs
 [ "$(java_version)" -ge 17 ] 2>/dev/null || missing=" default-jre-headless"
 need mvn maven
 need redis-server redis-server
+if [ -f /etc/debian_version ]; then # elsewhere the drills that need it are left out
+    need faketime faketime
+fi
 if [ "${1:-all}" != servers ]; then
     need promtool prometheus
 fi

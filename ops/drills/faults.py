@@ -4,36 +4,13 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
+from ops.drills import clock_faults, load, storage_faults
 from ops.drills.bench import Bench
+from ops.drills.drill import REBALANCE_SECONDS, SESSION_SECONDS, SETTINGS, TRANSACTION_SECONDS, AnyDrill, Drill
 
-SESSION_SECONDS = 3.0
-TRANSACTION_SECONDS = 5.0
-REBALANCE_SECONDS = 1.0
-SETTINGS = {
-    "kafka_settings": {
-        "session_timeout_seconds": SESSION_SECONDS,
-        "transaction_timeout_seconds": TRANSACTION_SECONDS,
-    },
-    "intake_settings": {"rebalance_seconds": REBALANCE_SECONDS, "drain_seconds": 5.0},
-}
-"""Short times, so that a drill is short; nothing else differs from the defaults."""
-
-
-@dataclass(frozen=True, slots=True)
-class Drill:
-    """A kind of fault. `run` makes it `repeats` times on a running bench, and notes each recovery."""
-
-    name: str
-    what: str
-    run: Callable[[Bench, int], None]
-    repeats: int
-    """How often the long run makes it."""
-    partitions: int = 4
-    rate: float = 40.0
+__all__ = ["DRILLS", "SETTINGS", "Drill"]
 
 
 def freeze(bench: Bench, repeats: int) -> None:
@@ -78,12 +55,11 @@ def add_partitions(bench: Bench, repeats: int) -> None:
 
 def kill_worker(bench: Bench, repeats: int) -> None:
     bench.ensure_workers(0)
-    identity = {"group_instance_id": "the-only-one"}
-    worker = bench.start_working_worker(**identity)
+    worker = bench.start_working_worker(instance_id="the-only-one")
     for _ in range(repeats):
         time.sleep(random.uniform(0.2, 1.2))
         worker.kill()
-        worker = bench.start_worker(**identity)
+        worker = bench.start_worker(instance_id="the-only-one")
         bench.recoveries.append(bench.wait_for_a_verdict(worker.started) - worker.started)
 
 
@@ -170,7 +146,7 @@ def many_partitions(bench: Bench, repeats: int) -> None:
         bench.recover()
 
 
-DRILLS = (
+DRILLS: tuple[AnyDrill, ...] = (
     Drill(
         "freeze",
         "One of two workers is frozen (SIGSTOP) past its session, then goes on.",
@@ -207,4 +183,7 @@ DRILLS = (
         partitions=100,
         rate=150.0,
     ),
+    *storage_faults.DRILLS,
+    *clock_faults.DRILLS,
+    *load.DRILLS,
 )

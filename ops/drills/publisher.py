@@ -4,6 +4,7 @@ import itertools
 import json
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -22,32 +23,22 @@ class RecordPosition(NamedTuple):
     offset: int
 
 
-class Publisher:
-    """A thread that publishes until `stop`, with librdkafka, so that it shares no code with what is tested."""
+class Publisher(ABC):
+    """A thread that publishes until `stop`."""
 
-    def __init__(self, bootstrap: str, topic: str, images: Path, *, partitions: int, rate: float) -> None:
-        """`rate` is events a second. `images` is a folder that the workers may read."""
-        self._partitions = partitions
+    def __init__(self, images: Path, *, rate: float) -> None:
+        """`images` is a folder that the workers may read."""
+        self.rate = rate
+        """Events a second; a drill may change it. Infinity: as fast as it goes."""
         self.failure: Exception | None = None
         """Why it has stopped by itself."""
         self.value_of: Callable[[int], bytes] = self.event
         """The value of event i; a drill may mix in values that are no events."""
         self.published: dict[RecordPosition, float] = {}
         """When each record was acknowledged, in `time.monotonic` seconds."""
-        self._topic = topic
-        self._pause = 1.0 / rate
         self._images = images
         for i in range(IMAGES):
             Image.new("RGB", (48, 48), (i * 30, 255 - i * 30, 90)).save(images / f"{i}.png")
-        self._producer = Producer(
-            {
-                "bootstrap.servers": bootstrap,
-                "enable.idempotence": True,
-                "linger.ms": 5,
-                "topic.metadata.refresh.interval.ms": 1000,
-                "log_level": 0,
-            }
-        )
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._publish, name="drill-publisher")
 
@@ -59,42 +50,84 @@ class Publisher:
         self._stopping.set()
         self._thread.join()
 
-    def use_partitions(self, count: int) -> None:
-        """Publishes to partitions 0 to `count` - 1 from now on. Returns when they are known."""
-        while len(self._producer.list_topics(self._topic, timeout=10).topics[self._topic].partitions) < count:
-            time.sleep(0.05)
-        self._partitions = count
-
     def event(self, i: int) -> bytes:
         """A good event."""
         path = self._images / f"{i % IMAGES}.png"
         return self.event_of(i, path)
 
     def event_of(self, i: int, path: Path) -> bytes:
-        return json.dumps(
-            {
-                "schema": "sluice.image-event/1",
-                "id": f"event-{i}",
-                "occurred_at": "2026-11-24T12:00:00Z",
-                "image": {"kind": "file", "path": str(path)},
-            }
-        ).encode()
+        return image_event(i, {"kind": "file", "path": str(path)})
+
+    @abstractmethod
+    def _send(self, value: bytes) -> None:
+        """Publishes a record; `published` has it once it is acknowledged."""
+
+    @abstractmethod
+    def _flush(self) -> None:
+        """Returns when all that was sent is acknowledged."""
 
     def _publish(self) -> None:
         try:
             for i in itertools.count():
-                if self._stopping.wait(self._pause):
+                if self._stopping.wait(1.0 / self.rate):
                     break
-                self._producer.produce(
-                    self._topic, self.value_of(i), partition=i % self._partitions, on_delivery=self._delivered
-                )
-                self._producer.poll(0)
-            self._producer.flush(60)
+                self._send(self.value_of(i))
+            self._flush()
         except Exception as error:  # noqa: BLE001  # the drill waits for events, and says why none come
             self.failure = error
+
+
+class KafkaPublisher(Publisher):
+    """Publishes with librdkafka, so that it shares no code with what is tested."""
+
+    def __init__(self, bootstrap: str, topic: str, images: Path, *, partitions: int, rate: float) -> None:
+        super().__init__(images, rate=rate)
+        self._partitions = partitions
+        self._turn = itertools.count()
+        self._topic = topic
+        self._producer = Producer(
+            {
+                "bootstrap.servers": bootstrap,
+                "enable.idempotence": True,
+                "linger.ms": 5,
+                "topic.metadata.refresh.interval.ms": 1000,
+                "log_level": 0,
+            }
+        )
+
+    def use_partitions(self, count: int) -> None:
+        """Publishes to partitions 0 to `count` - 1 from now on. Returns when they are known."""
+        while len(self._producer.list_topics(self._topic, timeout=10).topics[self._topic].partitions) < count:
+            time.sleep(0.05)
+        self._partitions = count
+
+    def _send(self, value: bytes) -> None:
+        partition = next(self._turn) % self._partitions
+        while True:
+            try:
+                self._producer.produce(self._topic, value, partition=partition, on_delivery=self._delivered)
+                break
+            except BufferError:  # librdkafka's queue is full
+                self._producer.poll(0.1)
+        self._producer.poll(0)
+
+    def _flush(self) -> None:
+        self._producer.flush(60)
 
     def _delivered(self, error: KafkaError | None, record: Message) -> None:
         partition, offset = record.partition(), record.offset()
         if error is not None or partition is None or offset is None:
             raise RuntimeError(f"an event was not published: {error}")
         self.published[RecordPosition(partition, offset)] = time.monotonic()
+
+
+def image_event(i: int, image: dict[str, str]) -> bytes:
+    """Event i, of the image that a reference names."""
+    return json.dumps(
+        {
+            "schema": "sluice.image-event/1",
+            "id": f"event-{i}",
+            "occurred_at": "2026-11-24T12:00:00Z",
+            "image": image,
+        }
+    ).encode()

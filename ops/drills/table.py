@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ops.drills.bench import Bench
-from ops.drills.faults import DRILLS, Drill
+from ops.drills.drill import AnyDrill
+from ops.drills.faults import DRILLS
+from ops.drills.stream_bench import StreamBench
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +33,15 @@ class DrillResult:
     """When the drill ended, in UTC."""
     failure: str | None = None
     """Why the drill ended early."""
+    notes: tuple[str, ...] = ()
+    """What else was measured."""
 
     @property
     def kept_the_promise(self) -> bool:
         return not (self.lost or self.twice or self.unseen or self.failure)
 
 
-def outcome(drill: Drill, repeats: int, bench: Bench, failure: str | None = None) -> DrillResult:
+def outcome(drill: AnyDrill, repeats: int, bench: StreamBench, failure: str | None = None) -> DrillResult:
     """Counts what has been published and seen up to now."""
     published = dict(bench.publisher.published)
     return DrillResult(
@@ -53,6 +56,7 @@ def outcome(drill: Drill, repeats: int, bench: Bench, failure: str | None = None
         recovery_seconds=tuple(round(seconds, 1) for seconds in bench.recoveries),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         failure=failure,
+        notes=tuple(bench.notes),
     )
 
 
@@ -70,10 +74,10 @@ _HEAD = """\
 # Drills
 
 `make drills` makes this table. Each drill makes one kind of fault on real servers while events flow, and counts the
-verdicts with a consumer of its own (librdkafka, read_committed). Lost: events without a verdict. Twice: events with
-more than one. Unseen: events that a person had to see and cannot. Recovery: seconds from the end of each fault until
-all that was published before it was judged (for kill-worker: from the restart to the next verdict). drills.json has
-every one.
+verdicts with a reader of its own (librdkafka, read_committed; plain SQL for the embedded log). Lost: events without a
+verdict. Twice: events with more than one. Unseen: events that a person had to see and cannot. Recovery: seconds from
+the end of each fault until all that was published before it was judged (for kill-worker: from the restart to the next
+verdict). drills.json has every one.
 
 | drill | fault | times | events | verdicts | lost | twice | unseen | recovery (median, worst) | made (UTC) |
 |---|---|---:|---:|---:|---:|---:|---:|---|---|
@@ -83,7 +87,9 @@ every one.
 def _line(row: DrillResult) -> str:
     times = sorted(row.recovery_seconds)
     recovery = f"{times[len(times) // 2]:.1f} s, {times[-1]:.1f} s" if times else "-"
-    what = row.what if row.failure is None else f"{row.what} **Ended early: {row.failure.splitlines()[0]}**"
+    what = " ".join([row.what, *(f"({note})" for note in row.notes)])
+    if row.failure is not None:
+        what += f" **Ended early: {row.failure.splitlines()[0]}**"
     return (
         f"| {row.drill} | {what} | {row.repeats} | {row.events} | {row.verdicts} "
         f"| {row.lost} | {row.twice} | {row.unseen} | {recovery} | {row.made} |"

@@ -3,8 +3,9 @@
 import json
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 from uuid import uuid4
 
@@ -13,30 +14,17 @@ from confluent_kafka import Consumer, TopicPartition
 from ops.drills.publisher import RecordPosition
 
 
-class VerdictCounter:
-    """A read_committed consumer on a thread of its own, made with librdkafka: it shares no code with what it counts."""
+class VerdictCounter(ABC):
+    """Reads the verdict and review topics from their beginning, on a thread of its own."""
 
-    def __init__(self, bootstrap: str, topics: Mapping[str, str]) -> None:
-        """`topics` names the verdict topic as `verdicts` and the review topic as `review`."""
+    def __init__(self) -> None:
         self.verdicts: dict[RecordPosition, list[float]] = defaultdict(list)
         """When each event's verdicts were seen, in `time.monotonic` seconds; more than one entry is one too many."""
+        self.failed: dict[RecordPosition, str] = {}
+        """Why events could not be judged."""
         self._failed_and_passed: set[RecordPosition] = set()
         self._to_review: dict[str, RecordPosition] = {}
         self._items: set[str] = set()
-        self._review_topic = topics["review"]
-        self._consumer = Consumer(
-            {
-                "bootstrap.servers": bootstrap,
-                "group.id": f"drill-{uuid4().hex}",
-                "isolation.level": "read_committed",
-                "enable.auto.commit": False,
-                "auto.offset.reset": "earliest",
-                "log_level": 0,
-            }
-        )
-        known = self._consumer.list_topics(timeout=30).topics
-        names = [topics["verdicts"], topics["review"]]
-        self._consumer.assign([TopicPartition(name, p, 0) for name in names for p in known[name].partitions])
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._read, name="drill-counter")
@@ -47,12 +35,16 @@ class VerdictCounter:
     def stop(self) -> None:
         self._stopping.set()
         self._thread.join()
-        self._consumer.close()
 
     def missing(self, published: Mapping[RecordPosition, float], before: float = float("inf")) -> set[RecordPosition]:
         """Events that were published before `before` and have no verdict."""
         with self._lock:
             return {place for place, at in dict(published).items() if at < before and place not in self.verdicts}
+
+    def judged_of(self, places: Iterable[RecordPosition]) -> list[RecordPosition]:
+        """Those of the events that have a verdict."""
+        with self._lock:
+            return [place for place in places if place in self.verdicts]
 
     def twice(self) -> set[RecordPosition]:
         """Events with more than one verdict."""
@@ -75,21 +67,57 @@ class VerdictCounter:
         with self._lock:
             return min((self.verdicts[place][0] for place in places if place in self.verdicts), default=None)
 
+    @abstractmethod
+    def _next(self) -> Iterable[tuple[bool, bytes]]:
+        """The values that came since, each with whether it is a review item. Waits a little where none have."""
+
     def _read(self) -> None:
         while not self._stopping.is_set():
-            for record in self._consumer.consume(num_messages=500, timeout=0.1):
-                value = record.value()
-                if record.error() is None and value is not None:
-                    self._count(str(record.topic()), json.loads(value))
+            for is_item, value in self._next():
+                self._count(is_item, json.loads(value))
 
-    def _count(self, topic: str, value: Mapping[str, Any]) -> None:
+    def _count(self, is_item: bool, value: Mapping[str, Any]) -> None:
         with self._lock:
-            if topic == self._review_topic:
+            if is_item:
                 self._items.add(value["verdict_id"])
                 return
             place = RecordPosition(value["source"]["partition"], value["source"]["offset"])
             self.verdicts[place].append(time.monotonic())
+            if value["status"] == "failed":
+                self.failed[place] = value["failure"]["message"]
             if value["route"]["action"] == "review":
                 self._to_review[value["verdict_id"]] = place
             elif value["status"] == "failed":
                 self._failed_and_passed.add(place)
+
+
+class KafkaVerdictCounter(VerdictCounter):
+    """A read_committed consumer made with librdkafka: it shares no code with what it counts."""
+
+    def __init__(self, bootstrap: str, topics: Mapping[str, str]) -> None:
+        """`topics` names the verdict topic as `verdicts` and the review topic as `review`."""
+        super().__init__()
+        self._review_topic = topics["review"]
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": f"drill-{uuid4().hex}",
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "log_level": 0,
+            }
+        )
+        known = self._consumer.list_topics(timeout=30).topics
+        names = [topics["verdicts"], topics["review"]]
+        self._consumer.assign([TopicPartition(name, p, 0) for name in names for p in known[name].partitions])
+
+    def stop(self) -> None:
+        super().stop()
+        self._consumer.close()
+
+    def _next(self) -> Iterable[tuple[bool, bytes]]:
+        for record in self._consumer.consume(num_messages=500, timeout=0.1):
+            value = record.value()
+            if record.error() is None and value is not None:
+                yield record.topic() == self._review_topic, value

@@ -6,10 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import httpx
+
+from ops.dev.ports import free_ports
 from ops.dev.process import die_with_parent
 
 SLUICE = Path(sys.executable).with_name("sluice")
@@ -18,15 +21,17 @@ SLUICE = Path(sys.executable).with_name("sluice")
 class WorkerProcess:
     """`sluice up`, and the producer process that it starts."""
 
-    def __init__(self, config: Path, log: Path, environment: Mapping[str, str]) -> None:
-        """`environment` holds SLUICE_* variables that override the settings file."""
+    def __init__(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+        """`arguments` are those of `sluice up`; `environment` is added to this process's own."""
         self.started = time.monotonic()
+        (self._port,) = free_ports(1)
+        served = {"SLUICE_TELEMETRY__METRICS_PORT": str(self._port)}
         with log.open("ab") as out:
             self._process = subprocess.Popen(
-                [SLUICE, "up", "--config", config],
+                [SLUICE, "up", *arguments],
                 stdout=out,
                 stderr=out,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | dict(environment),
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | served | dict(environment),
                 start_new_session=True,
                 preexec_fn=die_with_parent(),
             )
@@ -34,6 +39,23 @@ class WorkerProcess:
     @property
     def running(self) -> bool:
         return self._process.poll() is None
+
+    @property
+    def status(self) -> int | None:
+        """The exit status, once it has ended."""
+        return self._process.poll()
+
+    def problems(self) -> list[str]:
+        """What `/healthz` says is wrong; empty also where nobody answers."""
+        try:
+            answer = httpx.get(f"http://127.0.0.1:{self._port}/healthz", timeout=5.0)
+        except httpx.HTTPError:
+            return []
+        return [str(reason) for reason in answer.json()["reasons"]]
+
+    def resident_bytes(self) -> int:
+        """Memory of the worker and its producer."""
+        return sum(map(_resident_bytes, [self._process.pid, *self.producers()]))
 
     def freeze(self) -> None:
         """Stops the worker and its producer where they are, as a paused virtual machine does."""
@@ -82,6 +104,13 @@ class WorkerProcess:
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
+
+
+def _resident_bytes(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def cpu_seconds_of_ended_children() -> float:

@@ -31,6 +31,7 @@ def test_nothing_happens_where_all_is_there(tmp_path: Path) -> None:
         "java": JAVA_17,
         "mvn": "",
         "redis-server": "",
+        "faketime": "",
         "chromium": "",
         "promtool": "",
         "apt-get": _logging_apt(tmp_path),
@@ -41,7 +42,7 @@ def test_nothing_happens_where_all_is_there(tmp_path: Path) -> None:
 
 
 def test_a_user_is_told_what_to_install_and_nothing_is_done(tmp_path: Path) -> None:
-    done = _run(tmp_path, user=1000, programs={"mvn": "", "apt-get": _logging_apt(tmp_path)})
+    done = _run(tmp_path, user=1000, programs={"mvn": "", "faketime": "", "apt-get": _logging_apt(tmp_path)})
     assert done.returncode == 1
     assert "apt-get install default-jre-headless redis-server prometheus chromium" in done.stderr
     assert "maven" not in done.stderr.split("On macOS")[0]
@@ -50,25 +51,34 @@ def test_a_user_is_told_what_to_install_and_nothing_is_done(tmp_path: Path) -> N
 
 def test_a_java_too_old_counts_as_missing(tmp_path: Path) -> None:
     done = _run(
-        tmp_path, user=1000, programs={"java": JAVA_11, "mvn": "", "redis-server": "", "promtool": "", "chromium": ""}
+        tmp_path,
+        user=1000,
+        programs={"java": JAVA_11, "mvn": "", "redis-server": "", "faketime": "", "promtool": "", "chromium": ""},
     )
     assert done.returncode == 1
     assert "apt-get install default-jre-headless\n" in done.stderr
 
 
 def test_servers_alone_need_no_browser(tmp_path: Path) -> None:
-    programs = {"java": JAVA_17, "mvn": "", "redis-server": ""}
+    programs = {"java": JAVA_17, "mvn": "", "redis-server": "", "faketime": ""}
     assert _run(tmp_path, "servers", user=1000, programs=programs).returncode == 0
 
 
 def test_another_build_of_chromium_will_do(tmp_path: Path) -> None:
-    programs = {"java": JAVA_17, "mvn": "", "redis-server": "", "promtool": "", "google-chrome": ""}
+    programs = {"java": JAVA_17, "mvn": "", "redis-server": "", "faketime": "", "promtool": "", "google-chrome": ""}
     assert _run(tmp_path, user=1000, programs=programs).returncode == 0
 
 
 @needs_debian
 def test_root_on_debian_gets_only_what_is_missing_installed(tmp_path: Path) -> None:
-    programs = {"java": JAVA_17, "redis-server": "", "chromium": "", "promtool": "", "apt-get": _logging_apt(tmp_path)}
+    programs = {
+        "java": JAVA_17,
+        "redis-server": "",
+        "faketime": "",
+        "chromium": "",
+        "promtool": "",
+        "apt-get": _logging_apt(tmp_path),
+    }
     done = _run(tmp_path, user=0, programs=programs)
     assert done.returncode == 0, done.stderr
     update, install = (tmp_path / "apt.log").read_text().splitlines()
