@@ -4,7 +4,11 @@ from collections import deque
 
 
 class Breaker:
-    """Opens when too many of the recent calls failed; lets a probe through after each pause; closes when one succeeds.
+    """Opens when too many of the recent calls failed, or the latest `min_calls` all did; lets a probe through after each
+    pause; closes when one succeeds.
+
+    The second condition is for an outage after a busy hour: the successes from before would keep the rate low while
+    calls use up their attempts.
 
     While it is open, callers wait without counting attempts: the fault is not theirs.
     """
@@ -22,6 +26,7 @@ class Breaker:
         self._window = window_seconds
         self._pause = pause_seconds
         self._calls: deque[tuple[float, bool]] = deque()
+        self._failed_in_a_row = 0
         self._retry_at: float | None = None
 
     @property
@@ -43,6 +48,7 @@ class Breaker:
 
     def record(self, succeeded: bool, now: float) -> None:
         """Notes the outcome of a call."""
+        self._failed_in_a_row = 0 if succeeded else self._failed_in_a_row + 1
         if self._retry_at is not None:
             if succeeded:
                 self._retry_at = None
@@ -52,7 +58,8 @@ class Breaker:
         while self._calls[0][0] < now - self._window:
             self._calls.popleft()
         failures = sum(not ok for _, ok in self._calls)
-        if len(self._calls) >= self._min_calls and failures >= self._failure_rate * len(self._calls):
+        all_fail = self._failed_in_a_row >= self._min_calls and failures >= self._min_calls
+        if all_fail or (len(self._calls) >= self._min_calls and failures >= self._failure_rate * len(self._calls)):
             self._retry_at = now + self._pause
 
     def trip(self, now: float) -> None:

@@ -28,6 +28,17 @@ def test_half_of_the_calls_failing_opens_it() -> None:
     assert not breaker.allow(now=1.0)
 
 
+def test_an_outage_after_many_successes_opens_it_as_soon_as_nothing_succeeds() -> None:
+    breaker = a_breaker()
+    for i in range(200):
+        breaker.record(succeeded=True, now=i * 0.01)
+    outcomes = []
+    for i in range(4):
+        breaker.record(succeeded=False, now=2.0 + i * 0.1)
+        outcomes.append(breaker.is_open)
+    assert outcomes == [False, False, False, True]
+
+
 def test_failures_of_long_ago_do_not_count() -> None:
     breaker = a_breaker()
     for i in range(3):
