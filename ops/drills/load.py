@@ -42,8 +42,8 @@ def flood(bench: Bench, repeats: int) -> None:
 DRILLS = (
     Drill(
         "flood",
-        f"{EVENTS:,} events each time, of images that were scored before, all at once on 100 partitions; memory grows by "
-        f"at most {MOST_GROWTH:.0%} in the second half.",
+        f"{EVENTS:,} events each time, of images that were scored before, all at once on 100 partitions; memory grows "
+        f"by at most {MOST_GROWTH:.0%} in the second half.",
         flood,
         200,
         partitions=100,

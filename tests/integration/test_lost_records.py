@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from kafka import KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka import KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 from typer.testing import CliRunner
 
@@ -144,23 +144,50 @@ def test_records_that_are_deleted_under_a_reader_are_told_too(settings: KafkaSet
             assert "were deleted before they were judged" in reading.log.health_problems()[0]
 
 
-def test_a_topic_that_was_made_anew_is_not_read_from_an_offset_of_the_old_one(
-    kafka_server: KafkaServer, settings: KafkaSettings, partition: Partition
-) -> None:
+def _create_again(settings: KafkaSettings) -> None:
+    """Deletes the images topic and creates it again; the group's offset stays, as when a worker that drains commits
+    once more."""
+    partition = TopicPartition(settings.topics.images, 0)
     with KafkaAdminClient(bootstrap_servers=settings.bootstrap_servers) as admin:
-        # the offsets go with the topic, unless a group's member commits once more: as a worker does that drains
+        offset = admin.list_group_offsets(settings.group_id)[settings.group_id][partition]
         admin.delete_topics([partition.topic])
         time.sleep(1.0)
         admin.create_topics({partition.topic: {"num_partitions": 1, "replication_factor": 1}}, wait_for_metadata=True)
-    with KafkaAdminClient(bootstrap_servers=settings.bootstrap_servers) as admin:
-        admin.alter_group_offsets(settings.group_id, {TopicPartition(*partition): OffsetAndMetadata(3, "", -1)})
+        admin.alter_group_offsets(settings.group_id, {partition: offset})
+
+
+def test_a_topic_that_was_created_again_is_not_read_from_an_offset_of_the_old_one(
+    settings: KafkaSettings, partition: Partition
+) -> None:
+    _create_again(settings)
     with _reading(settings) as reading:
         reading.until(lambda: bool(reading.log.health_problems()), "the gap is told")
-        assert "the topic was made anew" in reading.log.health_problems()[0]
+        assert "the topic was deleted and created again" in reading.log.health_problems()[0]
         accept(settings, find_lost(settings))
         _send(settings, 2)
         reading.until(lambda: len(reading.records) == 2, "the new topic is read from its beginning")
         assert reading.offsets() == [0, 1]
+
+
+def test_a_topic_that_was_created_again_and_has_grown_past_the_old_offset_is_read_from_its_beginning(
+    settings: KafkaSettings, partition: Partition
+) -> None:
+    _create_again(settings)
+    _send(settings, 8)
+    with _reading(settings) as reading:
+        reading.until(lambda: bool(reading.log.health_problems()), "the new topic is noticed by its id")
+        (problem,) = reading.log.health_problems()
+        assert "deleted and created again after the group had read to offset 3" in problem
+        assert reading.records == []
+        assert [lost.is_new_topic for lost in find_lost(settings)] == [True], "the command and the doctor tell it too"
+        accept(settings, find_lost(settings))
+        reading.until(lambda: len(reading.records) == 8, "the new topic is read from its beginning")
+        assert reading.offsets() == list(range(8))
+        reading.log.commit([], {partition: 5})
+    assert find_lost(settings) == ()
+    with _reading(settings) as reading:
+        reading.until(lambda: len(reading.records) == 3, "the offset counts, as it belongs to this topic")
+        assert reading.offsets() == [5, 6, 7]
 
 
 def test_the_command_names_the_loss_and_accepts_it_when_told_to(

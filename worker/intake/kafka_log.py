@@ -101,8 +101,8 @@ class KafkaLog:
                 self._consumer = self._open_consumer(settings)
                 opened.callback(self._consumer.close, autocommit=False)
                 require_topics(self._consumer.topics, topics, settings)
-                self._output = KafkaOutput(settings, producer, self._consumer)
                 self._gaps = GapKeeper(self._consumer, settings, accepted_positions)
+                self._output = KafkaOutput(settings, producer, self._consumer, self._gaps.note)
                 self._transactions = OpenTransactions(self._consumer, describe_transactions(settings))
                 self._consumer.subscribe(list(topics), listener=self._assignment)
             except KafkaError as error:
@@ -218,6 +218,8 @@ class KafkaLog:
             gaps += self._gaps.out_of_range(error.args[0])
         except LogTruncationError as error:
             gaps += self._gaps.truncated(error.divergent_offsets)
+        self._gaps.delivered(batches)
+        gaps += self._gaps.new_topics()
         if gaps:
             self._happened.put(Poll(gaps=gaps))
         return batches

@@ -1,7 +1,7 @@
 """Commits outputs and consumer offsets to Kafka."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kafka import OffsetAndMetadata, TopicPartition
@@ -26,8 +26,12 @@ class KafkaOutput:
 
     member_id: str | None = None
 
-    def __init__(self, settings: KafkaSettings, producer: ProducerProcess, consumer: Any) -> None:
+    def __init__(
+        self, settings: KafkaSettings, producer: ProducerProcess, consumer: Any, note: Callable[[Partition], str]
+    ) -> None:
+        """`note` says what is committed beside a partition's offset; it is called from the committing thread."""
         self._consumer = consumer
+        self._note = note
         self._transactional = settings.delivery == "exactly_once"
         self._producer = producer
 
@@ -37,21 +41,23 @@ class KafkaOutput:
         if group.generation_id < 0 or group.member_id != self.member_id:
             # Without member id and generation, the broker would accept transactional offsets from anybody.
             raise Fenced("the group has removed this member; other members own its partitions now")
+        positions = {partition: (offset, self._note(partition)) for partition, offset in offsets.items()}
         if self._transactional:
-            self._producer.send_in_transaction(outputs, offsets, group)
+            self._producer.send_in_transaction(outputs, positions, group)
         else:
             self._producer.send(outputs)
-            self._commit_offsets(offsets)
+            self._commit_offsets(positions)
 
     def close(self) -> None:
         self._producer.close()
 
-    def _commit_offsets(self, offsets: Mapping[Partition, int]) -> None:
-        positions = {
-            TopicPartition(*partition): OffsetAndMetadata(offset, "", -1) for partition, offset in offsets.items()
+    def _commit_offsets(self, positions: Mapping[Partition, tuple[int, str]]) -> None:
+        offsets = {
+            TopicPartition(*partition): OffsetAndMetadata(offset, note, -1)
+            for partition, (offset, note) in positions.items()
         }
         try:
-            commit = self._consumer.commit_async(positions)
+            commit = self._consumer.commit_async(offsets)
             deadline = time.monotonic() + ANSWER_SECONDS
             while not commit.is_done and time.monotonic() < deadline:
                 time.sleep(0.002)

@@ -85,16 +85,16 @@ class Producer:
             raise _of_a_commit(error) from error
 
     def send_in_transaction(
-        self, outputs: Sequence[Output], offsets: Mapping[Partition, int], group: ConsumerGroupMetadata
+        self, outputs: Sequence[Output], offsets: Mapping[Partition, tuple[int, str]], group: ConsumerGroupMetadata
     ) -> None:
-        """Returns when outputs and offsets are committed.
+        """Returns when outputs and offsets are committed, each offset with a note about it.
 
         Raises CommitFailed when nothing happened, or a kind of it: CommitRefused, OutputsTooLarge. Raises Fenced when
         another worker took over or the outcome is unknown.
         """
         positions = {
-            TopicPartition(partition.topic, partition.number): OffsetAndMetadata(offset, "", -1)
-            for partition, offset in offsets.items()
+            TopicPartition(partition.topic, partition.number): OffsetAndMetadata(offset, note, -1)
+            for partition, (offset, note) in offsets.items()
         }
         try:
             # 1. Everything that can fail without consequence comes before the commit marker is asked for. The group's

@@ -9,11 +9,11 @@ lists what was compared with Apache Kafka's Java client.
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.consumer import ConsumerCoordinator
 from kafka.errors import Cancelled, FencedInstanceIdError, KafkaConnectionError, UnknownError
@@ -103,6 +103,9 @@ class FixedCoordinator(ConsumerCoordinator):  # type: ignore[misc]
     _assignment_snapshot: dict[str, set[int]] | None
     _fenced: FencedInstanceIdError | None = None
     _closing = False
+    on_committed: Callable[[Mapping[TopicPartition, OffsetAndMetadata]], None] | None = None
+    """Called on the network thread with offsets that were fetched, before they become positions. The library drops the
+    metadata that was committed with them, so nobody could tell there that an offset belongs to a deleted topic."""
 
     def poll(self, timeout_ms: float | None = None) -> Any:
         if self._fenced is not None:
@@ -134,6 +137,12 @@ class FixedCoordinator(ConsumerCoordinator):  # type: ignore[misc]
             self.rejoin_needed = True  # until the assignment is taken, whatever the reason was
             return True
         return False
+
+    async def fetch_committed_offsets_async(self, *args: Any, **options: Any) -> Mapping[TopicPartition, Any]:
+        offsets: Mapping[TopicPartition, Any] = await super().fetch_committed_offsets_async(*args, **options)
+        if self.on_committed is not None:
+            self.on_committed(offsets)
+        return offsets
 
     def reset_generation(self, *args: Any, **options: Any) -> None:
         super().reset_generation(*args, **options)
@@ -186,6 +195,16 @@ class FixedConsumer(KafkaConsumer):  # type: ignore[misc]
             raise
         assignor.owned = self._subscription.assigned_partitions
         self._coordinator.__class__ = FixedCoordinator
+
+    def watch_committed(self, watch: Callable[[Mapping[TopicPartition, OffsetAndMetadata]], None]) -> None:
+        """Calls `watch` on the network thread with the committed offsets of partitions that were assigned, before
+        anything is fetched from there. It may pause them."""
+        self._coordinator.on_committed = watch
+
+    def topic_id(self, topic: str) -> str | None:
+        """The topic's id (KIP-516) as of the latest metadata; None where the broker gives none."""
+        found = self._client.cluster.topic_id(topic)
+        return str(found) if found is not None and found.int else None
 
     def position_if_known(self, partition: TopicPartition) -> int | None:
         """The offset that will be read next; None while it is looked up. Does not wait, as `position` may."""

@@ -65,7 +65,7 @@ class ProducerProcess:
         self._ask(("send", _plain(outputs)))
 
     def send_in_transaction(
-        self, outputs: Sequence[Output], offsets: Mapping[Partition, int], group: ConsumerGroupMetadata
+        self, outputs: Sequence[Output], offsets: Mapping[Partition, tuple[int, str]], group: ConsumerGroupMetadata
     ) -> None:
         """See `Producer.send_in_transaction`; raises Fenced as `send` does."""
         self._ask(("send_in_transaction", _plain(outputs), dict(offsets), group))

@@ -4,8 +4,8 @@ from collections import deque
 
 
 class Breaker:
-    """Opens when too many of the recent calls failed, or the latest `min_calls` all did; lets a probe through after each
-    pause; closes when one succeeds.
+    """Opens when too many of the recent calls failed, or the latest `min_calls` all did; lets a probe through after
+    each pause; closes when one succeeds.
 
     The second condition is for an outage after a busy hour: the successes from before would keep the rate low while
     calls use up their attempts.

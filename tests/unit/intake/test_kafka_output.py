@@ -25,6 +25,7 @@ def committing(known_as: str | None, group: ConsumerGroupMetadata) -> int:
     output = KafkaOutput.__new__(KafkaOutput)
     output._consumer = SimpleNamespace(group_metadata=lambda: group)
     output._transactional = True
+    output._note = lambda _: ""
     producer = Producer()
     output._producer = producer  # type: ignore[assignment]
     output.member_id = known_as

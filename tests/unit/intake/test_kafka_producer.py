@@ -81,7 +81,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> type[Library]:
 
 
 def commit(producer: Producer) -> None:
-    producer.send_in_transaction([Output("verdicts", b"v")], {Partition("images", 0): 1}, GROUP)
+    producer.send_in_transaction([Output("verdicts", b"v")], {Partition("images", 0): (1, "note")}, GROUP)
 
 
 def test_a_commit_sends_outputs_and_offsets_in_one_transaction(library: type[Library]) -> None:
