@@ -11,10 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import redis
 from prometheus_client import CollectorRegistry
 
-from worker.cache.client import connect, connect_embedded
+from worker.cache.client import CacheClient, connect, connect_embedded
 from worker.cache.score_cache import ScoreCache
 from worker.images.decode import DecodeLimits
 from worker.images.fetch import build_fetcher
@@ -55,7 +54,7 @@ class Worker:
         self,
         settings: Settings,
         open_log: Callable[[], Log],
-        redis_client: redis.Redis,
+        redis_client: CacheClient,
         engine: Engine,
         model: Model,
         *,

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 
 from ops.drills import fuzz_inputs as inputs
 from schemas import DeadLetter, ImageEvent, S3Reference, Scores, Verdict
-from worker.cache.client import connect
+from worker.cache.client import connect_server
 from worker.cache.codec import encode_features, encode_scores, seal, unseal
 from worker.cache.score_cache import ScoreCache
 from worker.intake.embedded import open_embedded_topics
@@ -159,7 +159,7 @@ def fuzz_redis(count: int, rng: random.Random) -> FuzzOutcome:
     valid = (encode_scores(scores), encode_features(features), seal(hashed.encode()))
     clock = iter(range(0, 10**12, 1000)).__next__  # each question comes long after an outage
     with _answering_server() as server:
-        client = connect(RedisSettings(url=SecretStr(f"redis://127.0.0.1:{server.port}/0")))
+        client = connect_server(RedisSettings(url=SecretStr(f"redis://127.0.0.1:{server.port}/0")))
         cache = ScoreCache(
             client, model_digest=hashed, ttl_seconds=60, reads_prompts=True, metrics=Metrics(CollectorRegistry()),
             clock=lambda: float(clock()),

@@ -18,7 +18,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from worker.apps.arguments import Arguments
 from worker.apps.patience import once_kafka_answers
 from worker.apps.ray_metrics import RayMetrics
-from worker.cache.client import connect
+from worker.cache.client import connect_server
 from worker.review.http.server import DeskServerError
 from worker.review.http.serving import check_web_settings, open_app
 from worker.review.running import open_desk
@@ -60,7 +60,7 @@ class DeskReplica:
         if replicas > 1:
             raise OneDeskOnly(f"the desk has {replicas} replicas; set num_replicas to 1, and no autoscaling_config")
         self._resources = ExitStack()
-        client = connect(settings.redis)
+        client = connect_server(settings.redis)
         self._resources.callback(client.close)
         supervisor = Supervisor()
         context = serve.get_replica_context()

@@ -6,12 +6,17 @@ from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode, RedisCluster
 from redis.connection import parse_url
 from redis.credentials import CredentialProvider
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
+from worker.cache.cluster import ClusterClient
 from worker.settings import RedisSettings, SettingsError
+
+CacheClient = redis.Redis | ClusterClient
+"""What the score cache and the crash markers lie on."""
 
 
 class FileCredentials(CredentialProvider):
@@ -30,20 +35,44 @@ class FileCredentials(CredentialProvider):
         return (self._username, password) if self._username else (password,)
 
 
-def connect(settings: RedisSettings) -> redis.Redis:
+def connect(settings: RedisSettings) -> CacheClient:
     """A client that never waits longer than the setting for an answer. It connects when it is first used.
 
     A connection that was cut while it lay in the pool is replaced at once; a timeout is not tried again. With sentinels
     each new connection goes to the primary of that time. Raises SettingsError when the address is none.
     """
+    address = _address(settings)
+    options = _options(settings, address)
+    if settings.cluster:
+        return ClusterClient(lambda: _cluster(settings, address, options))
+    return _one_server(settings, address, options)
+
+
+def connect_server(settings: RedisSettings) -> redis.Redis:
+    """As `connect`, for the review desk's index, which must lie on one server: its scripts change many keys at once.
+
+    Raises SettingsError for a Redis Cluster, and when the address is none.
+    """
+    if settings.cluster:
+        raise SettingsError(
+            "redis.cluster: the review desk cannot keep its index on a Redis Cluster, as it changes many keys at once; "
+            "give the desk settings with one Redis server or sentinels (the workers' cache may lie on the cluster)"
+        )
+    address = _address(settings)
+    return _one_server(settings, address, _options(settings, address))
+
+
+def _address(settings: RedisSettings) -> dict[str, Any]:
     try:
-        address: dict[str, Any] = parse_url(settings.url.get_secret_value())  # type: ignore[no-untyped-call]
+        return dict(parse_url(settings.url.get_secret_value()))  # type: ignore[no-untyped-call]
     except ValueError:
         # without the cause, whose message may hold a piece of the password
         raise SettingsError(
             "redis.url is no address of a Redis server; write redis://HOST:PORT/DB or rediss://…"
         ) from None
-    options = _options(settings, address)
+
+
+def _one_server(settings: RedisSettings, address: dict[str, Any], options: dict[str, Any]) -> redis.Redis:
     if settings.sentinels and settings.sentinel_primary:
         return _primary(settings, address, options)
     client: redis.Redis = redis.Redis.from_pool(redis.ConnectionPool(**{**address, **options}))
@@ -88,6 +117,17 @@ def _primary(settings: RedisSettings, address: Mapping[str, Any], options: dict[
     )
     client: redis.Redis = sentinel.master_for(settings.sentinel_primary)  # type: ignore[no-untyped-call]
     return client
+
+
+def _cluster(settings: RedisSettings, address: Mapping[str, Any], options: dict[str, Any]) -> RedisCluster:
+    """A client of the cluster that the nodes belong to."""
+    login = {name: address[name] for name in ("username", "password") if address.get(name) is not None}
+    tls = {"ssl": True} if settings.url.get_secret_value().startswith("rediss://") else {}
+    return RedisCluster(
+        startup_nodes=[ClusterNode(*_split(each)) for each in settings.cluster],  # type: ignore[no-untyped-call]
+        require_full_coverage=False,  # a part of the cache is better than none
+        **{**options, **login, **tls},
+    )
 
 
 def _split(address: str) -> tuple[str, int]:

@@ -15,6 +15,7 @@ from typing import TypeVar
 import redis
 
 from schemas import S3Reference, Scores
+from worker.cache.client import CacheClient
 from worker.cache.codec import (
     CorruptValue,
     decode_features,
@@ -41,7 +42,7 @@ class ScoreCache:
 
     def __init__(
         self,
-        client: redis.Redis,
+        client: CacheClient,
         *,
         model_digest: str,
         ttl_seconds: int,

@@ -12,7 +12,7 @@ from typing import Annotated, TextIO
 import redis
 import typer
 
-from worker.cache.client import connect, connect_embedded
+from worker.cache.client import connect_embedded, connect_server
 from worker.cli import console
 from worker.cli.errors import CommandFailed, UsageError
 from worker.cli.options import DATA, ConfigOption, DataOption, Place, find_place
@@ -141,7 +141,7 @@ def _desk(place: Place, *, fresh: bool = True) -> Iterator[tuple[Desk, int]]:
     """A desk and the number of its items. `fresh`: its index is built anew; the embedded one always is, and one that
     Redis has lost is built before anything is read from it."""
     embedded = place.data is not None
-    client = connect_embedded() if embedded else connect(place.settings.redis)
+    client = connect_embedded() if embedded else connect_server(place.settings.redis)
     try:
         with _catalogue(place) as (topics, catalogue):
             desk = Desk(place.settings, topics, client, catalogue)

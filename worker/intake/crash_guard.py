@@ -19,6 +19,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from schemas import Failure, FailureReason
+from worker.cache.client import CacheClient
 from worker.intake.log import Partition
 from worker.intake.work import RecordJob
 
@@ -70,7 +71,7 @@ class MarkerStore(Protocol):
 class RedisMarkers:
     """Markers in Redis, for the members of one consumer group."""
 
-    def __init__(self, client: redis.Redis, group_id: str) -> None:
+    def __init__(self, client: CacheClient, group_id: str) -> None:
         self._client = client
         self._group_id = group_id
 

@@ -160,12 +160,15 @@ class RedisSettings(Section):
     """The cache. Without it everything still works, slower."""
 
     url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    """`redis://USER:PASSWORD@HOST:PORT/DB`, `rediss://…` for TLS. With `sentinels` the host is not used."""
+    """`redis://USER:PASSWORD@HOST:PORT/DB`, `rediss://…` for TLS. With `sentinels` or `cluster` the host is unused."""
     password_file: Path | None = None
     """In place of the password in `url`; read again at each connection."""
     sentinels: Annotated[tuple[HostPort, ...], Field(max_length=32)] = ()
     """Addresses of Redis Sentinels, which say where the primary is; `sentinel_primary` is its name there."""
     sentinel_primary: str | None = None
+    cluster: Annotated[tuple[HostPort, ...], Field(max_length=32)] = ()
+    """Addresses of some nodes of a Redis Cluster, which name the others. For workers and the gateway; the review desk
+    needs one server or sentinels."""
     ssl_cafile: Path | None = None
     ssl_certfile: Path | None = None
     ssl_keyfile: Path | None = None
@@ -183,8 +186,12 @@ class RedisSettings(Section):
             raise ValueError("sentinels and sentinel_primary go together; one of them is absent")
         if self.password_file is not None and urlsplit(self.url.get_secret_value()).password:
             raise ValueError("url has a password, and password_file is set; remove one")
-        if self.sentinels and self.url.get_secret_value().startswith("unix://"):
-            raise ValueError("sentinels are set, but url is a unix:// socket")
+        if self.sentinels and self.cluster:
+            raise ValueError("sentinels and cluster are both set; remove one")
+        if (self.sentinels or self.cluster) and self.url.get_secret_value().startswith("unix://"):
+            raise ValueError(f"{'sentinels are' if self.sentinels else 'cluster is'} set, but url is a unix:// socket")
+        if self.cluster and urlsplit(self.url.get_secret_value()).path not in ("", "/", "/0"):
+            raise ValueError("a Redis Cluster has no databases but 0; remove the one in url")
         return self
 
     @field_validator("url")

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-import redis
-
 from worker.apps.http.app import Gateway
 from worker.apps.http.callers import Callers
 from worker.apps.http.inference_protocol import Readiness
 from worker.apps.http.limits import Limits
 from worker.apps.http.meter import Meter
 from worker.apps.http.scoring import RequestJob, Scoring, on_thread
+from worker.cache.client import CacheClient
 from worker.cache.score_cache import ScoreCache
 from worker.images.decode import DecodeLimits
 from worker.images.fetch import build_fetcher
@@ -54,7 +53,7 @@ def open_gateway(
     settings: Settings,
     model: Model,
     engine: Engine,
-    client: redis.Redis,
+    client: CacheClient,
     metrics: Metrics,
     meter: Meter,
 ) -> OpenGateway:

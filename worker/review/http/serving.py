@@ -13,7 +13,7 @@ import httpx
 import redis
 from fastapi import FastAPI
 
-from worker.cache.client import connect, connect_embedded
+from worker.cache.client import connect_embedded, connect_server
 from worker.images.fetch import build_fetcher
 from worker.intake.interpreter import tune_interpreter
 from worker.policy.place import open_place, place_of
@@ -82,7 +82,7 @@ def open_and_serve_desk(
 
     Raises DeskServerError, AccountsError and LogError.
     """
-    client = connect(settings.redis) if data is None else connect_embedded()
+    client = connect_server(settings.redis) if data is None else connect_embedded()
     try:
         with (
             closing(open_desk(settings, data, client, supervisor, folder)) as desk,
