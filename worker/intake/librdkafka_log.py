@@ -20,9 +20,10 @@ from worker.intake.kafka_log import CLOSE_SECONDS, MAX_POLL_RECORDS, POLL_SECOND
 from worker.intake.kafka_open_transactions import OpenTransactions, describe_transactions
 from worker.intake.kafka_probe import require_login
 from worker.intake.librdkafka_faults import as_kafka_error, fault_of
-from worker.intake.librdkafka_options import consumer_options
+from worker.intake.librdkafka_options import client_options, consumer_options
 from worker.intake.librdkafka_output import ANSWER_SECONDS, GroupState, LibrdkafkaOutput
 from worker.intake.librdkafka_positions import Positions
+from worker.intake.librdkafka_topic_ids import TopicIds
 from worker.intake.log import CommitFailed, Gap, Lag, LogError, Output, Partition, Poll, Record
 from worker.intake.lost_records import accepted_positions
 from worker.settings import KafkaSettings
@@ -30,7 +31,7 @@ from worker.settings import KafkaSettings
 log = structlog.get_logger(__name__)
 
 LOOK_SECONDS: Final = 0.1
-COMMITTED_SECONDS: Final = 10.0
+COMMITTED_SECONDS: Final = 0.5
 METADATA_SECONDS: Final = 10.0
 ALL_PAUSED_SECONDS: Final = 1.0
 """While all partitions are paused, the consumer is left alone for so long before they are paused in librdkafka, which
@@ -62,6 +63,8 @@ class LibrdkafkaLog:
         self._unreleased: set[Partition] = set()
         self._wanted_paused: Set[Partition] = frozenset()
         self._paused: frozenset[Partition] = frozenset()
+        self._unchecked: set[Partition] = set()
+        """Partitions whose committed offsets were not yet compared with the topics that are there; they are paused."""
         self._polled_at = 0.0
         self._requests: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._group: GroupState | None = None
@@ -69,15 +72,17 @@ class LibrdkafkaLog:
         self._look_due = 0.0
         require_login(settings)
         self._consumer = Consumer(consumer_options(settings))
-        self._positions = Positions(self._consumer)
+        self._topic_ids = TopicIds(client_options(settings), topics)
+        self._positions = Positions(self._consumer, self._topic_ids)
         self._gaps = GapKeeper(self._positions, settings, accepted_positions)
         self._transactions = OpenTransactions(self._positions, describe_transactions(settings))
-        self._output = LibrdkafkaOutput(settings, lambda: self._group, self._commit_offsets)
+        self._output = LibrdkafkaOutput(settings, lambda: self._group, self._commit_offsets, self._gaps.note)
         self._reader = threading.Thread(target=self._read, name="sluice-kafka-read", daemon=True)
         with ExitStack() as opened:
             opened.callback(self._consumer.close)
             try:
                 require_topics(lambda: self._consumer.list_topics(timeout=METADATA_SECONDS).topics, topics, settings)
+                self._topic_ids.wait(METADATA_SECONDS)
                 self._consumer.subscribe(
                     list(topics),
                     on_assign=self._on_assign,
@@ -139,6 +144,10 @@ class LibrdkafkaLog:
     # -- librdkafka's callbacks, on the reader's thread, within `poll` ------------------------------------------------
 
     def _on_assign(self, _consumer: Consumer, assigned: list[Position]) -> None:
+        self._consumer.incremental_assign(assigned)
+        self._consumer.pause(assigned)
+        self._paused |= _ours(assigned)
+        self._unchecked |= _ours(assigned)
         self._group = self._ask_group()
         self._happened.put(_Event(Poll(assigned=_ours(assigned)), self._group.member_id))
 
@@ -190,9 +199,10 @@ class LibrdkafkaLog:
     def _may_poll(self) -> bool:
         """Pauses and resumes partitions as the member wants it; False while all are paused, and only for a moment."""
         assigned = _ours(self._positions.assignment())
-        wanted = (self._wanted_paused | self._gaps.stopped) & assigned
+        self._unchecked &= assigned
+        wanted = (self._wanted_paused | self._gaps.stopped | self._unchecked) & assigned
         now = time.monotonic()
-        if assigned and wanted == assigned and now - self._polled_at < ALL_PAUSED_SECONDS:
+        if assigned and wanted == assigned and not self._unchecked and now - self._polled_at < ALL_PAUSED_SECONDS:
             return False
         self._polled_at = now
         if wanted != self._paused:
@@ -204,7 +214,9 @@ class LibrdkafkaLog:
         return True
 
     def _poll_consumer(self) -> tuple[list[Record], tuple[Gap, ...]]:
-        gaps = self._gaps.turn()
+        self._topic_ids.turn()
+        self._check_offsets()
+        gaps = self._gaps.turn() + self._gaps.new_topics()
         first = self._consumer.poll(POLL_SECONDS)
         if first is None:
             return [], gaps
@@ -218,7 +230,21 @@ class LibrdkafkaLog:
             else:
                 gaps += self._on_error(message, error)
         self._positions.read(records)
+        self._gaps.delivered({TopicPartition(*record.partition) for record in records})
         return records, gaps
+
+    def _check_offsets(self) -> None:
+        """Compares the committed offsets of partitions that were just assigned. They may have to wait until the broker
+        has ended the transaction of a worker that died."""
+        if not self._unchecked:
+            return
+        try:
+            self._positions.compare([TopicPartition(*partition) for partition in self._unchecked], COMMITTED_SECONDS)
+        except ProtocolError as error:
+            if classify(error).kind is not FaultKind.RETRIABLE:
+                raise
+        else:
+            self._unchecked.clear()
 
     def _on_error(self, message: Any, error: KafkaError) -> tuple[Gap, ...]:
         """Handles an error that came in the place of a record. Returns what was skipped. Raises LogError."""
@@ -244,10 +270,11 @@ class LibrdkafkaLog:
         """The partition has no record at the position that comes next, or the group has no position yet."""
         position = self._positions.position_if_known(partition)
         if position is None:
-            position = self._positions.committed(partition, COMMITTED_SECONDS)
-        if position is None:
-            self._gaps.begin([partition])
-            return ()
+            found = self._positions.committed([partition], METADATA_SECONDS).get(partition)
+            if found is None:
+                self._gaps.begin([partition])
+                return ()
+            position = found.offset
         return self._gaps.out_of_range({partition: position})
 
     def _serve_requests(self, wait_seconds: float) -> None:

@@ -47,11 +47,14 @@ class LibrdkafkaOutput:
         settings: KafkaSettings,
         group: Callable[[], GroupState | None],
         commit_offsets: Callable[[list[TopicPartition]], None],
+        note: Callable[[Partition], str],
     ) -> None:
-        """`group` gives the latest state of the member, `commit_offsets` commits offsets alone. Raises LogError."""
+        """`group` gives the latest state of the member, `commit_offsets` commits offsets alone, and `note` says what is
+        committed beside a partition's offset."""
         self._settings = settings
         self._group = group
         self._commit_offsets = commit_offsets
+        self._note = note
         self._limits = TopicLimits(settings)
         self._transactional = settings.delivery == "exactly_once"
         self._options = producer_options(for_one_worker(settings), min(BATCH_BYTES, self._limits.smallest()))
@@ -70,7 +73,10 @@ class LibrdkafkaOutput:
         if self._producer is None:
             raise Fenced("the producer is closed")
         self._limits.require(outputs)
-        positions = [TopicPartition(topic, number, offset) for (topic, number), offset in offsets.items()]
+        positions = [
+            TopicPartition(partition.topic, partition.number, offset, self._note(partition))
+            for partition, offset in offsets.items()
+        ]
         if self._transactional:
             self._commit_transaction(self._producer, outputs, positions)
         else:

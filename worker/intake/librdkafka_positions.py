@@ -1,13 +1,14 @@
 """Where a consumer of librdkafka is in its partitions, by kafka-python's names: GapKeeper and OpenTransactions then
 serve both clients."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException
 from confluent_kafka import TopicPartition as Position
 from kafka import TopicPartition
 
 from worker.intake.librdkafka_faults import as_kafka_error
+from worker.intake.librdkafka_topic_ids import TopicIds
 from worker.intake.log import Partition, Record
 
 
@@ -15,8 +16,10 @@ class Positions:
     """librdkafka tells the position behind the last record, but not behind the transaction markers after it; so the
     positions are kept here. For the reader's thread."""
 
-    def __init__(self, consumer: Consumer) -> None:
+    def __init__(self, consumer: Consumer, topic_ids: TopicIds) -> None:
         self._consumer = consumer
+        self._topic_ids = topic_ids
+        self._watch: Callable[[Mapping[TopicPartition, Position]], None] = lambda _offsets: None
         self._next: dict[Partition, int] = {}
 
     def read(self, records: Sequence[Record]) -> None:
@@ -32,15 +35,19 @@ class Positions:
         for partition in partitions:
             self._next.pop(partition, None)
 
-    def committed(self, partition: TopicPartition, timeout_seconds: float) -> int | None:
-        """The offset that the group has committed; None where there is none. Raises kafka-python's KafkaError."""
+    def committed(self, partitions: Iterable[TopicPartition], timeout_seconds: float) -> dict[TopicPartition, Position]:
+        """Offset and note that the group has committed, where there are any. Raises kafka-python's KafkaError."""
         try:
-            (found,) = self._consumer.committed([Position(*partition)], timeout_seconds)
+            found = self._consumer.committed([Position(*partition) for partition in partitions], timeout_seconds)
         except KafkaException as error:
             raise as_kafka_error(error) from error
-        if found.error is not None:
-            raise as_kafka_error(found.error)
-        return found.offset if found.offset >= 0 else None
+        if failed := next((position.error for position in found if position.error is not None), None):
+            raise as_kafka_error(failed)
+        return {TopicPartition(each.topic, each.partition): each for each in found if each.offset >= 0}
+
+    def compare(self, partitions: Iterable[TopicPartition], timeout_seconds: float) -> None:
+        """Shows whoever watches what is committed for these; they are paused. Raises kafka-python's KafkaError."""
+        self._watch(self.committed(partitions, timeout_seconds))
 
     def high_watermark(self, partition: TopicPartition) -> int | None:
         """Where the partition ended when records were last fetched from it."""
@@ -48,6 +55,15 @@ class Positions:
         return high if high >= 0 else None
 
     # -- as kafka-python's consumer has them -------------------------------------------------------------------------
+
+    def watch_committed(self, watch: Callable[[Mapping[TopicPartition, Position]], None]) -> None:
+        self._watch = watch
+
+    def topic_id(self, topic: str) -> str | None:
+        return self._topic_ids.of(topic)
+
+    def pause(self, *partitions: TopicPartition) -> None:
+        """They are paused while what is committed for them is compared."""
 
     def assignment(self) -> set[TopicPartition]:
         return {TopicPartition(position.topic, position.partition) for position in self._consumer.assignment()}

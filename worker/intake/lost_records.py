@@ -28,7 +28,9 @@ def note_of(topic_id: str | None) -> str:
 
 def topic_in(note: str | None) -> str | None:
     """The topic's id in what was committed beside an offset; None where nobody noted one."""
-    return note.removeprefix(_NOTE) if note and note.startswith(_NOTE) else None
+    if not (note and note.startswith(_NOTE)):
+        return None
+    return note.removeprefix(_NOTE).rstrip("\0")  # confluent-kafka 2.16 also commits the end mark of C's strings
 
 
 class LostRange(NamedTuple):

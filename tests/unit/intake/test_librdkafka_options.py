@@ -8,6 +8,7 @@ from confluent_kafka import Consumer, KafkaError, Producer
 from worker.intake.kafka_faults import FaultKind
 from worker.intake.librdkafka_faults import fault_of
 from worker.intake.librdkafka_options import client_options, consumer_options, producer_options
+from worker.intake.lost_records import note_of, topic_in
 from worker.settings import KafkaSettings, SettingsError
 
 SCRAM = {
@@ -88,3 +89,9 @@ def test_errors_of_librdkafka_are_of_the_same_kinds_as_kafka_pythons(
 
 def test_an_error_that_librdkafka_calls_fatal_is_fatal() -> None:
     assert fault_of(KafkaError(KafkaError._STATE, "gone", True)).kind is FaultKind.FATAL
+
+
+@pytest.mark.parametrize("end", ["", "\0"])
+def test_the_topics_id_beside_an_offset_reads_the_same_whichever_client_has_committed_it(end: str) -> None:
+    assert topic_in(note_of("86590d9e-4980-4797-832c-3d9e8e1ce88c") + end) == "86590d9e-4980-4797-832c-3d9e8e1ce88c"
+    assert topic_in(end) is None
