@@ -11,10 +11,12 @@ from schemas.image_event import (
     InlineReference,
     S3Reference,
 )
+from schemas.provenance import NO_PROVENANCE, Provenance
 from schemas.review import AuditEntry, Decision, Resolution, ReviewItem, Vote
 from schemas.verdict import Route, Scores, ShadowRoute, Source, Timings, Verdict
 
 __all__ = [
+    "NO_PROVENANCE",
     "AuditEntry",
     "Base64Data",
     "Contract",
@@ -32,6 +34,7 @@ __all__ = [
     "InlineReference",
     "Name",
     "Priority",
+    "Provenance",
     "Resolution",
     "ReviewItem",
     "Route",

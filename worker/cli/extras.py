@@ -11,6 +11,7 @@ class ExtraMissing(Exception):
 
 EXTRAS = {
     "argon2": "desk",
+    "c2pa": "c2pa",
     "fakeredis": "embedded",
     "fastapi": "desk",
     "itsdangerous": "desk",

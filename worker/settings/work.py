@@ -49,9 +49,22 @@ class ImageSettings(Section):
     """For decoding, of all threads of a process together. An image that alone takes more is decoded alone: 100
     megapixels take 0.6 GB as JPEG, 1.2 GB as PNG, 1.6 GB as WebP, and 2.4 GB as JPEG XL or JPEG 2000. So a worker takes
     what it takes when idle, at most both of these, and what the C library keeps of it: docs/images.md."""
+    provenance: Literal["off", "text", "c2pa"] = "text"
+    """What is read beside the picture, for verdicts, policies and the desk: nothing; texts of generators, IPTC's source
+    type and whether there is a C2PA manifest; or `c2pa`, which verifies that manifest too and needs `sluice[c2pa]`. A
+    policy that reads more is refused."""
+    c2pa_trust: Path | None = None
+    """A PEM file with the certificates of C2PA signers or their authorities. A valid manifest of theirs is `trusted`;
+    without the file none is."""
     fetch_timeout_seconds: PositiveFloat = 10.0
     min_bytes_per_second: PositiveFloat = 10_000.0
     """A body that comes more slowly, after two seconds, is given up and tried again later."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.c2pa_trust is not None and self.provenance != "c2pa":
+            raise ValueError("c2pa_trust is set, but provenance is not c2pa, so nothing is verified")
+        return self
 
 
 class EngineSettings(Section):
