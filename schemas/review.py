@@ -7,6 +7,7 @@ from pydantic import Field
 from schemas.base import Base64Data, Contract, Digest, Identifier, Name, Priority, Timestamp
 from schemas.failure import Failure
 from schemas.image_event import ImageReference
+from schemas.provenance import Provenance
 from schemas.verdict import Scores, Source
 
 
@@ -29,6 +30,7 @@ class ReviewItem(Contract):
     content_hash: Digest | None
     prompt: str | None = None
     generator: str | None = None
+    provenance: Provenance | None = None
     scores: Scores | None
     failure: Failure | None = None
     labels: tuple[Name, ...] = ()

@@ -7,6 +7,7 @@ from pydantic import Field, FiniteFloat
 from schemas.base import Contract, Digest, Identifier, Name, Priority, Timestamp
 from schemas.failure import Failure
 from schemas.image_event import FileReference, HttpReference, S3Reference
+from schemas.provenance import Provenance
 
 
 class Source(Contract):
@@ -69,7 +70,8 @@ class Verdict(Contract):
 
     `verdict_id` follows from event id, content hash, model and policy, so a consumer can drop repeats. A verdict with
     status `failed` has no scores and tells why in `failure`; it is routed to review, so no image passes unseen.
-    `shadow` has an entry for each shadow policy that was asked.
+    `shadow` has an entry for each shadow policy that was asked. `provenance` is what the file itself says; null
+    where that was not read.
     """
 
     schema_: Literal["sluice.verdict/1"] = Field(default="sluice.verdict/1", alias="schema")
@@ -89,5 +91,6 @@ class Verdict(Contract):
     model: Digest
     policy: Digest
     generator: str | None = None
+    provenance: Provenance | None = None
     timings: Timings = Timings()
     source: Source

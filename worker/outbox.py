@@ -10,15 +10,17 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TypedDict
+from typing import Final, TypedDict
 
 import msgspec
 
 from schemas import (
+    NO_PROVENANCE,
     DeadLetter,
     Failure,
     ImageEvent,
     InlineReference,
+    Provenance,
     Route,
     Scores,
     ShadowRoute,
@@ -29,6 +31,8 @@ from worker.settings import TopicSettings
 
 ROOM_FOR_OURS = 96 * 1024
 """What we add to an event's own bytes when we pass it on: scores, features, names."""
+
+_NOTHING_GIVEN: Final[dict[str, object]] = NO_PROVENANCE.model_dump()
 
 # Contracts inside a message are written field by field, as they were validated.
 _encode = msgspec.json.Encoder(enc_hook=vars).encode
@@ -81,6 +85,7 @@ class Outbox:
         *,
         cached: bool,
         shadow: tuple[ShadowRoute, ...] = (),
+        provenance: Provenance | None = None,
     ) -> tuple[Output, ...]:
         """The records of an event that has scores. Raises ValueError for a review without a queue."""
         verdict = self._verdict(
@@ -93,6 +98,7 @@ class Outbox:
             content_hash=content_hash,
             scores=scores,
             cached=cached,
+            provenance=provenance,
         )
         key = event.id.encode()
         written = Output(self._topics.verdicts, _encode(verdict), key)
@@ -153,6 +159,7 @@ class Outbox:
         scores: Scores | None = None,
         failure: Failure | None = None,
         cached: bool = False,
+        provenance: Provenance | None = None,
     ) -> dict[str, object]:
         """The fields of a `schemas.Verdict`, in its order."""
         return {
@@ -173,6 +180,7 @@ class Outbox:
             "model": self._identity.model,
             "policy": self._identity.policy,
             "generator": event.generator if event else None,
+            "provenance": None if provenance is None else _given(provenance),
             "timings": timings,
             "source": source,
         }
@@ -202,6 +210,7 @@ def _review_item(
         "content_hash": verdict["content_hash"],
         "prompt": event.prompt if event else None,
         "generator": verdict["generator"],
+        "provenance": verdict["provenance"],
         "scores": verdict["scores"],
         "failure": verdict["failure"],
         "labels": route.labels,
@@ -211,6 +220,13 @@ def _review_item(
         "policy": verdict["policy"],
         "source": verdict["source"],
     }
+
+
+def _given(provenance: Provenance) -> dict[str, object]:
+    """As the contract writes it: without what is absent."""
+    if provenance is NO_PROVENANCE:  # as most are
+        return _NOTHING_GIVEN
+    return {name: value for name, value in vars(provenance).items() if value is not None}
 
 
 def _bounded(headers: tuple[tuple[str, bytes | None], ...], limit: int) -> tuple[tuple[str, bytes | None], ...]:

@@ -17,6 +17,7 @@ from worker.cache.client import CacheClient, connect, connect_embedded
 from worker.cache.score_cache import ScoreCache
 from worker.images.decode import DecodeLimits
 from worker.images.fetch import build_fetcher
+from worker.images.provenance.reader import open_reader
 from worker.intake.crash_guard import FileMarkers, RedisMarkers
 from worker.intake.embedded import embedded_log, open_embedded_topics
 from worker.intake.intake import Intake
@@ -65,7 +66,7 @@ class Worker:
         """`cache_entries` bounds a cache that does not bound itself. `data`: the embedded parts' folder. `kafka_watch`
         starts and ends with the worker, and its problems are the worker's.
 
-        Raises PolicyError when the policy cannot be used.
+        Raises PolicyError when the policy cannot be used, ProvenanceError when provenance cannot be read.
         """
         self._settings = settings
         self.registry = CollectorRegistry()
@@ -77,8 +78,9 @@ class Worker:
         self.engine = engine
         self.model = model
         shadows = {name: open_place(address, settings.s3) for name, address in settings.shadow_policies.items()}
-        self._policies = PolicyWatch(place_of(settings, data), shadows)
+        self._policies = PolicyWatch(place_of(settings, data), shadows, provenance=settings.images.provenance)
         self.metrics.policies_refused.set_function(lambda: len(self._policies.troubles()))
+        provenance = open_reader(settings.images)
         cache = ScoreCache(
             redis_client,
             model_digest=manifest.digest,
@@ -87,6 +89,7 @@ class Worker:
             metrics=self.metrics,
             clock=time.monotonic,
             max_entries=cache_entries,
+            provenance=provenance.identity if provenance is not None else "",
         )
         fetcher = build_fetcher(settings, when_needed=data is not None)
         batches: BatchRunner[RecordJob] = BatchRunner(
@@ -96,6 +99,8 @@ class Worker:
         # Closed in the opposite order: those who use a part before the part.
         for close in (redis_client.close, fetcher.close, engine.close, batches.close):
             self._resources.callback(close)
+        if provenance is not None:
+            self._resources.callback(provenance.close)
         self._resources.callback(prepare_pool.shutdown, wait=False, cancel_futures=True)
         outbox = Outbox(
             settings.kafka.topics,
@@ -112,6 +117,7 @@ class Worker:
                     manifest.views,
                     limits=DecodeLimits.of(settings.images),
                     animation_score=settings.images.animation_score,
+                    provenance=provenance,
                 ),
                 batches=batches,
                 router=router,

@@ -31,10 +31,11 @@ from ops.benchmarks.processes import processor_seconds
 from ops.benchmarks.results import Options, console, machine, option_parser
 from ops.benchmarks.results import publish as publish_results
 from ops.dev.servers import KafkaServer, RedisServer
-from schemas import ImageEvent, S3Reference, Scores
+from schemas import NO_PROVENANCE, ImageEvent, S3Reference, Scores
 from worker.cache.client import connect
 from worker.cache.score_cache import ScoreCache
 from worker.cache.values import CachedScore, ScoreKey
+from worker.images.provenance.reader import ProvenanceReader
 from worker.intake.kafka_connection import connection_options
 from worker.intake.librdkafka_options import consumer_options, producer_options
 from worker.scoring.model import load_model
@@ -95,12 +96,13 @@ def fill_cache(settings: Settings) -> None:
         reads_prompts=model.manifest.judges_prompts,
         ttl_seconds=3600,
         metrics=Metrics(CollectorRegistry()),
+        provenance=ProvenanceReader().identity,
     )
     features = {tower.name: bytes(2 * tower.features) for tower in model.manifest.towers}
     for i in range(OBJECTS):
         content = f"sha256:{i:064x}"
         quality = 1.2 if i % 20 == 0 else 4.0  # one in twenty goes to review
-        score = CachedScore(Scores(quality=quality, anchors=(0.2,) * 5, coarse_share=0.5), features)
+        score = CachedScore(Scores(quality=quality, anchors=(0.2,) * 5, coarse_share=0.5), features, NO_PROVENANCE)
         alias = S3Reference(bucket="bucket", key=f"images/{i}.jpg", etag=f"{i:032x}")
         cache.put({ScoreKey(content, None): score}, {alias: content})
 

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from ops.drills import fuzz_inputs as inputs
-from schemas import DeadLetter, ImageEvent, S3Reference, Scores, Verdict
+from schemas import DeadLetter, ImageEvent, Provenance, S3Reference, Scores, Verdict
 from worker.cache.client import connect_server
 from worker.cache.codec import encode_features, encode_scores, seal, unseal
 from worker.cache.score_cache import ScoreCache
@@ -156,7 +156,11 @@ def fuzz_redis(count: int, rng: random.Random) -> FuzzOutcome:
     outcome = FuzzOutcome(slow_seconds=REDIS_SLOW_SECONDS)
     hashed = f"sha256:{'a' * 64}"
     scores, features = Scores(quality=2.5, anchors=(0.1, 0.2, 0.4, 0.2, 0.1)), {"coarse": b"\x00<" * 512}
-    valid = (encode_scores(scores), encode_features(features), seal(hashed.encode()))
+    valid = (
+        encode_scores(scores, Provenance(found=True, generator="comfyui", seed="42")),
+        encode_features(features),
+        seal(hashed.encode()),
+    )
     clock = iter(range(0, 10**12, 1000)).__next__  # each question comes long after an outage
     with _answering_server() as server:
         client = connect_server(RedisSettings(url=SecretStr(f"redis://127.0.0.1:{server.port}/0")))

@@ -11,7 +11,7 @@ from pathlib import Path
 import redis
 from playwright.sync_api import Page, expect
 
-from schemas import Decision, FileReference, ReviewItem, Route, Scores, ShadowRoute, Source, Verdict
+from schemas import Decision, FileReference, Provenance, ReviewItem, Route, Scores, ShadowRoute, Source, Verdict
 from worker.intake.embedded import open_embedded_topics
 from worker.intake.log import Output
 from worker.review.http.accounts import Accounts
@@ -44,7 +44,9 @@ class RunningDesk:
         with closing(Accounts(self.folder / "people.sqlite", time.time)) as accounts:
             assert accounts.accept(accounts.invite(role, "test"), name, PASSWORD) is not None
 
-    def add_items(self, count: int, *, queue: str = "quality", image: Path | None = None) -> list[str]:
+    def add_items(
+        self, count: int, *, queue: str = "quality", image: Path | None = None, provenance: Provenance | None = None
+    ) -> list[str]:
         """Publishes review items, as the worker does, and waits until the desk knows them."""
         samples = sorted(SAMPLE_IMAGES.glob("*.jpg"))
         items = []
@@ -64,6 +66,7 @@ class RunningDesk:
                     content_hash=None,
                     prompt=f"a fox in the snow, number {number}",
                     generator="sd-1.5",
+                    provenance=provenance,
                     scores=Scores(
                         quality=1.5 + number % 10 / 10, anchors=(0.5, 0.3, 0.1, 0.06, 0.04), coarse_share=0.4
                     ),

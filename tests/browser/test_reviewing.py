@@ -11,6 +11,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from running_desk import RunningDesk, shown_prompt
 
+from schemas import Provenance
+
 SignIn = Callable[..., Page]
 
 LOADED_AHEAD = """
@@ -58,6 +60,25 @@ def test_keys_decide_and_the_log_has_what_was_decided(desk: RunningDesk, sign_in
     assert first.endswith(rejected.event_id.removeprefix("event-"))
     assert (approved.outcome, approved.labels, approved.note) == ("approve", (), None)
     assert rejected.seconds_spent is not None
+
+
+def test_what_the_file_says_of_its_origin_is_shown_as_text(desk: RunningDesk, sign_in: SignIn) -> None:
+    hostile = "<img src=x onerror=alert(1)>"
+    said = Provenance(
+        found=True, c2pa="valid", c2pa_generator="Imaginator 3", c2pa_signer=hostile, generator="comfyui",
+        model=hostile, steps=20, seed="18446744073709551615",
+    )  # fmt: skip
+    desk.add_items(1, provenance=said)
+    desk.add_items(1, provenance=Provenance())
+    page = sign_in()
+    section = page.locator("section", has=page.get_by_role("heading", name="What the file says"))
+    expect(section.locator("dd")).to_have_text(
+        ["verifies, unknown signer", "Imaginator 3", hostile, "ComfyUI", hostile, "20", "18446744073709551615"]
+    )
+    expect(section).to_contain_text("Anyone can write this into a file")
+    assert section.locator("img").count() == 0
+    page.keyboard.press("a")
+    expect(section).to_have_count(0)
 
 
 def test_the_next_image_is_shown_before_the_key_is_handled(desk: RunningDesk, sign_in: SignIn) -> None:

@@ -13,6 +13,7 @@ from schemas import (
     FailureReason,
     ImageEvent,
     InlineReference,
+    Provenance,
     ReviewItem,
     Route,
     S3Reference,
@@ -118,6 +119,14 @@ images = st.one_of(
     features=st.dictionaries(names, st.binary(max_size=40), max_size=2),
     timings=st.tuples(*[milliseconds] * 4),
     judged_at=moments,
+    provenance=st.none()
+    | st.builds(
+        Provenance,
+        found=st.booleans(),
+        c2pa=st.sampled_from(["absent", "valid"]),
+        model=st.none() | texts.filter(bool),
+        steps=st.none() | st.integers(0, 100),
+    ),
 )
 def test_messages_are_written_byte_for_byte_as_the_contracts_write_them(
     event: ImageEvent,
@@ -126,14 +135,19 @@ def test_messages_are_written_byte_for_byte_as_the_contracts_write_them(
     features: dict[str, bytes],
     timings: tuple[float, float, float, float],
     judged_at: datetime,
+    provenance: Provenance | None,
 ) -> None:
     outbox = Outbox(TopicSettings(), Identity(MODEL, POLICY), max_message_bytes=LIMIT, now=lambda: judged_at)
     took: TimingFields = dict(zip(TIMINGS, timings, strict=True))  # type: ignore[assignment]
     route = Route(action="review", queue="q", labels=labels, rule="r")
-    verdict, item = outbox.scored(event, SOURCE, CONTENT, scores, features, route, took, cached=True)
+    verdict, item = outbox.scored(
+        event, SOURCE, CONTENT, scores, features, route, took, cached=True, provenance=provenance
+    )
     assert verdict.value == Verdict.model_validate_json(verdict.value).model_dump_json().encode()
     assert item.value == ReviewItem.model_validate_json(item.value).model_dump_json().encode()
     assert ReviewItem.model_validate_json(item.value).image == event.image
+    assert ReviewItem.model_validate_json(item.value).provenance == provenance
+    assert Verdict.model_validate_json(verdict.value).provenance == provenance
 
 
 def test_a_review_without_a_queue_is_refused() -> None:

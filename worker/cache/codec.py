@@ -1,8 +1,9 @@
 """How cached values are written: compact, exact, and recognised when broken.
 
 A value is a version byte, the CRC-32 of the rest, and the rest. Of scores the rest is JSON, whose numbers are written
-so that they read back as the same double. Of features it is the length of a JSON header, the header (the sizes of the
-features by tower, in order) and the features' bytes.
+so that they read back as the same double, behind a byte that says what is known of the provenance: `-` not read, `0`
+nothing found, as for most images; with `+` the JSON is a list of scores and provenance. Of features the rest is the
+length of a JSON header, the header (the sizes of the features by tower, in order) and the features' bytes.
 """
 
 import struct
@@ -11,14 +12,16 @@ from collections.abc import Mapping
 
 from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 
-from schemas import Scores
+from schemas import NO_PROVENANCE, Provenance, Scores
 
-_VERSION = 3
-"""Counted up when images come to be decoded to other pixels, so that no score of the old ones is found."""
+_VERSION = 4
+"""Counted up when images come to be decoded to other pixels, so that no score of the old ones is found; and with the
+form of values."""
 _SEAL = struct.Struct("<BI")
 _LENGTH = struct.Struct("<I")
 # By itself, as validation through the model's method takes a fifth longer.
 _validate_scores = TypeAdapter(Scores).validator.validate_json
+_WITH_PROVENANCE: TypeAdapter[tuple[Scores, Provenance]] = TypeAdapter(tuple[Scores, Provenance])
 _SIZES = TypeAdapter(dict[str, NonNegativeInt])
 
 
@@ -42,17 +45,25 @@ def unseal(value: bytes) -> bytes:
     return content
 
 
-def encode_scores(scores: Scores) -> bytes:
-    return seal(scores.model_dump_json().encode())
+def encode_scores(scores: Scores, provenance: Provenance | None) -> bytes:
+    if provenance is None or provenance == NO_PROVENANCE:
+        return seal((b"-" if provenance is None else b"0") + scores.model_dump_json().encode())
+    return seal(b"+" + _WITH_PROVENANCE.dump_json((scores, provenance)))
 
 
-def decode_scores(value: bytes) -> Scores:
+def decode_scores(value: bytes) -> tuple[Scores, Provenance | None]:
     """Raises CorruptValue."""
+    content = unseal(value)
+    mark, text = content[:1], content[1:]
     try:
-        scores: Scores = _validate_scores(unseal(value))
+        if mark == b"+":
+            return _WITH_PROVENANCE.validate_json(text)
+        scores: Scores = _validate_scores(text)
     except ValidationError as error:
         raise CorruptValue("no scores") from error
-    return scores
+    if mark not in (b"-", b"0"):
+        raise CorruptValue("an unknown mark of the provenance")
+    return scores, None if mark == b"-" else NO_PROVENANCE
 
 
 def encode_features(features: Mapping[str, bytes]) -> bytes:

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import redis
 
-from schemas import S3Reference, Scores
+from schemas import S3Reference
 from worker.cache.client import CacheClient
 from worker.cache.codec import (
     CorruptValue,
@@ -26,7 +26,7 @@ from worker.cache.codec import (
     unseal,
 )
 from worker.cache.outage import Outage
-from worker.cache.values import CachedScore, ScoreKey
+from worker.cache.values import NO_FEATURES, CachedScore, ScoreKey
 from worker.telemetry.metrics import CacheKind, Metrics
 
 _T = TypeVar("_T")
@@ -50,14 +50,17 @@ class ScoreCache:
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
         max_entries: int | None = None,
+        provenance: str = "",
     ) -> None:
-        """`reads_prompts`: whether the model judges prompts; to one that does not, an image has one score."""
+        """`reads_prompts`: whether the model judges prompts; to one that does not, an image has one score.
+        `provenance` identifies the reader of provenance: what another one read is not found."""
         self._client = client
         self._model_digest = model_digest
         self._reads_prompts = reads_prompts
         self._ttl_seconds = ttl_seconds
         self._metrics = metrics
         self._max_entries = max_entries
+        self._provenance = provenance
         self._entries: deque[str] = deque()
         self._entries_lock = threading.Lock()
         self._outage = Outage("cache", clock)
@@ -77,9 +80,9 @@ class ScoreCache:
         """
         return self._look_up("alias", [_alias_key(reference) for reference in references], _decode_hash)
 
-    def scores(self, keys: Sequence[ScoreKey]) -> list[Scores | None]:
-        """The scores of each key, where this model has some."""
-        return self._look_up("score", [self._key("score", key) for key in keys], decode_scores)
+    def scores(self, keys: Sequence[ScoreKey]) -> list[CachedScore | None]:
+        """The scores of each key, where this model has some, without features."""
+        return self._look_up("score", [self._key("score", key) for key in keys], _decode_score)
 
     def features(self, keys: Sequence[ScoreKey]) -> list[Mapping[str, bytes] | None]:
         """The features behind the scores of each key; Redis may have evicted them and kept the scores."""
@@ -97,7 +100,7 @@ class ScoreCache:
         values: dict[str, bytes] = {}
         for key, score in scores.items():
             values[self._key("features", key)] = encode_features(score.features)
-            values[self._key("score", key)] = encode_scores(score.scores)
+            values[self._key("score", key)] = encode_scores(score.scores, score.provenance)
         for reference, content_hash in aliases.items():
             if (alias := _alias_key(reference)) is not None:
                 values[alias] = seal(content_hash.encode())
@@ -147,12 +150,18 @@ class ScoreCache:
             return [self._entries.popleft() for _ in range(len(self._entries) - self._max_entries)]
 
     def _key(self, kind: CacheKind, key: ScoreKey) -> str:
-        # The parts are digests, of one length each.
-        return f"sluice:{kind}:{self._model_digest}:{key.content_hash}:{key.prompt_hash or ''}"
+        # The parts are digests, of one length each, and the last one a name that has no colon.
+        reader = f":{self._provenance}" if kind == "score" and self._provenance else ""
+        return f"sluice:{kind}:{self._model_digest}:{key.content_hash}:{key.prompt_hash or ''}{reader}"
 
 
-def _whole(scores: Scores | None, features: Mapping[str, bytes] | None) -> CachedScore | None:
-    return None if scores is None or features is None else CachedScore(scores, features)
+def _whole(score: CachedScore | None, features: Mapping[str, bytes] | None) -> CachedScore | None:
+    return None if score is None or features is None else score._replace(features=features)
+
+
+def _decode_score(value: bytes) -> CachedScore:
+    scores, provenance = decode_scores(value)
+    return CachedScore(scores, NO_FEATURES, provenance)
 
 
 def _alias_key(reference: S3Reference) -> str | None:

@@ -1,18 +1,24 @@
 """The cache's values and keys. Needs no Redis client."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
-from schemas import Scores
+from schemas import Provenance, Scores
+
+NO_FEATURES: Final[Mapping[str, bytes]] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class CachedScore:
-    """An image's scores, and the features that they were computed from (float16 little-endian, by tower)."""
+class CachedScore(NamedTuple):
+    """An image's scores, and what else is known of it.
+
+    `features`: what the scores were computed from (float16 little-endian, by tower); empty where only scores were
+    looked up. `provenance`: None where it is not read.
+    """
 
     scores: Scores
     features: Mapping[str, bytes]
+    provenance: Provenance | None = None
 
 
 class ScoreKey(NamedTuple):

@@ -25,6 +25,7 @@ EXIT_CODES = {
     "worker.cli.extras.ExtraMissing": USAGE,
     "worker.settings.loading.SettingsError": USAGE,
     "worker.policy.errors.PolicyError": USAGE,
+    "worker.images.provenance.c2pa_process.ProvenanceError": USAGE,
     "worker.scoring.manifest.ManifestError": USAGE,
     "worker.model.data.DataError": USAGE,
     "worker.model.clip.checkpoint.CheckpointError": USAGE,

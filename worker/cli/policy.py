@@ -20,6 +20,7 @@ from worker.cli.lines import read_lines
 from worker.cli.tuning import VerdictHistory, known_bad
 from worker.policy import load_policy
 from worker.policy.replay import Replay, replay
+from worker.policy.requirements import needed_provenance
 from worker.review.capacity import Capacity, CapacityError, propose
 from worker.review.capacity_plot import plot
 
@@ -36,6 +37,10 @@ def check(file: FileArgument) -> None:
     """
     policy = load_policy(file)
     console.out.print(f"{file}: version {policy.version}, {policy.digest}", markup=False, soft_wrap=True)
+    if (needed := needed_provenance(policy)) == "c2pa":
+        console.out.print(
+            f"it reads provenance.c2pa: workers need images.provenance: {needed}", markup=False, soft_wrap=True
+        )
 
 
 @app.command("replay")

@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +27,7 @@ from worker.demo.report.entry import ReportEntry
 from worker.demo.report.tally import Tally
 from worker.images.decode import DecodeLimits
 from worker.images.fetch import build_fetcher
+from worker.images.provenance.reader import open_reader
 from worker.policy import Policy
 from worker.policy.place import present_policy
 from worker.scoring.manifest import ModelManifest
@@ -80,7 +81,9 @@ def score(
     screen = console.err if output == Path("-") else console.out
     tally = Tally(KEPT)
     started = time.perf_counter()
+    provenance = open_reader(settings.images)
     with (
+        closing(provenance) if provenance is not None else nullcontext(),
         closing(build_fetcher(settings, when_needed=True)) as fetcher,
         closing(open_engine(settings, loaded)) as engine,
         _lines(output) as write,
@@ -97,10 +100,20 @@ def score(
             tenant=tenant,
             prompt=prompt,
             thumbnails=report is not None,
+            provenance=provenance,
         )
         for result in scorer.score(sources):
             write(_line(result, loaded.manifest.digest, rules.digest))
-            tally.add(ReportEntry(result.name, result.route, result.scores, result.failure, result.thumbnail))
+            tally.add(
+                ReportEntry(
+                    result.name,
+                    result.route,
+                    result.scores,
+                    result.failure,
+                    result.thumbnail,
+                    provenance=result.provenance,
+                )
+            )
             if result.failure is not None:
                 console.err.print(console.failure_text(result.name, result.failure), soft_wrap=True)
             advance()
@@ -171,6 +184,7 @@ def _line(result: Result, model: str, policy: str) -> dict[str, Any]:
         "route": result.route.model_dump(mode="json"),
         "scores": None if scores is None else scores.model_dump(mode="json"),
         "failure": None if result.failure is None else result.failure.model_dump(mode="json"),
+        "provenance": None if result.provenance is None else result.provenance.model_dump(mode="json"),
         "content_hash": result.content_hash,
         "model": model,
         "policy": policy,

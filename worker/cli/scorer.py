@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
-from schemas import Failure, ImageEvent, Route, Scores
+from schemas import Failure, ImageEvent, Provenance, Route, Scores
 from worker.cli.sources import ImageSource
 from worker.images.decode import DecodeLimits
 from worker.images.fetch import Fetcher
+from worker.images.provenance.reader import ProvenanceReader
 from worker.images.thumbnail import thumbnail
 from worker.judging.batch_runner import BatchRunner
 from worker.judging.job import Job
@@ -53,6 +54,7 @@ class Result:
     failure: Failure | None = None
     content_hash: str | None = None
     thumbnail: bytes | None = None
+    provenance: Provenance | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -91,6 +93,7 @@ class Scorer:
         tenant: str = "default",
         prompt: str | None = None,
         thumbnails: bool = False,
+        provenance: ProvenanceReader | None = None,
         retries: RetryPolicy = RETRIES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -104,6 +107,7 @@ class Scorer:
         self._tenant = tenant
         self._prompt = prompt
         self._makes_thumbnails = thumbnails
+        self._provenance = provenance
         self._retries = retries
         self._clock = clock
         self._lookahead = max(3 * self._batch_size, self._threads)
@@ -167,6 +171,7 @@ class Scorer:
                 store,
                 self._model.manifest.views,
                 limits=self._limits,
+                provenance=self._provenance,
                 on_decoded=self._make_thumbnail if self._makes_thumbnails else None,
             ),
             batches=batches,
@@ -199,6 +204,7 @@ class Scorer:
             judgement.failure,
             None if judgement.failure else job.content_hash,
             None if judgement.failure else self._thumbnail_of(job),
+            None if judgement.failure else judgement.provenance,
         )
 
     def _thumbnail_of(self, job: SourceJob) -> bytes | None:

@@ -143,4 +143,5 @@ def _entry(verdict: Verdict, picture: DemoImage | None, max_pixels: int) -> Repo
         picture.human,
         picture.original,
         picture.degradation,
+        verdict.provenance,
     )

@@ -85,6 +85,7 @@ class VerdictWriter:
             timings,
             cached=judgement.cached,
             shadow=judgement.shadow,
+            provenance=judgement.provenance,
         )
 
     def _write_failed(self, job: RecordJob, judgement: Judgement, failure: Failure) -> tuple[Output, ...]:

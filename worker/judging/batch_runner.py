@@ -140,7 +140,7 @@ def _results(
         found, index = scores[start], 0
         if prepared.animation is not None:
             found, index = prepared.animation.combine(scores[start:stop])
-        results.append(CachedScore(found, packed[start + index]))
+        results.append(CachedScore(found, packed[start + index], prepared.provenance))
         start = stop
     if start != len(scores):
         raise ValueError(f"{len(scores)} scores for {start} rows")

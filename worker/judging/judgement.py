@@ -1,12 +1,10 @@
 """What the pipeline makes of one event."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from schemas import Failure, Route, Scores, ShadowRoute
-
-NO_FEATURES: Final[Mapping[str, bytes]] = MappingProxyType({})
+from schemas import Failure, Provenance, Route, Scores, ShadowRoute
+from worker.cache.values import NO_FEATURES
 
 
 class Judgement(NamedTuple):
@@ -23,6 +21,8 @@ class Judgement(NamedTuple):
     cached: bool = False
     retriable: bool = False
     """Of a failure: the cause may pass, so the same event may be judged later."""
+    provenance: Provenance | None = None
+    """None where it was not read."""
 
     @property
     def needs_features(self) -> bool:

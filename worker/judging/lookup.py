@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from schemas import S3Reference, Scores
+from schemas import S3Reference
 from worker.cache.values import CachedScore, ScoreKey
 
 
@@ -14,7 +14,7 @@ class ScoreStore(Protocol):
 
     def content_hashes(self, references: Sequence[S3Reference]) -> list[str | None]: ...
 
-    def scores(self, keys: Sequence[ScoreKey]) -> list[Scores | None]: ...
+    def scores(self, keys: Sequence[ScoreKey]) -> list[CachedScore | None]: ...
 
     def features(self, keys: Sequence[ScoreKey]) -> list[Mapping[str, bytes] | None]: ...
 
@@ -32,7 +32,7 @@ class NoScoreStore:
     def content_hashes(self, references: Sequence[S3Reference]) -> list[str | None]:
         return [None] * len(references)
 
-    def scores(self, keys: Sequence[ScoreKey]) -> list[Scores | None]:
+    def scores(self, keys: Sequence[ScoreKey]) -> list[CachedScore | None]:
         return [None] * len(keys)
 
     def features(self, keys: Sequence[ScoreKey]) -> list[Mapping[str, bytes] | None]:

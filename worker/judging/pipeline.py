@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from schemas import Failure, FailureReason, S3Reference, Scores
+from schemas import Failure, FailureReason, S3Reference
 from worker.cache.values import CachedScore, ScoreKey
 from worker.images.errors import ImageError, TransientFetchError
 from worker.judging.batch_runner import FailedBatch, Fault, ScoredBatch
@@ -91,8 +91,8 @@ class JudgingPipeline(Generic[J]):
         self._ready.extend(unknown)
         router = self._parts.router
         lacking: list[tuple[J, Judgement]] = []
-        for job, scores in known:
-            judgement = router.judge(job.event, scores, cached=True)
+        for job, score in known:
+            judgement = router.judge(job.event, score.scores, cached=True, provenance=score.provenance)
             if self._options.wants_features and judgement.needs_features:
                 lacking.append((job, judgement))
             else:
@@ -183,7 +183,7 @@ class JudgingPipeline(Generic[J]):
 
     # -- known scores ----------------------------------------------------------------------------------------------
 
-    def _look_up(self, jobs: Sequence[J]) -> tuple[list[tuple[J, Scores]], Sequence[J]]:
+    def _look_up(self, jobs: Sequence[J]) -> tuple[list[tuple[J, CachedScore]], Sequence[J]]:
         """Splits the jobs: those whose object was scored before, with its scores and unfetched; the others."""
         objects = [(job, job.event.image) for job in jobs if isinstance(job.event.image, S3Reference)]
         if not objects:
@@ -367,9 +367,10 @@ class JudgingPipeline(Generic[J]):
 
     def _judge(self, job: J, score: CachedScore, *, cached: bool) -> None:
         if self._is_wanted(job):
-            self._deliver(
-                job, self._parts.router.judge(job.event, score.scores, cached=cached, features=score.features)
+            judgement = self._parts.router.judge(
+                job.event, score.scores, cached=cached, features=score.features, provenance=score.provenance
             )
+            self._deliver(job, judgement)
 
     def _let_go(self, job: J, outcome: GivenUp | Deferred) -> None:
         """Fails or defers a job; those that waited for it try for themselves."""

@@ -11,11 +11,12 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas import FailureReason, ImageEvent, S3Reference
+from schemas import FailureReason, ImageEvent, Provenance, S3Reference
 from worker.cache.values import CachedScore, ScoreKey
 from worker.images.decode import DecodeLimits, ShownFrames, decoded
 from worker.images.errors import ImageError
 from worker.images.fetch import FetchedImage, Fetcher
+from worker.images.provenance.reader import ProvenanceReader
 from worker.images.views import least_side, make_views
 from worker.judging.animation import AnimationScore, SampledFrames
 from worker.judging.job import Job
@@ -35,6 +36,8 @@ class Prepared(Generic[J]):
     views: Mapping[str, NDArray[np.uint8]]
     """View name → what the engine takes; of an animation with a leading axis, one entry for each sampled frame."""
     animation: SampledFrames | None = None
+    provenance: Provenance | None = None
+    """None where it is not read."""
 
     @property
     def rows(self) -> int:
@@ -72,6 +75,7 @@ class Preparer(Generic[J]):
         *,
         limits: DecodeLimits,
         animation_score: AnimationScore = "worst",
+        provenance: ProvenanceReader | None = None,
         on_decoded: Callable[[J, NDArray[np.uint8]], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -83,6 +87,7 @@ class Preparer(Generic[J]):
         self._limits = limits
         self._animation_score = animation_score
         self._least_side = least_side(views)
+        self._provenance = provenance
         self._on_decoded = on_decoded
         self._clock = clock
         self._decoders = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
@@ -105,8 +110,9 @@ class Preparer(Generic[J]):
             started = self._clock()
             with decoded(fetched.data, self._limits, least_side=self._least_side) as shown:
                 views, animation = self._views_of(job, shown)
+            provenance = None if self._provenance is None else self._provenance.read(fetched.data)
             job.decode_ms = round((self._clock() - started) * 1000, 3)
-        return Prepared(job, key, views, animation)
+        return Prepared(job, key, views, animation, provenance)
 
     def _views_of(self, job: J, shown: ShownFrames) -> tuple[Mapping[str, NDArray[np.uint8]], SampledFrames | None]:
         frames: list[Mapping[str, NDArray[np.uint8]]] = []

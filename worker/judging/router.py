@@ -4,8 +4,18 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from schemas import Failure, FailureReason, ImageEvent, Route, Scores, ShadowRoute
-from worker.judging.judgement import NO_FEATURES, Judgement
+from schemas import (
+    NO_PROVENANCE,
+    Failure,
+    FailureReason,
+    ImageEvent,
+    Provenance,
+    Route,
+    Scores,
+    ShadowRoute,
+)
+from worker.cache.values import NO_FEATURES
+from worker.judging.judgement import Judgement
 from worker.policy import PolicyError
 from worker.policy.shadow import shadow_routes
 from worker.policy.watch import ActivePolicies
@@ -39,15 +49,22 @@ class PolicyRouter:
             self._policy = active.live
 
     def judge(
-        self, event: ImageEvent, scores: Scores, *, cached: bool, features: Mapping[str, bytes] = NO_FEATURES
+        self,
+        event: ImageEvent,
+        scores: Scores,
+        *,
+        cached: bool,
+        features: Mapping[str, bytes] = NO_FEATURES,
+        provenance: Provenance | None = None,
     ) -> Judgement:
         """The judgement of an event that has scores. Raises nothing: a rule that fails makes it a failure."""
         try:
-            route = self._policy.route(event, scores)
-            shadow = self._shadow(route, event, scores)
-            return Judgement(route, self._policy.digest, scores, None, shadow, features, cached)
+            route = self._policy.route(event, scores, provenance or NO_PROVENANCE)
+            shadow = self._shadow(route, event, scores, provenance)
+            return Judgement(route, self._policy.digest, scores, None, shadow, features, cached, provenance=provenance)
         except PolicyError as error:
-            return self._failed(event, Failure(reason=FailureReason.POLICY_FAILED, message=str(error)), scores)
+            failure = Failure(reason=FailureReason.POLICY_FAILED, message=str(error))
+            return self._failed(event, failure, scores, provenance)
         except Exception as error:  # a fault of ours must neither stop the stream nor let the image through
             log.exception("judging_failed", event_id=event.id)
             message = f"{type(error).__name__} while the policy was applied"
@@ -58,17 +75,27 @@ class PolicyRouter:
         return self._failed(event, failure, None, retriable=retriable)
 
     def _failed(
-        self, event: ImageEvent | None, failure: Failure, scores: Scores | None, *, retriable: bool = False
+        self,
+        event: ImageEvent | None,
+        failure: Failure,
+        scores: Scores | None,
+        provenance: Provenance | None = None,
+        *,
+        retriable: bool = False,
     ) -> Judgement:
-        """`scores` where there are some, and only the live policy failed on them."""
+        """`scores` and `provenance` where there are some, and only the live policy failed on them."""
         tenant, priority = (event.tenant, event.priority) if event else (DEFAULT_TENANT, DEFAULT_PRIORITY)
         route = self._policy.failure_route(tenant, priority)
-        shadow = self._shadow(route, event, scores)
+        shadow = self._shadow(route, event, scores, provenance)
         return Judgement(route, self._policy.digest, scores, failure, shadow, retriable=retriable)
 
-    def _shadow(self, route: Route, event: ImageEvent | None, scores: Scores | None) -> tuple[ShadowRoute, ...]:
+    def _shadow(
+        self, route: Route, event: ImageEvent | None, scores: Scores | None, provenance: Provenance | None
+    ) -> tuple[ShadowRoute, ...]:
         shadows = self._active.shadows
-        return shadow_routes(shadows, route, event, scores, self._shadow_failed) if shadows else ()
+        if not shadows:
+            return ()
+        return shadow_routes(shadows, route, event, scores, self._shadow_failed, provenance or NO_PROVENANCE)
 
     def _shadow_failed(self, name: str) -> None:
         self._metrics.shadow_failures.labels(name).inc()

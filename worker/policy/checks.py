@@ -68,7 +68,9 @@ def check_expression(source: str, constants: Mapping[str, Constant]) -> Expressi
     references = list(references_of(tokens))
     _check_names(names, bound_names(tokens))
     if not references:
-        raise ExpressionError("reads neither event nor scores, so it is the same for every event; leave `when` out")
+        raise ExpressionError(
+            "reads none of event, scores and provenance, so it is the same for every event; leave `when` out"
+        )
     for reference in references:
         _check_fields(reference, constants)
     _check_guards(references)
@@ -145,7 +147,9 @@ def _check_names(names: Mapping[str, list[str]], bound: set[str]) -> None:
             raise ExpressionError(f"{name}: this name is taken; name the variable of the macro otherwise")
     for name in names["variables"]:
         if name not in VARIABLES and name not in bound and name not in TYPES:
-            raise ExpressionError(f"{name}: no such variable{suggestion(name, VARIABLES)}; there are event and scores")
+            raise ExpressionError(
+                f"{name}: no such variable{suggestion(name, VARIABLES)}; there are event, scores and provenance"
+            )
     for name in names["functions"]:
         is_operator = not name.isidentifier()
         if not is_operator and name not in FUNCTIONS:

@@ -1,4 +1,4 @@
-"""A condition in CEL, the Common Expression Language (https://cel.dev), over `event` and `scores`.
+"""A condition in CEL, the Common Expression Language (https://cel.dev), over `event`, `scores` and `provenance`.
 
 Before it is compiled, the policy's `constants` are written into its text, and fields become variables (vocabulary.py).
 """

@@ -11,6 +11,7 @@ from worker.policy.errors import PolicyConflict, PolicyError, PolicyReadOnly
 from worker.policy.limits import MAX_BYTES, bounded
 from worker.policy.loading import DEFAULT, parse_policy
 from worker.policy.policy import Policy
+from worker.policy.requirements import require_provenance
 from worker.policy.text import PolicyText
 from worker.settings import PolicyAddress, S3Settings, Settings
 
@@ -123,9 +124,11 @@ def place_of(settings: Settings, data: Path | None) -> PolicyPlace:
 
 
 def present_policy(settings: Settings, data: Path | None = None) -> Policy:
-    """Loads the policy that the settings name. Raises PolicyError."""
+    """Loads the policy that the settings name. Raises PolicyError, also where it reads more than the settings allow."""
     place = place_of(settings, data)
-    return parse_policy(place.read().content, place.address)
+    policy = parse_policy(place.read().content, place.address)
+    require_provenance(policy, settings.images.provenance, place.address)
+    return policy
 
 
 def _without_waiting(path: str, flags: int) -> int:

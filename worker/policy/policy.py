@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import cel
 
-from schemas import ImageEvent, Route, Scores
+from schemas import NO_PROVENANCE, ImageEvent, Provenance, Route, Scores
 from worker.policy.document import Destination, FailureEntry
 from worker.policy.errors import PolicyError
 from worker.policy.expression import Expression
@@ -71,11 +71,17 @@ class Policy:
         """The tenants that have rules or constants of their own."""
         return tuple(self._tenants)
 
+    @property
+    def reads(self) -> frozenset[Field]:
+        """The fields that its conditions read, of all tenants."""
+        chains = (self._common, *self._tenants.values())
+        return frozenset(field for chain in chains for rule in chain.rules for field in rule.binds)
+
     def chain(self, tenant: str) -> Chain:
         """The rules for a tenant."""
         return self._tenants.get(tenant, self._common)
 
-    def route(self, event: ImageEvent, scores: Scores) -> Route:
+    def route(self, event: ImageEvent, scores: Scores, provenance: Provenance = NO_PROVENANCE) -> Route:
         """The route of the first rule that holds.
 
         Raises PolicyError, with rule and reason, when a rule before that has no answer for this event: nothing can then
@@ -87,7 +93,7 @@ class Policy:
                 return rule.routes[event.priority]
             try:
                 for field in rule.binds:
-                    field.bind(context, field.of(event, scores))
+                    field.bind(context, field.of(event, scores, provenance))
                 if rule.condition.holds(context):
                     return rule.routes[event.priority]
             except EvaluationError as error:

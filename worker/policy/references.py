@@ -11,7 +11,7 @@ from typing import Final
 
 from worker.policy.vocabulary import MACROS
 
-VARIABLES: Final = ("event", "scores", "constants")
+VARIABLES: Final = ("event", "scores", "provenance", "constants")
 
 _TOKEN: Final = re.compile(
     r"(?P<space>\s+|//[^\n]*)"
@@ -64,7 +64,7 @@ def tokens_of(source: str) -> list[ExpressionToken]:
 
 
 def references_of(tokens: Sequence[ExpressionToken]) -> Iterator[Reference]:
-    """Each use of `event`, `scores` or `constants`; one that names no field has a path of one."""
+    """Each use of one of VARIABLES; one that names no field has a path of one."""
     for first, token in enumerate(tokens):
         if token.kind != "name" or token.text not in VARIABLES or _text(tokens, first - 1) == ".":
             continue

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import cel
 
-from schemas import Route, Scores, Verdict
+from schemas import Provenance, Route, Scores, Verdict
 from worker.policy.policy import Policy
 from worker.policy.vocabulary import FIELDS, EvaluationError, Field
 
@@ -63,10 +63,10 @@ class _Undecided(Exception):
 def replay(policy: Policy, verdicts: Iterable[Verdict]) -> Replay:
     """Routes past verdicts by a policy.
 
-    Verdicts carry scores, id, tenant, time, generator and reference, but neither prompt, attributes, priority,
-    content type nor sha256. A rule that reads one of those is still tried: where its other parts decide, the verdict
-    is replayed; where not, it is counted as undecided, with the rule. A rule without a priority is taken to keep the
-    verdict's.
+    Verdicts carry scores, provenance, id, tenant, time, generator and reference, but neither prompt, attributes,
+    priority, content type nor sha256. A rule that reads one of those is still tried: where its other parts decide, the
+    verdict is replayed; where not, it is counted as undecided, with the rule. A rule without a priority is taken to
+    keep the verdict's.
     """
     result = Replay()
     kinds: Counter[tuple[str, str]] = result.flips
@@ -130,11 +130,19 @@ _FROM_VERDICT: Final[Mapping[str, str]] = {
 }
 
 
+def _was_read(read: Field, provenance: Provenance) -> bool:
+    """Whether the worker that wrote the verdict read this: one that verified no manifest cannot tell what it says."""
+    return provenance.c2pa != "unverified" or not read.name.startswith("c2pa")
+
+
 def _known(verdict: Verdict, scores: Scores) -> Iterator[tuple[Field, Any]]:
     """The fields that a verdict tells, with their values; None for what the event lacked."""
     for read in FIELDS.values():
         if read.variable == "scores":
             yield read, getattr(scores, read.name)
+        elif read.variable == "provenance":
+            if verdict.provenance is not None and _was_read(read, verdict.provenance):
+                yield read, getattr(verdict.provenance, read.name)
         elif (name := _FROM_VERDICT.get(read.name)) is not None:
             value = getattr(verdict, name)
             if read.name == "image" and value is not None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from schemas import ImageEvent, Route, Scores, ShadowRoute
+from schemas import NO_PROVENANCE, ImageEvent, Provenance, Route, Scores, ShadowRoute
 from worker.policy.errors import PolicyError
 from worker.policy.policy import Policy
 
@@ -17,6 +17,7 @@ def shadow_routes(
     event: ImageEvent | None,
     scores: Scores | None,
     failed: Callable[[str], None],
+    provenance: Provenance = NO_PROVENANCE,
 ) -> tuple[ShadowRoute, ...]:
     """The answer of each shadow to what the live policy sent on `route`. A record that held no event has no `event`.
 
@@ -26,7 +27,7 @@ def shadow_routes(
     answers = []
     for name, policy in shadows.items():
         try:
-            theirs = _route(policy, event, scores)
+            theirs = _route(policy, event, scores, provenance)
             same = _effect(theirs) == _effect(route)
             answers.append(ShadowRoute(name=name, policy=policy.digest, route=None if same else theirs))
         except Exception:
@@ -35,13 +36,13 @@ def shadow_routes(
     return tuple(answers)
 
 
-def _route(policy: Policy, event: ImageEvent | None, scores: Scores | None) -> Route:
+def _route(policy: Policy, event: ImageEvent | None, scores: Scores | None, provenance: Provenance) -> Route:
     """As the worker would have it, with this policy live."""
     if event is None:
         return policy.failure_route("default", 50)
     if scores is not None:
         try:
-            return policy.route(event, scores)
+            return policy.route(event, scores, provenance)
         except PolicyError:
             pass  # live, it would have been failed closed
     return policy.failure_route(event.tenant, event.priority)

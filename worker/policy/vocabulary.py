@@ -1,8 +1,8 @@
-"""What a policy can speak of: the fields of an event and its scores, and CEL's functions.
+"""What a policy can speak of: the fields of an event, its scores and its provenance, and CEL's functions.
 
 In the compiled condition `event.prompt` is the variable `event__prompt`, and `has(event.prompt)` the variable
 `event__prompt__given`: the library takes a scalar in a tenth of a microsecond and a map in several, so a map for each
-of `event` and `scores` would cost more than all rules together.
+of the three would cost more than all rules together.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import cel
 
-from schemas import ImageEvent, Scores
+from schemas import ImageEvent, Provenance, Scores
 
 MAX_VALUES: Final = 1000
 MAX_TEXT: Final = 65_536
@@ -25,7 +25,7 @@ class EvaluationError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Field:
-    """A field of `event` or `scores`; an optional one may be absent."""
+    """A field of `event`, `scores` or `provenance`; an optional one may be absent."""
 
     variable: str
     name: str
@@ -43,9 +43,10 @@ class Field:
     def given_name(self) -> str:
         return f"{self.variable}__{self.name}__given"
 
-    def of(self, event: ImageEvent, scores: Scores) -> Any:
+    def of(self, event: ImageEvent, scores: Scores, provenance: Provenance) -> Any:
         """The field's value; None where it is absent."""
-        value = getattr(event if self.variable == "event" else scores, self.name)
+        source = event if self.variable == "event" else scores if self.variable == "scores" else provenance
+        value = getattr(source, self.name)
         return value.model_dump(exclude={"bytes"}, exclude_none=True) if self.name == "image" else value
 
     def bind(self, context: cel.Context, value: Any) -> None:
@@ -98,6 +99,18 @@ _FIELDS: Final = (
     Field("scores", "correspondence", True, 3.0),
     Field("scores", "frames", False, 1),
     Field("scores", "worst_frame", True, 0),
+    Field("provenance", "found", False, True),
+    Field("provenance", "c2pa", False, "absent"),
+    Field("provenance", "c2pa_generator", True, "generator 1.0"),
+    Field("provenance", "c2pa_signer", True, "Example Inc."),
+    Field("provenance", "c2pa_source_type", True, "trainedAlgorithmicMedia"),
+    Field("provenance", "source_type", True, "trainedAlgorithmicMedia"),
+    Field("provenance", "software", True, "editor 1.0"),
+    Field("provenance", "generator", True, "comfyui"),
+    Field("provenance", "model", True, "model-1"),
+    Field("provenance", "sampler", True, "euler"),
+    Field("provenance", "steps", True, 20),
+    Field("provenance", "seed", True, "42"),
 )
 FIELDS: Final[dict[tuple[str, ...], Field]] = {(field.variable, field.name): field for field in _FIELDS}
 

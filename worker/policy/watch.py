@@ -11,6 +11,7 @@ from worker.policy.errors import PolicyError
 from worker.policy.loading import parse_policy
 from worker.policy.place import PolicyPlace
 from worker.policy.policy import Policy
+from worker.policy.requirements import ProvenanceSetting, require_provenance
 from worker.policy.text import PolicyText
 from worker.supervision import Supervisor
 
@@ -37,10 +38,13 @@ class PolicyWatch:
     `look` changes anything.
     """
 
-    def __init__(self, live: PolicyPlace, shadows: Mapping[str, PolicyPlace]) -> None:
-        """Raises PolicyError when the live policy cannot be used."""
-        self._live = _Watched("live", live)
-        self._shadows = {name: _Watched(name, place) for name, place in shadows.items()}
+    def __init__(
+        self, live: PolicyPlace, shadows: Mapping[str, PolicyPlace], *, provenance: ProvenanceSetting = "c2pa"
+    ) -> None:
+        """`provenance`: what is read of images; a policy that reads more is not valid. Raises PolicyError when the live
+        policy cannot be used."""
+        self._live = _Watched("live", live, provenance)
+        self._shadows = {name: _Watched(name, place, provenance) for name, place in shadows.items()}
         self._live.look()
         if self._live.policy is None:
             raise PolicyError(self._live.trouble)
@@ -82,11 +86,12 @@ class PolicyWatch:
 class _Watched:
     """A place, and the last text there that was a policy. `trouble` is empty while all is well."""
 
-    def __init__(self, name: str, place: PolicyPlace) -> None:
+    def __init__(self, name: str, place: PolicyPlace, provenance: ProvenanceSetting) -> None:
         self.title = "policy" if name == "live" else f"shadow policy {name}"
         self.policy: Policy | None = None
         self.trouble = ""
         self._place = place
+        self._provenance = provenance
         self._seen: PolicyText | None = None
         self._fault = ""
         self._announced = False
@@ -117,6 +122,7 @@ class _Watched:
     def _read(self, text: PolicyText) -> None:
         try:
             policy = parse_policy(text.content, self._place.address)
+            require_provenance(policy, self._provenance, self._place.address)
         except PolicyError as error:
             self._fault = str(error)
             return

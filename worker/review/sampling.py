@@ -35,6 +35,7 @@ def audit_item(verdict: Verdict) -> ReviewItem | None:
         image=verdict.image,
         content_hash=verdict.content_hash,
         generator=verdict.generator,
+        provenance=verdict.provenance,
         scores=verdict.scores,
         labels=verdict.route.labels,
         rule=verdict.route.rule,

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from schemas import S3Reference, Scores
+from schemas import Provenance, S3Reference, Scores
 from worker.cache.client import connect, connect_embedded
 from worker.cache.score_cache import ScoreCache
 from worker.cache.values import CachedScore, ScoreKey
@@ -90,6 +90,30 @@ def test_another_model_finds_nothing() -> None:
         metrics=Metrics(CollectorRegistry()),
     )
     assert other.get([KEY]) == [None]
+
+
+def test_what_a_file_says_is_kept_with_its_score() -> None:
+    bench = Bench(provenance="text-1")
+    score = SCORE._replace(provenance=Provenance(found=True, generator="comfyui", seed="7"))
+    bench.cache.put({KEY: score}, {})
+    assert bench.cache.get([KEY]) == [score]
+    assert bench.cache.scores([KEY]) == [score._replace(features={})]
+
+
+def test_a_score_with_the_provenance_of_another_reader_is_not_found() -> None:
+    bench = Bench(provenance="text-1")
+    bench.cache.put({KEY: SCORE._replace(provenance=Provenance())}, {})
+    for identity in ("", "text-2", "c2pa-1-abc"):
+        other = ScoreCache(
+            bench.client,
+            model_digest="sha256:" + "01" * 32,
+            reads_prompts=True,
+            ttl_seconds=60,
+            metrics=Metrics(CollectorRegistry()),
+            provenance=identity,
+        )
+        assert other.scores([KEY]) == [None]
+        assert other.get([KEY]) == [None]
 
 
 @pytest.mark.parametrize(

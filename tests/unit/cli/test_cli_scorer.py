@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from schemas import FailureReason, FileReference, ImageEvent, ImageReference, Route, Scores
+from schemas import FailureReason, FileReference, ImageEvent, ImageReference, Provenance, Route, Scores
 from worker.cli.scorer import Scorer
 from worker.cli.sources import ImageSource
 from worker.images.decode import DecodeLimits, ShownFrames
@@ -73,7 +73,7 @@ class FakeEngine:
 class FakePolicy:
     digest = "sha256:" + "d" * 64
 
-    def route(self, event: ImageEvent, scores: Scores) -> Route:
+    def route(self, event: ImageEvent, scores: Scores, _: Provenance) -> Route:
         if scores.quality == 5:
             raise PolicyError("rule x: no such attribute")
         return Route(action="pass", rule=event.tenant)

@@ -20,6 +20,7 @@ from worker.cache.client import connect_embedded
 from worker.cache.score_cache import ScoreCache
 from worker.images.decode import DecodeLimits
 from worker.images.fetch import FetchedImage
+from worker.images.provenance.reader import ProvenanceReader
 from worker.intake.crash_guard import Marker, MarkerStore
 from worker.intake.log import Lag, LogError, Output, Partition, Poll, Record
 from worker.intake.member import Member, Parts
@@ -187,6 +188,7 @@ class Bench:
     reads_prompts: bool = False
     markers: MarkerStore = field(default_factory=NoMarkers)
     process: str = "process-1"
+    provenance: ProvenanceReader = field(default_factory=ProvenanceReader)
     wall_clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
@@ -199,6 +201,7 @@ class Bench:
             ttl_seconds=60,
             metrics=self.metrics,
             clock=time.monotonic,
+            provenance=self.provenance.identity,
         )
         policy = load_policy(None)
         outbox = Outbox(
@@ -217,7 +220,7 @@ class Bench:
         router = PolicyRouter(lambda: active, self.metrics)
         self.parts = Parts(
             judging=PipelineParts(
-                preparer=Preparer(self.store, cache, VIEWS, limits=DecodeLimits(10_000)),
+                preparer=Preparer(self.store, cache, VIEWS, limits=DecodeLimits(10_000), provenance=self.provenance),
                 batches=BatchRunner(
                     self.engine, model, cache, self.metrics, batches_in_flight=self.settings.batches_in_flight
                 ),

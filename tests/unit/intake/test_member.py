@@ -251,11 +251,13 @@ def test_events_that_waited_for_a_broken_image_each_get_their_own_failure() -> N
     assert [v["status"] for v in bench.log.verdicts] == ["failed"] * 4
 
 
-def one_object_again(red: int, between: Callable[[Bench], object] = lambda bench: None) -> Bench:
+def one_object_again(
+    red: int, between: Callable[[Bench], object] = lambda bench: None, parameters: str | None = None
+) -> Bench:
     """Four events of one object, three of them once the first is judged; `between` happens before they come."""
     later = [event(str(i), s3("same", etag="e1")) for i in range(1, 4)]
     log = FakeLog(records(event("0", s3("same", etag="e1"))))
-    bench = Bench(log, FakeStore({"same": png(red)}))
+    bench = Bench(log, FakeStore({"same": png(red, parameters=parameters)}))
 
     def feed() -> bool:
         if len(log.verdicts) == 1 and not log.waiting and later:
@@ -279,6 +281,19 @@ def test_an_object_scored_before_is_not_fetched_again(red: int) -> None:
     bench = one_object_again(red)
     assert bench.store.fetched["same"] == 1
     assert [v["cached"] for v in bench.log.verdicts] == [False, True, True, True]
+
+
+@pytest.mark.parametrize("red", [BAD, GOOD])
+def test_what_a_file_says_of_its_origin_is_in_every_verdict_and_item_of_it(red: int) -> None:
+    bench = one_object_again(red, parameters="a cat\nSteps: 20, Sampler: Euler a, Seed: 42, Model: dream")
+    said = {
+        "found": True, "c2pa": "absent", "generator": "a1111", "model": "dream", "sampler": "Euler a", "steps": 20,
+        "seed": "42",
+    }  # fmt: skip
+    assert [v["cached"] for v in bench.log.verdicts] == [False, True, True, True]
+    assert [v["provenance"] for v in bench.log.verdicts] == [said] * 4
+    assert [item["provenance"] for item in bench.log.written("images.review")] == [said] * (4 if red == BAD else 0)
+    assert one_object_again(red).log.verdicts[3]["provenance"] == {"found": False, "c2pa": "absent"}
 
 
 def test_review_items_of_an_object_scored_before_carry_its_features() -> None:

@@ -6,7 +6,7 @@ import cel
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from schemas import ImageEvent, Scores
+from schemas import NO_PROVENANCE, ImageEvent, Scores
 from worker.policy.expression import compile_expression
 from worker.policy.vocabulary import FIELDS, EvaluationError
 
@@ -86,7 +86,7 @@ def test_a_translated_condition_answers_as_the_written_one(source: str, event: I
     expression = compile_expression(source, CONSTANTS)
     context = cel.Context()
     for field in expression.reads:
-        field.bind(context, field.of(event, scores))
+        field.bind(context, field.of(event, scores, NO_PROVENANCE))
     try:
         result: Any = expression.holds(context)
     except EvaluationError:
@@ -103,7 +103,7 @@ def test_an_answer_without_some_fields_is_the_answer_with_them(
     partial = cel.Context()
     for field in expression.reads:
         if str(field) not in hidden:
-            field.bind(partial, field.of(event, scores))
+            field.bind(partial, field.of(event, scores, NO_PROVENANCE))
     try:
         result = expression.holds(partial)
     except EvaluationError:

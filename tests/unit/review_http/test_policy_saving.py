@@ -112,7 +112,7 @@ def test_a_policy_that_could_not_be_traced_is_not_saved(
 def test_without_a_place_saving_is_refused_with_what_to_set(
     make_context: Callable[..., AppContext], desk: StandInDesk, clock: Clock
 ) -> None:
-    context = make_context(policies=Policies(ShippedPlace(), {}, fakeredis.FakeRedis(), clock))
+    context = make_context(policies=Policies(ShippedPlace(), {}, fakeredis.FakeRedis(), clock, "text"))
     client = browser(build_app(context))
     token, session = context.sessions.open("lea", Role.LEAD, "local")
     client.cookies.set(context.session_cookie, token, domain="127.0.0.1")

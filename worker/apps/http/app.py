@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
-from schemas import Digest, FailureReason, Identifier, ImageEvent, Route, Scores, Timings
+from schemas import Digest, FailureReason, Identifier, ImageEvent, Provenance, Route, Scores, Timings
 from worker.apps.http import inference_protocol, openapi
 from worker.apps.http.body import read_event
 from worker.apps.http.callers import Callers
@@ -40,6 +40,7 @@ class ScoreAnswer(BaseModel):
     event_id: Identifier
     content_hash: Digest
     scores: Scores
+    provenance: Provenance | None
     route: Route
     cached: bool
     model: Digest
@@ -127,6 +128,7 @@ async def _score(gateway: Gateway, caller: str, request: Request) -> ScoreAnswer
         event_id=judged.event.id,
         content_hash=judged.content_hash,
         scores=judged.scores,
+        provenance=judged.provenance,
         route=judged.route,
         cached=judged.cached,
         model=gateway.manifest.digest,

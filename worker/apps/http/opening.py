@@ -19,6 +19,7 @@ from worker.cache.client import CacheClient
 from worker.cache.score_cache import ScoreCache
 from worker.images.decode import DecodeLimits
 from worker.images.fetch import build_fetcher
+from worker.images.provenance.reader import open_reader
 from worker.judging.batch_runner import BatchRunner
 from worker.judging.parts import PipelineParts
 from worker.judging.prepare import Preparer
@@ -59,21 +60,25 @@ def open_gateway(
 ) -> OpenGateway:
     """Waits for the engine, so not for an event loop; closes engine and client with itself.
 
-    Raises PolicyError, EngineError, or ValueError for settings of servers that make no sense.
+    Raises PolicyError, ProvenanceError, EngineError, or ValueError for settings of servers that make no sense.
     """
     manifest = model.manifest
     with ExitStack() as resources:
         resources.callback(client.close)
         resources.callback(engine.close)
-        policies = PolicyWatch(place_of(settings, None), {})
+        policies = PolicyWatch(place_of(settings, None), {}, provenance=settings.images.provenance)
         supervisor = Supervisor()
         resources.callback(supervisor.close, 0.1)  # not longer for a policy store that does not answer
+        provenance = open_reader(settings.images)
+        if provenance is not None:
+            resources.callback(provenance.close)
         cache = ScoreCache(
             client,
             model_digest=manifest.digest,
             reads_prompts=manifest.judges_prompts,
             ttl_seconds=settings.redis.ttl_seconds,
             metrics=metrics,
+            provenance=provenance.identity if provenance is not None else "",
         )
         fetcher = build_fetcher(settings)
         resources.callback(fetcher.close)
@@ -93,6 +98,7 @@ def open_gateway(
                 manifest.views,
                 limits=DecodeLimits.of(settings.images),
                 animation_score=settings.images.animation_score,
+                provenance=provenance,
             ),
             batches=batches,
             router=PolicyRouter(lambda: policies.active, metrics),

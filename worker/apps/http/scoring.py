@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from schemas import Digest, Failure, ImageEvent, Route, Scores, Timings
+from schemas import Digest, Failure, ImageEvent, Provenance, Route, Scores, Timings
 from worker.judging.job import Job
 from worker.judging.judgement import Judgement
 from worker.judging.options import PipelineOptions
@@ -40,6 +40,7 @@ class Judged:
     policy: Digest
     cached: bool
     timings: Timings
+    provenance: Provenance | None = None
 
 
 class NotJudged(Exception):
@@ -138,6 +139,7 @@ class Scoring:
                 judgement.policy,
                 judgement.cached,
                 timings,
+                judgement.provenance,
             )
         )
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from schemas import Failure, Route, Scores
+from schemas import Failure, Provenance, Route, Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,18 @@ class ReportEntry:
     human: float | None = None
     original: str | None = None
     degradation: str | None = None
+    provenance: Provenance | None = None
+
+    @property
+    def origin(self) -> str:
+        """What the file says of where it comes from, in a few words; empty where it says nothing."""
+        said = self.provenance
+        if said is None or not said.found:
+            return ""
+        words = [said.generator, said.model, said.source_type or said.c2pa_source_type]
+        if said.c2pa != "absent":
+            words.append(f"C2PA {said.c2pa}")
+        return "the file says: " + ", ".join(word for word in words if word)
 
     @property
     def quality(self) -> float | None:

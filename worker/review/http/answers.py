@@ -13,6 +13,7 @@ from schemas import (
     HttpReference,
     ImageReference,
     InlineReference,
+    Provenance,
     ReviewItem,
     S3Reference,
     Scores,
@@ -65,6 +66,7 @@ class ItemOut(BaseModel):
     """Where the image lies, without what may be secret in an address."""
     prompt: str | None
     generator: str | None
+    provenance: Provenance | None
     scores: Scores | None
     failure: Failure | None
     labels: tuple[str, ...]
@@ -163,6 +165,7 @@ class ResponseBuilder:
             place=place(item.image),
             prompt=item.prompt,
             generator=item.generator,
+            provenance=item.provenance,
             scores=item.scores,
             failure=item.failure,
             labels=item.labels,

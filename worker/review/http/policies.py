@@ -10,6 +10,7 @@ import redis
 import structlog
 
 from worker.policy.place import PolicyPlace
+from worker.policy.requirements import ProvenanceSetting
 from worker.policy.text import PolicyText
 
 log = structlog.get_logger(__name__)
@@ -38,11 +39,14 @@ class Policies:
         shadows: Mapping[str, PolicyPlace],
         client: redis.Redis,
         clock: Callable[[], float],
+        provenance: ProvenanceSetting,
     ) -> None:
+        """`provenance`: what the workers read of images; the settings of desk and workers are the same."""
         self.live = live
         self.shadows = shadows
         self._redis = client
         self._clock = clock
+        self.provenance = provenance
 
     def remember(self, text: PolicyText, by: str) -> None:
         value = json.dumps({"by": by, "at": self._clock()})

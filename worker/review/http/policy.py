@@ -11,10 +11,12 @@ from worker.policy import Policy, PolicyError, parse_policy
 from worker.policy.errors import PolicyConflict, PolicyReadOnly
 from worker.policy.place import NO_PLACE, PolicyPlace, ShippedPlace
 from worker.policy.replay import Replay, replay
+from worker.policy.requirements import require_provenance
 from worker.policy.shadow_results import shadow_results
 from worker.policy.text import PolicyText
 from worker.review.http.answers import ResponseBuilder
 from worker.review.http.app_context import AppContext, Context, Lead
+from worker.review.http.policies import Policies
 from worker.review.http.policy_answers import PolicyOut, ReplayOut, SavedOut, ShadowOut, UndecidedOut, flips
 from worker.review.http.problems import Problem
 from worker.review.http.sign_in import Body
@@ -70,8 +72,8 @@ def save(body: Replacement, session: Lead, context: Context) -> SavedOut:
     409 `policy-changed` when somebody else has put another there meanwhile; 409 `policy-read-only` where none can be
     saved; both tell what to do.
     """
-    proposed = _parsed(body.text)
     policies, content = context.policies, body.text.encode()
+    proposed = _parsed(body.text, policies)
     if isinstance(policies.live, ShippedPlace):
         raise Problem(HTTPStatus.CONFLICT, "policy-read-only", NO_PLACE)
     wanted, present = PolicyText(content), _read(policies.live)
@@ -106,7 +108,7 @@ def save(body: Replacement, session: Lead, context: Context) -> SavedOut:
 @router.post("/v1/policy/replay")
 def try_policy(body: PolicyProposal, session: Lead, context: Context) -> ReplayOut:
     """What the proposed policy would have made of past verdicts. Nothing changes."""
-    proposed = _parsed(body.text)
+    proposed = _parsed(body.text, context.policies)
     verdicts = context.past_verdicts.newest()
     result = replay(proposed, verdicts)
     context.audit(session.user, "policy-replayed", digest=proposed.digest, verdicts=str(result.total))
@@ -193,12 +195,14 @@ def _changed(context: AppContext, present: PolicyText) -> Problem:
     )
 
 
-def _parsed(text: str) -> Policy:
+def _parsed(text: str, policies: Policies) -> Policy:
     """A policy from its text; its faults are named as `policy.yaml:line: …`."""
     try:
-        return parse_policy(text.encode(), NAME)
+        policy = parse_policy(text.encode(), NAME)
+        require_provenance(policy, policies.provenance, NAME)
     except PolicyError as error:
         lines = str(error).splitlines()
         raise Problem(
             HTTPStatus.UNPROCESSABLE_ENTITY, "policy-refused", lines[0], faults=[{"what": line} for line in lines]
         ) from None
+    return policy

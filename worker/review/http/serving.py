@@ -183,6 +183,7 @@ def open_app(
             {name: open_place(address, settings.s3) for name, address in settings.shadow_policies.items()},
             client,
             time.time,
+            settings.images.provenance,
         ),
         intake=(
             intake_numbers.from_kafka(settings.kafka) if data is None else intake_numbers.from_embedded(settings, data)

@@ -21,6 +21,7 @@ export function itemPanel(item, ...extra) {
     ...extra,
     item.history.length > 0 && history(item.history),
     item.scores && streams(item.scores),
+    item.provenance?.found && provenance(item.provenance),
     facts(item),
   ];
 }
@@ -67,6 +68,31 @@ function streams({ coarse_share: share, correspondence }) {
     share !== null && h("div", null, h("div.meter", { role: "img", "aria-label": `composition ${percent(share)}, texture ${percent(1 - share)}` }, h("i", { style: { width: `${100 * share}%` } }), h("i", { style: { width: `${100 * (1 - share)}%` } })),
       h("div.split", null, h("span", null, `composition ${percent(share)}`), h("span", null, `texture ${percent(1 - share)}`))),
     correspondence !== null && h("p", null, `Fits its prompt: ${correspondence.toFixed(2)} of 5`));
+}
+
+/** @type {Record<string, string>} */
+const MANIFESTS = { unverified: "present, not verified", invalid: "does not verify", valid: "verifies, unknown signer", trusted: "verifies, trusted signer" };
+/** @type {Record<string, string>} */
+const TOOLS = { a1111: "Automatic1111 or alike", comfyui: "ComfyUI", invokeai: "InvokeAI", midjourney: "Midjourney" };
+
+/** What the file says of its origin. Whoever made the file may have written it, so each text is shown as theirs. */
+function provenance(file) {
+  const rows = [
+    ["C2PA manifest", MANIFESTS[file.c2pa]],
+    ["Made with", file.c2pa_generator],
+    ["Signed by", file.c2pa_signer],
+    ["Source type (C2PA)", file.c2pa_source_type],
+    ["Source type (IPTC)", file.source_type],
+    ["Generator text", TOOLS[file.generator]],
+    ["Model", file.model],
+    ["Sampler", file.sampler],
+    ["Steps", file.steps],
+    ["Seed", file.seed],
+    ["Software", file.software],
+  ];
+  return h("section.block", { "aria-label": "Provenance" }, h("h3", null, "What the file says"),
+    h("dl.facts", null, rows.filter(([, value]) => value !== undefined && value !== null).map(([name, value]) => [h("dt", null, name), h("dd", { dir: "auto" }, String(value))])),
+    file.c2pa !== "trusted" && h("p.soft", null, "Anyone can write this into a file."));
 }
 
 function facts(item) {
