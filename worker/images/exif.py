@@ -57,11 +57,11 @@ def tags(block: bytes, wanted: Collection[int], most_bytes: int, *, below: int |
             (start,) = struct.unpack_from(f"{order}I", block, pointer.at + 8)
         for entry in _entries(block, order, start):
             size = _SIZES.get(entry.kind, 0) * entry.values
-            if entry.tag in wanted and size:
+            if entry.tag in wanted and entry.tag not in found and size:
                 at = entry.at + 8
                 if size > 4:
                     (at,) = struct.unpack_from(f"{order}I", block, at)
-                found.setdefault(entry.tag, block[at : at + min(size, most_bytes)])
+                found[entry.tag] = block[at : at + min(size, most_bytes)]
     except struct.error:
         pass
     return found

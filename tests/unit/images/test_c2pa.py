@@ -142,6 +142,17 @@ def test_a_process_that_dies_costs_one_answer(jpeg: bytes) -> None:
         verifier.close()
 
 
+def test_a_process_that_cannot_be_started_leaves_the_manifest_unverified(
+    jpeg: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verifier = C2paVerifier()
+    verifier._idle.pop().kill()
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    assert ProvenanceReader(verifier).read(jpeg) == Provenance(found=True, c2pa="unverified")
+    with pytest.raises(ProvenanceError, match=r"cannot be started: .*No such file"):
+        C2paVerifier()
+
+
 def test_a_process_that_hangs_is_ended(jpeg: bytes) -> None:
     verifier = C2paVerifier()
     try:

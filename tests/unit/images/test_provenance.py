@@ -17,6 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from schemas import Provenance
 from tests.unit.images.made_images import encoded, picture
+from worker.images.exif import tags
 from worker.images.provenance.reader import ProvenanceReader
 
 A1111 = (
@@ -266,6 +267,27 @@ def test_a_text_that_unpacks_to_gigabytes_is_cut() -> None:
     for keyword in (b"parameters", b"prompt", b"workflow", b"Description", b"XML:com.adobe.xmp"):
         assert read(png_with((b"zTXt", keyword + b"\0\0" + bomb))) == Provenance()
         assert read(png_with((b"iTXt", keyword + b"\0\1\0\0\0" + bomb))) == Provenance()
+
+
+def test_of_many_texts_of_one_name_only_the_first_is_unpacked() -> None:
+    ends_badly = zlib.compress(b"a" * 1_000_000, 9)[:-4] + bytes(4)  # its checksum is wrong
+    for keyword in (b"XML:com.adobe.xmp\0\1\0\0\0", b"parameters\0\1\0\0\0"):
+        assert read(png_with(*[(b"iTXt", keyword + ends_badly)] * 5000)) == Provenance()
+
+
+def test_of_many_exif_tags_of_one_kind_only_the_first_is_copied() -> None:
+    class Counted(bytes):
+        copied = 0
+
+        def __getitem__(self, key: Any) -> Any:
+            found = super().__getitem__(key)
+            Counted.copied += len(found) if isinstance(found, bytes) else 0
+            return found
+
+    entries = struct.pack("<HHII", 0x0131, 2, 100_000, 8) * 1000
+    block = Counted(b"II*\0\x08\0\0\0" + struct.pack("<H", 1000) + entries + b"x" * 100_000)
+    assert len(tags(block, (0x0131,), 50_000)[0x0131]) == 50_000
+    assert Counted.copied < 51_000
 
 
 @pytest.mark.parametrize(

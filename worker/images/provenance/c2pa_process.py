@@ -121,15 +121,19 @@ class _Process:
         self._socket.settimeout(answer_seconds)
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         with theirs:
-            self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
-                [sys.executable, "-m", _CHILD, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=inherited | {"PYTHONPATH": os.pathsep.join(sys.path)},
-                start_new_session=True,  # so that the terminal's signals do not reach it
-            )
+            try:
+                self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
+                    [sys.executable, "-m", _CHILD, str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    env=inherited | {"PYTHONPATH": os.pathsep.join(sys.path)},
+                    start_new_session=True,  # so that the terminal's signals do not reach it
+                )
+            except OSError as error:
+                self._socket.close()
+                raise ProvenanceError(f"the process that verifies C2PA manifests cannot be started: {error}") from error
         try:
             send(self._socket, options)
             fault = receive(self._socket).decode(errors="replace")

@@ -41,6 +41,8 @@ class Metadata:
     exif: bytes = b""
     xmp: bytes = b""
     manifest_bytes: int = 0
+    seen: set[str] = field(default_factory=set)
+    """Keywords of PNG chunks; of each only the first is unpacked, also where that fails."""
 
 
 def read_metadata(data: bytes, image_format: ImageFormat) -> Metadata:
@@ -74,10 +76,13 @@ def _note_png_text(name: bytes, content: memoryview, found: Metadata) -> None:
     head = bytes(content[:_KEYWORD_BYTES])
     end = head.find(b"\0")
     keyword = head[: max(end, 0)].decode("latin-1")
+    if keyword in found.seen or (keyword not in _PNG_TEXTS and keyword != _PNG_XMP):
+        return
+    found.seen.add(keyword)
+    text = _png_text(name, content[end + 1 :])
     if keyword == _PNG_XMP:
-        found.xmp = found.xmp or _png_text(name, content[end + 1 :])
-    elif keyword in _PNG_TEXTS and keyword not in found.texts:
-        text = _png_text(name, content[end + 1 :])
+        found.xmp = text
+    else:
         # Some tools write UTF-8 into tEXt, which is Latin-1 by the standard; what is no UTF-8 is Latin-1.
         found.texts[keyword] = _utf8(text) if name == b"iTXt" else _utf8_or_latin1(text)
 
