@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from worker.cache.client import CacheClient, connect, connect_embedded
 from worker.cache.score_cache import ScoreCache
 from worker.images.decode import DecodeLimits
+from worker.images.decoder_pool import DecoderPool
 from worker.images.fetch import build_fetcher
 from worker.images.provenance.reader import open_reader
 from worker.intake.crash_guard import FileMarkers, RedisMarkers
@@ -101,6 +102,10 @@ class Worker:
             self._resources.callback(close)
         if provenance is not None:
             self._resources.callback(provenance.close)
+        self._decoders = DecoderPool(
+            DecodeLimits.of(settings.images), manifest.views, settings.images, on_death=self.metrics.decoder_deaths.inc
+        )
+        self._resources.callback(self._decoders.close)
         self._resources.callback(prepare_pool.shutdown, wait=False, cancel_futures=True)
         outbox = Outbox(
             settings.kafka.topics,
@@ -114,8 +119,7 @@ class Worker:
                 preparer=Preparer(
                     fetcher,
                     cache,
-                    manifest.views,
-                    limits=DecodeLimits.of(settings.images),
+                    self._decoders,
                     animation_score=settings.images.animation_score,
                     provenance=provenance,
                 ),
@@ -159,7 +163,8 @@ class Worker:
     def health_problems(self) -> tuple[str, ...]:
         """What makes this worker unhealthy; empty when nothing does. From any thread."""
         lost = self._kafka_watch.health_problems() if self._kafka_watch is not None else ()
-        return (*lost, *self._intake.health_problems(), *self.supervisor.health_problems())
+        decoders = self._decoders.health_problems()
+        return (*lost, *self._intake.health_problems(), *decoders, *self.supervisor.health_problems())
 
     def problems(self) -> tuple[str, ...]:
         """All that is wrong, also what a restart would not mend: a store that does not answer, and a policy that

@@ -26,6 +26,7 @@ from worker.cli.sources import Sources
 from worker.demo.report.entry import ReportEntry
 from worker.demo.report.tally import Tally
 from worker.images.decode import DecodeLimits
+from worker.images.decoder_pool import DecoderPool
 from worker.images.fetch import build_fetcher
 from worker.images.provenance.reader import open_reader
 from worker.policy import Policy
@@ -86,6 +87,7 @@ def score(
         closing(provenance) if provenance is not None else nullcontext(),
         closing(build_fetcher(settings, when_needed=True)) as fetcher,
         closing(open_engine(settings, loaded)) as engine,
+        closing(DecoderPool(DecodeLimits.of(settings.images), loaded.manifest.views, settings.images)) as decoder,
         _lines(output) as write,
         _progress(sources.count()) as advance,
     ):
@@ -95,7 +97,7 @@ def score(
             rules,
             fetcher,
             batch_size=settings.intake.batch_size,
-            limits=DecodeLimits.of(settings.images),
+            decoder=decoder,
             threads=settings.intake.prepare_threads,
             tenant=tenant,
             prompt=prompt,

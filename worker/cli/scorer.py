@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from schemas import Failure, ImageEvent, Provenance, Route, Scores
 from worker.cli.sources import ImageSource
-from worker.images.decode import DecodeLimits
+from worker.images.decoded_views import ViewDecoder
 from worker.images.fetch import Fetcher
 from worker.images.provenance.reader import ProvenanceReader
 from worker.images.thumbnail import thumbnail
@@ -88,7 +88,7 @@ class Scorer:
         fetcher: Fetcher,
         *,
         batch_size: int,
-        limits: DecodeLimits,
+        decoder: ViewDecoder,
         threads: int | None = None,
         tenant: str = "default",
         prompt: str | None = None,
@@ -102,7 +102,7 @@ class Scorer:
         self._policy = policy
         self._fetcher = fetcher
         self._batch_size = min(batch_size, engine.max_batch)
-        self._limits = limits
+        self._decoder = decoder
         self._threads = threads or 2 * (os.cpu_count() or 1)
         self._tenant = tenant
         self._prompt = prompt
@@ -169,8 +169,7 @@ class Scorer:
             preparer=Preparer(
                 self._fetcher,
                 store,
-                self._model.manifest.views,
-                limits=self._limits,
+                self._decoder,
                 provenance=self._provenance,
                 on_decoded=self._make_thumbnail if self._makes_thumbnails else None,
             ),

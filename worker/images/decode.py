@@ -16,7 +16,7 @@ from worker.images.errors import ImageError, truncated
 from worker.images.formats import HEAD_BYTES, foreign_format, sniff
 from worker.images.gif import read_gif
 from worker.images.jpeg import open_jpeg
-from worker.images.memory import MemoryBudget
+from worker.images.memory import Budget, MemoryBudget
 from worker.images.picture import BYTES_A_PIXEL, Picture, Pixels
 from worker.images.png import read_png
 from worker.images.webp import read_webp
@@ -28,7 +28,8 @@ MAX_SIDE: Final = 65_535
 
 _BYTES_A_PIXEL_WEBP: Final = 16
 """Pillow reads every WebP as an animation."""
-_MEMORY: Final = MemoryBudget(ImageSettings().decode_memory_bytes)
+DECODE_MEMORY: Final = MemoryBudget(ImageSettings().decode_memory_bytes)
+"""What all threads of this process decode in, and the decoder processes that it has."""
 _STRIP_PIXELS: Final = 1_000_000
 _WIDE_GREY: Final = ("I;16", "I;16B", "I;16L")
 _UNREADABLE: Final = ("I", "F")
@@ -49,7 +50,7 @@ class DecodeLimits:
     @classmethod
     def of(cls, settings: ImageSettings) -> "DecodeLimits":
         """By the settings, which also say how much memory this process decodes in."""
-        _MEMORY.resize(settings.decode_memory_bytes)
+        DECODE_MEMORY.resize(settings.decode_memory_bytes)
         return cls(settings.max_pixels, settings.formats, settings.animation_frames, settings.max_animation_pixels)
 
 
@@ -77,9 +78,15 @@ def decode(
 
 @contextmanager
 def decoded(
-    data: bytes, limits: DecodeLimits, *, least_side: int | None = None, frame: int | None = None
+    data: bytes,
+    limits: DecodeLimits,
+    *,
+    least_side: int | None = None,
+    frame: int | None = None,
+    budget: Budget = DECODE_MEMORY,
 ) -> Iterator[ShownFrames]:
-    """The image as browsers show it: (H, W, 3) RGB in sRGB, upright. The block holds the memory of one frame.
+    """The image as browsers show it: (H, W, 3) RGB in sRGB, upright. The block holds the memory of one frame,
+    of `budget`.
 
     The type follows from the content. Transparency is composited on white, the page that most viewers show an image on;
     to drop alpha, as CLIP's preprocessing does, would judge colours that nobody sees. 16 bits are cut to the upper 8.
@@ -100,7 +107,7 @@ def decoded(
         )
     if numbers != (0,):
         _check_animation(picture, limits.max_animation_pixels)
-    with _MEMORY.reserve(picture.memory):
+    with budget.reserve(picture.memory):
         yield ShownFrames(picture.frame_count, numbers, _frames(picture, numbers, image_format, data))
 
 

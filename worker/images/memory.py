@@ -3,7 +3,15 @@
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+
+class Budget(Protocol):
+    """Memory that has to be reserved before it is used."""
+
+    def reserve(self, size: int) -> AbstractContextManager[None]:
+        """Waits until `size` bytes are free, and holds them for as long as the block lasts."""
 
 
 class MemoryBudget:

@@ -13,16 +13,14 @@ from numpy.typing import NDArray
 
 from schemas import FailureReason, ImageEvent, Provenance, S3Reference
 from worker.cache.values import CachedScore, ScoreKey
-from worker.images.decode import DecodeLimits, ShownFrames, decoded
+from worker.images.decoded_views import ViewDecoder
 from worker.images.errors import ImageError
 from worker.images.fetch import FetchedImage, Fetcher
 from worker.images.provenance.reader import ProvenanceReader
-from worker.images.views import least_side, make_views
 from worker.judging.animation import AnimationScore, SampledFrames
 from worker.judging.job import Job
 from worker.judging.lookup import ScoreStore
 from worker.judging.single_flight import SingleFlight
-from worker.view import ViewSpec
 
 J = TypeVar("J", bound=Job)
 
@@ -71,9 +69,8 @@ class Preparer(Generic[J]):
         self,
         fetcher: Fetcher,
         cache: ScoreStore,
-        views: Mapping[str, ViewSpec],
+        decoder: ViewDecoder,
         *,
-        limits: DecodeLimits,
         animation_score: AnimationScore = "worst",
         provenance: ProvenanceReader | None = None,
         on_decoded: Callable[[J, NDArray[np.uint8]], None] | None = None,
@@ -83,10 +80,8 @@ class Preparer(Generic[J]):
         RGB, on the thread that decoded it."""
         self._fetcher = fetcher
         self._cache = cache
-        self._views = views
-        self._limits = limits
+        self._decoder = decoder
         self._animation_score = animation_score
-        self._least_side = least_side(views)
         self._provenance = provenance
         self._on_decoded = on_decoded
         self._clock = clock
@@ -108,22 +103,15 @@ class Preparer(Generic[J]):
             return Known(job, cached)
         with self._decoders:
             started = self._clock()
-            with decoded(fetched.data, self._limits, least_side=self._least_side) as shown:
-                views, animation = self._views_of(job, shown)
+            decoded = self._decoder.decode(fetched.data, wants_pixels=self._on_decoded is not None)
+            if self._on_decoded is not None and decoded.pixels is not None:
+                self._on_decoded(job, decoded.pixels)
             provenance = None if self._provenance is None else self._provenance.read(fetched.data)
             job.decode_ms = round((self._clock() - started) * 1000, 3)
-        return Prepared(job, key, views, animation, provenance)
-
-    def _views_of(self, job: J, shown: ShownFrames) -> tuple[Mapping[str, NDArray[np.uint8]], SampledFrames | None]:
-        frames: list[Mapping[str, NDArray[np.uint8]]] = []
-        for pixels in shown.pixels:
-            if self._on_decoded is not None and not frames:
-                self._on_decoded(job, pixels)
-            frames.append(make_views(pixels, self._views))
-        if shown.count == 1:
-            return frames[0], None
-        stacked = {name: np.stack([views[name] for views in frames]) for name in self._views}
-        return stacked, SampledFrames(shown.count, shown.numbers, self._animation_score)
+        animation = None
+        if decoded.frame_count > 1:
+            animation = SampledFrames(decoded.frame_count, decoded.numbers, self._animation_score)
+        return Prepared(job, key, decoded.views, animation, provenance)
 
     def _remember_alias(self, event: ImageEvent, fetched: FetchedImage, content_hash: str) -> None:
         if isinstance(event.image, S3Reference):

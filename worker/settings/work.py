@@ -49,6 +49,10 @@ class ImageSettings(Section):
     """For decoding, of all threads of a process together. An image that alone takes more is decoded alone: 100
     megapixels take 0.6 GB as JPEG, 1.2 GB as PNG, 1.6 GB as WebP, and 2.4 GB as JPEG XL or JPEG 2000. So a worker takes
     what it takes when idle, at most both of these, and what the C library keeps of it: docs/images.md."""
+    decoder_processes: Literal["off", "auto", "all"] = "auto"
+    """Which images are decoded in processes of their own, so that one at which a decoder crashes, hangs or takes memory
+    without end costs no other: `all`; `auto`, all but JPEG and PNG files of up to 2 MiB, whose decoding on a thread is
+    faster; or none."""
     provenance: Literal["off", "text", "c2pa"] = "text"
     """What is read beside the picture, for verdicts, policies and the desk: nothing; texts of generators, IPTC's source
     type and whether there is a C2PA manifest; or `c2pa`, which verifies that manifest too and needs `sluice[c2pa]`. A

@@ -75,6 +75,7 @@ class Metrics:
             "events_deferred", "Events moved to another topic to be judged later, by that topic.", "topic"
         )
         self.retries = counter("retries", "Attempts that failed and were put off, by what failed.", "reason")
+        self.decoder_deaths = counter("decoder_deaths", "Decoder processes that died at an image, or were ended.")
         self.commit_failures = counter("commit_failures", "Commits that did not happen and are repeated.")
         self.rebalances = counter("rebalances", "Changes of this member's partitions.")
         self.cache_requests = counter("cache_requests", "Questions to the cache.", "kind", "result")

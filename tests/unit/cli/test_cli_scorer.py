@@ -1,7 +1,6 @@
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,10 +11,9 @@ from numpy.typing import NDArray
 from schemas import FailureReason, FileReference, ImageEvent, ImageReference, Provenance, Route, Scores
 from worker.cli.scorer import Scorer
 from worker.cli.sources import ImageSource
-from worker.images.decode import DecodeLimits, ShownFrames
+from worker.images.decoded_views import DecodedViews
 from worker.images.errors import ImageError, TransientFetchError
 from worker.images.fetch import FetchedImage
-from worker.judging import prepare
 from worker.judging.retries import RetryPolicy
 from worker.policy import PolicyError
 from worker.scoring.engine import BatchFailed, EngineLost, Prompts
@@ -82,16 +80,14 @@ class FakePolicy:
         return Route(action="review", queue="failures", rule="failure", priority=priority)
 
 
-@pytest.fixture(autouse=True)
-def _pixels_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    @contextmanager
-    def decoded(data: bytes, limits: DecodeLimits, *, least_side: int | None) -> Iterator[ShownFrames]:
+class NumberDecoder:
+    """Takes each image's bytes for a number, and makes pixels of it."""
+
+    def decode(self, data: bytes, *, wants_pixels: bool = False) -> DecodedViews:
         if data == b"broken":
             raise ImageError(FailureReason.UNDECODABLE_IMAGE, "ends early")
-        yield ShownFrames(1, (0,), iter([np.full((16, 16, 3), int(data), np.uint8)]))
-
-    monkeypatch.setattr(prepare, "decoded", decoded)
-    monkeypatch.setattr(prepare, "make_views", lambda pixels, specs: {"coarse": pixels})
+        pixels = np.full((16, 16, 3), int(data), np.uint8)
+        return DecodedViews({"coarse": pixels}, 1, (0,), pixels if wants_pixels else None)
 
 
 def make(fetcher: Any = None, engine: Any = None, **more: Any) -> Scorer:
@@ -100,7 +96,7 @@ def make(fetcher: Any = None, engine: Any = None, **more: Any) -> Scorer:
     )
     model: Any = SimpleNamespace(manifest=SimpleNamespace(views=VIEWS, judges_prompts=True), heads=heads)
     policy: Any = FakePolicy()
-    options = {"batch_size": 4, "limits": DecodeLimits(1000), "threads": 3, "retries": QUICK}
+    options = {"batch_size": 4, "decoder": NumberDecoder(), "threads": 3, "retries": QUICK}
     return Scorer(model, engine or FakeEngine(), policy, fetcher or FakeFetcher(), **{**options, **more})
 
 

@@ -21,6 +21,7 @@ from tests.unit.images.signed_images import GENERATOR, SIGNER, counting_server, 
 from worker.images.provenance import c2pa_process
 from worker.images.provenance.c2pa_process import C2paReport, C2paVerifier, ProvenanceError
 from worker.images.provenance.reader import ProvenanceReader, open_reader
+from worker.images.sandbox import receive
 from worker.settings import ImageSettings
 
 MEDIA_TYPES = {
@@ -167,7 +168,7 @@ def test_a_process_that_hangs_is_ended(jpeg: bytes) -> None:
 
 
 def test_the_kernel_ends_what_computes_too_long() -> None:
-    code = "from worker.images.provenance.c2pa_child import _limit_cpu as limit; limit(0)\nwhile True: pass"
+    code = "from worker.images.sandbox import limit_cpu; limit_cpu(0)\nwhile True: pass"
     ended = subprocess.run([sys.executable, "-c", code], timeout=60, check=False, env=os.environ | {"PYTHONPATH": "."})
     assert -ended.returncode in (signal.SIGXCPU, signal.SIGKILL)
 
@@ -237,7 +238,7 @@ def test_readers_that_trust_others_are_told_apart(trusting: C2paVerifier, verifi
 def test_a_socket_that_ends_early_is_an_end() -> None:
     ours, theirs = socket.socketpair()
     with ours:
-        theirs.sendall(c2pa_process.receive.__globals__["LENGTH"].pack(10) + b"short")
+        theirs.sendall((10).to_bytes(8, "big") + b"short")
         theirs.close()
         with pytest.raises(EOFError):
-            c2pa_process.receive(ours)
+            receive(ours)

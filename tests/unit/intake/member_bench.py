@@ -19,6 +19,7 @@ from tests.unit.intake.pictures import png
 from worker.cache.client import connect_embedded
 from worker.cache.score_cache import ScoreCache
 from worker.images.decode import DecodeLimits
+from worker.images.decoded_views import ThreadDecoder
 from worker.images.fetch import FetchedImage
 from worker.images.provenance.reader import ProvenanceReader
 from worker.intake.crash_guard import Marker, MarkerStore
@@ -220,7 +221,9 @@ class Bench:
         router = PolicyRouter(lambda: active, self.metrics)
         self.parts = Parts(
             judging=PipelineParts(
-                preparer=Preparer(self.store, cache, VIEWS, limits=DecodeLimits(10_000), provenance=self.provenance),
+                preparer=Preparer(
+                    self.store, cache, ThreadDecoder(DecodeLimits(10_000), VIEWS), provenance=self.provenance
+                ),
                 batches=BatchRunner(
                     self.engine, model, cache, self.metrics, batches_in_flight=self.settings.batches_in_flight
                 ),

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from schemas import ImageEvent, Scores
 from worker.cache.values import ScoreKey
 from worker.images.decode import DecodeLimits
+from worker.images.decoded_views import ThreadDecoder
 from worker.images.fetch import FetchedImage
 from worker.judging.animation import SampledFrames
 from worker.judging.batch_runner import BatchRunner, ScoredBatch
@@ -109,7 +110,7 @@ def scored(jobs: list[Job]) -> tuple[list[Any], list[tuple[int, list[str | None]
     prepared: list[Prepared[Any]] = []
     for job in jobs:
         fetcher: Any = SimpleNamespace(fetch=lambda _reference, data=job.data: FetchedImage(data))
-        found = Preparer(fetcher, store, VIEWS, limits=DecodeLimits(10_000)).prepare(job, SingleFlight())
+        found = Preparer(fetcher, store, ThreadDecoder(DecodeLimits(10_000), VIEWS)).prepare(job, SingleFlight())
         assert isinstance(found, Prepared)
         prepared.append(found)
     engine = BrightnessEngine()

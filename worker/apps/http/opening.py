@@ -18,6 +18,7 @@ from worker.apps.http.scoring import RequestJob, Scoring, on_thread
 from worker.cache.client import CacheClient
 from worker.cache.score_cache import ScoreCache
 from worker.images.decode import DecodeLimits
+from worker.images.decoder_pool import DecoderPool
 from worker.images.fetch import build_fetcher
 from worker.images.provenance.reader import open_reader
 from worker.judging.batch_runner import BatchRunner
@@ -90,13 +91,16 @@ def open_gateway(
         resources.callback(pool.shutdown, wait=False, cancel_futures=True)
         probe_thread = ThreadPoolExecutor(1, thread_name_prefix="sluice-probe")
         resources.callback(probe_thread.shutdown, wait=False, cancel_futures=True)
+        decoders = DecoderPool(
+            DecodeLimits.of(settings.images), manifest.views, settings.images, on_death=metrics.decoder_deaths.inc
+        )
+        resources.callback(decoders.close)
         blank = blank_views(manifest.views)
         parts = PipelineParts(
             preparer=Preparer(
                 fetcher,
                 cache,
-                manifest.views,
-                limits=DecodeLimits.of(settings.images),
+                decoders,
                 animation_score=settings.images.animation_score,
                 provenance=provenance,
             ),

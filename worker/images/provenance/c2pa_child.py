@@ -6,14 +6,13 @@ files nor connections.
 
 import io
 import json
-import resource
 import socket
-import struct
 import sys
 from contextlib import suppress
 from typing import Any, Final
 
-LENGTH: Final = struct.Struct(">Q")
+from worker.images.sandbox import close_in, limit_cpu, receive, send
+
 TEXT_CHARACTERS: Final = 2000
 _FAILED: Final = "failed"
 
@@ -21,29 +20,6 @@ _OFFLINE: Final = {
     "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_trust": True},
     "core": {"allowed_network_hosts": []},
 }
-
-
-def receive(connection: socket.socket) -> bytes:
-    """One message: its length, then so many bytes. Raises EOFError at the end, TimeoutError by the socket's timeout."""
-    (length,) = LENGTH.unpack(_exactly(connection, LENGTH.size))
-    return bytes(_exactly(connection, length))
-
-
-def send(connection: socket.socket, content: bytes) -> None:
-    connection.sendall(LENGTH.pack(len(content)))
-    connection.sendall(content)
-
-
-def _exactly(connection: socket.socket, length: int) -> bytearray:
-    content = bytearray(length)
-    view = memoryview(content)
-    done = 0
-    while done < length:
-        received = connection.recv_into(view[done:])
-        if received == 0:
-            raise EOFError
-        done += received
-    return content
 
 
 def serve(connection: socket.socket) -> None:
@@ -61,28 +37,12 @@ def serve(connection: socket.socket) -> None:
         send(connection, str(error).encode() or _FAILED.encode())
         return
     _report(c2pa, context, "image/png", b"")  # loads what is loaded at the first use
-    _close_in(connection, options["memory_bytes"])
+    close_in(memory_bytes=options["memory_bytes"], descriptors=connection.fileno() + 1)
     send(connection, b"")
     while True:
         media_type, data = receive(connection).decode(), receive(connection)
-        _limit_cpu(options["cpu_seconds"])
+        limit_cpu(options["cpu_seconds"])
         send(connection, json.dumps(_report(c2pa, context, media_type, data)).encode())
-
-
-def _close_in(connection: socket.socket, memory_bytes: int) -> None:
-    """No core file, no write, no descriptor beyond the connection, and no more memory than this."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    descriptors = connection.fileno() + 1
-    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
-
-
-def _limit_cpu(seconds: int) -> None:
-    """The kernel kills the process when it has used so much more."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + 1 + seconds, hard))
 
 
 def _report(c2pa: Any, context: Any, media_type: str, data: bytes) -> dict[str, str | None]:

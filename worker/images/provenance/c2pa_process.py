@@ -5,12 +5,7 @@ it or makes it take memory ends a process that can be replaced.
 """
 
 import json
-import os
-import socket
-import subprocess
-import sys
 import threading
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Final
@@ -18,7 +13,7 @@ from typing import Final
 import structlog
 
 from schemas.provenance import C2paState
-from worker.images.provenance.c2pa_child import receive, send
+from worker.images.sandbox_process import OptionsRefused, SandboxError, SandboxProcess
 
 log = structlog.get_logger(__name__)
 
@@ -29,8 +24,6 @@ ANSWER_SECONDS: Final = 30.0
 MEMORY_BYTES: Final = 1536 * 1024 * 1024
 """Of addresses, the library's own included."""
 _CHILD: Final = "worker.images.provenance.c2pa_child"
-_INHERITED: Final = ("PATH", "LD_LIBRARY_PATH", "LANG", "TZ")
-"""Variables that the process gets. Credentials are not among them."""
 
 
 class ProvenanceError(Exception):
@@ -67,7 +60,7 @@ class C2paVerifier:
             )
         self._options = {"trust_pem": trust_pem, "cpu_seconds": cpu_seconds, "memory_bytes": memory_bytes}
         self._answer_seconds = answer_seconds
-        self._idle: list[_Process] = []
+        self._idle: list[SandboxProcess] = []
         self._lock = threading.Lock()
         self._closed = False
         self._give_back(self._start())
@@ -80,7 +73,7 @@ class C2paVerifier:
             log.warning("c2pa_process_not_started", error=str(error))
             return C2paReport("unverified")
         try:
-            report = process.ask(media_type, data)
+            report = _asked(process, media_type, data)
         except (OSError, EOFError, ValueError) as error:
             exit_code = process.kill()
             log.warning("c2pa_not_verified", size=len(data), error=type(error).__name__, exit_code=exit_code)
@@ -95,71 +88,35 @@ class C2paVerifier:
         for process in processes:
             process.kill()
 
-    def _take(self) -> "_Process":
+    def _take(self) -> SandboxProcess:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
         return self._start()
 
-    def _give_back(self, process: "_Process") -> None:
+    def _give_back(self, process: SandboxProcess) -> None:
         with self._lock:
             if not self._closed:
                 self._idle.append(process)
                 return
         process.kill()
 
-    def _start(self) -> "_Process":
-        return _Process(json.dumps(self._options).encode(), self._answer_seconds)
-
-
-class _Process:
-    """One process, for one thread at a time."""
-
-    def __init__(self, options: bytes, answer_seconds: float) -> None:
-        """Raises ProvenanceError when the library cannot be loaded, or takes no such options."""
-        self._socket, theirs = socket.socketpair()
-        self._socket.settimeout(answer_seconds)
-        inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-        with theirs:
-            try:
-                self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
-                    [sys.executable, "-m", _CHILD, str(theirs.fileno())],
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    env=inherited | {"PYTHONPATH": os.pathsep.join(sys.path)},
-                    start_new_session=True,  # so that the terminal's signals do not reach it
-                )
-            except OSError as error:
-                self._socket.close()
-                raise ProvenanceError(f"the process that verifies C2PA manifests cannot be started: {error}") from error
+    def _start(self) -> SandboxProcess:
         try:
-            send(self._socket, options)
-            fault = receive(self._socket).decode(errors="replace")
-        except (OSError, EOFError) as error:
-            exit_code = self.kill()
-            raise ProvenanceError(
-                f"the process that verifies C2PA manifests did not start: {type(error).__name__}, exit code {exit_code}"
-            ) from error
-        if fault:
-            self.kill()
-            raise ProvenanceError(f"images.c2pa_trust: the C2PA library does not take these certificates: {fault}")
+            return SandboxProcess(_CHILD, json.dumps(self._options).encode(), answer_seconds=self._answer_seconds)
+        except OptionsRefused as error:
+            message = f"images.c2pa_trust: the C2PA library does not take these certificates: {error}"
+            raise ProvenanceError(message) from error
+        except SandboxError as error:
+            raise ProvenanceError(f"the process that verifies C2PA manifests: {error}") from error
 
-    def ask(self, media_type: str, data: bytes) -> C2paReport:
-        """Raises OSError or EOFError when the process does not answer in time or has died, ValueError for nonsense."""
-        send(self._socket, media_type.encode())
-        send(self._socket, data)
-        answer: dict[str, str | None] = json.loads(receive(self._socket))
-        try:
-            return C2paReport(**answer)  # type: ignore[arg-type]
-        except TypeError as error:
-            raise ValueError("another answer than expected") from error
 
-    def kill(self) -> int | None:
-        """Ends the process. Returns its exit code; None where it does not end, which the kernel prevents."""
-        self._socket.close()
-        self._process.kill()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(5.0)
-        return self._process.returncode
+def _asked(process: SandboxProcess, media_type: str, data: bytes) -> C2paReport:
+    """Raises OSError or EOFError when the process does not answer in time or has died, ValueError for nonsense."""
+    process.send(media_type.encode())
+    process.send(data)
+    answer: dict[str, str | None] = json.loads(process.receive())
+    try:
+        return C2paReport(**answer)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise ValueError("another answer than expected") from error

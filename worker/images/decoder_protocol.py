@@ -1,0 +1,72 @@
+"""What a decoder process and its owner say to each other.
+
+Pictures and views lie in memory that both share. Messages are JSON, and each side checks what the other says: the
+process may have been taken over by a hostile image.
+"""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+
+from schemas import FailureReason
+from worker.settings.image_format import ImageFormat
+from worker.view import ViewSpec
+
+MESSAGE_CHARACTERS: Final = 1000
+MAX_FRAMES: Final = 10_000
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DecoderOptions(_Message):
+    """To the process, once."""
+
+    views: dict[str, ViewSpec]
+    max_pixels: PositiveInt
+    formats: tuple[ImageFormat, ...]
+    animation_frames: PositiveInt
+    max_animation_pixels: NonNegativeInt
+    shared_bytes: PositiveInt
+    memory_bytes: PositiveInt
+    cpu_seconds: PositiveInt
+
+
+class DecodeRequest(_Message):
+    """To the process: the image is the first `length` bytes of the shared memory."""
+
+    length: NonNegativeInt
+    wants_pixels: bool = False
+
+
+class MemoryRequest(_Message):
+    """From the process: so many bytes are needed. The answer is an empty message, once they are free."""
+
+    kind: Literal["memory"] = "memory"
+    size: NonNegativeInt
+
+
+class ImageRefused(_Message):
+    """From the process: the image cannot be judged."""
+
+    kind: Literal["refused"] = "refused"
+    reason: FailureReason
+    message: Annotated[str, Field(max_length=MESSAGE_CHARACTERS)]
+
+
+class Decoded(_Message):
+    """From the process: the arrays lie one behind the other in the shared memory, the views in the order of the options
+    and then the pixels, if they were asked for."""
+
+    kind: Literal["decoded"] = "decoded"
+    frame_count: PositiveInt
+    numbers: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1, max_length=MAX_FRAMES)]
+    height: NonNegativeInt = 0
+    width: NonNegativeInt = 0
+
+
+class DecoderAnswer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    answer: Annotated[MemoryRequest | ImageRefused | Decoded, Field(discriminator="kind")]
