@@ -53,7 +53,7 @@ def test_topics_are_made_with_their_retention_and_compaction(settings: KafkaSett
         assert _configs(settings, topic)["cleanup.policy"] == "compact"
     with KafkaAdminClient(bootstrap_servers=settings.bootstrap_servers) as admin:
         described = admin.describe_topics(list(report.created))
-    assert [len(topic["partitions"]) for topic in described] == [3] * 8
+    assert [len(topic["partitions"]) for topic in described] == [3] * len(TopicSettings.model_fields)
 
 
 def test_making_them_again_changes_nothing(settings: KafkaSettings) -> None:
