@@ -35,6 +35,9 @@ class Topic(StrEnum):
     DEAD = "dead"
     DEAD_ACTIONS = "dead_actions"
     REPLAYS = "replays"
+    RETRY_1 = "retry_1"
+    RETRY_2 = "retry_2"
+    RETRY_3 = "retry_3"
 
 
 def describe(topic: Topic, value: bytes) -> Text:
@@ -131,6 +134,9 @@ _DESCRIBE: Mapping[Topic, Callable[[bytes], Text]] = {
     Topic.DEAD: _dead_letter,
     Topic.DEAD_ACTIONS: _dead_letter_action,
     Topic.REPLAYS: _verdict,
+    Topic.RETRY_1: _event,
+    Topic.RETRY_2: _event,
+    Topic.RETRY_3: _event,
 }
 
 

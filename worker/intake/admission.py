@@ -61,6 +61,7 @@ class Admission:
         """The events that can be judged now. Raises LogError when the log does not go on where it was."""
         self._metrics.records_polled.inc(len(records))
         wall = self._wall_clock()
+        has_attempts = self._guard.has_attempts
         admitted: list[RecordJob] = []
         for record in records:
             deferral = read_deferral(record) if record.partition.topic in self._deferred_topics else None
@@ -73,6 +74,8 @@ class Admission:
                 self._completion.close(ticket)
             if self._guard.suspects_any:
                 opened = [job for job in opened if self._may_be_judged(job)]
+            for job in opened if deferral is not None or has_attempts else ():
+                self._restore(job, deferral, now, wall)
             if deferral is None or self._is_due(opened, deferral, now, wall):
                 admitted.extend(opened)
         return admitted
@@ -114,10 +117,14 @@ class Admission:
         job.is_alone = self._guard.must_be_alone(job)
         return True
 
+    def _restore(self, job: RecordJob, deferral: Deferral | None, now: float, wall: float) -> None:
+        """Gives an event what was tried before: as it was moved, and in this partition since."""
+        if deferral is not None:
+            self._retry_topics.restore(job, deferral, now, wall)
+        self._guard.restore_attempts(job)
+
     def _is_due(self, jobs: Sequence[RecordJob], deferral: Deferral, now: float, wall: float) -> bool:
         """Whether events that were moved can be tried again now; if not, they come back from `delayed`."""
-        for job in jobs:
-            self._retry_topics.restore(job, deferral, now, wall)
         seconds = self._retry_topics.wait_seconds(deferral, wall)
         if seconds > 0:
             self._delayed.push(now + seconds, jobs)

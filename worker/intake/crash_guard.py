@@ -7,9 +7,12 @@ back knows that its last holder died, and acts by how often that has happened in
 2. After two it judges the events noted by the last holder one at a time, with nothing beside them.
 3. An event that was judged alone at two deaths is not tried again: it becomes a dead letter. One death is not enough,
    since a process may also be killed from outside.
+
+A marker also notes the failed attempts of events that wait in their partition, so that they count on after a restart.
 """
 
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
@@ -26,6 +29,10 @@ from worker.intake.work import RecordJob
 log = structlog.get_logger(__name__)
 
 DEATHS_TO_JUDGE_ALONE: Final = 2
+NOTE_SECONDS: Final = 0.1
+"""Failed attempts are noted at most so often for each partition."""
+MOST_NOTED: Final = 500
+"""Of so many events of a partition at most; of more, those that failed last."""
 CALM_SECONDS: Final = 300.0
 """A process that has lived for so long is in no crash loop: deaths are counted from 0 again."""
 MARKER_SECONDS: Final = 7 * 24 * 3600
@@ -37,6 +44,17 @@ class EventPlace(NamedTuple):
 
     offset: int
     position: int
+
+
+class FailedAttempts(BaseModel):
+    """The failed fetches of an event that waits for another one."""
+
+    model_config = ConfigDict(frozen=True)
+
+    place: EventPlace
+    attempts: int
+    first_failed_ms: int
+    """By the wall clock."""
 
 
 class Marker(BaseModel):
@@ -56,6 +74,7 @@ class Marker(BaseModel):
     """Events that were judged alone when a holder died."""
     culprits: tuple[EventPlace, ...] = ()
     """Events that were judged alone when two holders died."""
+    waiting: tuple[FailedAttempts, ...] = ()
 
 
 class MarkerStore(Protocol):
@@ -137,11 +156,22 @@ class FileMarkers:
 class CrashGuard:
     """The markers of one member. Costs nothing for an event while no holder of the member's partitions has died."""
 
-    def __init__(self, store: MarkerStore, process: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: MarkerStore,
+        process: str,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         """`process` names this process, and no other."""
         self._store = store
         self._process = process
         self._clock = clock
+        self._wall_clock = wall_clock
+        self._attempts: dict[Partition, dict[EventPlace, FailedAttempts]] = {}
+        self._noted_at: dict[Partition, float] = {}
+        self._unnoted: set[Partition] = set()
+        """Partitions whose markers lack attempts."""
         self._markers: dict[Partition, Marker] = {}
         self._in_flight: dict[Partition, dict[EventPlace, None]] = {}
         self._suspects: dict[Partition, set[EventPlace]] = {}
@@ -172,10 +202,9 @@ class CrashGuard:
             self._noted[partition] = set()
             self._begun.discard(partition)
             self._calm_at[partition] = self._clock() + CALM_SECONDS
-            self._write(
-                partition,
-                Marker(holder=self._process, deaths=deaths, in_flight=in_flight, accused=accused, culprits=culprits),
-            )
+            self._attempts[partition] = {each.place: each for each in found.waiting}
+            update = {"deaths": deaths, "in_flight": in_flight, "accused": accused, "culprits": culprits}
+            self._write(partition, Marker(holder=self._process, waiting=found.waiting).model_copy(update=update))
 
     def released(self, partitions: Iterable[Partition]) -> None:
         """Takes the markers back of partitions that are given up in order."""
@@ -183,8 +212,10 @@ class CrashGuard:
             marker = self._markers.pop(partition, None)
             if marker is None:
                 continue
-            if marker.deaths:
-                self._store.write(partition, marker.model_copy(update={"holder": "", "alone": None}))
+            waiting = self._waiting_in(partition)
+            if marker.deaths or waiting:
+                update = {"holder": "", "alone": None, "waiting": waiting}
+                self._store.write(partition, marker.model_copy(update=update))
             else:
                 self._store.remove(partition)
 
@@ -248,7 +279,47 @@ class CrashGuard:
         partition, place = job.work.ticket.partition, _place(job)
         if partition in self._markers:
             self._in_flight[partition].pop(place, None)
+            self._attempts[partition].pop(place, None)
             self._suspects[partition].discard(place)
+
+    def waits(self, job: RecordJob) -> None:
+        """The event failed and will be tried again in its partition."""
+        partition = job.work.ticket.partition
+        if partition not in self._markers or job.first_failed_at is None or not job.attempts:
+            return
+        now = self._clock()
+        first_failed_ms = int((self._wall_clock() - (now - job.first_failed_at)) * 1000)
+        place = _place(job)
+        self._attempts[partition][place] = FailedAttempts(
+            place=place, attempts=job.attempts, first_failed_ms=first_failed_ms
+        )
+        self._unnoted.add(partition)
+        self.turn(now)
+
+    def turn(self, now: float) -> None:
+        """Writes the attempts that are not noted yet."""
+        for partition in [p for p in self._unnoted if now - self._noted_at.get(p, -NOTE_SECONDS) >= NOTE_SECONDS]:
+            self._unnoted.discard(partition)
+            if partition in self._markers:
+                self._noted_at[partition] = now
+                waiting = self._waiting_in(partition)
+                self._write(partition, self._markers[partition].model_copy(update={"waiting": waiting}))
+
+    @property
+    def has_attempts(self) -> bool:
+        """Whether there may be an event that `restore_attempts` has something to give."""
+        return any(self._attempts.values())
+
+    def restore_attempts(self, job: RecordJob) -> None:
+        """Gives an event the attempts that failed before a restart."""
+        noted = self._attempts.get(job.work.ticket.partition)
+        found = noted.get(_place(job)) if noted else None
+        if found is not None:
+            job.attempts = found.attempts
+            job.first_failed_at = self._clock() - max(0.0, self._wall_clock() - found.first_failed_ms / 1000)
+
+    def _waiting_in(self, partition: Partition) -> tuple[FailedAttempts, ...]:
+        return tuple(self._attempts.get(partition, {}).values())[-MOST_NOTED:]
 
     def _note(self, partitions: Mapping[Partition, EventPlace | None], upcoming: Iterable[RecordJob]) -> None:
         """Writes the markers of `partitions`, each with the event that is alone, if one is."""
@@ -258,7 +329,7 @@ class CrashGuard:
         for partition, alone in partitions.items():
             if self._clock() >= self._calm_at[partition]:
                 self._suspects[partition].clear()
-                self._write(partition, Marker(holder=self._process))
+                self._write(partition, Marker(holder=self._process, waiting=self._waiting_in(partition)))
                 continue
             noted = self._suspects[partition] | following.get(partition, set()) | self._in_flight[partition].keys()
             self._noted[partition] = noted

@@ -71,7 +71,7 @@ class Member:
         self._delayed = DelayedJobs(self._is_ours)
         self._completion = Completion(self._ledger, parts.writer, self._metrics)
         self._mailbox = Mailbox()
-        self._guard = CrashGuard(parts.markers, parts.process, self._clock)
+        self._guard = CrashGuard(parts.markers, parts.process, self._clock, parts.wall_clock)
         self._admission = Admission(
             self._ledger,
             self._completion,
@@ -166,6 +166,7 @@ class Member:
         self._router.refresh()
         self._pipeline.submit(self._delayed.pop_due(now))
         self._pipeline.turn(now)
+        self._guard.turn(now)
         self._commits.turn(now, hurry=bool(self._draining) or self._stop_at is not None)
         self._release_drained(now)
         paused = self._pause()

@@ -16,7 +16,10 @@ class JobWatch(Protocol[J_contra]):
         """The jobs are about to be prepared, and probably those that are `upcoming` soon after."""
 
     def ended(self, job: J_contra) -> None:
-        """The job is judged, dropped, or waits for another attempt."""
+        """The job is judged, dropped, deferred, or waits for another attempt."""
+
+    def waits(self, job: J_contra) -> None:
+        """The job has ended, and will be tried again."""
 
 
 class InFlight(Generic[J]):
@@ -52,3 +55,8 @@ class InFlight(Generic[J]):
             self._alone = None
             if self._watch is not None:
                 self._watch.ended(job)
+
+    def waits(self, job: J) -> None:
+        """Tells the watch of a job that was removed and will be tried again."""
+        if self._watch is not None:
+            self._watch.waits(job)

@@ -271,7 +271,9 @@ class JudgingPipeline(Generic[J]):
             log.error("prepare_failed", event_id=job.event.id, exc_info=error)
             message = f"{type(error).__name__} while preparing the image"
             outcome = GivenUp(Failure(reason=FailureReason.INTERNAL_ERROR, message=message), retriable=False)
-        if outcome is not None:
+        if outcome is None:
+            self._in_flight.waits(job)
+        else:
             self._let_go(job, outcome)
 
     # -- the engine ------------------------------------------------------------------------------------------------

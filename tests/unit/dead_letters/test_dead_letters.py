@@ -14,11 +14,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from letter_bench import NOW, LetterBench, event
 
-from schemas import FailureReason
+from schemas import FailureReason, Source
 from worker.dead_letters.book import LetterBook
 from worker.dead_letters.letter import HISTORY_HEADER, history_in
 from worker.dead_letters.selection import LetterState, Selection
 from worker.dead_letters.writers import EmbeddedWriter
+from worker.intake.deferral import Deferral, deferred_output
 from worker.intake.log import CommitFailed, LogError, Output, Partition, Record
 from worker.intake.parse import parse
 from worker.outbox import ROOM_FOR_OURS
@@ -112,15 +113,7 @@ def test_a_log_that_never_takes_it_is_an_error_and_nothing_is_submitted(bench: L
 
 
 def test_of_a_record_with_several_events_only_the_one_that_failed_is_submitted_again(bench: LetterBench) -> None:
-    records = [
-        {
-            "eventName": "ObjectCreated:Put",
-            "eventTime": "2026-11-30T12:00:00Z",
-            "s3": {"bucket": {"name": "b"}, "object": {"key": f"{name}.png", "eTag": "1", "sequencer": "7"}},
-        }
-        for name in ("one", "two", "three")
-    ]
-    value = json.dumps({"Records": records}).encode()
+    value = notification("one", "two", "three")
     events = parse(Record(Partition("images.in", 0), 0, value)).events
     bench.letter(value, name=events[1].id, index=1)
     book = bench.book()
@@ -129,6 +122,64 @@ def test_of_a_record_with_several_events_only_the_one_that_failed_is_submitted_a
 
     (record,) = bench.images
     assert parse(record).events == (events[1],)
+
+
+def moved_from(value: bytes, index: int, offset: int) -> Record:
+    """What stands in a retry topic of one event of a record."""
+    first = Record(Partition("images.in", 0), offset, value)
+    source = Source(topic="images.in", partition=0, offset=offset, index=index)
+    moved = deferred_output(
+        first, parse(first).events[index], Deferral(source=source, first_seen_ms=1), "images.retry.1"
+    )
+    return Record(Partition("images.retry.1", 0), 0, moved.value, moved.key, moved.headers)
+
+
+def test_an_event_that_failed_in_a_retry_topic_is_submitted_as_a_new_one(bench: LetterBench) -> None:
+    value = notification("one", "two", "three")
+    record = moved_from(value, 2, 7)
+    (wanted,) = parse(record).events
+    bench.letter(record.value, name=wanted.id, index=2, offset=7, headers=record.headers)
+    book = bench.book()
+
+    bench.actions(book).redrive(book.find(Selection()))
+
+    (submitted,) = bench.images
+    assert parse(submitted).events == (wanted,)
+    assert [name for name, _ in submitted.headers] == [HISTORY_HEADER], "nothing says any more that it was moved"
+
+
+def test_a_cut_letter_of_a_moved_event_is_redriven_from_the_record_that_it_came_in(bench: LetterBench) -> None:
+    value = notification("one", "two", "three")
+    ((partition, offset),) = bench.topics.append([Output(bench.names.images, value, b"k")])
+    record = moved_from(value, 1, offset)
+    (wanted,) = parse(record).events
+    size = len(record.value or b"")
+    bench.letter(
+        (record.value or b"")[:40],
+        name=wanted.id,
+        index=1,
+        partition=partition.number,
+        offset=offset,
+        headers=record.headers,
+        payload_size=size,
+    )
+    book = bench.book()
+
+    bench.actions(book).redrive(book.find(Selection()))
+
+    assert (wanted,) in [parse(record).events for record in bench.images]
+
+
+def notification(*names: str) -> bytes:
+    records = [
+        {
+            "eventName": "ObjectCreated:Put",
+            "eventTime": "2026-11-30T12:00:00Z",
+            "s3": {"bucket": {"name": "b"}, "object": {"key": f"{name}.png", "eTag": "1", "sequencer": "7"}},
+        }
+        for name in names
+    ]
+    return json.dumps({"Records": records}).encode()
 
 
 def test_an_event_in_a_cloudevent_is_submitted_plain_with_its_key_and_other_headers(bench: LetterBench) -> None:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 from tests.unit.intake.member_bench import IN, QUICK, Bench, FakeEngine, FakeLog, FakeStore, event, http, records
 from tests.unit.intake.pictures import png
 from worker.images.errors import TransientFetchError
+from worker.intake import crash_guard
+from worker.intake.crash_guard import FileMarkers, Marker, MarkerStore
 from worker.intake.deferral import Deferral, read_deferral
 from worker.intake.ledger import Ticket
 from worker.intake.log import Output, Partition, Poll, Record
@@ -62,12 +65,12 @@ class RetryBench(Bench):
 
     log: RetryLog
 
-    def restarted(self, settings: IntakeSettings | None = None) -> "RetryBench":
+    def restarted(self, settings: IntakeSettings | None = None, **more: Any) -> "RetryBench":
         self.log.polls = [Poll(assigned=frozenset((IN, *RETRIES)))]
         self.log.paused = frozenset()
         committed = self.log.offsets
         self.log.waiting = [record for record in self.log.all if record.offset >= committed.get(record.partition, 0)]
-        return RetryBench(self.log, self.store, settings=settings or self.settings)
+        return RetryBench(self.log, self.store, settings=settings or self.settings, **more)
 
 
 def bench_of(
@@ -237,3 +240,43 @@ def test_however_often_an_event_moves_its_counts_add_up_and_its_first_place_stay
 def test_delays_that_become_shorter_are_refused() -> None:
     with pytest.raises(ValueError, match="must not become shorter"):
         IntakeSettings(retry_delays_seconds=(600.0, 60.0))
+
+
+class MortalMarkers:
+    """Markers of a process that can die: nothing is written then any more."""
+
+    def __init__(self, kept: MarkerStore) -> None:
+        self._kept = kept
+        self.dead = False
+
+    def read(self, partition: Partition) -> Marker | None:
+        return self._kept.read(partition)
+
+    def write(self, partition: Partition, marker: Marker) -> None:
+        if not self.dead:
+            self._kept.write(partition, marker)
+
+    def remove(self, partition: Partition) -> None:
+        if not self.dead:
+            self._kept.remove(partition)
+
+
+@pytest.mark.parametrize("dies", [True, False], ids=["killed", "ended in order"])
+def test_attempts_in_the_partition_count_over_restarts(
+    dies: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crash_guard, "NOTE_SECONDS", 0.0)
+    settings = waiting(retry_hold_seconds=60.0, retry_base_seconds=0.05, retry_max_seconds=0.1)
+    bench = bench_of({"never": DOWN, "a": png(1)}, settings)
+    fetched = bench.store.fetched
+    ended_with = 0
+    for process in range(3):
+        markers = MortalMarkers(FileMarkers(tmp_path))
+        bench = bench.restarted(process=f"process-{process}", markers=markers)
+        bench.run_until(partial(lambda before: fetched["http://images/never"] > before, ended_with))
+        markers.dead = dies
+        ended_with = fetched["http://images/never"]
+    bench = bench.restarted(process="last", markers=FileMarkers(tmp_path))
+    bench.run_until(lambda: len(bench.log.verdicts) == 2)
+    assert bench.log.verdicts[0]["failure"]["attempts"] == 6
+    assert 6 <= fetched["http://images/never"] <= 6 + 3, "what was under way at a death is not counted"
