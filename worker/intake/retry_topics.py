@@ -13,6 +13,8 @@ from worker.intake.work import RecordJob
 from worker.settings import IntakeSettings
 
 MOST_REASON_CHARACTERS = 300
+MOST_MOVED_BYTES = 900 * 1024
+"""A larger record is not moved: with what we add it fits Kafka's own default limit of a topic, 1 MiB."""
 
 
 class RetryTopics:
@@ -21,7 +23,7 @@ class RetryTopics:
     def __init__(self, topics: Sequence[str], settings: IntakeSettings, *, max_event_bytes: int) -> None:
         self._tiers = list(zip(topics, settings.retry_delays_seconds, strict=False))
         self._keeps_key_order = settings.retry_keeps_key_order
-        self._max_event_bytes = max_event_bytes
+        self._max_bytes = min(max_event_bytes, MOST_MOVED_BYTES)
 
     @property
     def longest_delay(self) -> float:
@@ -30,11 +32,11 @@ class RetryTopics:
 
     def take(self, record: Record) -> bool:
         """Whether the record's events may be moved. Not where the settings keep the order of each key and it has one,
-        nor where they would not fit into a record with what we add."""
+        nor where they are too large."""
         if not self._tiers or (self._keeps_key_order and record.key is not None):
             return False
         size = len(record.value or b"") + len(record.key or b"")
-        return size + sum(len(name) + len(value or b"") for name, value in record.headers) <= self._max_event_bytes
+        return size + sum(len(name) + len(value or b"") for name, value in record.headers) <= self._max_bytes
 
     def wait_seconds(self, deferral: Deferral, wall: float) -> float:
         """How long until the event is due. Never longer than the longest delay, whatever a clock said."""

@@ -6,6 +6,8 @@ from typing import Any
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError
 
+from worker.intake.retry_topics import MOST_MOVED_BYTES
+from worker.outbox import ROOM_FOR_OURS
 from worker.preflight.finding import CheckStatus, Finding
 from worker.settings import KafkaSettings
 
@@ -41,14 +43,14 @@ def _topic_problems(
 ) -> Iterator[tuple[CheckStatus, str, str]]:
     topics = settings.topics
     limit = int(configs.get("max.message.bytes", settings.max_message_bytes))
-    if name in topics.deferred and limit < settings.max_message_bytes:
+    needed_bytes = min(settings.max_message_bytes, MOST_MOVED_BYTES + ROOM_FOR_OURS)
+    if name in topics.deferred and limit < needed_bytes:
         yield (
             CheckStatus.BLOCKED,
-            f"max.message.bytes {limit} is less than kafka.max_message_bytes {settings.max_message_bytes}: "
-            "a large event could not be moved to it, and no verdict could be written",
-            f"set the topic's max.message.bytes to {settings.max_message_bytes}, or lower kafka.max_message_bytes",
+            f"max.message.bytes {limit} is less than {needed_bytes}: an event could not be moved to it",
+            f"set the topic's max.message.bytes to {settings.max_message_bytes}",
         )
-    elif name != topics.images and limit < settings.max_message_bytes:
+    elif name not in topics.judged and limit < settings.max_message_bytes:
         yield (
             CheckStatus.WRONG,
             f"max.message.bytes {limit} is less than kafka.max_message_bytes {settings.max_message_bytes}: "
