@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from kafka.admin import KafkaAdminClient
+from kafka import TopicPartition
+from kafka.admin import KafkaAdminClient, OffsetSpec
 from kafka.errors import KafkaError
 
 from ops.dev.servers import KafkaServer, RedisServer
@@ -98,6 +99,12 @@ class Bench(StreamBench):
         worker = self.start_worker(instance_id=instance_id)
         self.wait_for_a_verdict()
         return worker
+
+    def records_in(self, name: str) -> int:
+        """Offsets in the topic that the settings call `name`: its records and Kafka's transaction markers."""
+        partitions = [TopicPartition(self.topics[name], number) for number in range(4)]
+        ends = self._admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
+        return sum(end.offset for end in ends.values())
 
     def wait_until_at_work(self, count: int) -> None:
         self.wait_for_members(count)

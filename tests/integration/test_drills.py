@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ops.dev.servers import KafkaServer, RedisServer, S3Server
+from ops.drills import retry_topics
 from ops.drills.bench import Bench
 from ops.drills.drill import SETTINGS, Drill, EmbeddedDrill
 from ops.drills.fault_proxy import Fault
@@ -20,7 +21,8 @@ S3_FAULTS = Drill(
     "s3", "S3 breaks in each way, one after another.", break_store(*Fault, seconds=1.0), 1, needs_store=True
 )
 """In place of a drill for each: the store's breaker would cost two seconds in each of them."""
-ON_KAFKA = [drill for drill in DRILLS if isinstance(drill, Drill) and not drill.needs_store] + [S3_FAULTS]
+ON_KAFKA = [drill for drill in DRILLS if isinstance(drill, Drill) and not drill.needs_store]
+ON_KAFKA += [S3_FAULTS, *retry_topics.DRILLS]
 EMBEDDED = [drill for drill in DRILLS if isinstance(drill, EmbeddedDrill)]
 
 
