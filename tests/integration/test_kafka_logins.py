@@ -47,6 +47,23 @@ def _may_read(settings: KafkaSettings, topic: str) -> bool:
 both_clients = pytest.mark.parametrize("client", ["kafka-python", "librdkafka"])
 
 
+def _cut_connections(admin: Any) -> None:
+    for connection in list(admin._manager._conns.values()):
+        admin._manager.call_soon(connection.close)
+
+
+def _operations(admin: Any, topic: str) -> list[str]:
+    """What the client may do with the topic, once it is connected again."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            (described,) = admin.describe_topics([topic])
+            return list(described["authorized_operations"] or ())
+        except KafkaError:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+
 @pytest.fixture
 def stream(secure_kafka: SecureKafkaServer) -> SecureStream:
     return SecureStream(secure_kafka)
@@ -80,17 +97,9 @@ def test_a_password_of_a_file_is_read_at_each_login(
         assert admin.describe_topics([topic])
         secure_kafka.add_user(stream.user, "another password")
         file.write_text("another password\n")
-        for connection in list(admin._manager._conns.values()):
-            admin._manager.call_soon(connection.close)
-        deadline = time.monotonic() + 20
-        while True:  # the same client logs in again, with the password that the file has now
-            try:
-                (described,) = admin.describe_topics([topic])
-                break
-            except KafkaError:
-                assert time.monotonic() < deadline
-                time.sleep(0.2)
-        assert "READ" in described["authorized_operations"]
+        _cut_connections(admin)
+        # the same client logs in again, with the password that the file has now
+        assert "READ" in _operations(admin, topic)
 
 
 class _Tokens(BaseHTTPRequestHandler):
@@ -174,6 +183,33 @@ def test_a_clients_certificate_whose_key_has_a_password(
     password.write_text("wrong\n")
     with pytest.raises(LogRefused, match="certificates for Kafka cannot be used"):
         _may_read(KafkaSettings.model_validate(settings), topic)
+
+
+def test_a_clients_certificate_that_was_renewed_is_used_at_the_next_connection(
+    secure_kafka: SecureKafkaServer, topic: str, tmp_path: Path
+) -> None:
+    certificate, key = tmp_path / "client.pem", tmp_path / "client.key"
+
+    def renew(user: str) -> None:
+        issued = secure_kafka.authority.issue_cert("client.example", common_name=user)
+        certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+        issued.private_key_pem.write_to_path(key)
+
+    secure_kafka.allow("renewed-user", "topic", topic, ["read", "describe"])
+    secure_kafka.allow("first-user", "topic", topic, ["describe"])
+    settings = {
+        "bootstrap_servers": secure_kafka.tls_servers,
+        "security_protocol": "SSL",
+        "ssl_cafile": str(secure_kafka.ca),
+        "ssl_certfile": str(certificate),
+        "ssl_keyfile": str(key),
+    }
+    renew("first-user")
+    with admin_client(KafkaSettings.model_validate(settings)) as admin:
+        assert "READ" not in _operations(admin, topic)
+        renew("renewed-user")
+        _cut_connections(admin)
+        assert "READ" in _operations(admin, topic)
 
 
 def test_a_secret_whose_file_is_missing_is_named(secure_kafka: SecureKafkaServer, tmp_path: Path) -> None:

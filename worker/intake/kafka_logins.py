@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import botocore.exceptions
 import httpx
 from kafka.errors import SaslAuthenticationFailedError
 from kafka.net.sasl import get_sasl_mechanism, register_sasl_mechanism
@@ -126,5 +127,23 @@ def _with_present_password(mechanism: Any) -> Any:
     return WithPresentPassword
 
 
+class _MskIam(get_sasl_mechanism("AWS_MSK_IAM")):  # type: ignore[misc]
+    """Signs with the credentials that botocore finds at each connection, so that those that expire are renewed."""
+
+    def auth_bytes(self) -> Any:
+        """Raises SaslAuthenticationFailedError without credentials or region; the library raises AttributeError."""
+        session = self._boto_session_cls()
+        try:
+            lacking = "credentials" if session.get_credentials() is None else ""
+        except botocore.exceptions.BotoCoreError as error:
+            raise SaslAuthenticationFailedError(f"no AWS credentials can be had: {error}") from error
+        if not lacking and not session.get_config_variable("region"):
+            lacking = "region (AWS_DEFAULT_REGION)"
+        if lacking:
+            raise SaslAuthenticationFailedError(f"AWS_MSK_IAM has no {lacking}")
+        return super().auth_bytes()
+
+
+register_sasl_mechanism("AWS_MSK_IAM", _MskIam, overwrite=True)
 for _name in ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"):
     register_sasl_mechanism(_name, _with_present_password(get_sasl_mechanism(_name)), overwrite=True)
