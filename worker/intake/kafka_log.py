@@ -20,6 +20,7 @@ from kafka.errors import (
 )
 from kafka.future import Future
 
+from worker.intake.framed_records import FramedRecords
 from worker.intake.kafka_connection import connection_options
 from worker.intake.kafka_faults import classify, open_error
 from worker.intake.kafka_gaps import GapKeeper
@@ -27,10 +28,11 @@ from worker.intake.kafka_open_transactions import OpenTransactions, describe_tra
 from worker.intake.kafka_output import KafkaOutput
 from worker.intake.kafka_probe import require_login
 from worker.intake.kafka_python_fixes import FixedConsumer
-from worker.intake.log import Lag, LogError, Output, Partition, Poll, Record
+from worker.intake.log import Lag, LogError, LogRefused, Output, Partition, Poll, Record
 from worker.intake.lost_records import accepted_positions
 from worker.intake.producer_process import ProducerProcess
-from worker.settings import KafkaSettings, TelemetrySettings
+from worker.intake.schema_registry import SchemaRegistry
+from worker.settings import KafkaSettings, SettingsError, TelemetrySettings
 
 log = structlog.get_logger(__name__)
 
@@ -55,8 +57,15 @@ class _Assignment(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
         self.member_ids: SimpleQueue[str] = SimpleQueue()
         self.pending: dict[Partition, Future] = {}
         self.closing = False
+        self._changed: set[Partition] = set()
+
+    def take_changed(self) -> set[Partition]:
+        """The partitions that were assigned, revoked or lost since the last time. For the reader, between its polls."""
+        changed, self._changed = self._changed, set()
+        return changed
 
     async def on_partitions_assigned(self, assigned: Set[TopicPartition]) -> None:
+        self._changed |= _ours(assigned)
         self.member_ids.put(self._member_id())
         self._happened.put(Poll(assigned=_ours(assigned)))
 
@@ -65,11 +74,13 @@ class _Assignment(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
             return
         released = Future()
         partitions = _ours(revoked)
+        self._changed |= partitions
         self.pending.update(dict.fromkeys(partitions, released))
         self._happened.put(Poll(revoked=partitions))
         await released
 
     async def on_partitions_lost(self, lost: Set[TopicPartition]) -> None:
+        self._changed |= _ours(lost)
         self._happened.put(Poll(lost=_ours(lost)))
 
 
@@ -103,10 +114,16 @@ class KafkaLog:
                 require_topics(self._consumer.topics, topics, settings)
                 self._gaps = GapKeeper(self._consumer, settings, accepted_positions)
                 self._output = KafkaOutput(settings, producer, self._consumer, self._gaps.note)
+                self._registry = SchemaRegistry(settings.schema_registry) if settings.schema_registry else None
+                if self._registry is not None:
+                    opened.callback(self._registry.close)
+                self._frames = FramedRecords(self._registry) if self._registry is not None else None
                 self._transactions = OpenTransactions(self._consumer, describe_transactions(settings))
                 self._consumer.subscribe(list(topics), listener=self._assignment)
             except KafkaError as error:
                 raise open_error(error, settings) from error
+            except SettingsError as error:
+                raise LogRefused(str(error)) from error
             opened.pop_all()
         self._reader.start()
         try:
@@ -144,7 +161,8 @@ class KafkaLog:
         self._output.commit(outputs, offsets)
 
     def health_problems(self) -> tuple[str, ...]:
-        return self._gaps.health_problems()
+        waiting = self._frames.problems() if self._frames is not None else ()
+        return (*self._gaps.health_problems(), *waiting)
 
     def notes(self) -> tuple[str, ...]:
         return self._transactions.notes()
@@ -160,6 +178,8 @@ class KafkaLog:
         # An open transaction ends before the group hands the partitions to others.
         self._output.close()
         self._reader.join(CLOSE_SECONDS)
+        if self._registry is not None:
+            self._registry.close()
 
     @staticmethod
     def _open_consumer(settings: KafkaSettings) -> FixedConsumer:
@@ -185,10 +205,13 @@ class KafkaLog:
         try:
             while not self._closing.is_set():
                 self._apply_pauses()
-                batches = self._poll_consumer()
+                records = _records(self._poll_consumer())
+                if self._frames is not None:
+                    self._frames.forget(self._assignment.take_changed())
+                    records = self._frames.read(records)
                 self._lag = self._measure_lag()
-                if batches:
-                    self._happened.put(Poll(_records(batches)))
+                if records:
+                    self._happened.put(Poll(records))
                     self._room.acquire()
         except CorruptRecordError as error:
             # The consumer never gets past it in this state; a new one fetches the bytes again.
@@ -225,7 +248,8 @@ class KafkaLog:
         return batches
 
     def _apply_pauses(self) -> None:
-        wanted = (self._wanted_paused | self._gaps.stopped) & _ours(self._consumer.assignment())
+        held = self._frames.waiting if self._frames is not None else frozenset()
+        wanted = (self._wanted_paused | self._gaps.stopped | held) & _ours(self._consumer.assignment())
         current = _ours(self._consumer.paused())
         if wanted - current:
             self._consumer.pause(*_theirs(wanted - current))
@@ -248,7 +272,8 @@ class KafkaLog:
                 if end > position and theirs not in paused:
                     waiting[theirs] = position
         self._transactions.observe(waiting)
-        return Lag(behind, ends, self._transactions.held)
+        held = self._transactions.held | (self._frames.waiting if self._frames is not None else frozenset())
+        return Lag(behind, ends, held)
 
 
 def require_topics(existing: Callable[[], Iterable[str]], read: Sequence[str], settings: KafkaSettings) -> None:

@@ -6,6 +6,7 @@ A record's value is JSON, and one of
 - a CloudEvent 1.0 that carries either as its data, in Kafka's structured mode (the whole in the value, content-type
   `application/cloudevents+json`; the header may be missing) or binary mode (`ce_` headers, the data in the value),
 - a list of CloudEvents, as Azure Event Grid batches them.
+A serializer of a schema registry may have framed any of them.
 SeaweedFS (4.48) writes no S3 notifications; what its filer publishes is protobuf, and is refused as no JSON.
 
 The CloudEvents envelope is read here and not by the `cloudevents` library, because that invents a random id and the
@@ -34,6 +35,7 @@ from worker.intake.notifications import (
     read_cloud_event,
     read_notification,
 )
+from worker.intake.schema_frames import read_frame
 
 __all__ = [
     "MAX_COLONS",
@@ -75,6 +77,7 @@ def parse(record: Record, *, max_bytes: int = MAX_VALUE_BYTES) -> Parsed:
     if len(value) > MAX_COLONS and value.count(b":") > MAX_COLONS:
         message = f"the value has more than {MAX_COLONS} colons, too many for an image event or a notification"
         raise MalformedRecord(FailureReason.EVENT_TOO_LARGE, message)
+    value = _unframed(value)
     if not record.headers:
         return _parse_data(value, None)
     headers = _lowered(record.headers)
@@ -94,6 +97,20 @@ def describes_value(header: str) -> bool:
     """Whether a record's header says how to read its value. A record that passes the event on must not have it."""
     lowered = header.lower()
     return lowered == _CONTENT_TYPE or lowered.startswith("ce_")
+
+
+def _unframed(value: bytes) -> bytes:
+    """The data of a value that a serializer of a schema registry has framed. Avro was made JSON before, where that can
+    be done (worker.intake.framed_records)."""
+    frame = read_frame(value)
+    if frame is None:
+        return value
+    if not frame.is_json:
+        raise malformed(
+            f"the value is framed by a schema registry (schema {frame.schema_id}) and is no JSON: it does not fit its "
+            "Avro schema, the registry does not give that schema, or kafka.schema_registry is not set"
+        )
+    return frame.data
 
 
 class _Envelope(Foreign):

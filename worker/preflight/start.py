@@ -7,6 +7,7 @@ import structlog
 from worker.intake.log import LogError, LogRefused
 from worker.preflight.finding import CheckStatus, Finding, blocking, explain
 from worker.preflight.kafka import check_kafka
+from worker.preflight.schemas import check_registry
 from worker.preflight.servers import check_redis, check_s3
 from worker.settings import Settings
 
@@ -20,6 +21,8 @@ class ServersNotReady(LogRefused):
 def check_servers(settings: Settings, *, desk: bool = False) -> Iterator[Finding]:
     """Every check, one after another; with `desk` also what the review desk needs. Raises nothing."""
     yield from check_kafka(settings.kafka, desk=desk)
+    if settings.kafka.schema_registry is not None:
+        yield from check_registry(settings.kafka.schema_registry)
     yield from check_redis(settings.redis)
     yield from check_s3(settings)
 

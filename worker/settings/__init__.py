@@ -3,7 +3,14 @@
 from worker.settings.doors import GatewaySettings, OidcSettings, WebSettings
 from worker.settings.loading import SettingsError, change_settings, load_settings
 from worker.settings.review import QueueSettings, ReviewSettings, WebhookSettings
-from worker.settings.servers import KafkaOAuthSettings, KafkaSettings, RedisSettings, S3Settings, TopicSettings
+from worker.settings.servers import (
+    KafkaOAuthSettings,
+    KafkaSettings,
+    RedisSettings,
+    S3Settings,
+    SchemaRegistrySettings,
+    TopicSettings,
+)
 from worker.settings.tree import PolicyAddress, Settings
 from worker.settings.work import (
     EngineSettings,
@@ -29,6 +36,7 @@ __all__ = [
     "RedisSettings",
     "ReviewSettings",
     "S3Settings",
+    "SchemaRegistrySettings",
     "Settings",
     "SettingsError",
     "TelemetrySettings",

@@ -105,6 +105,10 @@ _PATHS = {
     "s3": ("ca_file",),
 }
 _KAFKA_PATHS = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_key_password_file", "sasl_password_file")
+_KAFKA_PARTS = {
+    "sasl_oauth": ("client_secret_file", "ca_file"),
+    "schema_registry": ("password_file", "ca_file"),
+}
 
 
 def _resolved(data: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -132,11 +136,9 @@ def _resolved(data: dict[str, Any], folder: Path) -> dict[str, Any]:
         resolved["files"] = files | {"roots": [resolve(root) for root in files["roots"]]}
     if isinstance(kafka, dict):
         resolved["kafka"] = {name: resolve(value) if name in _KAFKA_PATHS else value for name, value in kafka.items()}
-        if isinstance(oauth := kafka.get("sasl_oauth"), dict):
-            resolved["kafka"]["sasl_oauth"] = {
-                name: resolve(value) if name in ("client_secret_file", "ca_file") else value
-                for name, value in oauth.items()
-            }
+        for part, names in _KAFKA_PARTS.items():
+            if isinstance(found := kafka.get(part), dict):
+                resolved["kafka"][part] = {n: resolve(value) if n in names else value for n, value in found.items()}
     for section, paths in _PATHS.items():
         if isinstance(found := data.get(section), dict):
             resolved[section] = {name: resolve(value) if name in paths else value for name, value in found.items()}

@@ -84,6 +84,31 @@ class KafkaOAuthSettings(Section):
         return self
 
 
+class SchemaRegistrySettings(Section):
+    """Where the schemas are of values that a serializer has framed (Confluent's wire format). JSON is read without."""
+
+    url: str
+    username: str | None = None
+    password: SecretStr | None = None
+    password_file: Path | None = None
+    """In place of `password`; read again at each question."""
+    ca_file: Path | None = None
+    unknown_schema_seconds: PositiveFloat = 30.0
+    """How long records wait for a schema that the registry does not know; then they become dead letters. While the
+    registry does not answer, they wait for as long as that lasts."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if not re.fullmatch(r"https?://[^\s@?#]+", self.url):
+            raise ValueError("url must be http(s)://host[:port][/path], without credentials")
+        if self.password is not None and self.password_file is not None:
+            raise ValueError("password and password_file are both set; remove one")
+        has_password = self.password is not None or self.password_file is not None
+        if (self.username is None) == has_password:
+            raise ValueError("username and password (or password_file) go together; one of them is absent")
+        return self
+
+
 class KafkaSettings(Section):
     """The broker and how to talk to it. `delivery: at_least_once` is for brokers without transactions.
 
@@ -108,6 +133,8 @@ class KafkaSettings(Section):
     lost_records: Literal["stop", "continue"] = "stop"
     """What to do when records left the log before they were judged: stop their partition until somebody accepts the
     loss (`sluice topics accept-loss`), or count it and go on."""
+    schema_registry: SchemaRegistrySettings | None = None
+    """For events in Avro (docs/events.md). Events in JSON are read with and without a frame."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: SaslMechanism | None = None
     """AWS_MSK_IAM takes credentials by botocore's own chain, GSSAPI the ticket of the process (it needs the package

@@ -41,7 +41,7 @@ NOT_JSON = [
     (b"", "the value is not JSON: EOF"),
     (b"{", "the value is not JSON: EOF"),
     (b"\xff\xfe", "the value is not JSON"),
-    (b"\x00\x00\x00\x01\x05", "the value is not JSON"),
+    (b"\x00\x00\x00\x01\x05", "the value is framed by a schema registry (schema 261) and is no JSON"),
     (b"\xef\xbb\xbf{}", "the value is not JSON"),
     (b'{"prompt": "\\ud800"}', "the value is not JSON"),
     (b"[" * 100_000, "the value is not JSON: recursion limit"),
