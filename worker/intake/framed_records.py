@@ -23,16 +23,18 @@ class Schemas(Protocol):
 
     def trouble(self) -> str | None: ...
 
+    def close(self) -> None: ...
+
 
 class FramedRecords:
     """Turns framed values into JSON, each partition in order.
 
     Records whose schema is not known yet are held, with all that follow in their partition; `waiting` partitions should
-    not be read meanwhile. A value that does not fit its schema is passed on as it is: it becomes a dead letter. For one
-    thread, but for `problems`.
+    not be read meanwhile. A value that does not fit its schema is passed on as it is: it becomes a dead letter. Without
+    `schemas` all values are. For one thread, but for `problems`.
     """
 
-    def __init__(self, schemas: Schemas) -> None:
+    def __init__(self, schemas: Schemas | None) -> None:
         self._schemas = schemas
         self._held: dict[Partition, deque[Record]] = {}
 
@@ -42,11 +44,13 @@ class FramedRecords:
 
     def problems(self) -> tuple[str, ...]:
         """Why records wait. From any thread."""
-        trouble = self._schemas.trouble() if self._held else None
+        trouble = self._schemas.trouble() if self._schemas is not None and self._held else None
         return (trouble,) if trouble is not None else ()
 
     def forget(self, partitions: Iterable[Partition]) -> None:
         """These were taken from the member, or given to it anew: what is held of them comes again."""
+        if self._schemas is None:
+            return
         for partition in partitions:
             self._held.pop(partition, None)
         frames = (read_frame(record.value) for held in self._held.values() for record in held)
@@ -54,37 +58,45 @@ class FramedRecords:
 
     def read(self, records: Sequence[Record]) -> list[Record]:
         """The records that can go on now: of those that were held, and of these."""
+        if self._schemas is None:
+            return list(records)
         for record in records:
             self._held.setdefault(record.partition, deque()).append(record)
             frame = read_frame(record.value)
             if frame is not None:  # so that all schemas are on their way, not only the first
                 self._schemas.schema(frame.schema_id)
-        return [record for partition in list(self._held) for record in self._released(partition)]
+        schemas = self._schemas
+        return [record for partition in list(self._held) for record in self._released(partition, schemas)]
 
-    def _released(self, partition: Partition) -> list[Record]:
+    def close(self) -> None:
+        if self._schemas is not None:
+            self._schemas.close()
+
+    def _released(self, partition: Partition, schemas: Schemas) -> list[Record]:
         held = self._held[partition]
         done: list[Record] = []
-        while held and (read := self._read(held[0])) is not None:
+        while held and (read := _read(held[0], schemas)) is not None:
             done.append(read)
             held.popleft()
         if not held:
             del self._held[partition]
         return done
 
-    def _read(self, record: Record) -> Record | None:
-        """The record as the intake reads it; None while its schema is not known."""
-        frame = read_frame(record.value)
-        if frame is None:
-            return record
-        schema = self._schemas.schema(frame.schema_id)
-        if schema is None:
-            return None
-        if schema.kind == "JSON":
-            return record._replace(value=frame.data)
-        if schema.read_avro is None:
-            return record
-        try:
-            return record._replace(value=schema.read_avro(frame.data))
-        except AvroMismatch as error:
-            log.warning("value_does_not_fit_schema", schema_id=frame.schema_id, error=str(error))
-            return record
+
+def _read(record: Record, schemas: Schemas) -> Record | None:
+    """The record as the intake reads it; None while its schema is not known."""
+    frame = read_frame(record.value)
+    if frame is None:
+        return record
+    schema = schemas.schema(frame.schema_id)
+    if schema is None:
+        return None
+    if schema.kind == "JSON":
+        return record._replace(value=frame.data)
+    if schema.read_avro is None:
+        return record
+    try:
+        return record._replace(value=schema.read_avro(frame.data))
+    except AvroMismatch as error:
+        log.warning("value_does_not_fit_schema", schema_id=frame.schema_id, error=str(error))
+        return record

@@ -31,7 +31,7 @@ from worker.intake.kafka_python_fixes import FixedConsumer
 from worker.intake.log import Lag, LogError, LogRefused, Output, Partition, Poll, Record
 from worker.intake.lost_records import accepted_positions
 from worker.intake.producer_process import ProducerProcess
-from worker.intake.schema_registry import SchemaRegistry
+from worker.intake.schema_registry import open_registry
 from worker.settings import KafkaSettings, SettingsError, TelemetrySettings
 
 log = structlog.get_logger(__name__)
@@ -114,10 +114,8 @@ class KafkaLog:
                 require_topics(self._consumer.topics, topics, settings)
                 self._gaps = GapKeeper(self._consumer, settings, accepted_positions)
                 self._output = KafkaOutput(settings, producer, self._consumer, self._gaps.note)
-                self._registry = SchemaRegistry(settings.schema_registry) if settings.schema_registry else None
-                if self._registry is not None:
-                    opened.callback(self._registry.close)
-                self._frames = FramedRecords(self._registry) if self._registry is not None else None
+                self._frames = FramedRecords(open_registry(settings))
+                opened.callback(self._frames.close)
                 self._transactions = OpenTransactions(self._consumer, describe_transactions(settings))
                 self._consumer.subscribe(list(topics), listener=self._assignment)
             except KafkaError as error:
@@ -161,8 +159,7 @@ class KafkaLog:
         self._output.commit(outputs, offsets)
 
     def health_problems(self) -> tuple[str, ...]:
-        waiting = self._frames.problems() if self._frames is not None else ()
-        return (*self._gaps.health_problems(), *waiting)
+        return (*self._gaps.health_problems(), *self._frames.problems())
 
     def notes(self) -> tuple[str, ...]:
         return self._transactions.notes()
@@ -178,8 +175,7 @@ class KafkaLog:
         # An open transaction ends before the group hands the partitions to others.
         self._output.close()
         self._reader.join(CLOSE_SECONDS)
-        if self._registry is not None:
-            self._registry.close()
+        self._frames.close()
 
     @staticmethod
     def _open_consumer(settings: KafkaSettings) -> FixedConsumer:
@@ -205,10 +201,10 @@ class KafkaLog:
         try:
             while not self._closing.is_set():
                 self._apply_pauses()
-                records = _records(self._poll_consumer())
-                if self._frames is not None:
-                    self._frames.forget(self._assignment.take_changed())
-                    records = self._frames.read(records)
+                polled = _records(self._poll_consumer())
+                if changed := self._assignment.take_changed():
+                    self._frames.forget(changed)
+                records = self._frames.read(polled)
                 self._lag = self._measure_lag()
                 if records:
                     self._happened.put(Poll(records))
@@ -248,8 +244,7 @@ class KafkaLog:
         return batches
 
     def _apply_pauses(self) -> None:
-        held = self._frames.waiting if self._frames is not None else frozenset()
-        wanted = (self._wanted_paused | self._gaps.stopped | held) & _ours(self._consumer.assignment())
+        wanted = (self._wanted_paused | self._gaps.stopped | self._frames.waiting) & _ours(self._consumer.assignment())
         current = _ours(self._consumer.paused())
         if wanted - current:
             self._consumer.pause(*_theirs(wanted - current))
@@ -272,8 +267,7 @@ class KafkaLog:
                 if end > position and theirs not in paused:
                     waiting[theirs] = position
         self._transactions.observe(waiting)
-        held = self._transactions.held | (self._frames.waiting if self._frames is not None else frozenset())
-        return Lag(behind, ends, held)
+        return Lag(behind, ends, self._transactions.held | self._frames.waiting)
 
 
 def require_topics(existing: Callable[[], Iterable[str]], read: Sequence[str], settings: KafkaSettings) -> None:

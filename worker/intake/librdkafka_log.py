@@ -14,6 +14,7 @@ from confluent_kafka import TopicPartition as Position
 from kafka import TopicPartition
 from kafka.errors import KafkaError as ProtocolError
 
+from worker.intake.framed_records import FramedRecords
 from worker.intake.kafka_faults import FaultKind, classify, open_error
 from worker.intake.kafka_gaps import GapKeeper
 from worker.intake.kafka_log import CLOSE_SECONDS, MAX_POLL_RECORDS, POLL_SECONDS, POLLS_AHEAD, require_topics
@@ -24,9 +25,10 @@ from worker.intake.librdkafka_options import client_options, consumer_options
 from worker.intake.librdkafka_output import ANSWER_SECONDS, GroupState, LibrdkafkaOutput
 from worker.intake.librdkafka_positions import Positions
 from worker.intake.librdkafka_topic_ids import TopicIds
-from worker.intake.log import CommitFailed, Gap, Lag, LogError, Output, Partition, Poll, Record
+from worker.intake.log import CommitFailed, Gap, Lag, LogError, LogRefused, Output, Partition, Poll, Record
 from worker.intake.lost_records import accepted_positions
-from worker.settings import KafkaSettings
+from worker.intake.schema_registry import open_registry
+from worker.settings import KafkaSettings, SettingsError
 
 log = structlog.get_logger(__name__)
 
@@ -77,9 +79,14 @@ class LibrdkafkaLog:
         self._gaps = GapKeeper(self._positions, settings, accepted_positions)
         self._transactions = OpenTransactions(self._positions, describe_transactions(settings))
         self._output = LibrdkafkaOutput(settings, lambda: self._group, self._commit_offsets, self._gaps.note)
+        try:
+            self._frames = FramedRecords(open_registry(settings))
+        except SettingsError as error:
+            raise LogRefused(str(error)) from error
         self._reader = threading.Thread(target=self._read, name="sluice-kafka-read", daemon=True)
         with ExitStack() as opened:
             opened.callback(self._consumer.close)
+            opened.callback(self._frames.close)
             try:
                 require_topics(lambda: self._consumer.list_topics(timeout=METADATA_SECONDS).topics, topics, settings)
                 self._topic_ids.wait(METADATA_SECONDS)
@@ -127,7 +134,7 @@ class LibrdkafkaLog:
         self._output.commit(outputs, offsets)
 
     def health_problems(self) -> tuple[str, ...]:
-        return self._gaps.health_problems()
+        return (*self._gaps.health_problems(), *self._frames.problems())
 
     def notes(self) -> tuple[str, ...]:
         return self._transactions.notes()
@@ -140,6 +147,7 @@ class LibrdkafkaLog:
         self._room.release()
         self._output.close()
         self._reader.join(CLOSE_SECONDS)
+        self._frames.close()
 
     # -- librdkafka's callbacks, on the reader's thread, within `poll` ------------------------------------------------
 
@@ -148,6 +156,7 @@ class LibrdkafkaLog:
         self._consumer.pause(assigned)
         self._paused |= _ours(assigned)
         self._unchecked |= _ours(assigned)
+        self._frames.forget(_ours(assigned))
         self._group = self._ask_group()
         self._happened.put(_Event(Poll(assigned=_ours(assigned)), self._group.member_id))
 
@@ -161,10 +170,12 @@ class LibrdkafkaLog:
         while self._unreleased and not self._closing.is_set():
             self._serve_requests(POLL_SECONDS)
         self._positions.forget(partitions)
+        self._frames.forget(partitions)
 
     def _on_lost(self, _consumer: Consumer, lost: list[Position]) -> None:
         partitions = _ours(lost)
         self._positions.forget(partitions)
+        self._frames.forget(partitions)
         self._happened.put(_Event(Poll(lost=partitions)))
 
     # -- the reader ------------------------------------------------------------------------------------------------
@@ -177,7 +188,8 @@ class LibrdkafkaLog:
                 self._serve_requests(0.0 if may_poll else POLL_SECONDS / 5)
                 if not may_poll:
                     continue
-                records, gaps = self._poll_consumer()
+                polled, gaps = self._poll_consumer()
+                records = self._frames.read(polled)
                 self._look_around()
                 if gaps:
                     self._happened.put(_Event(Poll(gaps=gaps)))
@@ -200,7 +212,8 @@ class LibrdkafkaLog:
         """Pauses and resumes partitions as the member wants it; False while all are paused, and only for a moment."""
         assigned = _ours(self._positions.assignment())
         self._unchecked &= assigned
-        wanted = (self._wanted_paused | self._gaps.stopped | self._unchecked) & assigned
+        kept_back = self._gaps.stopped | self._unchecked | self._frames.waiting
+        wanted = (self._wanted_paused | kept_back) & assigned
         now = time.monotonic()
         if assigned and wanted == assigned and not self._unchecked and now - self._polled_at < ALL_PAUSED_SECONDS:
             return False
@@ -327,7 +340,7 @@ class LibrdkafkaLog:
                 if end > position and partition not in self._paused:
                     waiting[theirs] = position
         self._transactions.observe(waiting)
-        self._lag = Lag(behind, ends, self._transactions.held)
+        self._lag = Lag(behind, ends, self._transactions.held | self._frames.waiting)
 
 
 def _record(message: Any) -> Record:

@@ -13,7 +13,7 @@ import structlog
 
 from worker.intake.avro_values import AvroReader, UnusableSchema, avro_reader
 from worker.intake.kafka_logins import read_secret
-from worker.settings import SchemaRegistrySettings, SettingsError
+from worker.settings import KafkaSettings, SchemaRegistrySettings, SettingsError
 
 log = structlog.get_logger(__name__)
 
@@ -142,6 +142,11 @@ class SchemaRegistry:
         if now - self._logged_at >= REMIND_SECONDS:
             self._logged_at = now
             log.warning("schema_registry_fails", problem=self._trouble)
+
+
+def open_registry(settings: KafkaSettings) -> SchemaRegistry | None:
+    """The registry that the settings name. Raises SettingsError."""
+    return None if settings.schema_registry is None else SchemaRegistry(settings.schema_registry)
 
 
 def open_client(settings: SchemaRegistrySettings) -> httpx.Client:

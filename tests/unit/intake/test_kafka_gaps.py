@@ -121,6 +121,13 @@ def test_where_an_id_is_not_known_the_offset_counts(consumer: Consumer, note: st
     assert consumer.pauses == []
 
 
+def test_an_id_that_the_other_client_has_noted_is_the_same(consumer: Consumer) -> None:
+    gaps = keeper(consumer)
+    consumer.assign(3, "topic-id:old\0")  # as confluent-kafka 2.16 commits it
+    assert gaps.new_topics() == ()
+    assert gaps.stopped == frozenset()
+
+
 def test_no_record_of_a_new_topic_counts_as_lost() -> None:
     assert LostRange(OURS, 3, 5, 10, is_new_topic=True).lost == 0
     assert LostRange(OURS, 3, 5, 10).lost == 2
