@@ -12,7 +12,7 @@ from typing import Any
 
 import botocore.exceptions
 import httpx
-from kafka.errors import SaslAuthenticationFailedError
+from kafka.errors import KafkaConfigurationError, SaslAuthenticationFailedError
 from kafka.net.sasl import get_sasl_mechanism, register_sasl_mechanism
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
@@ -144,6 +144,30 @@ class _MskIam(get_sasl_mechanism("AWS_MSK_IAM")):  # type: ignore[misc]
         return super().auth_bytes()
 
 
+class _Kerberos(get_sasl_mechanism("GSSAPI")):  # type: ignore[misc]
+    """Logs in with the ticket of the process. The library lets errors of its own kinds through."""
+
+    def __init__(self, **config: Any) -> None:
+        """Raises KafkaConfigurationError without the package, SaslAuthenticationFailedError without a ticket."""
+        service = f"{config.get('sasl_kerberos_service_name')}@{config.get('host')}"
+        try:
+            super().__init__(**config)
+        except RuntimeError as error:
+            raise KafkaConfigurationError(
+                f"sasl_mechanism GSSAPI needs the package gssapi ({error}): pip install 'sluice[kerberos]'"
+            ) from error
+        except Exception as error:  # gssapi may not be installed, so its errors cannot be named here
+            raise SaslAuthenticationFailedError(f"no Kerberos ticket for {service}: {error}") from error
+
+    def receive(self, auth_bytes: bytes) -> None:
+        """Raises SaslAuthenticationFailedError when the broker's answer does not fit."""
+        try:
+            super().receive(auth_bytes)
+        except Exception as error:
+            raise SaslAuthenticationFailedError(f"the broker's Kerberos answer is refused: {error}") from error
+
+
 register_sasl_mechanism("AWS_MSK_IAM", _MskIam, overwrite=True)
+register_sasl_mechanism("GSSAPI", _Kerberos, overwrite=True)
 for _name in ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"):
     register_sasl_mechanism(_name, _with_present_password(get_sasl_mechanism(_name)), overwrite=True)

@@ -1,9 +1,12 @@
 """Which settings of a login go together, and what `sluice config show` says of them."""
 
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from kafka.errors import KafkaConfigurationError
+from kafka.net.sasl import get_sasl_mechanism
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
@@ -64,6 +67,12 @@ def test_kerberos_and_msk_are_passed_on() -> None:
     assert login_options(kerberos) == {"sasl_mechanism": "GSSAPI", "sasl_kerberos_service_name": "broker"}
     msk = KafkaSettings.model_validate({"security_protocol": "SASL_SSL", "sasl_mechanism": "AWS_MSK_IAM"})
     assert login_options(msk) == {"sasl_mechanism": "AWS_MSK_IAM"}
+
+
+def test_kerberos_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gssapi", None)
+    with pytest.raises(KafkaConfigurationError, match=r"pip install 'sluice\[kerberos\]'"):
+        get_sasl_mechanism("GSSAPI")(host="broker", sasl_kerberos_service_name="kafka")
 
 
 def test_config_show_hides_every_secret(tmp_path: Path) -> None:
