@@ -21,13 +21,13 @@ WORKER = f"""
 import os, signal, sys, threading, time
 from pathlib import Path
 import numpy as np
+from worker.images import decoded_views
 from worker.intake.embedded import open_embedded_topics
-from worker.judging import prepare
 from worker.settings import Settings
 from worker import wiring
 
 data, count = Path(sys.argv[1]), int(sys.argv[2])
-make_views = prepare.make_views
+make_views = decoded_views.make_views
 
 def deadly(pixels, views):
     if pixels[0, 0, 0] == {DEADLY}:
@@ -47,7 +47,7 @@ class Engine:
 
     def close(self): ...
 
-prepare.make_views = deadly
+decoded_views.make_views = deadly
 wiring.open_engine = lambda settings, model: Engine(model)
 settings = Settings(telemetry={{"metrics_port": None}})
 worker = wiring.build_embedded_worker(settings, data)

@@ -32,7 +32,7 @@ class ViewDecoder(Protocol):
     """Makes views of images."""
 
     def decode(self, data: bytes, *, wants_pixels: bool = False) -> DecodedViews:
-        """Raises ImageError for what cannot be judged, TransientFetchError for what may be judged later."""
+        """Raises ImageError for what cannot be judged, DecoderUnavailableError while nothing can be decoded."""
 
 
 class ThreadDecoder:

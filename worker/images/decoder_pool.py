@@ -11,7 +11,7 @@ from schemas import FailureReason
 from worker.images.decode import DECODE_MEMORY, DecodeLimits
 from worker.images.decoded_views import DecodedViews, ThreadDecoder
 from worker.images.decoder_process import DecoderDied, DecoderProcess
-from worker.images.errors import ImageError, TransientFetchError
+from worker.images.errors import DecoderUnavailableError, ImageError
 from worker.images.formats import HEAD_BYTES, sniff
 from worker.images.sandbox_process import SandboxError
 from worker.settings import ImageSettings
@@ -24,7 +24,7 @@ SMALL_BYTES: Final = 2 * 1024 * 1024
 THREAD_FORMATS: Final = frozenset({ImageFormat.JPEG, ImageFormat.PNG})
 MOST_BYTES_A_PIXEL: Final = 28
 """What a decoder takes at most: JPEG XL and JPEG 2000, for samples of 32 bits."""
-PAUSE_SECONDS: Final = 5.0
+PAUSE_SECONDS: Final = 1.0
 """How long no process is started after one could not be."""
 
 
@@ -58,7 +58,7 @@ class DecoderPool:
         self._start_again_at = float("-inf")
 
     def decode(self, data: bytes, *, wants_pixels: bool = False) -> DecodedViews:
-        """Raises ImageError for what cannot be judged, TransientFetchError while no process can be started."""
+        """Raises ImageError for what cannot be judged, DecoderUnavailableError while no process can be started."""
         if not self._needs_process(data):
             return self._thread.decode(data, wants_pixels=wants_pixels)
         try:
@@ -112,7 +112,7 @@ class DecoderPool:
             if self._idle:
                 return self._idle.pop()
             if self._clock() < self._start_again_at:
-                raise TransientFetchError(f"the image waits for a decoder process: {self._failure}")
+                raise DecoderUnavailableError(f"no decoder process can be started: {self._failure}")
         try:
             process = DecoderProcess(
                 self._limits,
@@ -126,7 +126,7 @@ class DecoderPool:
                 self._failure = str(error)
                 self._start_again_at = self._clock() + PAUSE_SECONDS
             log.warning("decoder_not_started", error=str(error))
-            raise TransientFetchError(f"the image waits for a decoder process: {error}") from error
+            raise DecoderUnavailableError(f"no decoder process can be started: {error}") from error
         self._failure = None
         return process
 

@@ -23,6 +23,10 @@ class StoreRefusedError(TransientFetchError):
     """The store does not accept this worker's credentials, whatever is asked for."""
 
 
+class DecoderUnavailableError(Exception):
+    """There is no process to decode the image in. Neither the image nor its store is at fault."""
+
+
 def bomb(what: str) -> ImageError:
     """The refusal of a small file that would take far more time or memory than honest ones."""
     return ImageError(FailureReason.IMAGE_TOO_LARGE, f"{what}: a decompression bomb")

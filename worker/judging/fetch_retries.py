@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Final, Generic, TypeVar
 
 from schemas import Failure, FailureReason, S3Reference
-from worker.images.errors import ImageError, StoreRefusedError, TransientFetchError
+from worker.images.errors import DecoderUnavailableError, ImageError, StoreRefusedError, TransientFetchError
 from worker.judging.job import Job
 from worker.judging.retries import DueHeap, RetryPolicy
 from worker.judging.stores import Store, Stores
@@ -115,6 +115,15 @@ class FetchRetries(Generic[J]):
             if now - job.first_failed_at >= self._policy_of(job).deadline_seconds:
                 return _given_up(store.trouble(now), job)
         return self._hold(job, store, now) or Admitted.LATER
+
+    def without_decoder(self, job: J, error: DecoderUnavailableError, now: float) -> GivenUp | None:
+        """No process can decode the image. The worker is at fault, so no attempt counts, and the job comes back from
+        `due` until one can; the decoders' health check reports it. None, but where jobs do not wait."""
+        if not self._waits:
+            failure = Failure(reason=FailureReason.INTERNAL_ERROR, message=str(error)[:1000])
+            return GivenUp(failure, retriable=True)
+        self._waiting.push(now + self._policy.base_seconds * (1 + self._rng.random()), job)
+        return None
 
     def answered(self, job: J, now: float) -> None:
         """The job's store gave the image, or said something definite about it."""

@@ -13,7 +13,7 @@ import structlog
 
 from schemas import Failure, FailureReason, S3Reference
 from worker.cache.values import CachedScore, ScoreKey
-from worker.images.errors import ImageError, TransientFetchError
+from worker.images.errors import DecoderUnavailableError, ImageError, TransientFetchError
 from worker.judging.batch_runner import FailedBatch, Fault, ScoredBatch
 from worker.judging.batcher import Batcher
 from worker.judging.engine_breaker import EngineBreaker, described, is_to_blame
@@ -260,6 +260,9 @@ class JudgingPipeline(Generic[J]):
         if isinstance(error, TransientFetchError):
             self._parts.metrics.retries.labels("fetch").inc()
             outcome = self._fetches.failed(job, error, now)
+        elif isinstance(error, DecoderUnavailableError):
+            self._parts.metrics.retries.labels("decoder").inc()
+            outcome = self._fetches.without_decoder(job, error, now)
         elif isinstance(error, ImageError) and error.reason is FailureReason.ACCESS_DENIED:
             outcome = self._fetches.denied(job, error, now)
         elif isinstance(error, ImageError):

@@ -88,7 +88,7 @@ class Preparer(Generic[J]):
         self._decoders = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
 
     def prepare(self, job: J, flights: SingleFlight[J]) -> Prepared[J] | Known[J] | Duplicate[J]:
-        """What is to be done for the job. Raises ImageError or TransientFetchError; the flight is then over."""
+        """What is to be done for the job. Raises ImageError, TransientFetchError or DecoderUnavailableError."""
         started = self._clock()
         fetched = self._fetcher.fetch(job.event.image)
         content_hash = verified_hash(job.event, fetched)

@@ -22,7 +22,7 @@ from worker.images.decoded_views import DecodedViews, ThreadDecoder, ViewDecoder
 from worker.images.decoder_pool import DecoderPool
 from worker.images.decoder_process import DecoderDied, DecoderProcess
 from worker.images.decoder_protocol import MESSAGE_CHARACTERS
-from worker.images.errors import ImageError, TransientFetchError
+from worker.images.errors import DecoderUnavailableError, ImageError
 from worker.images.memory import MemoryBudget
 from worker.settings import ImageSettings
 from worker.settings.image_format import ImageFormat
@@ -221,11 +221,11 @@ def test_without_a_process_the_image_waits_and_the_health_check_says_so(monkeypa
     now = [0.0]
     pool = DecoderPool(LIMITS, VIEWS, SETTINGS, clock=lambda: now[0])
     monkeypatch.setattr(decoder_process, "_CHILD", "worker.images.no_such_module")
-    with pytest.raises(TransientFetchError, match="waits for a decoder process"):
+    with pytest.raises(DecoderUnavailableError, match="no decoder process"):
         pool.decode(encoded("PNG"))
     assert "decoder processes cannot be started" in pool.health_problems()[0]
     monkeypatch.undo()
-    with pytest.raises(TransientFetchError):
+    with pytest.raises(DecoderUnavailableError):
         pool.decode(encoded("PNG"))
     now[0] = 6.0
     assert pool.decode(encoded("PNG")).frame_count == 1

@@ -37,9 +37,9 @@ def eventually(holds: Callable[[], bool]) -> None:
 
 @pytest.fixture
 def _small_memory() -> Iterator[None]:
-    decoding._MEMORY.resize(200_000)
+    decoding.DECODE_MEMORY.resize(200_000)
     yield
-    decoding._MEMORY.resize(ImageSettings().decode_memory_bytes)
+    decoding.DECODE_MEMORY.resize(ImageSettings().decode_memory_bytes)
 
 
 @pytest.mark.usefixtures("_small_memory")
@@ -54,11 +54,11 @@ def test_an_image_holds_its_memory_until_its_views_are_made() -> None:
     with decoded(data, DecodeLimits(10**6)):
         thread = threading.Thread(target=second)
         thread.start()
-        eventually(lambda: bool(decoding._MEMORY._queue))
+        eventually(lambda: bool(decoding.DECODE_MEMORY._queue))
         assert not entered.is_set()
     thread.join(PATIENCE)
     assert entered.is_set()
-    assert decoding._MEMORY._taken == 0
+    assert decoding.DECODE_MEMORY._taken == 0
 
 
 @pytest.mark.usefixtures("_small_memory")
@@ -67,7 +67,7 @@ def test_an_image_that_cannot_be_decoded_gives_its_memory_back() -> None:
         decode(jpeg(picture(120, 120))[:600], max_pixels=10**6)
     with pytest.raises(ValueError, match="of the views"), decoded(jpeg(), DecodeLimits(10**6)):
         raise ValueError("of the views")
-    assert decoding._MEMORY._taken == 0
+    assert decoding.DECODE_MEMORY._taken == 0
 
 
 def test_large_bodies_share_memory_and_give_it_back_with_the_image() -> None:
