@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from ops.drills.bench import Bench
 from ops.drills.drill import AnyDrill, Drill, EmbeddedDrill
 from ops.drills.embedded_bench import EmbeddedBench
 from ops.drills.fault_proxy import Fault
+from ops.drills.object_store import DrillObjectStore
 from ops.drills.stream_bench import DrillError
 
 FULL_SECONDS = 2.0
@@ -40,7 +42,7 @@ def fill_disk(bench: EmbeddedBench, repeats: int) -> None:
 
 
 def break_store(*faults: Fault, seconds: float = OUTAGE_SECONDS) -> Callable[[Bench, int], None]:
-    """The drill that makes the store break in these ways, so many seconds each."""
+    """The drill that makes the store break in these ways, each for so many seconds and until a request met it."""
 
     def run(bench: Bench, repeats: int) -> None:
         store = bench.store
@@ -55,8 +57,7 @@ def break_store(*faults: Fault, seconds: float = OUTAGE_SECONDS) -> Callable[[Be
                     met = store.proxy.broken
                     store.proxy.fault = fault
                     time.sleep(seconds)
-                    if store.proxy.broken == met:
-                        raise DrillError(f"no request met the fault {fault}")
+                    bench.wait(partial(_met_after, store, met), f"no request met the fault {fault}")
                 store.proxy.fault = None
                 bench.recover()
         finally:
@@ -66,6 +67,11 @@ def break_store(*faults: Fault, seconds: float = OUTAGE_SECONDS) -> Callable[[Be
             raise DrillError(f"{len(reasons)} images were given up in a short outage, the first: {reasons[0]}")
 
     return run
+
+
+def _met_after(store: DrillObjectStore, before: int) -> float | None:
+    """When more requests than `before` met a fault. While the store's breaker is open, few are made."""
+    return time.monotonic() if store.proxy.broken > before else None
 
 
 _STORE_FAULTS = {
