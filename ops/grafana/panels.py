@@ -164,6 +164,18 @@ STREAM = DashboardSpec(
                     "short",
                     (PanelQuery('sum by (instance) (sluice_partitions_paused{job=~"$job"})', "{{instance}}"),),
                 ),
+                Panel(
+                    "Events that wait for their image",
+                    "Events moved to a retry topic, and records of retry topics that were read and are not due.",
+                    "short",
+                    (
+                        PanelQuery(
+                            'sum by (topic) (increase(sluice_events_deferred_total{job=~"$job"}[5m]))',
+                            "moved to {{topic}} in 5 min",
+                        ),
+                        PanelQuery('sum(sluice_records_not_due{job=~"$job"})', "not due"),
+                    ),
+                ),
             ),
         ),
         (

@@ -99,6 +99,11 @@ def _deleted_topic(stream: SecureStream, config: Config) -> None:
     stream.delete_topic("dead")
 
 
+def _no_retry_topic(stream: SecureStream, config: Config) -> None:
+    """As after an upgrade from a version without retry topics."""
+    stream.delete_topic("retry_1")
+
+
 def _small_topic(stream: SecureStream, config: Config) -> None:
     stream.configure("dead", max_message_bytes="1048588")
 
@@ -158,6 +163,7 @@ BROKEN: dict[str, tuple[Callable[[SecureStream, Config], None], str, str, CheckS
     "plain port": (_plain_port, "does not speak TLS", "kafka.security_protocol", CheckStatus.BLOCKED),
     "no certificate": (_no_certificate, "certificate", "kafka.ssl_certfile", CheckStatus.BLOCKED),
     "deleted topic": (_deleted_topic, "does not exist", "sluice topics create", CheckStatus.BLOCKED),
+    "no retry topic": (_no_retry_topic, "does not exist", "sluice topics create", CheckStatus.BLOCKED),
     "small topic": (_small_topic, "max.message.bytes 1048588 is less than", "set the topic's", CheckStatus.WRONG),
     "compacted images": (_compacted_images, "cleanup.policy has compact", "set cleanup.policy", CheckStatus.WRONG),
     "too many replicas": (

@@ -58,8 +58,9 @@ class CommitCycle:
         """A commit is under way."""
         return self._running is not None
 
-    def turn(self, now: float, *, hurry: bool) -> None:
-        """Starts a commit when one is due; with `hurry`, as soon as something is finished.
+    def turn(self, now: float, *, hurry: bool, not_due: int = 0) -> None:
+        """Starts a commit when one is due; with `hurry`, as soon as something is finished. `not_due`: records that are
+        held and that a commit cannot free.
 
         Raises Fenced when the running commit has not returned within `commit_patience_seconds`.
         """
@@ -69,7 +70,7 @@ class CommitCycle:
                     f"a commit has not returned for {now - self._started:.0f} s; starting over from what is committed"
                 )
             return
-        if now < self._due and (self._failures or not (hurry or self._ledger.held >= self._most)):
+        if now < self._due and (self._failures or not (hurry or self._ledger.held - not_due >= self._most)):
             return
         batch = self._ledger.take(self._most)
         if batch is not None:

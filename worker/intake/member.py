@@ -167,7 +167,7 @@ class Member:
         self._pipeline.submit(self._delayed.pop_due(now))
         self._pipeline.turn(now)
         self._guard.turn(now)
-        self._commits.turn(now, hurry=bool(self._draining) or self._stop_at is not None)
+        self._commits.turn(now, hurry=bool(self._draining) or self._stop_at is not None, not_due=len(self._delayed))
         self._release_drained(now)
         paused = self._pause()
         self._gauges.turn(now, paused)

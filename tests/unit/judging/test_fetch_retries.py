@@ -19,7 +19,7 @@ from schemas import (
     S3Reference,
 )
 from worker.images.errors import ImageError, StoreRefusedError, TransientFetchError
-from worker.judging.fetch_retries import Admitted, FetchRetries, GivenUp
+from worker.judging.fetch_retries import Admitted, Deferred, FetchRetries, GivenUp
 from worker.judging.job import Job
 from worker.judging.retries import RetryPolicy
 from worker.judging.stores import Stores, store_name
@@ -299,3 +299,88 @@ def test_whatever_the_stores_do_every_image_is_fetched_given_up_or_waiting(steps
             ended += [job] if fetches.failed(job, error, now) else []
     waiting = fetches.due(float("inf"))
     assert sorted(map(id, [*ready, *ended, *waiting])) == sorted(map(id, everything))
+
+
+def deferring(*, hold_seconds: float = 30.0, halted: bool = False) -> FetchRetries[Job]:
+    return FetchRetries(
+        RetryPolicy(6, base_seconds=1.0, max_seconds=8.0, deadline_seconds=100.0),
+        Stores(min_calls=4, pause_seconds=2.0),
+        random.Random(1),
+        outage_seconds=600.0,
+        hold_seconds=hold_seconds,
+        deferred_deadline_seconds=10_000.0,
+        is_halted=lambda: halted,
+    )
+
+
+def movable(job: Job) -> Job:
+    job.may_be_deferred = True
+    return job
+
+
+def waits_until(fetches: FetchRetries[Job], job: Job, now: float) -> tuple[float, object]:
+    """Asks for a job of a store that stays down; when, and as what, it ends."""
+    while True:
+        outcome = fetches.admit(job, now)
+        if outcome is Admitted.NOW:  # it is the probe
+            outcome = fetches.failed(job, SLOW, now)
+        if outcome is not Admitted.LATER and outcome is not None:
+            return now, outcome
+        due = fetches.next_due()
+        assert due is not None
+        now = due
+        assert job in fetches.due(now)
+
+
+def test_an_event_whose_store_is_down_is_deferred_before_it_has_held_its_partition_for_too_long() -> None:
+    fetches, job = deferring(), movable(stored(1000))
+    bring_down(fetches, 0.0)
+    fetches.clear()
+    when, outcome = waits_until(fetches, job, 0.0)
+    assert isinstance(outcome, Deferred)
+    assert "s3://bucket has not answered for" in outcome.reason
+    assert 25.0 < when <= 30.0
+    assert job.attempts == 0
+    assert list(fetches.held()) == []
+
+
+def test_once_a_store_is_down_for_longer_further_events_for_it_do_not_wait_at_all() -> None:
+    fetches = deferring()
+    bring_down(fetches, 0.0)
+    may_go(fetches, stored(1), 60.0)  # the probe of this pause
+    assert isinstance(fetches.admit(movable(stored(1000)), 60.5), Deferred)
+    assert fetches.admit(stored(1001), 60.5) is Admitted.LATER, "one that may not be deferred waits"
+    assert may_go(fetches, movable(stored(1, bucket="another")), 60.5)
+
+
+def test_a_single_event_that_fails_too_long_is_deferred_with_its_attempts() -> None:
+    fetches, job = deferring(hold_seconds=5.0), movable(linked(1))
+    now, outcome = 0.0, None
+    while outcome is None:
+        outcome = fetches.failed(job, SLOW, now)
+        now = fetches.next_due() or now
+        fetches.due(now)
+    assert isinstance(outcome, Deferred)
+    assert 1 <= job.attempts < 6
+    assert outcome.reason == f"503 SlowDown, {job.attempts} attempts"
+
+
+def test_while_nothing_is_judged_nothing_is_deferred() -> None:
+    fetches = deferring(hold_seconds=5.0, halted=True)
+    bring_down(fetches, 0.0)
+    may_go(fetches, stored(1), 60.0)
+    assert fetches.admit(movable(stored(1000)), 60.5) is Admitted.LATER
+
+
+def test_an_event_that_was_deferred_has_a_deadline_of_its_own() -> None:
+    """A host that is down: an event that waits in its partition is given up after 100 s."""
+    fetches = deferring(hold_seconds=float("inf"))
+    bring_down(fetches, 0.0, linked)
+    patient, held = movable(linked(1000)), linked(1001)
+    for job in (patient, held):
+        job.first_failed_at = 0.0
+    may_go(fetches, linked(1), 200.0)
+    assert fetches.admit(patient, 200.5) is Admitted.LATER
+    assert isinstance(fetches.admit(held, 200.5), GivenUp)
+    may_go(fetches, linked(1), 10_000.0)
+    assert isinstance(fetches.admit(patient, 10_000.5), GivenUp)
