@@ -19,7 +19,7 @@ from worker.images.decode import DecodeLimits
 from worker.images.decoder_pool import DecoderPool
 from worker.images.fetch import build_fetcher
 from worker.images.provenance.reader import open_reader
-from worker.intake.crash_guard import FileMarkers, RedisMarkers
+from worker.intake.crash_markers import FileMarkers, RedisMarkers
 from worker.intake.embedded import embedded_log, open_embedded_topics
 from worker.intake.intake import Intake
 from worker.intake.interpreter import tune_interpreter

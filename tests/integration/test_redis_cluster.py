@@ -12,7 +12,7 @@ from schemas import S3Reference, Scores
 from worker.cache.client import CacheClient, connect, connect_server
 from worker.cache.score_cache import ScoreCache
 from worker.cache.values import CachedScore, ScoreKey
-from worker.intake.crash_guard import Marker, RedisMarkers
+from worker.intake.crash_markers import Marker, RedisMarkers
 from worker.intake.log import Partition
 from worker.preflight.finding import CheckStatus
 from worker.preflight.servers import check_redis

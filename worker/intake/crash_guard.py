@@ -11,18 +11,14 @@ back knows that its last holder died, and acts by how often that has happened in
 A marker also notes the failed attempts of events that wait in their partition, so that they count on after a restart.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Final
 
-import redis
 import structlog
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from schemas import Failure, FailureReason
-from worker.cache.client import CacheClient
+from worker.intake.crash_markers import EventPlace, FailedAttempts, Marker, MarkerStore
 from worker.intake.log import Partition
 from worker.intake.work import RecordJob
 
@@ -35,122 +31,6 @@ MOST_NOTED: Final = 500
 """Of so many events of a partition at most; of more, those that failed last."""
 CALM_SECONDS: Final = 300.0
 """A process that has lived for so long is in no crash loop: deaths are counted from 0 again."""
-MARKER_SECONDS: Final = 7 * 24 * 3600
-"""How long Redis keeps the marker of a partition that nobody holds any more."""
-
-
-class EventPlace(NamedTuple):
-    """Names an event within its partition: the record's offset, and its position among the record's events."""
-
-    offset: int
-    position: int
-
-
-class FailedAttempts(BaseModel):
-    """The failed fetches of an event that waits for another one."""
-
-    model_config = ConfigDict(frozen=True)
-
-    place: EventPlace
-    attempts: int
-    first_failed_ms: int
-    """By the wall clock."""
-
-
-class Marker(BaseModel):
-    """What is known of a partition's holder."""
-
-    model_config = ConfigDict(frozen=True)
-
-    holder: str = ""
-    """The process that holds the partition; empty when it was given up in order."""
-    deaths: int = 0
-    """Holders that died in a row."""
-    in_flight: tuple[EventPlace, ...] = ()
-    """Events that were being prepared or scored, as far as it was noted."""
-    alone: EventPlace | None = None
-    """The event that was being judged with nothing beside it."""
-    accused: tuple[EventPlace, ...] = ()
-    """Events that were judged alone when a holder died."""
-    culprits: tuple[EventPlace, ...] = ()
-    """Events that were judged alone when two holders died."""
-    waiting: tuple[FailedAttempts, ...] = ()
-
-
-class MarkerStore(Protocol):
-    """Keeps one marker a partition. Raises nothing: without markers a crash loop is only not ended."""
-
-    def read(self, partition: Partition) -> Marker | None: ...
-
-    def write(self, partition: Partition, marker: Marker) -> None: ...
-
-    def remove(self, partition: Partition) -> None: ...
-
-
-class RedisMarkers:
-    """Markers in Redis, for the members of one consumer group."""
-
-    def __init__(self, client: CacheClient, group_id: str) -> None:
-        self._client = client
-        self._group_id = group_id
-
-    def read(self, partition: Partition) -> Marker | None:
-        try:
-            value = self._client.get(self._key(partition))
-        except redis.RedisError as error:
-            _not_kept(error)
-            return None
-        return _parsed(value) if isinstance(value, bytes) else None
-
-    def write(self, partition: Partition, marker: Marker) -> None:
-        try:
-            self._client.set(self._key(partition), marker.model_dump_json(), ex=MARKER_SECONDS)
-        except redis.RedisError as error:
-            _not_kept(error)
-
-    def remove(self, partition: Partition) -> None:
-        try:
-            self._client.delete(self._key(partition))
-        except redis.RedisError as error:
-            _not_kept(error)
-
-    def _key(self, partition: Partition) -> str:
-        return f"sluice:in-flight:{json.dumps([self._group_id, *partition])}"
-
-
-class FileMarkers:
-    """Markers as files of one folder, for the embedded log. They outlive the process, not a loss of power."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def read(self, partition: Partition) -> Marker | None:
-        try:
-            return _parsed(self._path(partition).read_bytes())
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            _not_kept(error)
-            return None
-
-    def write(self, partition: Partition, marker: Marker) -> None:
-        path = self._path(partition)
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            written = path.with_suffix(".new")
-            written.write_text(marker.model_dump_json())
-            written.replace(path)
-        except OSError as error:
-            _not_kept(error)
-
-    def remove(self, partition: Partition) -> None:
-        try:
-            self._path(partition).unlink(missing_ok=True)
-        except OSError as error:
-            _not_kept(error)
-
-    def _path(self, partition: Partition) -> Path:
-        return self._folder / f"{partition.topic}-{partition.number}.json"
 
 
 class CrashGuard:
@@ -343,15 +223,3 @@ class CrashGuard:
 
 def _place(job: RecordJob) -> EventPlace:
     return EventPlace(job.work.ticket.offset, job.index)
-
-
-def _parsed(value: bytes) -> Marker | None:
-    try:
-        return Marker.model_validate_json(value)
-    except ValidationError as error:
-        _not_kept(error)
-        return None
-
-
-def _not_kept(error: Exception) -> None:
-    log.warning("crash_marker_not_kept", error=f"{type(error).__name__}: {error}")

@@ -46,7 +46,8 @@ class DelayedJobs:
             self._bytes += _size(job)
 
     def pop_due(self, now: float) -> Sequence[RecordJob]:
-        """Those whose time has come, in the order in which they fell due."""
+        """Those whose time has come, in the order in which they fell due. What they take from now on counts for their
+        timings, not what they have waited."""
         due = self._heap.pop_due(now)
         for job in due:
             partition = job.work.ticket.partition
@@ -54,6 +55,7 @@ class DelayedJobs:
             if not self._count[partition]:
                 del self._count[partition]
             self._bytes -= _size(job)
+            job.started_at = now
         return [job for job in due if self._is_wanted(job)]
 
     def drop(self, partitions: Iterable[Partition]) -> None:

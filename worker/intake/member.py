@@ -10,7 +10,8 @@ from worker.intake.admission import Admission
 from worker.intake.commit_cycle import CommitCycle
 from worker.intake.committer import CommitOutcome, Committer
 from worker.intake.completion import Completion
-from worker.intake.crash_guard import CrashGuard, MarkerStore
+from worker.intake.crash_guard import CrashGuard
+from worker.intake.crash_markers import MarkerStore
 from worker.intake.delayed import DelayedJobs
 from worker.intake.gauges import MemberGauges
 from worker.intake.ledger import OffsetLedger

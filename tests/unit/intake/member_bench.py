@@ -22,7 +22,7 @@ from worker.images.decode import DecodeLimits
 from worker.images.decoded_views import ThreadDecoder
 from worker.images.fetch import FetchedImage
 from worker.images.provenance.reader import ProvenanceReader
-from worker.intake.crash_guard import Marker, MarkerStore
+from worker.intake.crash_markers import Marker, MarkerStore
 from worker.intake.log import Lag, LogError, Output, Partition, Poll, Record
 from worker.intake.member import Member, Parts
 from worker.intake.verdicts import VerdictWriter

@@ -9,15 +9,8 @@ import redis
 
 from schemas import ImageEvent, InlineReference
 from worker.cache.client import connect_embedded
-from worker.intake.crash_guard import (
-    CALM_SECONDS,
-    CrashGuard,
-    EventPlace,
-    FileMarkers,
-    Marker,
-    MarkerStore,
-    RedisMarkers,
-)
+from worker.intake.crash_guard import CALM_SECONDS, CrashGuard
+from worker.intake.crash_markers import EventPlace, FileMarkers, Marker, MarkerStore, RedisMarkers
 from worker.intake.ledger import Ticket
 from worker.intake.log import Partition, Record
 from worker.intake.work import RecordJob, RecordWork

@@ -27,7 +27,7 @@ from tests.unit.intake.member_bench import (
 )
 from tests.unit.intake.pictures import png
 from worker.images.errors import ImageError, TransientFetchError
-from worker.intake.crash_guard import FileMarkers, Marker
+from worker.intake.crash_markers import FileMarkers, Marker
 from worker.intake.intake import Intake
 from worker.intake.log import CommitFailed, Fenced, Gap, Lag, Partition, Poll, Record
 from worker.judging.stores import Stores

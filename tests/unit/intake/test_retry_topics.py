@@ -16,7 +16,7 @@ from tests.unit.intake.member_bench import IN, QUICK, Bench, FakeEngine, FakeLog
 from tests.unit.intake.pictures import png
 from worker.images.errors import TransientFetchError
 from worker.intake import crash_guard
-from worker.intake.crash_guard import FileMarkers, Marker, MarkerStore
+from worker.intake.crash_markers import FileMarkers, Marker, MarkerStore
 from worker.intake.deferral import Deferral, read_deferral
 from worker.intake.ledger import Ticket
 from worker.intake.log import Output, Partition, Poll, Record
