@@ -1,4 +1,4 @@
-"""`sluice desk`: the review desk's index, and its items and votes as files."""
+"""`sluice desk`: the review desk, its index, and its items and votes as files."""
 
 import sys
 import time
@@ -14,6 +14,7 @@ import typer
 
 from worker.cache.client import connect_embedded, connect_server
 from worker.cli import console
+from worker.cli.desk_serve import serve_command
 from worker.cli.errors import CommandFailed, UsageError
 from worker.cli.options import DATA, ConfigOption, DataOption, Place, find_place
 from worker.review.answers import Status
@@ -27,7 +28,10 @@ from worker.review.open_topics import open_topics
 from worker.review.projector import catch_up, fill, rebuild
 from worker.review.topics import Topics
 
-app = typer.Typer(name="desk", help="Rebuild the desk's index; export items, import votes.", no_args_is_help=True)
+app = typer.Typer(
+    name="desk", help="Serve the review desk; rebuild its index, export items, import votes.", no_args_is_help=True
+)
+app.command("serve")(serve_command)
 
 FormatOption = Annotated[str, typer.Option("--format", metavar="NAME", help="jsonl, csv or label-studio.")]
 

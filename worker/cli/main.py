@@ -20,7 +20,7 @@ COMMANDS = {
     "replay": "Judge past events again by another model or policy, and compare with their verdicts.",
     "topics": "Create the topics that the worker needs.",
     "policy": "Check policies, and see what they would have done.",
-    "desk": "Rebuild the desk's index; export items, import votes.",
+    "desk": "Serve the review desk; rebuild its index, export items, import votes.",
     "deploy": "Check Serve configs, and make keys for the gateway.",
     "model": "List, show, import and promote models.",
     "build": "Compile a model's towers into engines, and publish them in a model repository.",

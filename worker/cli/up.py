@@ -18,6 +18,7 @@ from worker.cli.live import StatusLine
 from worker.cli.options import DATA, ConfigOption, DataOption, Place, find_place
 from worker.cli.stuck_threads import ending_stuck_threads
 from worker.settings import TelemetrySettings
+from worker.supervision import Supervisor
 from worker.telemetry.logs import configure_logging
 from worker.wiring import Worker, build_embedded_worker, build_worker
 
@@ -49,11 +50,11 @@ def up(
     place = find_place(config, data, embedded)
     need(*(["fakeredis"] if place.data is not None else []), *(["fastapi"] if desk else []))
     stop = threading.Event()
-    with ending_stuck_threads(), _signals(stop):
+    with ending_stuck_threads(), stopped_by_signals(stop):
         worker = _build(place)
         with _live(worker) if console.err.is_terminal else nullcontext():
             # Within, so that logs go through the live display and stand above its line.
-            configure_logging(_telemetry(place.settings.telemetry))
+            configure_logging(log_format(place.settings.telemetry))
             with serving_desk(place, worker) if desk else nullcontext():
                 worker.run(stop)
 
@@ -65,9 +66,11 @@ def _build(place: Place) -> Worker:
 
 
 @contextmanager
-def serving_desk(place: Place, worker: Worker | None = None) -> Iterator["ServedDesk"]:
-    """The desk, beside the worker whose engine it shares if there is one; tells where it is and, while it has no user,
-    the link that makes the first one.
+def serving_desk(
+    place: Place, worker: Worker | None = None, supervisor: Supervisor | None = None
+) -> Iterator["ServedDesk"]:
+    """The desk, beside the worker whose engine and supervisor it shares if there is one; tells where it is and,
+    while it has no user, the link that makes the first one. Without a worker, `supervisor` runs its loops.
 
     With servers, local users and the signing key are kept below the present folder's DATA. Raises DeskServerError,
     AccountsError and LogError.
@@ -77,7 +80,7 @@ def serving_desk(place: Place, worker: Worker | None = None) -> Iterator["Served
     from worker.review.http.serving import open_and_serve_desk
 
     explain_engine = None if worker is None else ExplainEngine(worker.model, worker.engine)
-    supervisor = None if worker is None else worker.supervisor
+    supervisor = supervisor if worker is None else worker.supervisor
     with open_and_serve_desk(place.settings, place.data, place.data or DATA, explain_engine, supervisor) as served:
         console.err.print(f"review desk: {served.address}", markup=False, soft_wrap=True)
         if served.first_link is not None:
@@ -86,15 +89,17 @@ def serving_desk(place: Place, worker: Worker | None = None) -> Iterator["Served
         yield served
 
 
-def _telemetry(settings: TelemetrySettings) -> TelemetrySettings:
-    """The log format: as set; else text on a terminal and JSON otherwise."""
+def log_format(settings: TelemetrySettings) -> TelemetrySettings:
+    """The settings with the log format as set; else text on a terminal and JSON otherwise."""
     if console.err.is_terminal and "log_format" not in settings.model_fields_set:
         return settings.model_copy(update={"log_format": "console"})
     return settings
 
 
 @contextmanager
-def _signals(stop: threading.Event) -> Iterator[None]:
+def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
+    """Sets `stop` at SIGTERM or Ctrl-C; a second one ends the process at once."""
+
     def handle(number: int, _frame: FrameType | None) -> None:
         if stop.is_set():
             os._exit(128 + number)  # whatever hangs must not keep us; the log makes good what is lost
