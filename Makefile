@@ -17,7 +17,7 @@ demo: $(BIN)/.runtime ## Judge sample images in one process, without servers: a 
 	@$(BIN)/sluice demo
 
 .PHONY: test
-test: prerequisites $(BIN)/.all ## Run all tests but gpu; real Kafka, Redis and S3 start by themselves
+test: prerequisites deployment-tools $(BIN)/.all ## Run all tests but gpu; real Kafka, Redis and S3 start by themselves
 	$(BIN)/python -m pytest -m "$(SELECT)"
 
 .PHONY: lint lint-style lint-types lint-layers lint-schemas lint-js
@@ -83,6 +83,11 @@ prerequisites:
 	@ops/dev/prerequisites.sh
 server-prerequisites:
 	@ops/dev/prerequisites.sh servers
+
+# helm and the other programs that check deploy/: fetched and built once, in about a minute.
+.PHONY: deployment-tools
+deployment-tools: $(BIN)/.all
+	@$(BIN)/python -m ops.dev.deployment_tools
 
 # The first python3 of these that is new enough.
 python = $(shell for candidate in python3 python3.13 python3.12 python3.11; do \
