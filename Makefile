@@ -34,6 +34,7 @@ lint-layers: $(BIN)/.all
 lint-schemas: $(BIN)/.dev
 	$(BIN)/python -m schemas.generate --check
 	$(BIN)/python -m worker.settings.reference --check
+	$(BIN)/python -m ops.helm --check
 lint-js: | $(BIN)/python
 	@ops/dev/page_checks.sh
 

@@ -75,7 +75,7 @@ class DeploymentTools:
 
     @property
     def schemas(self) -> Path:
-        """`VERSION/KIND-GROUP-VERSION.json` of Kubernetes, and `custom/KIND-GROUP-VERSION.json`; all strict."""
+        """`vVERSION/KIND-GROUP-VERSION.json` of Kubernetes, and `custom/KIND-GROUP-VERSION.json`; all strict."""
         return self.folder / "schemas"
 
 
@@ -127,11 +127,14 @@ def _take_schemas(work: Path, made: Path) -> None:
     with zipfile.ZipFile(_wheel(SCHEMAS_PACKAGE, work)) as wheel:
         for version in KUBERNETES:
             folder = f"kubernetes_validate/kubernetes-json-schema/v{version}-local-strict/"
-            target = made / "schemas" / version
+            target = made / "schemas" / f"v{version}"
             target.mkdir(parents=True)
             for name in wheel.namelist():
                 if name.startswith(folder) and name.endswith(".json"):
-                    (target / name.removeprefix(folder)).write_bytes(wheel.read(name))
+                    # They name themselves and each other by addresses of kubernetes.io, where kubeconform would look.
+                    text = wheel.read(name).decode().replace('"/api/_definitions.json', '"_definitions.json')
+                    schema = {key: value for key, value in json.loads(text).items() if key != "$id"}
+                    (target / name.removeprefix(folder)).write_text(json.dumps(schema))
 
 
 def _go(work: Path) -> str:

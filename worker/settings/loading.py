@@ -3,6 +3,7 @@
 No message repeats a value that came from a file or a variable: it may be a secret in the wrong place.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -119,7 +120,8 @@ def _resolved(data: dict[str, Any], folder: Path) -> dict[str, Any]:
             return value
         if "\0" in value:
             raise SettingsError("a path holds a NUL character; write it without")
-        return str((folder / Path(value).expanduser()).resolve())
+        # Links stay links: Kubernetes exchanges what a mounted ConfigMap or Secret holds by pointing a link elsewhere.
+        return os.path.abspath(folder / Path(value).expanduser())  # noqa: PTH100  # resolve() would follow them
 
     resolved = dict(data)
     if "policy" in data:

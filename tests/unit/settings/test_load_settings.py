@@ -51,6 +51,18 @@ def test_relative_paths_of_the_file_count_from_its_folder(tmp_path: Path) -> Non
     assert settings.kafka.ssl_cafile == tmp_path / "ca.pem"
 
 
+def test_a_file_behind_a_link_keeps_its_name_because_kubernetes_points_the_link_elsewhere(tmp_path: Path) -> None:
+    for version in ("..1", "..2"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "p.yaml").write_text(version)
+    (tmp_path / "..data").symlink_to("..1")
+    (tmp_path / "p.yaml").symlink_to("..data/p.yaml")
+    policy = load_settings(written(tmp_path, "policy: ./p.yaml\n"), {}).policy
+    (tmp_path / "..data").unlink()
+    (tmp_path / "..data").symlink_to("..2")
+    assert Path(str(policy)).read_text() == "..2"
+
+
 def test_variables_override_single_values_of_the_file(tmp_path: Path) -> None:
     env = {
         "SLUICE_KAFKA__TOPICS__IMAGES": "other.in",

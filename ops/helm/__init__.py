@@ -1,0 +1,1 @@
+"""What the Helm chart holds of other parts of the repository."""
