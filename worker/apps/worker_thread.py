@@ -32,7 +32,7 @@ class WorkerThread:
         self._settings = settings
         self._kafka = for_one_worker(settings.kafka)
         require_servers(settings)
-        self.partitions = _count_partitions(settings)
+        self.partitions = count_partitions(settings)
         watch = KafkaWatch(settings.kafka)
         self._worker = Worker(settings, self._open_log, connect(settings.redis), engine, model, kafka_watch=watch)
         self._stop = threading.Event()
@@ -86,7 +86,8 @@ class WorkerThread:
             self._settled.set()
 
 
-def _count_partitions(settings: Settings) -> int:
+def count_partitions(settings: Settings) -> int:
+    """How many partitions the topic of image events has. Raises LogError."""
     with explained(settings.kafka):
         consumer = open_reader(settings.kafka)
         try:

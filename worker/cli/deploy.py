@@ -13,18 +13,24 @@ app = typer.Typer(name="deploy", help="Check Serve configs, and make keys for th
 
 
 @app.command()
-def check(file: Annotated[Path, typer.Argument(metavar="FILE", help="The config for `serve deploy`.")]) -> None:
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The config for `serve deploy`.")],
+    online: Annotated[
+        bool, typer.Option("--online", help="Look at what it names too: model, policy, Kafka, Redis and S3.")
+    ] = False,
+) -> None:
     """Check a Serve config; every problem is told with its line.
 
     Finds what Ray passes over (mistyped keys) and what it would only find on the cluster: paths that cannot be
-    imported, deployments that are not there, wrong arguments and settings, times that do not fit together. Run it where
-    the applications can be imported, from the folder that relative paths count from.
+    imported, deployments that are not there, wrong arguments and settings, times that do not fit together, and example
+    names that were left as they are. Run it where the applications can be imported, from the folder that relative paths
+    count from. Without --online no server is asked, and it says what it has not looked at.
 
     Exit code: 0 when nothing is wrong, 2 when something is.
     """
     with extra("serve"):
         from worker.apps.checking.check import check as check_config  # Ray takes seconds to import
-    checked = check_config(file)
+    checked = check_config(file, online=online)
     named = ", ".join(checked.applications)
     verdict = f"{named} can be deployed" if named else "names no application; Serve would end all that it runs"
     console.out.print(f"{file}: {verdict}", markup=False, soft_wrap=True)

@@ -20,6 +20,12 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
 
 
+def filled_in() -> str:
+    """gpu.yaml with names of one's own."""
+    text = (CONFIGS / "gpu.yaml").read_text().replace("example.com", "sluice.test")
+    return text.replace("keys: {}   ", f"keys: {{acme: 'sha256:{'a' * 64}'}}")
+
+
 Changed = Callable[[Callable[[Any], None]], list[str]]
 
 
@@ -29,7 +35,7 @@ def problems_of(tmp_path: Path) -> Iterator[Changed]:
     file = tmp_path / "serve.yaml"
 
     def problems(change: Callable[[Any], None]) -> list[str]:
-        data = yaml.safe_load((CONFIGS / "gpu.yaml").read_text())
+        data = yaml.safe_load(filled_in())
         change(data)
         file.write_text(yaml.safe_dump(data, sort_keys=False))
         try:
@@ -49,11 +55,52 @@ def deployment(data: Any, name: str) -> Any:
     return application(data, name)["deployments"][0]
 
 
-@pytest.mark.parametrize("name", ["local.yaml", "gpu.yaml"])
-def test_the_shipped_configs_can_be_deployed(name: str) -> None:
-    checked = check(CONFIGS / name)
-    assert checked.applications == ("engine", "intake", "gateway", "desk")
-    assert any("partitions" in note for note in checked.notes)
+def test_the_shipped_configs_can_be_deployed_once_they_hold_names_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "gpu.yaml").write_text(filled_in())
+    for file in (CONFIGS / "local.yaml", tmp_path / "gpu.yaml"):
+        assert check(file).applications == ("engine", "intake", "gateway", "desk")
+
+
+def test_the_shipped_gpu_config_is_refused_as_long_as_it_holds_examples() -> None:
+    with pytest.raises(DeployConfigError) as caught:
+        check(CONFIGS / "gpu.yaml")
+    lines = [line.split(": ", 1)[1] for line in str(caught.value).splitlines()]
+    assert [line.partition(":")[0].split(".")[-1] for line in lines] == [
+        "model",
+        "repository",
+        "policy",
+        "bootstrap_servers",
+        "keys",
+        "public_url",
+    ]
+    assert lines[3].endswith("kafka.example.com is an example; write the name of your own")
+    assert "make a key with `sluice deploy key`" in lines[4]
+
+
+def test_offline_it_says_what_it_has_not_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "gpu.yaml").write_text(filled_in())
+    notes = "\n".join(check(tmp_path / "gpu.yaml").notes)
+    for named in ("s3://models.sluice.test/mst-clip", "policy.yaml", "kafka.sluice.test:9092", "Redis and S3"):
+        assert f"{named}" in notes
+    assert notes.count("--online") == 4
+
+
+def test_engine_values_that_harm_it_are_told(problems_of: Changed) -> None:
+    def change(data: Any) -> None:
+        engine = deployment(data, "engine")
+        engine["max_ongoing_requests"] = 2
+        engine["graceful_shutdown_timeout_s"] = 0.1
+        engine["health_check_timeout_s"] = 0.5
+        engine["user_config"] = {"model": "mst-lite", "kafka": {"group_id": "other"}, "policy": "p.yaml"}
+
+    problems = problems_of(change)
+    said = {problem.partition(":")[0].rpartition("deployments[0].")[2]: problem for problem in problems}
+    assert "keeps 2 of the 4 calls_at_once from ever being used" in said["max_ongoing_requests"]
+    assert "after 0.1 s Serve kills the replica" in said["graceful_shutdown_timeout_s"]
+    assert "0.5 s is less than a busy replica may take" in said["health_check_timeout_s"]
+    assert "the engine uses only model, engine, s3" in said["user_config.kafka"]
+    assert "the engine uses only model, engine, s3" in said["user_config.policy"]
+    assert len(problems) == 5
 
 
 def typo(path: str) -> Callable[[Any], None]:
@@ -112,7 +159,7 @@ def test_other_mistyped_keys_are_told_too(problems_of: Changed, path: str) -> No
 
 
 def test_a_problem_names_its_line_and_what_may_have_been_meant(tmp_path: Path) -> None:
-    text = (CONFIGS / "gpu.yaml").read_text().replace("max_replicas: 12", "max_replcas: 12")
+    text = filled_in().replace("max_replicas: 12", "max_replcas: 12")
     line = next(number for number, each in enumerate(text.splitlines(), 1) if "max_replcas" in each)
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(DeployConfigError) as caught:
@@ -195,10 +242,10 @@ def test_an_intake_that_would_scale_on_calls_is_told_that_it_gets_none(
 
 
 def test_an_intake_that_names_another_model_than_its_engine_is_noted(tmp_path: Path) -> None:
-    data = yaml.safe_load((CONFIGS / "gpu.yaml").read_text())
-    deployment(data, "engine")["user_config"] = {"model": "s3://my-models/other"}
+    data = yaml.safe_load(filled_in())
+    deployment(data, "engine")["user_config"] = {"model": "s3://others/other"}
     (tmp_path / "serve.yaml").write_text(yaml.safe_dump(data))
-    notes = [note for note in check(tmp_path / "serve.yaml").notes if "other" in note]
+    notes = [note for note in check(tmp_path / "serve.yaml").notes if "its engine's" in note]
     assert [note.partition(":")[0] for note in notes] == ["intake", "gateway"]
 
 
@@ -266,8 +313,8 @@ def test_a_desk_without_its_address_is_told(problems_of: Changed) -> None:
 @pytest.mark.parametrize(
     ("web", "says"),
     [
-        ({"public_url": "http://desk.example.com"}, "must begin with https://"),
-        ({"public_url": "https://desk.example.com", "local_users": False}, "nobody could sign in"),
+        ({"public_url": "http://desk.sluice.test"}, "must begin with https://"),
+        ({"public_url": "https://desk.sluice.test", "local_users": False}, "nobody could sign in"),
     ],
 )
 def test_a_desk_that_would_not_open_is_told(problems_of: Changed, web: dict[str, Any], says: str) -> None:

@@ -22,13 +22,17 @@ CUSTOM_RESOURCES = (
 SERVERS = {
     "settings.kafka.bootstrap_servers": "kafka:9092",
     "settings.redis.url": "redis://redis:6379/0",
-    "settings.web.public_url": "https://desk.example.org",
+    "settings.web.public_url": "https://desk.sluice.test",
 }
+KEY = {"ray.gateway.enabled": "true", "settings.gateway.keys.acme": f"sha256:{'a' * 64}"}
 MODELS = {"settings.model": "s3://our-models/mst-clip", "settings.engine.repository": "s3://our-models"}
 VARIANTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "small": ("values-small.yaml", SERVERS),
-    "gpu": ("values-gpu.yaml", {**SERVERS, **MODELS, "ray.faultTolerance.redis.address": "redis:6379"}),
-    "gpu-desk-on-ray": ("values-gpu.yaml", {**SERVERS, **MODELS, "desk.onRay": "true", "ray.autoscaling": "false"}),
+    "gpu": ("values-gpu.yaml", {**SERVERS, **MODELS, **KEY, "ray.faultTolerance.redis.address": "redis:6379"}),
+    "gpu-desk-on-ray": (
+        "values-gpu.yaml",
+        {**SERVERS, **MODELS, **KEY, "desk.onRay": "true", "ray.autoscaling": "false"},
+    ),
     "airgapped": ("values-airgapped.yaml", {}),
     "everything": (
         "values-small.yaml",
@@ -40,7 +44,7 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "monitoring.rules.enabled": "true",
             "monitoring.dashboards.enabled": "true",
             "desk.ingress.enabled": "true",
-            "desk.ingress.host": "desk.example.org",
+            "desk.ingress.host": "desk.sluice.test",
             "desk.ingress.tlsSecret": "desk-tls",
             "externalSecrets.sluice-redis.store": "vault",
             "externalSecrets.sluice-redis.data.url.key": "sluice/redis",

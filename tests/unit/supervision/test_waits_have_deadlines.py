@@ -22,6 +22,7 @@ ALLOWED = {
     "worker/apps/intake.py: before.join()": "a thread of its own, whose only work is to wait for the one it replaces",
     "worker/apps/worker_thread.py: self._settled.wait()": "set in a finally of the thread that is waited for",
     "worker/apps/serve_engine.py: response.result(timeout_s=max(0.0, deadline - self._clock()))": "Ray's timeout_s",
+    "worker/cli/desk_serve.py: stop.wait()": "a command that serves until it is told to stop",
     "worker/demo/run.py: ended.result()": "a future that has ended",
     "worker/intake/committer.py: self._batches.get()": "the thread's own queue; close() puts an end marker into it",
     "worker/intake/kafka_log.py: self._room.acquire()": "back-pressure of the reading thread; close() releases it",

@@ -9,6 +9,8 @@ from ray.serve.schema import ServeDeploySchema
 from schemas.explain import DocumentProblem
 from worker.apps.checking.applications import Built, build
 from worker.apps.checking.keys import refused_values, unknown_keys
+from worker.apps.checking.online import problems_online
+from worker.apps.checking.placeholders import placeholders
 from worker.apps.checking.rules import misfits, notes
 from worker.yaml_document import YamlDocument, YamlError, read_yaml
 
@@ -25,10 +27,11 @@ class Checked:
     notes: tuple[str, ...]
 
 
-def check(file: Path) -> Checked:
+def check(file: Path, *, online: bool = False) -> Checked:
     """Checks a config for `serve run` and `serve deploy`. Imports what it names. Raises DeployConfigError.
 
-    Relative paths in it count from the present folder, as for Ray.
+    Relative paths in it count from the present folder, as for Ray. `online`: also asks, once nothing else is wrong, for
+    what the config names: model, policy, Kafka, Redis and S3.
     """
     try:
         document = read_yaml(file)
@@ -39,13 +42,16 @@ def check(file: Path) -> Checked:
     applications = list(_built(document, found))
     options = document.data.get("http_options")
     found.extend(misfits(applications, options if isinstance(options, dict) else {}))
+    found.extend(placeholders(document.data))
+    if online and not found:
+        found.extend(problems_online(applications))
     if found:
         # What stops the whole config from being read is told where it stands, if that is known.
         placed = {problem.text for problem in found if problem.path}
         told = [problem for problem in found if problem.path or problem.text not in placed]
         told.sort(key=lambda problem: document.line(problem.path))
         raise DeployConfigError("\n".join(dict.fromkeys(f"{document.at(each.path)}: {each}" for each in told)))
-    return Checked(tuple(built.name for built in applications), tuple(notes(applications)))
+    return Checked(tuple(built.name for built in applications), tuple(notes(applications, online=online)))
 
 
 def _built(document: YamlDocument, found: list[DocumentProblem]) -> Iterator[Built]:

@@ -10,6 +10,14 @@ from worker.apps.serve_engine import ENGINE
 from worker.apps.worker_thread import CLOSE_SECONDS
 from worker.settings import Settings
 
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+ENGINE_SETTINGS: Final = ("model", "engine", "s3", "telemetry")
+ENGINE_STOP_SECONDS: Final = 10.0
+"""What the calls that an engine replica has when it is stopped may take: a few batches."""
+HEALTH_CHECK_SECONDS: Final = 5.0
+"""A replica under full load answers a health check within this time. Serve replaces one that does not, three times in a
+row."""
+
 
 def misfits(applications: Sequence[Built], http_options: Mapping[str, Any]) -> Iterator[DocumentProblem]:
     """Values that are each right and together wrong."""
@@ -19,10 +27,13 @@ def misfits(applications: Sequence[Built], http_options: Mapping[str, Any]) -> I
             yield from rule(built, built.settings)
             yield from _calls_an_engine(built, applications)
             yield from _has_time_for_answers(built, built.settings, http_options)
+            yield from _has_time_for_health_checks(built)
+            if built.builder is gateway.build:
+                yield from _lets_callers_in(built, built.settings, http_options)
 
 
-def notes(applications: Sequence[Built]) -> Iterator[str]:
-    """What cannot be known without the cluster or its servers."""
+def notes(applications: Sequence[Built], *, online: bool) -> Iterator[str]:
+    """What was not checked: what needs the cluster, and unless `online` its servers."""
     models = {built.name: _model(built) for built in applications if ENGINE in built.deployments}
     for built in applications:
         yield from (f"{built.name}: {note}" for note in built.notes)
@@ -32,15 +43,53 @@ def notes(applications: Sequence[Built]) -> Iterator[str]:
                 f"{built.name}: its model is {wanted}, its engine's {served}; unless these are the same it waits for "
                 "the engine, then fails"
             )
-        if built.builder is intake.build and built.deployments:
-            yield (
-                f"{built.name}: whether the topic has as many partitions as there may be replicas can only be known "
-                "from the broker; replicas beyond that have nothing to read"
+    if not online:
+        for what, names in _named(applications).items():
+            yield f"not looked at, which --online does: {what} {', '.join(names)}"
+
+
+def _named(applications: Sequence[Built]) -> dict[str, list[str]]:
+    """What the applications name outside the config. The places of a settings file that is not here are unknown."""
+    named: dict[str, list[str]] = {}
+
+    def add(what: str, name: str) -> None:
+        if name not in named.setdefault(what, []):
+            named[what].append(name)
+
+    for built in applications:
+        if built.settings is None or built.notes:
+            continue
+        add("model", str(built.settings.model))
+        if built.settings.policy is not None:
+            add("policy", str(built.settings.policy))
+        if built.builder is intake.build:
+            topic = built.settings.kafka.topics.images
+            add(
+                "Kafka",
+                f"{built.settings.kafka.bootstrap_servers} (and whether {topic} has a partition for each replica)",
             )
+        if built.builder is not engine.build:
+            add("Redis and S3", "of the settings")
+    return named
 
 
 def _engine(built: Built, settings: Settings) -> Iterator[DocumentProblem]:  # noqa: ARG001
     yield from _has_no_route(built)
+    yield from _may_take(built, ENGINE, ENGINE_STOP_SECONDS, "answering the calls under way")
+    path, ongoing = built.option(ENGINE, "max_ongoing_requests")
+    calls = getattr(built.arguments, "calls_at_once", 0)
+    if isinstance(ongoing, int) and ongoing < calls:
+        yield DocumentProblem(
+            path, f"{ongoing} keeps {calls - ongoing} of the {calls} calls_at_once from ever being used; write {calls}"
+        )
+    for path, entry in built.entries():
+        given = entry.get("user_config")
+        for name in given if isinstance(given, dict) else ():
+            if name in Settings.model_fields and name not in ENGINE_SETTINGS:
+                yield DocumentProblem(
+                    (*path, "user_config", name),
+                    f"the engine uses only {', '.join(ENGINE_SETTINGS)}; write this under the intake and the gateway",
+                )
 
 
 def _intake(built: Built, settings: Settings) -> Iterator[DocumentProblem]:
@@ -103,6 +152,25 @@ def _may_take(built: Built, deployment: str, seconds: float, what: str) -> Itera
             path,
             f"after {timeout:g} s Serve kills the replica, before the {seconds:g} s that stopping may take ({what}); "
             "set more, or leave it out",
+        )
+
+
+def _has_time_for_health_checks(built: Built) -> Iterator[DocumentProblem]:
+    for path, entry in built.entries():
+        limit = entry.get("health_check_timeout_s")
+        if isinstance(limit, int | float) and limit < HEALTH_CHECK_SECONDS:
+            yield DocumentProblem(
+                (*path, "health_check_timeout_s"),
+                f"{limit:g} s is less than a busy replica may take ({HEALTH_CHECK_SECONDS:g} s): Serve would replace "
+                "replicas under load; set more, or leave it out",
+            )
+
+
+def _lets_callers_in(built: Built, settings: Settings, http_options: Mapping[str, Any]) -> Iterator[DocumentProblem]:
+    if http_options.get("host", "127.0.0.1") not in LOOPBACK and not settings.gateway.keys:
+        yield DocumentProblem(
+            (*built.path, "args", "settings", "gateway", "keys"),
+            "is empty, so that only programs on the proxy's own node are answered; make a key with `sluice deploy key`",
         )
 
 
