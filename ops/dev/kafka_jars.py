@@ -1,4 +1,4 @@
-"""The jars of a Kafka broker, resolved by Maven once per pom.xml and kept in the user's cache."""
+"""The jars of a Kafka broker, and others, resolved by Maven once per pom and kept in the user's cache."""
 
 import hashlib
 import os
@@ -18,26 +18,34 @@ _COPY = "org.apache.maven.plugins:maven-dependency-plugin:copy-dependencies"
 
 
 def kafka_jars() -> Path:
-    """The folder with the jars. Needs Maven and its repository only the first time. Raises ServerError."""
-    digest = hashlib.sha256(POM.read_bytes()).hexdigest()[:12]
+    """The folder with the jars of a broker. Raises as `maven_jars`."""
+    return maven_jars(POM, "kafka")
+
+
+def maven_jars(pom: Path, name: str) -> Path:
+    """The folder with the jars that `pom` depends on. Needs Maven and its repository only the first time.
+
+    Raises ServerError.
+    """
+    digest = hashlib.sha256(pom.read_bytes()).hexdigest()[:12]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sluice"
-    jars = cache / f"kafka-jars-{digest}"
+    jars = cache / f"{name}-jars-{digest}"
     if jars.is_dir():
         return jars
     if shutil.which("mvn") is None:
         raise ServerError(
-            "mvn is not on the PATH: install Maven (Debian: apt-get install maven), it fetches Kafka's jars"
+            f"mvn is not on the PATH: install Maven (Debian: apt-get install maven), it fetches the jars of {name}"
         )
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         fetched = Path(scratch) / "jars"
         # Maven would write "target" beside the pom: it gets a copy.
-        shutil.copy(POM, scratch)
+        shutil.copy(pom, scratch)
         command = ["mvn", "-q", "-B", _COPY, f"-DoutputDirectory={fetched}"]
         maven = subprocess.run(command, cwd=scratch, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if maven.returncode != 0:
             raise ServerError(
-                f"Maven could not fetch Kafka's jars ({' '.join(command)}):\n{maven.stdout}{maven.stderr}"
+                f"Maven could not fetch the jars of {name} ({' '.join(command)}):\n{maven.stdout}{maven.stderr}"
             )
         try:
             fetched.rename(jars)

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from ops.dev.deployment_tools import KUBERNETES, DeploymentTools
+from ops.dev.kafka_jars import java, maven_jars
 from ops.helm.__main__ import chart_files
 from tests.unit.deployment.chart import (
     CHART,
@@ -24,6 +25,8 @@ from tests.unit.deployment.chart import (
 )
 from worker.apps.checking.check import check
 from worker.settings import Settings, load_settings
+
+STRIMZI = CHART.parents[2] / "ops/dev/strimzi"
 
 
 def settings_of(variant: str, folder: Path) -> Settings:
@@ -54,6 +57,35 @@ def test_a_mistyped_key_of_a_resource_would_be_found(tools: DeploymentTools, tmp
     done = kubeconform(tools, KUBERNETES[-1], tmp_path)
     assert done.returncode == 1
     assert "excludeHeadFromServeSvc" in done.stdout
+
+
+needs_compiler = pytest.mark.skipif(
+    "jdk.compiler" not in subprocess.run([java(), "--list-modules"], capture_output=True, text=True).stdout,
+    reason="needs a JDK: the Java here runs no source files",
+)
+
+
+def strimzi_check(file: Path) -> "subprocess.CompletedProcess[str]":
+    jars = maven_jars(STRIMZI / "pom.xml", "strimzi")
+    command = [java(), "-cp", f"{jars}/*", STRIMZI / "StrimziCheck.java", file]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@needs_compiler
+def test_topics_and_user_are_what_strimzi_takes(tmp_path: Path) -> None:
+    (tmp_path / "chart.yaml").write_text(text_of("airgapped"))
+    done = strimzi_check(tmp_path / "chart.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("read KafkaTopic/") == 8
+    assert done.stdout.count("read KafkaUser/") == 1
+
+
+@needs_compiler
+def test_a_mistyped_key_of_a_kafka_user_would_be_found(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(text_of("airgapped").replace("patternType: prefix", "pattern: prefix"))
+    done = strimzi_check(tmp_path / "bad.yaml")
+    assert done.returncode == 1
+    assert "pattern: is not a known key" in done.stdout
 
 
 def kubeconform(tools: DeploymentTools, version: str, folder: Path) -> "subprocess.CompletedProcess[str]":
