@@ -322,8 +322,10 @@ def test_a_desk_that_would_not_open_is_told(problems_of: Changed, web: dict[str,
     assert says in problem
 
 
-def test_an_address_that_a_file_elsewhere_may_hold_is_not_missed(tmp_path: Path) -> None:
+def test_an_address_and_keys_that_a_file_elsewhere_may_hold_are_not_missed(tmp_path: Path) -> None:
     data = yaml.safe_load((CONFIGS / "local.yaml").read_text())
+    data["http_options"]["host"] = "0.0.0.0"
+    application(data, "gateway")["args"] = {"config": str(tmp_path / "absent.yaml")}
     application(data, "desk")["args"] = {"config": str(tmp_path / "absent.yaml"), "data": "desk"}
     (tmp_path / "serve.yaml").write_text(yaml.safe_dump(data))
     assert any(note.startswith("desk: ") for note in check(tmp_path / "serve.yaml").notes)

@@ -152,6 +152,17 @@ def test_a_secret_in_values_is_refused_and_not_repeated(name: str, value: str, v
     assert "hunter2" not in refused.stderr
 
 
+def test_a_gateway_that_nobody_could_call_and_a_keda_without_a_broker_are_refused() -> None:
+    refused = template("values-gpu.yaml", {**SERVERS, "ray.gateway.enabled": "true"})
+    assert "make a key with `sluice deploy key`" in refused.stderr
+    broker = {"secretVariables.SLUICE_KAFKA__BOOTSTRAP_SERVERS.secret": "kafka"}
+    broker["secretVariables.SLUICE_KAFKA__BOOTSTRAP_SERVERS.key"] = "address"
+    others = {name: value for name, value in SERVERS.items() if "kafka" not in name}
+    assert template("values-small.yaml", {**others, **broker}).returncode == 0
+    refused = template("values-small.yaml", {**others, **broker, "worker.autoscaling.enabled": "true"})
+    assert "KEDA must know the broker" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("absent", "told"),
     [

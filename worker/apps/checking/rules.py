@@ -167,7 +167,8 @@ def _has_time_for_health_checks(built: Built) -> Iterator[DocumentProblem]:
 
 
 def _lets_callers_in(built: Built, settings: Settings, http_options: Mapping[str, Any]) -> Iterator[DocumentProblem]:
-    if http_options.get("host", "127.0.0.1") not in LOOPBACK and not settings.gateway.keys:
+    elsewhere = bool(built.notes)  # a settings file that is not here may hold keys
+    if http_options.get("host", "127.0.0.1") not in LOOPBACK and not settings.gateway.keys and not elsewhere:
         yield DocumentProblem(
             (*built.path, "args", "settings", "gateway", "keys"),
             "is empty, so that only programs on the proxy's own node are answered; make a key with `sluice deploy key`",
