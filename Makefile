@@ -5,8 +5,8 @@
 MAKEFLAGS += --no-builtin-rules
 
 BIN := .venv/bin
-# What `make test` runs: all but what needs an NVIDIA GPU. On a machine with one: make test SELECT=gpu
-SELECT := not gpu
+# What `make test` runs: all but what needs an NVIDIA GPU or a Kubernetes API server. With a GPU: make test SELECT=gpu
+SELECT := not gpu and not cluster
 
 .PHONY: help
 help: ## Tell what can be made
@@ -17,7 +17,7 @@ demo: $(BIN)/.runtime ## Judge sample images in one process, without servers: a 
 	@$(BIN)/sluice demo
 
 .PHONY: test
-test: prerequisites deployment-tools $(BIN)/.all ## Run all tests but gpu; real Kafka, Redis and S3 start by themselves
+test: prerequisites deployment-tools $(BIN)/.all ## Run all tests but gpu and cluster; real Kafka, Redis and S3 start by themselves
 	$(BIN)/python -m pytest -m "$(SELECT)"
 
 .PHONY: lint lint-style lint-types lint-layers lint-schemas lint-js
@@ -60,6 +60,11 @@ drills: server-prerequisites $(BIN)/.all ## Kill, freeze and stop workers and se
 .PHONY: gpu-test
 gpu-test: $(BIN)/.all ## Build, run, compare and time engines on this machine's NVIDIA GPU; says what it could not run
 	$(BIN)/python -m pytest -m gpu -s tests/gpu
+
+.PHONY: k8s-test
+k8s-test: deployment-tools ## Install the Helm chart on a real Kubernetes API server, which is built the first time (7 minutes of CPU)
+	@ops/dev/prerequisites.sh kubernetes
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 .PHONY: servers
 servers: server-prerequisites $(BIN)/.servers ## Start Kafka, Redis and S3 on loopback for trying things, and write .run/dev.yaml

