@@ -31,8 +31,11 @@ class DecodedViews:
 class ViewDecoder(Protocol):
     """Makes views of images."""
 
-    def decode(self, data: bytes, *, wants_pixels: bool = False) -> DecodedViews:
-        """Raises ImageError for what cannot be judged, DecoderUnavailableError while nothing can be decoded."""
+    def decode(self, data: bytes, *, wants_pixels: bool = False, frame: int | None = None) -> DecodedViews:
+        """All frames that are sampled of an animation, or only the frame of this number.
+
+        Raises ImageError for what cannot be judged, DecoderUnavailableError while nothing can be decoded.
+        """
 
 
 class ThreadDecoder:
@@ -42,8 +45,8 @@ class ThreadDecoder:
         self._limits = limits
         self._views = views
 
-    def decode(self, data: bytes, *, wants_pixels: bool = False) -> DecodedViews:
-        return decode_views(data, self._limits, self._views, wants_pixels=wants_pixels)
+    def decode(self, data: bytes, *, wants_pixels: bool = False, frame: int | None = None) -> DecodedViews:
+        return decode_views(data, self._limits, self._views, wants_pixels=wants_pixels, frame=frame)
 
 
 def decode_views(
@@ -52,12 +55,13 @@ def decode_views(
     views: Mapping[str, ViewSpec],
     *,
     wants_pixels: bool = False,
+    frame: int | None = None,
     budget: Budget = DECODE_MEMORY,
 ) -> DecodedViews:
     """Decodes in memory of `budget`. Raises ImageError for what cannot be judged."""
     frames: list[Mapping[str, NDArray[np.uint8]]] = []
     first: Pixels | None = None
-    with decoded(data, limits, least_side=least_side(views), budget=budget) as shown:
+    with decoded(data, limits, least_side=least_side(views), frame=frame, budget=budget) as shown:
         for pixels in shown.pixels:
             if wants_pixels and first is None:
                 first = pixels

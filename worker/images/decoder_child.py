@@ -64,7 +64,9 @@ def serve(connection: socket.socket, shared: int) -> None:
         limit_cpu(options.cpu_seconds)
         data = memory[: request.length]
         try:
-            made = decode_views(data, limits, options.views, wants_pixels=request.wants_pixels, budget=budget)
+            made = decode_views(
+                data, limits, options.views, wants_pixels=request.wants_pixels, frame=request.frame, budget=budget
+            )
             _say(connection, _put(made, memory, list(options.views)))
         except ImageError as error:
             _say(connection, ImageRefused(reason=error.reason, message=str(error)[:MESSAGE_CHARACTERS]))

@@ -57,17 +57,17 @@ class DecoderPool:
         self._failure: str | None = None
         self._start_again_at = float("-inf")
 
-    def decode(self, data: bytes, *, wants_pixels: bool = False) -> DecodedViews:
+    def decode(self, data: bytes, *, wants_pixels: bool = False, frame: int | None = None) -> DecodedViews:
         """Raises ImageError for what cannot be judged, DecoderUnavailableError while no process can be started."""
         if not self._needs_process(data):
-            return self._thread.decode(data, wants_pixels=wants_pixels)
+            return self._thread.decode(data, wants_pixels=wants_pixels, frame=frame)
         try:
-            return self._in_process(data, wants_pixels=wants_pixels)
+            return self._in_process(data, wants_pixels=wants_pixels, frame=frame)
         except DecoderDied as death:
             if death.blames_image:
                 raise _blamed(death) from death
         try:
-            return self._in_process(data, wants_pixels=wants_pixels)
+            return self._in_process(data, wants_pixels=wants_pixels, frame=frame)
         except DecoderDied as death:
             raise _blamed(death) from death
 
@@ -92,10 +92,10 @@ class DecoderPool:
             case "auto":
                 return len(data) > SMALL_BYTES or sniff(data[:HEAD_BYTES]) not in THREAD_FORMATS
 
-    def _in_process(self, data: bytes, *, wants_pixels: bool) -> DecodedViews:
+    def _in_process(self, data: bytes, *, wants_pixels: bool, frame: int | None) -> DecodedViews:
         process = self._take()
         try:
-            made = process.decode(data, wants_pixels=wants_pixels)
+            made = process.decode(data, wants_pixels=wants_pixels, frame=frame)
         except DecoderDied as death:
             process.close()
             self._on_death()

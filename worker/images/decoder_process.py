@@ -91,12 +91,14 @@ class DecoderProcess:
             os.close(shared)
         self.pid = self._process.pid
 
-    def decode(self, data: bytes, *, wants_pixels: bool) -> DecodedViews:
+    def decode(self, data: bytes, *, wants_pixels: bool, frame: int | None = None) -> DecodedViews:
         """Raises ImageError, and DecoderDied; the process is then of no more use."""
         used = len(data)
         try:
             self._memory[:used] = data
-            self._process.send(DecodeRequest(length=used, wants_pixels=wants_pixels).model_dump_json().encode())
+            self._process.send(
+                DecodeRequest(length=used, wants_pixels=wants_pixels, frame=frame).model_dump_json().encode()
+            )
             reserved = 0
             try:
                 while True:
@@ -113,7 +115,7 @@ class DecoderProcess:
                     self._budget.give_back(reserved)
             if isinstance(answer, ImageRefused):
                 raise ImageError(answer.reason, answer.message)
-            made, taken = self._take(answer, wants_pixels=wants_pixels)
+            made, taken = self._take(answer, wants_pixels=wants_pixels, frame=frame)
             used = max(used, taken)
         except (OSError, EOFError, ValueError) as error:
             raise self._died(error) from error
@@ -125,11 +127,13 @@ class DecoderProcess:
         self._process.kill()
         self._memory.close()
 
-    def _take(self, answer: Decoded, *, wants_pixels: bool) -> tuple[DecodedViews, int]:
+    def _take(self, answer: Decoded, *, wants_pixels: bool, frame: int | None) -> tuple[DecodedViews, int]:
         """Copies the arrays: the process could change them at any time. Raises ValueError for what cannot be."""
         frames = len(answer.numbers)
         if frames > self._limits.animation_frames or max(answer.numbers) >= answer.frame_count:
             raise ValueError("it tells of other frames than were asked for")
+        if frame is not None and answer.numbers != (frame,):
+            raise ValueError("it tells of another frame than was asked for")
         leading = (frames,) if answer.frame_count > 1 else ()
         at = 0
         made: dict[str, Pixels] = {}

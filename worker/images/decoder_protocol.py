@@ -38,6 +38,8 @@ class DecodeRequest(_Message):
 
     length: NonNegativeInt
     wants_pixels: bool = False
+    frame: NonNegativeInt | None = None
+    """Of an animation, the only one to decode."""
 
 
 class MemoryRequest(_Message):

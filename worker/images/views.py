@@ -43,7 +43,7 @@ def make_views(pixels: Pixels, specs: Mapping[str, ViewSpec]) -> dict[str, Pixel
 
 def least_side(specs: Mapping[str, ViewSpec]) -> int | None:
     """How long the shorter side of an image must be for these views; None where one shows the image's own pixels."""
-    if any(spec.resize == "none" for spec in specs.values()):
+    if not specs or any(spec.resize == "none" for spec in specs.values()):
         return None
     return 2 * max(spec.size for spec in specs.values())
 

@@ -83,7 +83,7 @@ class FakePolicy:
 class NumberDecoder:
     """Takes each image's bytes for a number, and makes pixels of it."""
 
-    def decode(self, data: bytes, *, wants_pixels: bool = False) -> DecodedViews:
+    def decode(self, data: bytes, *, wants_pixels: bool = False, frame: int | None = None) -> DecodedViews:
         if data == b"broken":
             raise ImageError(FailureReason.UNDECODABLE_IMAGE, "ends early")
         pixels = np.full((16, 16, 3), int(data), np.uint8)

@@ -233,6 +233,19 @@ def test_without_a_process_the_image_waits_and_the_health_check_says_so(monkeypa
     pool.close()
 
 
+@pytest.mark.parametrize("frame", [0, 2])
+def test_one_frame_of_an_animation_can_be_asked_for(pool: DecoderPool, frame: int) -> None:
+    data = encoded("WEBP", frames=3, lossless=True)
+    with Image.open(io.BytesIO(data)) as image:
+        image.seek(frame)
+        expected = np.asarray(image.convert("RGB"))
+    found = pool.decode(data, wants_pixels=True, frame=frame)
+    assert found.numbers == (frame,)
+    np.testing.assert_array_equal(found.pixels, expected)  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match="none of the number 3"):
+        pool.decode(data, frame=3)
+
+
 def test_small_jpegs_and_pngs_stay_on_the_thread_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = DecoderPool(LIMITS, VIEWS, SETTINGS.model_copy(update={"decoder_processes": "auto"}))
     used: list[str] = []

@@ -18,6 +18,8 @@ from desk_clients import ORIGIN, Clock, browser
 from stand_in_desk import StandInDesk, review_item
 
 from schemas import Verdict
+from worker.images.decode import DecodeLimits
+from worker.images.decoded_views import ThreadDecoder
 from worker.images.fetch.file import FileFetcher
 from worker.policy.place import FilePlace
 from worker.review.dead_letters import DeadLetters
@@ -71,7 +73,9 @@ def make_context(
         client = fakeredis.FakeRedis()
         secret = b"s" * 32
         fetcher = FileFetcher((tmp_path,), max_bytes=10_000_000)
-        renderer = Renderer(fetcher, max_pixels=4_000_000, cache_bytes=1_000_000, threads=2)
+        renderer = Renderer(
+            fetcher, decoder=ThreadDecoder(DecodeLimits(4_000_000), {}), cache_bytes=1_000_000, threads=2
+        )
         parts: dict[str, Any] = {
             "origin": ORIGIN,
             "desk": desk,

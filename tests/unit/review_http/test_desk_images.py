@@ -15,6 +15,8 @@ from PIL.PngImagePlugin import PngInfo
 from stand_in_desk import StandInDesk, review_item
 
 from schemas import FileReference
+from worker.images.decode import DecodeLimits
+from worker.images.decoded_views import ThreadDecoder
 from worker.images.errors import ImageError
 from worker.images.fetch import FetchedImage
 from worker.review.http.app_context import AppContext
@@ -174,18 +176,20 @@ class CountingFetcher:
 
 
 def test_a_bomb_is_refused_by_its_header() -> None:
-    renderer = Renderer(CountingFetcher(png(100, 100)), max_pixels=9_999, cache_bytes=1000, threads=1)
+    renderer = Renderer(
+        CountingFetcher(png(100, 100)), decoder=ThreadDecoder(DecodeLimits(9_999), {}), cache_bytes=1000, threads=1
+    )
     with pytest.raises(ImageError, match="max_pixels is 9999"):
         renderer.render(FileReference(path="bomb"), None, Rendition.SCREEN)
 
 
 def test_the_cache_spares_the_fetch_and_stays_within_its_bytes() -> None:
     fetcher = CountingFetcher(png(300, 300))
-    roomy = Renderer(fetcher, max_pixels=10**6, cache_bytes=10**6, threads=1)
+    roomy = Renderer(fetcher, decoder=ThreadDecoder(DecodeLimits(10**6), {}), cache_bytes=10**6, threads=1)
     for _ in range(3):
         roomy.render(FileReference(path="a"), None, Rendition.SCREEN)
     assert fetcher.fetched == 1
-    tight = Renderer(fetcher, max_pixels=10**6, cache_bytes=10, threads=1)
+    tight = Renderer(fetcher, decoder=ThreadDecoder(DecodeLimits(10**6), {}), cache_bytes=10, threads=1)
     for _ in range(3):
         tight.render(FileReference(path="a"), None, Rendition.SCREEN)
     assert fetcher.fetched == 4

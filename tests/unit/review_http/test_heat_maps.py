@@ -22,6 +22,8 @@ from desk_clients import browser
 from stand_in_desk import StandInDesk, review_item
 
 from schemas import FileReference, Scores
+from worker.images.decode import DecodeLimits
+from worker.images.decoded_views import ThreadDecoder
 from worker.images.fetch.file import FileFetcher
 from worker.review.http.app import build_app
 from worker.review.http.app_context import AppContext
@@ -83,7 +85,10 @@ def engine() -> RedHater:
 @pytest.fixture
 def heat_maps(tmp_path: Path, engine: RedHater) -> HeatMaps:
     renderer = Renderer(
-        FileFetcher((tmp_path,), max_bytes=10_000_000), max_pixels=4_000_000, cache_bytes=1_000_000, threads=2
+        FileFetcher((tmp_path,), max_bytes=10_000_000),
+        decoder=ThreadDecoder(DecodeLimits(4_000_000), {}),
+        cache_bytes=1_000_000,
+        threads=2,
     )
     return HeatMaps(
         renderer, lambda: ExplainEngine(MODEL, engine), lambda own: own.engine.close(), cache_bytes=1_000_000

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import threading
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -13,12 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from schemas import FailureReason, ImageReference
-from worker.images.decode import decode
-from worker.images.errors import ImageError
+from worker.images.decoded_views import ViewDecoder
+from worker.images.errors import DecoderUnavailableError, ImageError, TransientFetchError
 from worker.images.fetch import Fetcher
 from worker.review.http.lru_cache import LruCache
 from worker.review.waiting import held
-from worker.settings.image_format import DEFAULT_FORMATS, ImageFormat
 
 THUMBNAIL_SIDE: Final = 400
 SCREEN_SIDE: Final = 1600
@@ -60,14 +58,13 @@ class Renderer:
         self,
         fetcher: Fetcher,
         *,
-        max_pixels: int,
+        decoder: ViewDecoder,
         cache_bytes: int,
         threads: int,
-        formats: Collection[ImageFormat] = DEFAULT_FORMATS,
     ) -> None:
+        """`decoder` makes no views; its pixels are used."""
         self._fetcher = fetcher
-        self._max_pixels = max_pixels
-        self._formats = formats
+        self._decoder = decoder
         self._cache: LruCache[Rendered] = LruCache(cache_bytes)
         self._room = threading.BoundedSemaphore(threads)
 
@@ -104,7 +101,12 @@ class Renderer:
                 FailureReason.HASH_MISMATCH,
                 "the image was exchanged after it was judged; what is there now is not it",
             )
-        return decode(data, max_pixels=self._max_pixels, formats=self._formats, frame=frame)
+        try:
+            pixels = self._decoder.decode(data, wants_pixels=True, frame=frame).pixels
+        except DecoderUnavailableError as error:
+            raise TransientFetchError(str(error)) from error
+        assert pixels is not None  # noqa: S101  # they were asked for
+        return pixels
 
 
 def _encode(pixels: NDArray[np.uint8], rendition: Rendition) -> Rendered:

@@ -14,6 +14,8 @@ import redis
 from fastapi import FastAPI
 
 from worker.cache.client import connect_embedded, connect_server
+from worker.images.decode import DecodeLimits
+from worker.images.decoder_pool import DecoderPool
 from worker.images.fetch import build_fetcher
 from worker.intake.interpreter import tune_interpreter
 from worker.policy.place import open_place, place_of
@@ -145,12 +147,12 @@ def open_app(
     secret = web.secret_key.get_secret_value().encode() if web.secret_key else _kept_key(folder / KEY_FILE)
     accounts = Accounts(folder / PEOPLE_FILE, time.time) if web.local_users else None
     fetcher = build_fetcher(settings)
+    decoders = DecoderPool(DecodeLimits.of(settings.images), {}, settings.images)
     renderer = Renderer(
         fetcher,
-        max_pixels=settings.images.max_pixels,
+        decoder=decoders,
         cache_bytes=web.cache_bytes,
         threads=web.decode_threads,
-        formats=settings.images.formats,
     )
     heat_maps = HeatMaps(
         renderer,
@@ -203,6 +205,7 @@ def open_app(
         heat_maps.close()
         http.close()
         fetcher.close()
+        decoders.close()
         if accounts is not None:
             accounts.close()
 
