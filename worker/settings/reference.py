@@ -110,7 +110,7 @@ def _default(field: FieldInfo) -> str:
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
     if isinstance(value, tuple | frozenset | set):
-        value = [str(part) for part in value]
+        value = [part if isinstance(part, int | float) else str(part) for part in value]
     return f"`{json.dumps(value, default=str, ensure_ascii=False)}`".replace('`"', "`").replace('"`', "`")
 
 

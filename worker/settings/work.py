@@ -9,6 +9,9 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from worker.settings.image_format import DEFAULT_FORMATS, ImageFormat
 from worker.settings.section import Section
 
+RetryDelay = Annotated[float, Field(gt=0, le=86_400)]
+"""Much shorter than the retention of the retry topics, which would delete what waits."""
+
 
 class HttpSettings(Section):
     """Which images may be fetched over HTTP. Private, loopback, link-local and metadata addresses are refused, unless
@@ -137,9 +140,9 @@ class IntakeSettings(Section):
     retry_hold_seconds: PositiveFloat = 30.0
     """How long an event whose image cannot be fetched may hold its partition. One that has to wait longer moves to a
     retry topic, and the partition goes on."""
-    retry_delays_seconds: Annotated[tuple[PositiveFloat, ...], Field(max_length=3)] = (60.0, 600.0, 3600.0)
-    """How long an event waits in the first, second and third retry topic; from the last it goes back into the last.
-    Fewer delays use fewer topics; without any, events wait in their partition as long as it takes."""
+    retry_delays_seconds: Annotated[tuple[RetryDelay, ...], Field(max_length=3)] = (60.0, 600.0, 3600.0)
+    """How long an event waits in the first, second and third retry topic, at most a day; from the last it goes back
+    into the last. Fewer delays use fewer topics; without any, events wait in their partition."""
     retry_topics_deadline_seconds: PositiveFloat = 6 * 3600.0
     """After this time no further attempt is made on an event that may move to a retry topic. Events whose S3 bucket is
     down wait until it answers."""
