@@ -36,7 +36,9 @@ class RetryTopics:
         if not self._tiers or (self._keeps_key_order and record.key is not None):
             return False
         size = len(record.value or b"") + len(record.key or b"")
-        return size + sum(len(name) + len(value or b"") for name, value in record.headers) <= self._max_bytes
+        for name, value in record.headers:
+            size += len(name) + len(value or b"")
+        return size <= self._max_bytes
 
     def wait_seconds(self, deferral: Deferral, wall: float) -> float:
         """How long until the event is due. Never longer than the longest delay, whatever a clock said."""
