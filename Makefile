@@ -62,7 +62,7 @@ gpu-test: $(BIN)/.all ## Build, run, compare and time engines on this machine's 
 	$(BIN)/python -m pytest -m gpu -s tests/gpu
 
 .PHONY: k8s-test
-k8s-test: deployment-tools ## Install the Helm chart on a real Kubernetes API server, which is built the first time (7 minutes of CPU)
+k8s-test: deployment-tools ## Install the Helm chart on a real Kubernetes API server with KubeRay, built the first time (9 CPU minutes)
 	@ops/dev/prerequisites.sh kubernetes
 	$(BIN)/python -m pytest -m cluster tests/cluster
 

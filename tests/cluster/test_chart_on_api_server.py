@@ -1,8 +1,9 @@
-"""The chart on a real Kubernetes API server (`make k8s-test`) without controllers and nodes: nothing runs."""
+"""The chart on a real Kubernetes API server (`make k8s-test`) with KubeRay's operator and no nodes: no pod runs."""
 
 import json
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from ops.dev.deployment_tools import DeploymentTools, deployment_tools
-from ops.dev.kubernetes import EtcdServer, KubernetesApiServer
+from ops.dev.kubernetes import EtcdServer, KubeRayOperator, KubernetesApiServer
 from tests.unit.deployment.chart import CHART, VARIANTS, pods
 
 pytestmark = pytest.mark.cluster
@@ -131,7 +132,8 @@ def admitted(kubectl: Command, spec: Any) -> "subprocess.CompletedProcess[str]":
 def test_with_the_operators_definitions_all_resources_are_accepted(
     helm: Command, kubectl: Command, tools: DeploymentTools
 ) -> None:
-    """Last: definitions stay. Kubernetes checks custom resources by these, with rules that no schema can hold."""
+    """Kubernetes checks custom resources by the definitions, with rules that no schema can hold. They stay, so this
+    comes after what needs none."""
     applied = kubectl("apply", "--server-side", "-f", tools.definitions)
     assert applied.returncode == 0, applied.stderr
     waited = kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
@@ -144,3 +146,44 @@ def test_with_the_operators_definitions_all_resources_are_accepted(
         assert helm("uninstall", "sluice").returncode == 0
         assert names(kubectl) == set()
         kubectl("delete", "-n", NAMESPACE, "pvc", "--all", "--wait=false")
+
+
+def test_kuberay_makes_restricted_pods_of_the_rayservice(
+    helm: Command, kubectl: Command, api_server: KubernetesApiServer, tmp_path: Path
+) -> None:
+    """After the test above, which brings the definitions. What the operator adds to pods must be admitted, too."""
+    operator = KubeRayOperator(tmp_path, api_server)
+    operator.start()
+    try:
+        installed = helm("install", "sluice", *chart("gpu"))
+        assert installed.returncode == 0, installed.stderr
+        made = eventually(lambda: ray_pods(kubectl), lambda found: len(found) == 5)
+        groups = sorted(pod["metadata"]["labels"]["ray.io/group"] for pod in made)
+        assert groups == ["cpu", "cpu", "gpu", "gpu", "headgroup"]
+        for pod in made:
+            labels, spec = pod["metadata"]["labels"], pod["spec"]
+            assert labels["app.kubernetes.io/name"] == "sluice"  # as NetworkPolicy, PodMonitor and budget select
+            assert "wget" not in json.dumps(spec["containers"])
+            assert spec["containers"][0]["command"][0] == "/bin/bash"
+        head = next(pod for pod in made if pod["metadata"]["labels"]["ray.io/node-type"] == "head")
+        assert "RAY_REDIS_ADDRESS" in {variable["name"] for variable in head["spec"]["containers"][0]["env"]}
+        services = kubectl("get", "-n", NAMESPACE, "svc", "-o", "name").stdout
+        assert "head-svc" in services
+    finally:
+        helm("uninstall", "sluice")
+        eventually(lambda: kubectl("get", "-n", NAMESPACE, "rayservice", "-o", "name").stdout, lambda left: not left)
+        operator.stop()
+
+
+def ray_pods(kubectl: Command) -> list[Any]:
+    return list(
+        json.loads(kubectl("get", "-n", NAMESPACE, "pods", "-l", "ray.io/cluster", "-o", "json").stdout)["items"]
+    )
+
+
+def eventually(ask: Callable[[], Any], enough: Callable[[Any], bool], patience: float = 60.0) -> Any:
+    deadline = time.monotonic() + patience
+    while not enough(found := ask()):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.5)
+    return found
