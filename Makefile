@@ -10,7 +10,7 @@ SELECT := not gpu and not cluster
 
 .PHONY: help
 help: ## Tell what can be made
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(BIN)/.runtime ## Judge sample images in one process, without servers: a table, an HTML report, the review desk
