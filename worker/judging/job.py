@@ -4,6 +4,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TypedDict
 
 from schemas import ImageEvent
+from worker.judging.lanes import Lane
 
 
 class TimingFields(TypedDict):
@@ -25,6 +26,7 @@ class Job:
     event: ImageEvent
     started_at: float
     _: KW_ONLY
+    lane: Lane = Lane.LIVE
     content_hash: str | None = None
     attempts: int = 0
     """Failed fetches that count against the limit."""

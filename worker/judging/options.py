@@ -1,7 +1,9 @@
 """In what a pipeline of one caller may differ from another's."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from worker.judging.lanes import LaneShares
 from worker.judging.retries import RetryPolicy
 from worker.judging.stores import Stores
 
@@ -29,6 +31,9 @@ class PipelineOptions:
     wants_features: bool = False
     """Whether judgements that send an event to review must carry the features."""
     stores: Stores | None = None
+    lane_shares: LaneShares = field(default_factory=LaneShares)
+    tenant_weights: Mapping[str, float] = field(default_factory=dict)
+    """How much of a lane a tenant gets, compared with others; 1 for those not named."""
 
     @property
     def window(self) -> int:

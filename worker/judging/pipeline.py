@@ -4,14 +4,13 @@ The stream, the gateway and `sluice score` each run a pipeline with their own ki
 do with a judgement and in `PipelineOptions`.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Generic, TypeVar
 
 import structlog
 
-from schemas import Failure, FailureReason, S3Reference
+from schemas import Failure, FailureReason
 from worker.cache.values import CachedScore, ScoreKey
 from worker.images.errors import DecoderUnavailableError, ImageError, TransientFetchError
 from worker.judging.batch_runner import FailedBatch, Fault, ScoredBatch
@@ -21,10 +20,12 @@ from worker.judging.fetch_retries import Admitted, Deferred, FetchRetries, Given
 from worker.judging.in_flight import InFlight, JobWatch
 from worker.judging.job import Job
 from worker.judging.judgement import Judgement
+from worker.judging.lookup import split_known
 from worker.judging.mailbox import Mailbox
 from worker.judging.options import PipelineOptions
 from worker.judging.parts import PipelineParts
 from worker.judging.prepare import Duplicate, Known, Prepared
+from worker.judging.ready_queue import ReadyQueue
 from worker.judging.single_flight import SingleFlight
 from worker.judging.stores import Stores, troubles
 from worker.scoring.engine import EngineLost
@@ -49,19 +50,24 @@ class JudgingPipeline(Generic[J]):
         deliver: Callable[[J, Judgement], None],
         defer: Callable[[J, str], None] = lambda _job, _reason: None,
         is_wanted: Callable[[J], bool] = lambda _job: True,
+        take_on: Callable[[Sequence[J]], Sequence[J]] = lambda jobs: jobs,
         mailbox: Mailbox | None = None,
         watch: JobWatch[J] | None = None,
     ) -> None:
         """`defer` takes a job back that may be deferred, with the reason. `is_wanted`: whether a job must still be
-        judged; jobs that are not are dropped without a judgement."""
+        judged; jobs that are not are dropped without a judgement. `take_on` is called with jobs whose scores are not
+        known, and returns those that are to be judged now; the others are the owner's again."""
         self.mailbox = mailbox or Mailbox()
         self.engine_lost: EngineLost | None = None
         """The error after which only a new process can judge; the pipeline then starts no more batches."""
+        self.begun = 0
+        """Jobs that were begun since the start; each attempt counts."""
         self._parts = parts
         self._options = options
         self._deliver = deliver
         self._defer = defer
         self._is_wanted = is_wanted
+        self._take_on = take_on
         self._in_flight: InFlight[J] = InFlight(watch)
         self._fetches: FetchRetries[J] = FetchRetries(
             options.retries,
@@ -75,7 +81,9 @@ class JudgingPipeline(Generic[J]):
         )
         self._engine = EngineBreaker(outage_seconds=options.engine_outage_seconds)
         self._flights: SingleFlight[J] = SingleFlight()
-        self._ready: deque[J] = deque()
+        self._ready: ReadyQueue[J] = ReadyQueue(
+            options.lane_shares.weights(), lambda tenant: options.tenant_weights.get(tenant, 1.0)
+        )
         self._batcher: Batcher[J] = Batcher(options.batch_size, options.batch_wait_seconds)
         self._preparing = 0
         self._batches_running = 0
@@ -87,8 +95,7 @@ class JudgingPipeline(Generic[J]):
 
     def submit(self, jobs: Sequence[J]) -> None:
         """Takes jobs on. Those whose scores are known already are delivered before this returns."""
-        known, unknown = self._look_up(jobs)
-        self._ready.extend(unknown)
+        known, unknown = split_known(jobs, self._parts.cache)
         router = self._parts.router
         lacking: list[tuple[J, Judgement]] = []
         for job, score in known:
@@ -97,14 +104,10 @@ class JudgingPipeline(Generic[J]):
                 lacking.append((job, judgement))
             else:
                 self._deliver(job, judgement)
-        if not lacking:
-            return
-        found = self._parts.cache.features([self._key(job) for job, _ in lacking])
-        for (job, judgement), features in zip(lacking, found, strict=True):
-            if features is None:
-                self._ready.append(job)
-            else:
-                self._deliver(job, judgement._replace(features=features))
+        if lacking:
+            unknown = [*unknown, *self._deliver_with_features(lacking)]
+        if unknown:
+            self._ready.extend(self._take_on(unknown))
 
     def turn(self, now: float, *, more_follows: bool = False) -> None:
         """Starts what can be started. `more_follows`: a batch that is not full waits for more images, even if none is
@@ -147,9 +150,14 @@ class JudgingPipeline(Generic[J]):
         return self._engine.is_open or self.engine_lost is not None
 
     @property
-    def queued(self) -> Sequence[J]:
+    def queued(self) -> ReadyQueue[J]:
         """Jobs that wait only for others to be prepared."""
         return self._ready
+
+    @property
+    def in_progress(self) -> int:
+        """Images that are being prepared, batched or scored."""
+        return self._preparing + len(self._batcher) + self._images_running
 
     def held(self) -> Iterator[J]:
         """Jobs that wait for a store that is down."""
@@ -183,22 +191,16 @@ class JudgingPipeline(Generic[J]):
 
     # -- known scores ----------------------------------------------------------------------------------------------
 
-    def _look_up(self, jobs: Sequence[J]) -> tuple[list[tuple[J, CachedScore]], Sequence[J]]:
-        """Splits the jobs: those whose object was scored before, with its scores and unfetched; the others."""
-        objects = [(job, job.event.image) for job in jobs if isinstance(job.event.image, S3Reference)]
-        if not objects:
-            return [], jobs
-        cache = self._parts.cache
-        hashes = cache.content_hashes([image for _, image in objects])
-        hashed: list[J] = []
-        for (job, _), content_hash in zip(objects, hashes, strict=True):
-            if content_hash is not None and job.event.sha256 in (None, content_hash.removeprefix("sha256:")):
-                job.fetched(content_hash)
-                hashed.append(job)
-        scores = cache.scores([self._key(job) for job in hashed])
-        known = [(job, found) for job, found in zip(hashed, scores, strict=True) if found is not None]
-        served = {job for job, _ in known}
-        return known, [job for job in jobs if job not in served]
+    def _deliver_with_features(self, lacking: Sequence[tuple[J, Judgement]]) -> list[J]:
+        """Delivers the judgements whose features are in the cache; returns the other jobs."""
+        unknown: list[J] = []
+        found = self._parts.cache.features([self._key(job) for job, _ in lacking])
+        for (job, judgement), features in zip(lacking, found, strict=True):
+            if features is None:
+                unknown.append(job)
+            else:
+                self._deliver(job, judgement._replace(features=features))
+        return unknown
 
     def _key(self, job: J) -> ScoreKey:
         return self._parts.cache.key(job.content_hash or "", job.event.prompt)
@@ -209,10 +211,10 @@ class JudgingPipeline(Generic[J]):
         """Hands jobs to the threads that fetch and decode, as many as the pipeline takes without piling up pixels."""
         window = self._options.window
         started: list[J] = []
-        while self._ready and self._preparing + len(self._batcher) + self._images_running < window:
-            if self.engine_lost is not None or not self._in_flight.has_room_for(self._ready[0]):
+        while self._ready and self.in_progress < window:
+            if self.engine_lost is not None or not self._in_flight.has_room_for(self._ready.first()):
                 break
-            job = self._ready.popleft()
+            job = self._ready.pop()
             if not self._is_wanted(job):
                 continue
             admitted = self._fetches.admit(job, now)
@@ -223,6 +225,7 @@ class JudgingPipeline(Generic[J]):
                 self._in_flight.add(job)
                 started.append(job)
         self._in_flight.begin(started, islice(self._ready, window))
+        self.begun += len(started)
         for job in started:
             self._parts.prepare_pool.submit(self._prepare, job)
 
