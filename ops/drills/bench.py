@@ -49,7 +49,17 @@ class Bench(StreamBench):
         self.group = group = f"drill-{secrets.token_hex(6)}"
         self.topics = {
             name: f"{group}.{name}"
-            for name in ("images", "verdicts", "review", "dead", "retry_1", "retry_2", "retry_3")
+            for name in (
+                "images",
+                "verdicts",
+                "review",
+                "dead",
+                "retry_1",
+                "retry_2",
+                "retry_3",
+                "surplus",
+                "surplus_long",
+            )
         }
         # librdkafka's admin client ends the process when a broker dies under describe_consumer_groups (its issue 4605).
         self._admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)

@@ -6,7 +6,7 @@ import signal
 import time
 from pathlib import Path
 
-from ops.drills import clock_faults, load, retry_topics, storage_faults
+from ops.drills import clock_faults, load, retry_topics, storage_faults, tenants
 from ops.drills.bench import Bench
 from ops.drills.drill import REBALANCE_SECONDS, SESSION_SECONDS, SETTINGS, TRANSACTION_SECONDS, AnyDrill, Drill
 
@@ -187,4 +187,5 @@ DRILLS: tuple[AnyDrill, ...] = (
     *retry_topics.DRILLS,
     *clock_faults.DRILLS,
     *load.DRILLS,
+    *tenants.DRILLS,
 )
