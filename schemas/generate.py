@@ -75,6 +75,17 @@ _CHANNELS: Final[tuple[tuple[str, str, type[Contract], Literal["receive", "send"
         )
         for tier in (1, 2, 3)
     ),
+    *(
+        (
+            name,
+            f"images.{name.replace('_', '.')}",
+            ImageEvent,
+            "send",
+            "Events of tenants that sent more than their share. Only Sluice writes and reads it. The header "
+            "`sluice-deferred` says where the event first stood.",
+        )
+        for name in ("surplus", "surplus_long")
+    ),
 )
 
 

@@ -138,6 +138,7 @@ class Worker:
             writer=VerdictWriter(router, outbox, self.metrics, time.monotonic),
             max_event_bytes=settings.kafka.max_message_bytes - ROOM_FOR_OURS,
             settings=settings.intake,
+            fairness=settings.fairness,
             topics=settings.kafka.topics,
         )
         self._intake = Intake(open_log, parts)

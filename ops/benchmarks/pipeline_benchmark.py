@@ -166,7 +166,18 @@ def committed(admin: KafkaAdminClient, settings: KafkaSettings) -> int:
 
 def kafka_settings(base: Settings, kafka: KafkaServer, cache: RedisServer, name: str) -> Settings:
     topics = {
-        topic: f"{name}.{topic}" for topic in ("images", "verdicts", "review", "dead", "retry_1", "retry_2", "retry_3")
+        topic: f"{name}.{topic}"
+        for topic in (
+            "images",
+            "verdicts",
+            "review",
+            "dead",
+            "retry_1",
+            "retry_2",
+            "retry_3",
+            "surplus",
+            "surplus_long",
+        )
     }
     settings = base.model_copy(
         update={

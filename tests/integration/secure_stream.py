@@ -11,7 +11,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from ops.dev.secure_kafka import SecureKafkaServer
 from worker.settings import KafkaSettings
 
-TOPICS = ("images", "verdicts", "review", "dead", "retry_1", "retry_2", "retry_3")
+TOPICS = ("images", "verdicts", "review", "dead", "retry_1", "retry_2", "retry_3", "surplus", "surplus_long")
 MESSAGE_BYTES = 2_000_000
 
 
@@ -29,7 +29,7 @@ class SecureStream:
         kafka.allow(self.user, "topic", self.topics["images"], ["read", "describe_configs"])
         for name in TOPICS[1:]:
             kafka.allow(self.user, "topic", self.topics[name], ["write", "describe_configs"])
-            if name.startswith("retry"):
+            if name.startswith(("retry", "surplus")):
                 kafka.allow(self.user, "topic", self.topics[name], ["read"])
         kafka.allow(self.user, "group", self.group, ["read"])
         kafka.allow(self.user, "transactional_id", f"{self.group}-*", ["write"])

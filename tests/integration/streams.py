@@ -27,7 +27,18 @@ class Stream:
         self.bootstrap = servers.kafka
         self.group = group
         self.topics = {
-            name: new_topic(4) for name in ("images", "verdicts", "review", "dead", "retry_1", "retry_2", "retry_3")
+            name: new_topic(4)
+            for name in (
+                "images",
+                "verdicts",
+                "review",
+                "dead",
+                "retry_1",
+                "retry_2",
+                "retry_3",
+                "surplus",
+                "surplus_long",
+            )
         }
         self.images = folder / "images"
         self.images.mkdir()

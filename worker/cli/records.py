@@ -38,6 +38,8 @@ class Topic(StrEnum):
     RETRY_1 = "retry_1"
     RETRY_2 = "retry_2"
     RETRY_3 = "retry_3"
+    SURPLUS = "surplus"
+    SURPLUS_LONG = "surplus_long"
 
 
 def describe(topic: Topic, value: bytes) -> Text:
@@ -137,6 +139,8 @@ _DESCRIBE: Mapping[Topic, Callable[[bytes], Text]] = {
     Topic.RETRY_1: _event,
     Topic.RETRY_2: _event,
     Topic.RETRY_3: _event,
+    Topic.SURPLUS: _event,
+    Topic.SURPLUS_LONG: _event,
 }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 
 import structlog
 
-from schemas import Failure, FailureReason
+from schemas import Failure, FailureReason, ImageEvent
 from worker.intake.completion import Completion
 from worker.intake.crash_guard import CrashGuard
 from worker.intake.deferral import Deferral, read_deferral
@@ -15,6 +15,7 @@ from worker.intake.parse import MalformedRecord, parse
 from worker.intake.retry_topics import RetryTopics
 from worker.intake.verdicts import VerdictWriter
 from worker.intake.work import RecordJob, RecordWork
+from worker.judging.lanes import Lane
 from worker.judging.router import PolicyRouter
 from worker.outbox import ROOM_FOR_OURS
 from worker.telemetry.metrics import Metrics
@@ -41,6 +42,7 @@ class Admission:
         metrics: Metrics,
         *,
         deferred_topics: Collection[str],
+        lane_of: Callable[[ImageEvent, Record], Lane],
         max_event_bytes: int,
         wall_clock: Callable[[], float],
     ) -> None:
@@ -54,6 +56,7 @@ class Admission:
         self._retry_topics = retry_topics
         self._metrics = metrics
         self._deferred_topics = frozenset(deferred_topics)
+        self._lane_of = lane_of
         self._max_event_bytes = max_event_bytes
         self._wall_clock = wall_clock
 
@@ -61,7 +64,7 @@ class Admission:
         """The events that can be judged now. Raises LogError when the log does not go on where it was."""
         self._metrics.records_polled.inc(len(records))
         wall = self._wall_clock()
-        has_attempts = self._guard.has_attempts
+        has_attempts, suspects_any = self._guard.has_attempts, self._guard.suspects_any
         admitted: list[RecordJob] = []
         for record in records:
             deferral = read_deferral(record) if record.partition.topic in self._deferred_topics else None
@@ -72,7 +75,7 @@ class Admission:
                 continue
             if not opened:
                 self._completion.close(ticket)
-            if self._guard.suspects_any:
+            if suspects_any:
                 opened = [job for job in opened if self._may_be_judged(job)]
             for job in opened if deferral is not None or has_attempts else ():
                 self._restore(job, deferral, now, wall)
@@ -106,7 +109,10 @@ class Admission:
             self._metrics.events.labels("ignored").inc(parsed.ignored)
         work = RecordWork(record, ticket, [()] * len(parsed.events), len(parsed.events), deferral)
         movable = self._retry_topics.take(record)
-        return [RecordJob(event, now, work, i, may_be_deferred=movable) for i, event in enumerate(parsed.events)]
+        return [
+            RecordJob(event, now, work, i, may_be_deferred=movable, lane=self._lane_of(event, record))
+            for i, event in enumerate(parsed.events)
+        ]
 
     def _may_be_judged(self, job: RecordJob) -> bool:
         """Whether the event did not kill the process before; one that may have is judged alone."""

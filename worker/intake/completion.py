@@ -1,11 +1,12 @@
 """How a record is finished: with what its events became."""
 
 import itertools
+from collections.abc import Sequence
 
 from worker.intake.ledger import OffsetLedger, Ticket
 from worker.intake.log import Output
 from worker.intake.verdicts import VerdictWriter
-from worker.intake.work import RecordJob
+from worker.intake.work import RecordJob, RecordWork
 from worker.judging.judgement import Judgement
 from worker.telemetry.metrics import Metrics
 
@@ -27,6 +28,10 @@ class Completion:
         of this record's offset writes it, so the event is neither lost nor doubled."""
         self._metrics.events_deferred.labels(moved.topic).inc()
         self._finish(job, (moved,))
+
+    def move_record(self, work: RecordWork, moved: Sequence[Output]) -> None:
+        """As `move`, of all events of a record, none of which is finished. The caller counts them."""
+        self._ledger.finish(work.ticket, tuple(moved), sum(len(output.value) for output in moved), is_moved=True)
 
     def close(self, ticket: Ticket, outputs: tuple[Output, ...] = ()) -> None:
         """Finishes a whole record."""

@@ -54,6 +54,15 @@ def deferred_output(record: Record, event: ImageEvent, deferral: Deferral, topic
     return Output(topic, canonical(event), record.key, (ours, *others))
 
 
+def deferred_whole(record: Record, topic: str, *, first_seen_ms: int, reason: str) -> Output:
+    """The record that moves all of `record`, which carries one event, has no headers and was not moved before, as it
+    is. It is written without the models, in a tenth of the time: a tenant may send a hundred thousand at once."""
+    (name, number), offset = record.partition, record.offset
+    source = f'{{"topic":"{name}","partition":{number},"offset":{offset},"index":0}}'
+    header = f'{{"source":{source},"first_seen_ms":{first_seen_ms},"reason":"{reason}"}}'
+    return Output(topic, record.value or b"", record.key, ((HEADER, header.encode()),))
+
+
 def read_deferral(record: Record) -> Deferral | None:
     """What a record of one of our topics says of its event.
 

@@ -16,5 +16,5 @@ def embedded_log(data: Path) -> Path:
 def open_embedded_topics(settings: Settings, data: Path) -> SqliteTopics:
     """The embedded log's topics, made where they do not exist. Raises LogError."""
     topics = SqliteTopics(embedded_log(data))
-    topics.create(dict.fromkeys(settings.kafka.topics.model_dump().values(), PARTITIONS))
+    topics.create(dict.fromkeys(settings.kafka.topics.names(), PARTITIONS))
     return topics

@@ -35,6 +35,7 @@ class MemberGauges:
         self._stall_seconds = stall_seconds
         self._watchdog = Watchdog(stall_seconds)
         self._settled: dict[Partition, int] = {}
+        self._sizes: Mapping[str, int] = {}
         self._due = 0.0
 
     def assigned(self, partitions: Set[Partition]) -> None:
@@ -46,21 +47,29 @@ class MemberGauges:
     def dropped(self, partition: Partition) -> None:
         self._settled.pop(partition, None)
 
-    def turn(self, now: float, paused: Set[Partition]) -> None:
-        """Brings the gauges up to date where they are older than GAUGE_SECONDS."""
+    def turn(self, now: float, paused: Set[Partition], full: Set[Partition]) -> None:
+        """Brings the gauges up to date where they are older than GAUGE_SECONDS. `full`: those of the paused partitions
+        of which enough was read, though there is room for others."""
         if now < self._due:
             return
         self._due = now + GAUGE_SECONDS
         lag = self._log.lag()
+        self._sizes = lag.partitions
         metrics = self._metrics
         metrics.set_lag({(p.topic, p.number): self._uncommitted(p, lag) for p in lag.by_partition})
         metrics.set_oldest(self._ledger.oldest_timestamp_ms())
         metrics.records_in_flight.set(self._ledger.held)
         metrics.bytes_in_flight.set(self._ledger.held_bytes)
         metrics.records_not_due.set(len(self._delayed))
-        metrics.partitions_paused.set(len(paused - self._delayed.partitions))  # what is not due is no alarm
+        # What is not due, and what waits for its share, is no alarm.
+        metrics.partitions_paused.set(len(paused - self._delayed.partitions - full))
         metrics.breaker_open.set(self._pipeline.is_halted or self._pipeline.has_store_outage)
         self._watchdog.observe(self._settled, self._behind(lag, paused), now)
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """How many partitions each topic had when the gauges were set last."""
+        return self._sizes
 
     def health_problems(self, now: float) -> tuple[str, ...]:
         """Partitions that stand still. Called from any thread."""

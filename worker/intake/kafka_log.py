@@ -267,7 +267,8 @@ class KafkaLog:
                 if end > position and theirs not in paused:
                     waiting[theirs] = position
         self._transactions.observe(waiting)
-        return Lag(behind, ends, self._transactions.held | self._frames.waiting)
+        sizes = {topic: len(self._consumer.partitions_for_topic(topic) or ()) for topic in {p.topic for p in ends}}
+        return Lag(behind, ends, self._transactions.held | self._frames.waiting, sizes)
 
 
 def require_topics(existing: Callable[[], Iterable[str]], read: Sequence[str], settings: KafkaSettings) -> None:

@@ -35,6 +35,8 @@ class _Entry(Generic[T]):
     timestamp_ms: int
     outputs: tuple[T, ...] | None = None
     """None while the record is unfinished."""
+    is_moved: bool = False
+    """Finished by moving its events to another topic."""
 
 
 @dataclass(slots=True)
@@ -44,6 +46,7 @@ class _Lane(Generic[T]):
     epoch: int
     entries: deque[_Entry[T]] = field(default_factory=deque)
     by_offset: dict[int, _Entry[T]] = field(default_factory=dict)
+    moved: int = 0
 
 
 class OffsetLedger(Generic[T]):
@@ -59,6 +62,7 @@ class OffsetLedger(Generic[T]):
         self._epoch = 0
         self._held = 0
         self._held_bytes = 0
+        self._moved = 0
 
     @property
     def held_bytes(self) -> int:
@@ -70,6 +74,11 @@ class OffsetLedger(Generic[T]):
         """Records received and not yet committed, over all partitions."""
         return self._held
 
+    @property
+    def moved(self) -> int:
+        """Records among those held that were finished by moving their events to another topic."""
+        return self._moved
+
     def partitions(self) -> frozenset[Partition]:
         return frozenset(self._lanes)
 
@@ -77,6 +86,11 @@ class OffsetLedger(Generic[T]):
         """Records of a partition received and not yet committed; 0 for one that is not assigned."""
         lane = self._lanes.get(partition)
         return len(lane.entries) if lane else 0
+
+    def moved_in(self, partition: Partition) -> int:
+        """As `moved`, of one partition."""
+        lane = self._lanes.get(partition)
+        return lane.moved if lane else 0
 
     def oldest_in(self, partition: Partition) -> Ticket | None:
         """The first record of a partition received and not yet committed, finished or not."""
@@ -101,6 +115,7 @@ class OffsetLedger(Generic[T]):
             lane = self._lanes.pop(partition, None)
             if lane is not None:
                 self._held -= len(lane.entries)
+                self._moved -= lane.moved
                 self._held_bytes -= sum(entry.size for entry in lane.entries)
 
     def receive(self, partition: Partition, offset: int, size: int = 0, timestamp_ms: int = 0) -> Ticket:
@@ -126,8 +141,8 @@ class OffsetLedger(Generic[T]):
         lane = self._lanes.get(ticket.partition)
         return lane is not None and lane.epoch == ticket.epoch and ticket.offset in lane.by_offset
 
-    def finish(self, ticket: Ticket, outputs: tuple[T, ...], size: int = 0) -> bool:
-        """Closes a record with its outputs of `size` bytes.
+    def finish(self, ticket: Ticket, outputs: tuple[T, ...], size: int = 0, *, is_moved: bool = False) -> bool:
+        """Closes a record with its outputs of `size` bytes; `is_moved`: they are its events, for another topic.
 
         False, and no effect, when the ticket is void or was finished before.
         """
@@ -140,6 +155,10 @@ class OffsetLedger(Generic[T]):
         entry.outputs = outputs
         self._held_bytes += size - entry.size
         entry.size = size
+        if is_moved:
+            entry.is_moved = True
+            lane.moved += 1
+            self._moved += 1
         return True
 
     def take(self, max_records: int | None = None) -> Batch[T] | None:
@@ -186,4 +205,7 @@ class OffsetLedger(Generic[T]):
                 del lane.by_offset[entry.offset]
                 self._held -= 1
                 self._held_bytes -= entry.size
+                if entry.is_moved:
+                    lane.moved -= 1
+                    self._moved -= 1
             self._lanes[partition] = self._lanes.pop(partition)

@@ -340,7 +340,8 @@ class LibrdkafkaLog:
                 if end > position and partition not in self._paused:
                     waiting[theirs] = position
         self._transactions.observe(waiting)
-        self._lag = Lag(behind, ends, self._transactions.held | self._frames.waiting)
+        held = self._transactions.held | self._frames.waiting
+        self._lag = Lag(behind, ends, held, dict(self._topic_ids.partitions))
 
 
 def _record(message: Any) -> Record:

@@ -25,6 +25,8 @@ class TopicIds:
         self._topics = TopicCollection(list(topics))
         self._clock = clock
         self._ids: dict[str, str] = {}
+        self.partitions: dict[str, int] = {}
+        """How many partitions each topic has, as far as it is known."""
         self._asked: dict[str, Future[Any]] = {}
         self._ask_at = 0.0
 
@@ -51,10 +53,12 @@ class TopicIds:
 
     def _take(self, topic: str, answer: "Future[Any]") -> None:
         try:
-            found = answer.result(0).topic_id
+            described = answer.result(0)
         except KafkaException as error:  # a topic that is being created again; the reader hears of all else itself
             log.info("topic_id_unknown", topic=topic, error=error.args[0].str())
             return
+        self.partitions[topic] = len(described.partitions)
+        found = described.topic_id
         value = found and (found.get_most_significant_bits() % HALF << 64 | found.get_least_significant_bits() % HALF)
         if value:
             self._ids[topic] = str(UUID(int=value))

@@ -61,6 +61,8 @@ class Lag:
     by_partition: Mapping[Partition, int] = field(default_factory=dict)
     ends: Mapping[Partition, int] = field(default_factory=dict)
     held: frozenset[Partition] = frozenset()
+    partitions: Mapping[str, int] = field(default_factory=dict)
+    """How many partitions each topic has, those of other members among them."""
 
 
 class LogError(Exception):

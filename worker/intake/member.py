@@ -1,7 +1,7 @@
 """The intake loop: one member of the consumer group, from poll to commit."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -13,6 +13,7 @@ from worker.intake.completion import Completion
 from worker.intake.crash_guard import CrashGuard
 from worker.intake.crash_markers import MarkerStore
 from worker.intake.delayed import DelayedJobs
+from worker.intake.fair_shares import FairShares, LaneChooser
 from worker.intake.gauges import MemberGauges
 from worker.intake.ledger import OffsetLedger
 from worker.intake.log import Fenced, Log, Output, Partition, Poll
@@ -24,7 +25,7 @@ from worker.intake.work import RecordJob
 from worker.judging.mailbox import Mailbox
 from worker.judging.parts import PipelineParts
 from worker.judging.pipeline import JudgingPipeline
-from worker.settings import IntakeSettings, TopicSettings
+from worker.settings import FairnessSettings, IntakeSettings, TopicSettings
 
 logger = structlog.get_logger(__name__)
 
@@ -44,6 +45,7 @@ class Parts:
     """Names this process, and no other."""
     max_event_bytes: int
     settings: IntakeSettings
+    fairness: FairnessSettings
     topics: TopicSettings
     wall_clock: Callable[[], float] = time.time
 
@@ -83,18 +85,23 @@ class Member:
             self._retry_topics,
             self._metrics,
             deferred_topics=parts.topics.deferred,
+            lane_of=LaneChooser(parts.fairness, parts.topics).lane,
             max_event_bytes=parts.max_event_bytes,
             wall_clock=parts.wall_clock,
         )
-        options = stream_options(settings)
+        options = stream_options(settings, parts.fairness)
         self._pipeline: JudgingPipeline[RecordJob] = JudgingPipeline(
             parts.judging,
             options,
             deliver=self._completion.judge,
             defer=self._retry_later,
             is_wanted=self._is_ours,
+            take_on=self._take_on,
             mailbox=self._mailbox,
             watch=self._guard,
+        )
+        self._fair_shares = FairShares(
+            parts.fairness, parts.topics, self._pipeline, self._completion, self._metrics, window=options.window
         )
         self._gauges = MemberGauges(
             log, self._ledger, self._pipeline, self._delayed, self._metrics, stall_seconds=settings.stall_seconds
@@ -168,10 +175,13 @@ class Member:
         self._pipeline.submit(self._delayed.pop_due(now))
         self._pipeline.turn(now)
         self._guard.turn(now)
+        self._fair_shares.turn(now)
         self._commits.turn(now, hurry=bool(self._draining) or self._stop_at is not None, not_due=len(self._delayed))
         self._release_drained(now)
-        paused = self._pause()
-        self._gauges.turn(now, paused)
+        full = self._fair_shares.full(self._ledger.partitions)
+        paused = self._pause(full)
+        self._gauges.turn(now, paused, full)
+        self._fair_shares.set_share(self._ledger.partitions, self._gauges.sizes)
         busy = self._pipeline.is_working or self._commits.busy
         poll = self._log.poll(0.0 if busy else IDLE_POLL_SECONDS)
         self._rebalance(poll)
@@ -231,6 +241,10 @@ class Member:
         """Whether its partition is still assigned to this member."""
         return self._ledger.is_current(job.work.ticket)
 
+    def _take_on(self, jobs: Sequence[RecordJob]) -> Sequence[RecordJob]:
+        """The jobs to judge now; the others go to the topics for surplus events."""
+        return self._fair_shares.take_on(jobs, self._clock(), self._wall_clock())
+
     def _retry_later(self, job: RecordJob, reason: str) -> None:
         """Moves the event to a retry topic."""
         self._completion.move(job, self._retry_topics.output(job, reason, self._clock(), self._wall_clock()))
@@ -239,10 +253,11 @@ class Member:
         if self._commits.finish(outcome, self._clock()):
             self._gauges.committed(outcome.batch.offsets)
 
-    def _pause(self) -> frozenset[Partition]:
-        """Applies backpressure; returns what is paused."""
+    def _pause(self, full: frozenset[Partition]) -> frozenset[Partition]:
+        """Applies backpressure, and pauses what is `full`; returns what is paused."""
         halted = self._stop_at is not None or self._pipeline.is_halted
         paused = partitions_to_pause(self._ledger, self._delayed, self._bounds, halted=halted)
+        paused |= full
         self._log.pause(paused)
         return paused
 

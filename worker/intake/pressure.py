@@ -23,11 +23,12 @@ def partitions_to_pause(
     next records are not due.
 
     What is not due does not count as under way: it may lie there for an hour, and the others must be read meanwhile.
-    Of each partition that is at most what one poll brings.
+    Of each partition that is at most what one poll brings. Records whose events were moved away count only by their
+    bytes: what stands behind them must be reached.
     """
     partitions = ledger.partitions()
-    records, size = ledger.held - len(delayed), ledger.held_bytes - delayed.bytes
+    records, size = ledger.held - ledger.moved - len(delayed), ledger.held_bytes - delayed.bytes
     if halted or records >= bounds.records or size >= bounds.bytes:
         return partitions
-    full = frozenset(p for p in partitions if ledger.held_in(p) >= bounds.records_per_partition)
+    full = frozenset(p for p in partitions if ledger.held_in(p) - ledger.moved_in(p) >= bounds.records_per_partition)
     return full | delayed.partitions

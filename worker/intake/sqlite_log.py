@@ -10,6 +10,7 @@ import json
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +139,7 @@ class SqliteLog:
         return Lag(
             {partition: ends[self._ids[partition]] - at for partition, at in self._positions.items()},
             {partition: ends[self._ids[partition]] for partition in self._positions},
+            partitions=Counter(partition.topic for partition in self._ids),
         )
 
     def close(self) -> None:

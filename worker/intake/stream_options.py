@@ -1,11 +1,12 @@
 """How the stream runs the judging pipeline."""
 
+from worker.judging.lanes import LaneShares
 from worker.judging.options import PipelineOptions
 from worker.judging.retries import RetryPolicy
-from worker.settings import IntakeSettings
+from worker.settings import FairnessSettings, IntakeSettings
 
 
-def stream_options(settings: IntakeSettings) -> PipelineOptions:
+def stream_options(settings: IntakeSettings, fairness: FairnessSettings) -> PipelineOptions:
     """A stream waits for what is down, and its review items carry features."""
     return PipelineOptions(
         batch_size=settings.batch_size,
@@ -23,4 +24,6 @@ def stream_options(settings: IntakeSettings) -> PipelineOptions:
         deferred_deadline_seconds=settings.retry_topics_deadline_seconds,
         engine_outage_seconds=settings.engine_outage_seconds,
         wants_features=True,
+        lane_shares=LaneShares(priority=fairness.priority_share, surplus=fairness.surplus_share),
+        tenant_weights=fairness.tenant_weights,
     )

@@ -78,7 +78,7 @@ def topic_configs(settings: KafkaSettings, *, replication_factor: int) -> dict[s
     """
     topics = settings.topics
     wanted = {
-        topics.images: _kept_for("delete", timedelta(days=7)),
+        **{name: _kept_for("delete", timedelta(days=7)) for name in topics.incoming},
         topics.verdicts: _kept_for("compact,delete", timedelta(days=90)),
         topics.review: {"cleanup.policy": "compact"},
         topics.decisions: {"cleanup.policy": "delete", "retention.ms": "-1"},

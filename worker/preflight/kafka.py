@@ -61,7 +61,7 @@ def _check_lost(admin: Any, settings: KafkaSettings) -> Iterator[Finding]:
 def needed_operations(topics: TopicSettings, *, desk: bool) -> Mapping[str, frozenset[str]]:
     """The operations, by their names in Kafka's access control lists, that are needed on each topic."""
     needs = {
-        topics.images: frozenset({"READ"}),
+        **dict.fromkeys(topics.incoming, frozenset({"READ"})),
         topics.verdicts: frozenset({"WRITE"}),
         topics.review: frozenset({"WRITE"}),
         topics.dead: frozenset({"WRITE"}),

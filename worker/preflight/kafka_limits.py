@@ -59,7 +59,7 @@ def _topic_problems(
         )
     replicas = min((len(part["replica_nodes"]) for part in topic["partitions"]), default=1)
     needed = int(configs.get("min.insync.replicas", 1))
-    if name != topics.images and needed > replicas:
+    if name not in topics.incoming and needed > replicas:
         yield (
             CheckStatus.BLOCKED,
             f"min.insync.replicas {needed} is more than its {replicas} replicas: nothing can be written",

@@ -97,11 +97,12 @@ def _run(worker: Worker, progress: ReplayProgress, stop: threading.Event, tell: 
 
 def _settings_of_run(settings: Settings, group: str) -> Settings:
     """A group of its own, no transactional id of the live worker's, and no port for metrics, which that one has. Events
-    wait in their partition: the retry topics belong to the live worker."""
+    stay in their partition: the retry and surplus topics belong to the live worker."""
     return settings.model_copy(
         update={
             "kafka": settings.kafka.model_copy(update={"group_id": group, "transactional_id": None}),
             "intake": settings.intake.model_copy(update={"retry_delays_seconds": ()}),
+            "fairness": settings.fairness.model_copy(update={"defer_surplus": False}),
             "telemetry": settings.telemetry.model_copy(update={"metrics_port": None}),
             "shadow_policies": {},
         }

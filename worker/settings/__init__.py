@@ -1,6 +1,7 @@
 """One settings tree: a YAML file, overridden by SLUICE_* variables (`SLUICE_KAFKA__BOOTSTRAP_SERVERS`)."""
 
 from worker.settings.doors import GatewaySettings, OidcSettings, WebSettings
+from worker.settings.fairness import FairnessSettings
 from worker.settings.loading import SettingsError, change_settings, load_settings
 from worker.settings.review import QueueSettings, ReviewSettings, WebhookSettings
 from worker.settings.servers import (
@@ -23,6 +24,7 @@ from worker.settings.work import (
 
 __all__ = [
     "EngineSettings",
+    "FairnessSettings",
     "FileSettings",
     "GatewaySettings",
     "HttpSettings",

@@ -41,6 +41,12 @@ class TopicSettings(Section):
     """Events that wait for another attempt: `intake.retry_delays_seconds` says how long in each of the three."""
     retry_2: TopicName = "images.retry.2"
     retry_3: TopicName = "images.retry.3"
+    surplus: TopicName = "images.surplus"
+    """Events of tenants that sent more than their share; workers read them as they have room."""
+    surplus_long: TopicName = "images.surplus.long"
+    """Those that are more than five minutes behind others of their tenant."""
+    priority: TopicName | None = None
+    """Events here go before those of `images`."""
 
     @property
     def retry(self) -> tuple[str, ...]:
@@ -50,19 +56,28 @@ class TopicSettings(Section):
     @property
     def deferred(self) -> tuple[str, ...]:
         """Topics that only Sluice writes: events that it moved out of the way, to be judged later."""
-        return self.retry
+        return *self.retry, self.surplus, self.surplus_long
+
+    @property
+    def incoming(self) -> tuple[str, ...]:
+        """Topics that others write events to."""
+        return (self.images,) if self.priority is None else (self.images, self.priority)
 
     @property
     def judged(self) -> tuple[str, ...]:
         """What a worker reads: every event in them gets a verdict."""
-        return self.images, *self.deferred
+        return *self.incoming, *self.deferred
 
     @model_validator(mode="after")
     def _are_distinct(self) -> Self:
-        names = list(self.model_dump().values())
+        names = self.names()
         if len(set(names)) < len(names):
             raise ValueError(f"two topics have one name; {', '.join(TopicSettings.model_fields)} must all differ")
         return self
+
+    def names(self) -> list[str]:
+        """All topics that are set."""
+        return [name for name in self.model_dump().values() if name is not None]
 
 
 class KafkaOAuthSettings(Section):

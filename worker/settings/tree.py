@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from schemas.base import Name
 from worker.settings.doors import GatewaySettings, WebSettings
+from worker.settings.fairness import FairnessSettings
 from worker.settings.review import ReviewSettings
 from worker.settings.servers import KafkaSettings, RedisSettings, S3Settings
 from worker.settings.work import (
@@ -67,6 +68,7 @@ class Settings(BaseSettings):
     images: ImageSettings = ImageSettings()
     engine: EngineSettings = EngineSettings()
     intake: IntakeSettings = IntakeSettings()
+    fairness: FairnessSettings = FairnessSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     review: ReviewSettings = ReviewSettings()
     web: WebSettings = WebSettings()

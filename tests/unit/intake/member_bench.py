@@ -34,7 +34,7 @@ from worker.outbox import Identity, Outbox
 from worker.policy import load_policy
 from worker.policy.watch import ActivePolicies
 from worker.scoring.engine import PROMPT, Features, Prompts, Views
-from worker.settings import IntakeSettings, TopicSettings
+from worker.settings import FairnessSettings, IntakeSettings, TopicSettings
 from worker.telemetry.metrics import Metrics
 from worker.view import ViewSpec
 
@@ -51,6 +51,9 @@ QUICK = IntakeSettings(
     prepare_threads=4,
     rebalance_seconds=0.5,
 )
+
+
+NOTHING_PUT_OFF = FairnessSettings(delay_seconds=3600)
 
 
 class FakeLog:
@@ -189,6 +192,7 @@ class Bench:
     reads_prompts: bool = False
     markers: MarkerStore = field(default_factory=NoMarkers)
     process: str = "process-1"
+    fairness: FairnessSettings = NOTHING_PUT_OFF
     provenance: ProvenanceReader = field(default_factory=ProvenanceReader)
     wall_clock: Callable[[], float] = time.time
 
@@ -239,6 +243,7 @@ class Bench:
             writer=VerdictWriter(router, outbox, self.metrics, time.monotonic),
             max_event_bytes=100_000,
             settings=self.settings,
+            fairness=self.fairness,
             topics=TopicSettings(),
             wall_clock=self.wall_clock,
         )

@@ -40,6 +40,27 @@ def test_what_is_full_is_paused(ledger: OffsetLedger[Output], paused: set[Partit
     assert partitions_to_pause(ledger, NOTHING_DELAYED, BOUNDS, halted=False) == paused
 
 
+def test_records_that_were_moved_away_do_not_keep_those_behind_them_from_being_read() -> None:
+    ledger = a_ledger(0, 3)
+    for offset in range(12):
+        ticket = ledger.receive(A, offset, 1)
+        if offset > 1:
+            ledger.finish(ticket, (Output("images.surplus", b"x"),), 1, is_moved=True)
+    assert partitions_to_pause(ledger, NOTHING_DELAYED, BOUNDS, halted=False) == set()
+    ledger.drop([A])
+    assert (ledger.moved, ledger.held) == (0, 3)
+
+
+def test_moved_records_count_by_their_bytes_until_they_are_committed() -> None:
+    ledger = a_ledger(0, 0)
+    ledger.finish(ledger.receive(A, 0, 1), (Output("images.surplus", b"x"),), 2000, is_moved=True)
+    assert partitions_to_pause(ledger, NOTHING_DELAYED, BOUNDS, halted=False) == {A, B}
+    batch = ledger.take()
+    assert batch is not None
+    ledger.settle(batch)
+    assert (ledger.moved, ledger.moved_in(A), ledger.held_bytes) == (0, 0, 0)
+
+
 def test_a_halted_intake_pauses_all() -> None:
     assert partitions_to_pause(a_ledger(0, 0), NOTHING_DELAYED, BOUNDS, halted=True) == {A, B}
 

@@ -1,0 +1,128 @@
+"""A member whose log gives back what was put off: a flood holds up nobody, and each event gets its one verdict."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from tests.unit.intake.member_bench import IN, QUICK, Bench, FakeLog, FakeStore, event, http, s3
+from tests.unit.intake.pictures import png
+from worker.intake.deferral import Deferral, deferred_whole, read_deferral
+from worker.intake.fair_shares import LANE_HEADER, LaneChooser
+from worker.intake.fairness import FIRST_GUESS
+from worker.intake.log import Lag, Output, Partition, Poll, Record
+from worker.intake.parse import parse
+from worker.judging.lanes import Lane
+from worker.settings import FairnessSettings, TopicSettings
+
+TOPICS = TopicSettings(priority="images.priority")
+SURPLUS = (Partition(TOPICS.surplus, 0), Partition(TOPICS.surplus_long, 0))
+
+
+class LoopLog(FakeLog):
+    """Hands out what was written to the surplus topics."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        super().__init__(records, partitions=(IN, *SURPLUS))
+        self._ends = Counter[Partition]()
+
+    def commit(self, outputs: Sequence[Output], offsets: Mapping[Partition, int]) -> None:
+        super().commit(outputs, offsets)
+        for output in outputs:
+            partition = Partition(output.topic, 0)
+            if partition in SURPLUS:
+                self.waiting.append(
+                    Record(partition, self._ends[partition], output.value, output.key, output.headers, 7)
+                )
+                self._ends[partition] += 1
+
+    def poll(self, timeout_seconds: float) -> Poll:
+        """All records that wait, at once."""
+        poll = super().poll(timeout_seconds)
+        if not poll.records:
+            return poll
+        ready = [*poll.records, *(record for record in self.waiting if record.partition not in self.paused)]
+        self.waiting = [record for record in self.waiting if record not in ready]
+        return Poll(ready)
+
+    def lag(self) -> Lag:
+        return Lag(dict.fromkeys((IN, *SURPLUS), len(self.waiting)), partitions={IN.topic: 1})
+
+
+def flood_then_small(flood: int) -> list[Record]:
+    values = [event(f"flood-{i}", http("x"), tenant="flood") for i in range(flood)]
+    values += [event(f"small-{i}", http("x"), tenant="small") for i in range(3)]
+    return [Record(IN, offset, value, b"k", timestamp_ms=1_700_000_000_000) for offset, value in enumerate(values)]
+
+
+def test_a_flood_does_not_hold_up_another_tenant_and_each_event_gets_one_verdict_from_its_first_place() -> None:
+    log = LoopLog(flood_then_small(300))
+    bench = Bench(log, FakeStore({"http://images/x": png(9)}), settings=QUICK, fairness=FairnessSettings())
+    bench.run_until(lambda: len(log.verdicts) == 303)
+    verdicts = log.verdicts
+    places = {v["event_id"]: v["source"]["offset"] for v in verdicts}
+    assert places == {f"flood-{i}": i for i in range(300)} | {f"small-{i}": 300 + i for i in range(3)}
+    assert {v["source"]["topic"] for v in verdicts} == {"images.in"}
+    moved = bench.metrics.events_deferred.labels(TOPICS.surplus)._value.get()
+    assert moved == pytest.approx(300 - 2 * FIRST_GUESS, abs=2), "what is judged within the delay is live"
+    last_small = max(i for i, v in enumerate(verdicts) if v["tenant"] == "small")
+    assert last_small < 300 - moved + 3, "it comes before all that was put off"
+
+
+def test_what_was_put_off_is_not_put_off_again() -> None:
+    log = LoopLog(flood_then_small(300))
+    bench = Bench(log, FakeStore({"http://images/x": png(9)}), settings=QUICK, fairness=FairnessSettings())
+    bench.run_until(lambda: len(log.verdicts) == 303)
+    written = Counter(output.value for output in log.outputs if output.topic == TOPICS.surplus)
+    assert set(written.values()) == {1}
+
+
+def test_events_known_from_the_cache_are_never_put_off() -> None:
+    values = [event(f"e{i}", s3("a.png", "1"), tenant="flood") for i in range(400)]
+    first, *rest = (Record(IN, offset, value) for offset, value in enumerate(values))
+    log = LoopLog([first])
+    bench = Bench(log, FakeStore({"a.png": png(9)}), settings=QUICK, fairness=FairnessSettings())
+
+    def is_done() -> bool:
+        if log.verdicts and rest:
+            log.waiting += rest
+            rest.clear()
+        return len(log.verdicts) == 400
+
+    bench.run_until(is_done)
+    assert {output.topic for output in log.outputs} == {TOPICS.verdicts, TOPICS.review}
+
+
+@pytest.mark.parametrize(
+    ("topic", "priority", "headers", "lane"),
+    [
+        ("images.in", 50, (), Lane.LIVE),
+        ("images.in", 90, (), Lane.PRIORITY),
+        ("images.in", 0, ((LANE_HEADER, b"priority"),), Lane.PRIORITY),
+        ("images.in", 0, ((LANE_HEADER, b"other"),), Lane.LIVE),
+        ("images.priority", 0, (), Lane.PRIORITY),
+        ("images.surplus", 100, ((LANE_HEADER, b"priority"),), Lane.SURPLUS),
+        ("images.surplus.long", 50, (), Lane.SURPLUS_LONG),
+        ("images.retry.1", 50, (), Lane.LIVE),
+    ],
+)
+def test_the_lane_follows_from_topic_priority_and_header(
+    topic: str, priority: int, headers: tuple[tuple[str, bytes], ...], lane: Lane
+) -> None:
+    record = Record(Partition(topic, 0), 0, event("a", http("x"), priority=priority), headers=headers)
+    (parsed,) = parse(record).events
+    assert LaneChooser(FairnessSettings(), TOPICS).lane(parsed, record) is lane
+
+
+def test_a_record_that_is_moved_as_it_is_reads_as_one_that_the_models_wrote() -> None:
+    record = Record(IN, 17, event("a", http("x")), b"key")
+    output = deferred_whole(record, TOPICS.surplus, first_seen_ms=5, reason="its tenant sent more than its share")
+    again = Record(Partition(output.topic, 0), 0, output.value, output.key, output.headers)
+    assert parse(again) == parse(record)
+    assert read_deferral(again) == Deferral.model_validate(
+        {
+            "source": {"topic": "images.in", "partition": 0, "offset": 17, "index": 0},
+            "first_seen_ms": 5,
+            "reason": "its tenant sent more than its share",
+        }
+    )

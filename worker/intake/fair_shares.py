@@ -1,0 +1,154 @@
+"""Fair shares at the log: which records are put off into a topic for surplus events, and which topics are read now."""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Final
+
+from schemas import ImageEvent
+from worker.intake.completion import Completion
+from worker.intake.deferral import Deferral, deferred_output, deferred_whole
+from worker.intake.fairness import FairAdmission
+from worker.intake.log import Output, Partition, Record
+from worker.intake.retry_topics import MOST_MOVED_BYTES
+from worker.intake.work import RecordJob, RecordWork
+from worker.judging.lanes import Lane
+from worker.judging.pipeline import JudgingPipeline
+from worker.settings import FairnessSettings, TopicSettings
+from worker.telemetry.metrics import Metrics
+
+LANE_HEADER: Final = "sluice-lane"
+_PRIORITY: Final = (LANE_HEADER, b"priority")
+REASON: Final = "its tenant sent more than its share"
+
+
+class LaneChooser:
+    """The lane of an event: by its topic, and of a live one by its priority or a header of its record."""
+
+    def __init__(self, settings: FairnessSettings, topics: TopicSettings) -> None:
+        self._priority_from = settings.priority_from
+        self._by_topic = {topics.surplus: Lane.SURPLUS, topics.surplus_long: Lane.SURPLUS_LONG}
+        if topics.priority is not None:
+            self._by_topic[topics.priority] = Lane.PRIORITY
+
+    def lane(self, event: ImageEvent, record: Record) -> Lane:
+        lane = self._by_topic.get(record.partition.topic, Lane.LIVE)
+        if lane is Lane.LIVE and (event.priority >= self._priority_from or _PRIORITY in record.headers):
+            return Lane.PRIORITY
+        return lane
+
+
+class FairShares:
+    """Applies FairAdmission to one member's records. For its thread."""
+
+    def __init__(
+        self,
+        settings: FairnessSettings,
+        topics: TopicSettings,
+        pipeline: JudgingPipeline[RecordJob],
+        completion: Completion,
+        metrics: Metrics,
+        *,
+        window: int,
+    ) -> None:
+        """`window`: events that the pipeline works on at once."""
+        self._incoming = frozenset(topics.incoming)
+        self._images = topics.images
+        self._topics = {Lane.SURPLUS: topics.surplus, Lane.SURPLUS_LONG: topics.surplus_long}
+        self._lanes = {topic: lane for lane, topic in self._topics.items()}
+        self._pipeline = pipeline
+        self._completion = completion
+        self._metrics = metrics
+        self._admission = FairAdmission(settings, window=window)
+        self._sizes: Mapping[str, int] = {}
+        self._share = settings.surplus_share
+        self._window = window
+        self._turned_at = 0.0
+        self._allowance = 0.0
+        """Surplus events that may be read now although live ones are being put off."""
+        self._moved: Counter[str] = Counter()
+        """Events put off since the last turn, by topic; a labelled instrument costs more than all else here."""
+
+    def turn(self, now: float) -> None:
+        """Measures how fast the pipeline is. Called in each turn of the loop."""
+        for topic, count in self._moved.items():
+            self._metrics.events_deferred.labels(topic).inc(count)
+        self._moved.clear()
+        pipeline = self._pipeline
+        self._admission.turn(pipeline.begun, waiting=len(pipeline.queued), now=now)
+        per_second = self._share * self._admission.speed.per_second
+        self._allowance = min(per_second, self._allowance + per_second * (now - self._turned_at))
+        self._turned_at = now
+        if pipeline.is_idle:
+            self._admission.forget_backlogs()
+
+    def set_share(self, assigned: Callable[[], Set[Partition]], sizes: Mapping[str, int]) -> None:
+        """Tells which partitions are this member's, and how many each topic has: quotas are over all members. The same
+        `sizes` are looked at once."""
+        if sizes is self._sizes:
+            return
+        self._sizes = sizes
+        total = sizes.get(self._images, 0)
+        own = sum(partition.topic == self._images for partition in assigned())
+        if own and total:
+            self._admission.quotas.share = own / total
+
+    def take_on(self, jobs: Sequence[RecordJob], now: float, wall: float) -> list[RecordJob]:
+        """The jobs to judge now, of those whose scores are not known. The others' records are finished by moving their
+        events. The jobs of a record follow one another."""
+        judged_now: list[RecordJob] = []
+        queued = self._pipeline.queued
+        live = self._pipeline.in_progress + queued.waiting(Lane.PRIORITY) + queued.waiting(Lane.LIVE)
+        for work, group in itertools.groupby(jobs, key=lambda job: job.work):
+            of_record = tuple(group)
+            lane = self._lane(work, of_record, live, now)
+            if lane in self._topics and work.record.partition.topic in self._incoming:
+                self._move(work, of_record, self._topics[lane], wall)
+            else:
+                if lane.is_surplus:
+                    self._allowance -= len(of_record)
+                live += len(of_record)
+                judged_now += of_record
+        return judged_now
+
+    def full(self, assigned: Callable[[], Set[Partition]]) -> frozenset[Partition]:
+        """Partitions of the surplus topics of which enough was read.
+
+        While live events are put off, others may stand behind them, and a processor that judges surplus events would
+        reach those later: only the share of the surplus is then read, and what keeps the pipeline busy.
+        """
+        queued = self._pipeline.queued
+        is_busy = self._pipeline.in_progress + len(queued) >= self._window
+        if self._allowance <= 0 and is_busy and self._admission.is_putting_off(self._turned_at):
+            full = set(self._topics)
+        else:
+            full = {lane for lane in self._topics if queued.waiting(lane) >= self._admission.room}
+        return frozenset(p for p in assigned() if self._lanes.get(p.topic) in full) if full else frozenset()
+
+    def _lane(self, work: RecordWork, jobs: Sequence[RecordJob], live: int, now: float) -> Lane:
+        """The lane for a record's jobs. A record stays where it is when a part of it is known, when it is suspected of
+        killing workers, or when it is large."""
+        record, own = work.record, jobs[0].lane
+        if record.partition.topic not in self._incoming or len(jobs) < len(work.outputs) or jobs[0].is_alone:
+            return own
+        if _size(record) > MOST_MOVED_BYTES:
+            return own
+        return self._admission.lane(jobs[0].event.tenant, len(jobs), own, live=live, now=now)
+
+    def _move(self, work: RecordWork, jobs: Sequence[RecordJob], topic: str, wall: float) -> None:
+        self._moved[topic] += len(jobs)
+        self._completion.move_record(work, [self._output(job, topic, wall) for job in jobs])
+
+    @staticmethod
+    def _output(job: RecordJob, topic: str, wall: float) -> Output:
+        record = job.work.record
+        first_seen = record.timestamp_ms if record.timestamp_ms > 0 else int(wall * 1000)
+        if not record.headers and len(job.work.outputs) == 1:
+            return deferred_whole(record, topic, first_seen_ms=first_seen, reason=REASON)
+        moved = Deferral.model_validate({"source": job.source, "first_seen_ms": first_seen, "reason": REASON})
+        return deferred_output(record, job.event, moved, topic)
+
+
+def _size(record: Record) -> int:
+    size = len(record.value or b"") + len(record.key or b"")
+    return size + sum(len(name) + len(value or b"") for name, value in record.headers) if record.headers else size
