@@ -56,7 +56,8 @@ def _topics() -> dict[str, Any]:
     """By the topic's key in `kafka.topics` its default name and Kafka's options."""
     settings = KafkaSettings()
     configs = topic_configs(settings, replication_factor=REPLICAS)
-    return {role: {"name": name, "config": configs[name]} for role, name in settings.topics.model_dump().items()}
+    names = settings.topics.model_dump(exclude_none=True)  # one without a name is not there by default
+    return {role: {"name": name, "config": configs[name]} for role, name in names.items()}
 
 
 def _secrets(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -2,7 +2,9 @@
 
 from typing import Final
 
+from schemas import Failure, FailureReason
 from worker.judging.breaker import Breaker
+from worker.judging.fetch_retries import GivenUp
 from worker.judging.job import Job
 
 FAILURES_TO_BLAME: Final = 2
@@ -67,3 +69,9 @@ def is_to_blame(job: Job, batch_size: int) -> bool:
 def described(error: Exception) -> str:
     """An engine's error for people, bounded: a library may repeat its input."""
     return f"{type(error).__name__}: {error}"[:1000]
+
+
+def engine_failure(message: str, job: Job, *, retriable: bool) -> GivenUp:
+    """Why a job is given up at which the engine has failed."""
+    failure = Failure(reason=FailureReason.ENGINE_FAILED, message=message[:1000], attempts=max(1, job.engine_failures))
+    return GivenUp(failure, retriable)

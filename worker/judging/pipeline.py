@@ -15,7 +15,7 @@ from worker.cache.values import CachedScore, ScoreKey
 from worker.images.errors import DecoderUnavailableError, ImageError, TransientFetchError
 from worker.judging.batch_runner import FailedBatch, Fault, ScoredBatch
 from worker.judging.batcher import Batcher
-from worker.judging.engine_breaker import EngineBreaker, described, is_to_blame
+from worker.judging.engine_breaker import EngineBreaker, described, engine_failure, is_to_blame
 from worker.judging.fetch_retries import Admitted, Deferred, FetchRetries, GivenUp
 from worker.judging.in_flight import InFlight, JobWatch
 from worker.judging.job import Job
@@ -351,9 +351,9 @@ class JudgingPipeline(Generic[J]):
             job.engine_failures += result.fault is Fault.BATCH
             job.engine_deaths += died
             if is_to_blame(job, size):
-                self._let_go(job, _engine_failure(f"the engine fails on this image: {error}", job, retriable=False))
+                self._let_go(job, engine_failure(f"the engine fails on this image: {error}", job, retriable=False))
             elif result.fault is Fault.ENGINE and not self._options.waits_for_outages:
-                self._let_go(job, _engine_failure(f"the engine does not answer: {error}", job, retriable=True))
+                self._let_go(job, engine_failure(f"the engine does not answer: {error}", job, retriable=True))
             elif self._stopped:
                 self._in_flight.remove(job)
             else:
@@ -363,7 +363,7 @@ class JudgingPipeline(Generic[J]):
         """The engine is down, and nobody may wait for it."""
         for prepared in self._batcher.clear():
             message = f"the engine does not answer: {self._engine.error}"
-            self._let_go(prepared.job, _engine_failure(message, prepared.job, retriable=True))
+            self._let_go(prepared.job, engine_failure(message, prepared.job, retriable=True))
 
     # -- outcomes --------------------------------------------------------------------------------------------------
 
@@ -396,8 +396,3 @@ class JudgingPipeline(Generic[J]):
         if job.content_hash is None:
             return []
         return self._flights.land(self._key(job), job)
-
-
-def _engine_failure(message: str, job: Job, *, retriable: bool) -> GivenUp:
-    failure = Failure(reason=FailureReason.ENGINE_FAILED, message=message[:1000], attempts=max(1, job.engine_failures))
-    return GivenUp(failure, retriable)
