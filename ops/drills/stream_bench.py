@@ -133,6 +133,11 @@ class StreamBench(ABC):
                 return moment
             if self.publisher.failure is not None:
                 raise DrillError(f"the stream of events has stopped: {self.publisher.failure}")
+            if ended := [worker.status for worker in self._workers if worker.has_given_up]:
+                raise DrillError(self._with_log(f"a worker has ended by itself with status {ended[0]}"))
             time.sleep(0.05)
+        raise DrillError(self._with_log(f"{complaint} within {seconds:.0f} s"))
+
+    def _with_log(self, complaint: str) -> str:
         end = self.worker_log.read_text(errors="replace").splitlines()[-20:] if self.worker_log.exists() else []
-        raise DrillError("\n".join([f"{complaint} within {seconds:.0f} s; the end of {self.worker_log}:", *end]))
+        return "\n".join([f"{complaint}; the end of {self.worker_log}:", *end])

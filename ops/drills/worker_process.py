@@ -24,6 +24,7 @@ class WorkerProcess:
     def __init__(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
         """`arguments` are those of `sluice up`; `environment` is added to this process's own."""
         self.started = time.monotonic()
+        self._is_told_to_end = False
         (self._port,) = free_ports(1)
         served = {"SLUICE_TELEMETRY__METRICS_PORT": str(self._port)}
         with log.open("ab") as out:
@@ -39,6 +40,11 @@ class WorkerProcess:
     @property
     def running(self) -> bool:
         return self._process.poll() is None
+
+    @property
+    def has_given_up(self) -> bool:
+        """Whether it has ended though nobody told it to."""
+        return not self._is_told_to_end and self._process.poll() is not None
 
     @property
     def status(self) -> int | None:
@@ -73,12 +79,14 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """SIGKILL, as the kernel does when memory is short."""
+        self._is_told_to_end = True
         self._process.kill()
         self._process.wait()
 
     def stop(self, patience: float = 60.0) -> float:
         """SIGTERM; returns the seconds until the process has ended. Raises TimeoutExpired."""
         began = time.monotonic()
+        self._is_told_to_end = True
         self._process.terminate()
         self._process.wait(patience)
         return time.monotonic() - began
