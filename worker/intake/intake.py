@@ -40,15 +40,16 @@ class Intake:
             try:
                 log = self._open_log()
                 opened = True
-                self._member = Member(log, self._parts)
+                self._member = member = Member(log, self._parts)
                 self._trouble = None
                 started = self._parts.judging.clock()
                 try:
-                    self._member.run(stop.is_set)
+                    member.run(stop.is_set)
                 finally:
                     self._member = None
-                    if self._parts.judging.clock() - started > self._parts.settings.retry_max_seconds:
-                        failures = 0
+                    ran = self._parts.judging.clock() - started
+                    if member.has_committed or ran > self._parts.settings.retry_max_seconds:
+                        failures = 0  # what ended it is another fault than the last one
             except LogError as error:
                 if not opened:
                     raise

@@ -59,6 +59,8 @@ class Member:
 
     def __init__(self, log: Log, parts: Parts) -> None:
         settings = parts.settings
+        self.has_committed = False
+        """Verdicts of this member are in the log."""
         self._log = log
         self._router = parts.judging.router
         self._writer = parts.writer
@@ -251,6 +253,7 @@ class Member:
 
     def _on_commit(self, outcome: CommitOutcome) -> None:
         if self._commits.finish(outcome, self._clock()):
+            self.has_committed = True
             self._gauges.committed(outcome.batch.offsets)
 
     def _pause(self, full: frozenset[Partition]) -> frozenset[Partition]:

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from tests.unit.intake.pictures import png
 from worker.images.errors import ImageError, TransientFetchError
 from worker.intake.crash_markers import FileMarkers, Marker
 from worker.intake.intake import Intake
-from worker.intake.log import CommitFailed, Fenced, Gap, Lag, Partition, Poll, Record
+from worker.intake.log import CommitFailed, Fenced, Gap, Lag, LogError, Partition, Poll, Record
 from worker.judging.stores import Stores
 from worker.scoring.engine import BatchFailed, EngineLost
 
@@ -189,6 +190,35 @@ def test_an_intake_whose_engine_is_lost_starts_no_other_member() -> None:
     with pytest.raises(EngineLost):
         Intake(open_log, bench.parts).run(threading.Event())
     assert len(opened) == 1
+
+
+@pytest.mark.parametrize(("judges", "delays"), [(True, [1, 1, 1, 1]), (False, [1, 2, 3, 4])])
+def test_only_members_that_judged_nothing_make_the_next_one_wait_longer(judges: bool, delays: list[int]) -> None:
+    """A broker that is restarted now and then costs the same pause each time."""
+
+    class Broken(FakeLog):
+        idle = 0
+
+        def poll(self, timeout_seconds: float) -> Poll:
+            self.idle += self.commits > 0 or not (judges or self.polls)
+            if self.idle > 20:  # the member has heard of its commit
+                raise LogError("the broker went away")
+            return super().poll(timeout_seconds)
+
+    bench = http_bench(1, QUICK.model_copy(update={"retry_max_seconds": 20.0}))
+    stop = threading.Event()
+    failures: list[int] = []
+
+    def delay(count: int, rng: object) -> float:
+        failures.append(count)
+        if len(failures) == len(delays):
+            stop.set()
+        return 0.0
+
+    intake = Intake(lambda: Broken(records(event("0", http("0"))) if judges else []), bench.parts)
+    intake._patience = SimpleNamespace(delay=delay)  # type: ignore[assignment]
+    intake.run(stop)
+    assert failures == delays
 
 
 def test_a_store_that_is_down_burns_no_attempts() -> None:
