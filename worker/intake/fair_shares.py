@@ -75,7 +75,9 @@ class FairShares:
             self._metrics.events_deferred.labels(topic).inc(count)
         self._moved.clear()
         pipeline = self._pipeline
-        self._admission.turn(pipeline.begun, waiting=len(pipeline.queued), now=now)
+        # While fetches fail, the speed is that of the stores.
+        is_saturated = bool(pipeline.queued) and not pipeline.has_retries
+        self._admission.turn(pipeline.begun, is_saturated=is_saturated, now=now)
         per_second = self._share * self._admission.speed.per_second
         self._allowance = min(per_second, self._allowance + per_second * (now - self._turned_at))
         self._turned_at = now

@@ -143,10 +143,10 @@ class FairAdmission:
         """Events that a lane may have in memory: what the worker judges within `delay_seconds`, or works on at once."""
         return max(self._window, int(self.speed.per_second * self._settings.delay_seconds))
 
-    def turn(self, begun: int, *, waiting: int, now: float) -> None:
-        """`begun`: events that the worker has begun to judge since its start; `waiting`: those of all lanes that it has
-        not begun. Called in each turn of the loop."""
-        self.speed.observe(begun, is_saturated=waiting > 0, now=now)
+    def turn(self, begun: int, *, is_saturated: bool, now: float) -> None:
+        """`begun`: events that the worker has begun to judge since its start; `is_saturated`: only its own speed keeps
+        it from beginning more. Called in each turn of the loop."""
+        self.speed.observe(begun, is_saturated=is_saturated, now=now)
         self._backlogs.drain(self.speed.per_second, now)
         if now >= self._tidy_at:
             self._tidy_at = now + MEASURE_SECONDS

@@ -35,6 +35,9 @@ class PipelineOptions:
     tenant_weights: Mapping[str, float] = field(default_factory=dict)
     """How much of a lane a tenant gets, compared with others; 1 for those not named."""
 
+    def tenant_weight(self, tenant: str) -> float:
+        return self.tenant_weights.get(tenant, 1.0)
+
     @property
     def window(self) -> int:
         """So many images are being prepared, batched or scored at once."""

@@ -60,8 +60,7 @@ class JudgingPipeline(Generic[J]):
         self.mailbox = mailbox or Mailbox()
         self.engine_lost: EngineLost | None = None
         """The error after which only a new process can judge; the pipeline then starts no more batches."""
-        self.begun = 0
-        """Jobs that were begun since the start; each attempt counts."""
+        self.begun = 0  # jobs since the start; each attempt counts
         self._parts = parts
         self._options = options
         self._deliver = deliver
@@ -81,9 +80,7 @@ class JudgingPipeline(Generic[J]):
         )
         self._engine = EngineBreaker(outage_seconds=options.engine_outage_seconds)
         self._flights: SingleFlight[J] = SingleFlight()
-        self._ready: ReadyQueue[J] = ReadyQueue(
-            options.lane_shares.weights(), lambda tenant: options.tenant_weights.get(tenant, 1.0)
-        )
+        self._ready: ReadyQueue[J] = ReadyQueue(options.lane_shares.weights(), options.tenant_weight)
         self._batcher: Batcher[J] = Batcher(options.batch_size, options.batch_wait_seconds)
         self._preparing = 0
         self._batches_running = 0
@@ -132,7 +129,7 @@ class JudgingPipeline(Generic[J]):
     @property
     def is_idle(self) -> bool:
         """Nothing is under way, and nothing waits."""
-        return not (self.is_working or self._ready or self._fetches.next_due() is not None)
+        return not (self.is_working or self._ready or self.has_retries)
 
     @property
     def is_working(self) -> bool:
@@ -153,6 +150,11 @@ class JudgingPipeline(Generic[J]):
     def queued(self) -> ReadyQueue[J]:
         """Jobs that wait only for others to be prepared."""
         return self._ready
+
+    @property
+    def has_retries(self) -> bool:
+        """Jobs wait for another attempt to fetch their image."""
+        return self._fetches.next_due() is not None
 
     @property
     def in_progress(self) -> int:
@@ -192,7 +194,6 @@ class JudgingPipeline(Generic[J]):
     # -- known scores ----------------------------------------------------------------------------------------------
 
     def _deliver_with_features(self, lacking: Sequence[tuple[J, Judgement]]) -> list[J]:
-        """Delivers the judgements whose features are in the cache; returns the other jobs."""
         unknown: list[J] = []
         found = self._parts.cache.features([self._key(job) for job, _ in lacking])
         for (job, judgement), features in zip(lacking, found, strict=True):

@@ -36,7 +36,7 @@ class Simulation:
     def step(self) -> None:
         self.now += 0.1
         self.live = max(0.0, self.live - self.per_second * 0.1)
-        self.admission.turn(0, waiting=0, now=self.now)
+        self.admission.turn(0, is_saturated=False, now=self.now)
 
 
 arrivals = st.lists(
