@@ -13,6 +13,7 @@ from worker.review.catalogue.catalogue import FILE, Catalogue
 from worker.review.desk import Desk
 from worker.review.open_topics import open_topics
 from worker.review.projector import Projector
+from worker.review.queue_metrics import QueueMetrics
 from worker.review.topics import Topics
 from worker.review.webhook import Webhook
 from worker.review.webhook_delivery import WebhookDelivery
@@ -41,7 +42,10 @@ class RunningDesk(Desk):
         self._open.callback(catalogue.close)
         super().__init__(settings, self._opened(settings, data), client, catalogue)
         projector = Projector(settings, self._topics, client, self._index, catalogue, self._now)
-        loops = [("projector", projector.run)]
+        metrics = QueueMetrics(self.queues, settings.review, self._now)
+        self.supervisor.registry.register(metrics)
+        self._open.callback(self.supervisor.registry.unregister, metrics)
+        loops = [("projector", projector.run), ("queue-metrics", metrics.run)]
         if settings.review.webhook is not None:
             webhook = Webhook(settings.review.webhook)
             self._open.callback(webhook.close)

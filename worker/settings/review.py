@@ -16,6 +16,8 @@ class QueueSettings(Section):
     votes: PositiveInt = 1
     tie: Literal["approve", "reject", "escalate"] = "escalate"
     gold_share: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    decide_within_minutes: PositiveFloat | None = None
+    """How long an item may wait. The alert SluiceReviewQueueLate fires when the oldest one has waited for longer."""
 
     @model_validator(mode="after")
     def _can_be_settled(self) -> Self:
