@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from ops.grafana.panels import DASHBOARDS
+from worker.review.queue_metrics import QueueMetrics
+from worker.settings.review import ReviewSettings
 from worker.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[3]
@@ -66,9 +69,10 @@ def test_no_runbook_is_without_an_alert() -> None:
     assert {path.name for path in RUNBOOKS.glob("*.md")} == named | {"README.md"}
 
 
-def test_rules_and_panels_ask_only_for_metrics_that_workers_have() -> None:
+def test_rules_and_panels_ask_only_for_metrics_that_workers_and_the_desk_have() -> None:
     registry = CollectorRegistry()
     Metrics(registry)
+    registry.register(QueueMetrics(lambda: [], ReviewSettings(), lambda: datetime.now(UTC)))
     known = {sample.name for metric in registry.collect() for sample in metric.samples}
     known |= {
         f"{metric.name}{end}" for metric in registry.collect() for end in ("", "_total", "_sum", "_count", "_bucket")

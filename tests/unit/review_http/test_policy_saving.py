@@ -1,5 +1,6 @@
 """Saving a policy at the desk: what is saved, who may, what is told to whom; and what shadows would have done."""
 
+import io
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,7 @@ from typing import Any
 import fakeredis
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -177,3 +179,21 @@ def test_a_shadow_that_only_verdicts_know_is_shown_too(sign_in: SignIn, verdicts
     (shadow,) = sign_in(Role.LEAD).get("/v1/policy/shadows").json()
     assert (shadow["name"], shadow["text"], shadow["total"]) == ("strict", None, 1)
     assert "name no shadow policy" in shadow["trouble"]
+
+
+def test_an_animation_among_the_examples_is_shown_by_the_frame_that_decided(
+    sign_in: SignIn, verdicts: list[Verdict], tmp_path: Path
+) -> None:
+    colours = [Image.new("RGB", (40, 30), colour) for colour in ("white", "black", "white")]
+    colours[0].save(tmp_path / "moving.webp", save_all=True, append_images=colours[1:], lossless=True)
+    changes = {
+        "image": FileReference(path=str(tmp_path / "moving.webp")),
+        "scores": Scores(quality=2.0, frames=3, worst_frame=1),
+    }
+    verdicts.append(verdict(1, 2.0, NEW, REVIEW).model_copy(update=changes))
+    client = sign_in(Role.LEAD)
+    (shadow,) = client.get("/v1/policy/shadows").json()
+    shown = client.get(shadow["flips"][0]["examples"][0]["image"]["thumbnail"])
+    assert shown.status_code == 200
+    with Image.open(io.BytesIO(shown.content)) as picture:
+        assert picture.convert("L").getpixel((5, 5)) < 20, "the black one"

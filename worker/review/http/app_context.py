@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 import redis
 import structlog
@@ -43,21 +43,29 @@ SYSTEM_ACTOR: Final = "sluice"
 """The actor in the audit topic of what the desk does by itself."""
 
 
+class ShownImage(NamedTuple):
+    """The image of a past verdict; `frame` is the one of an animation that decided, 0 for a still image."""
+
+    reference: ImageReference
+    content_hash: str | None
+    frame: int
+
+
 class ShownVerdicts:
     """The images of the past verdicts that replays have shown last, so that links to them can be followed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._entries: OrderedDict[str, tuple[ImageReference, str | None]] = OrderedDict()
+        self._entries: OrderedDict[str, ShownImage] = OrderedDict()
 
-    def put(self, name: str, image: tuple[ImageReference, str | None]) -> None:
+    def put(self, name: str, image: ShownImage) -> None:
         with self._lock:
             self._entries[name] = image
             self._entries.move_to_end(name)
             while len(self._entries) > SHOWN:
                 self._entries.popitem(last=False)
 
-    def get(self, name: str) -> tuple[ImageReference, str | None] | None:
+    def get(self, name: str) -> ShownImage | None:
         with self._lock:
             return self._entries.get(name)
 

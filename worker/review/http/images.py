@@ -135,8 +135,8 @@ def _refusals(transient: HTTPStatus = HTTPStatus.BAD_GATEWAY) -> Iterator[None]:
 
 def _frame(context: AppContext, name: str) -> int:
     """The frame of an animation that is shown: the worst, which decided. 0 for a still image."""
-    if context.shown_verdicts.get(name) is not None:
-        return 0
+    if (shown := context.shown_verdicts.get(name)) is not None:
+        return shown.frame
     scores = context.desk.item(name).item.scores
     return (scores.worst_frame or 0) if scores is not None else 0
 
@@ -144,7 +144,7 @@ def _frame(context: AppContext, name: str) -> int:
 def _reference(context: AppContext, name: str) -> tuple[ImageReference, str | None]:
     """What a link names: a past verdict that a replay has shown, or an item."""
     if (shown := context.shown_verdicts.get(name)) is not None:
-        return shown
+        return shown.reference, shown.content_hash
     found = context.desk.image(name)
     if found is None:
         raise Problem(HTTPStatus.NOT_FOUND, "no-image", "the event of this item was malformed and names no image")

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from schemas import Verdict
 from worker.policy.replay import Flip, Replay
 from worker.review.http.answers import ImageOut, ResponseBuilder
-from worker.review.http.app_context import AppContext
+from worker.review.http.app_context import AppContext, ShownImage
 
 
 class PolicyOut(BaseModel):
@@ -122,7 +122,8 @@ def _example(flip: Flip, verdict: Verdict, context: AppContext, showing: Respons
     image = None
     if verdict.image is not None:
         name = f"verdict:{verdict.verdict_id}"
-        context.shown_verdicts.put(name, (verdict.image, verdict.content_hash))
+        frame = (verdict.scores.worst_frame if verdict.scores is not None else None) or 0
+        context.shown_verdicts.put(name, ShownImage(verdict.image, verdict.content_hash, frame))
         image = showing.image(name)
     return ExampleOut(
         event_id=flip.event_id,
