@@ -19,7 +19,7 @@ ACK_SECONDS: Final = 10.0
 RECORD_SECONDS: Final = 5.0
 POSITION_MS: Final = 5000
 """Longest wait for the broker to say where a partition begins or ends."""
-READ_AT_ONCE: Final = 2000
+READ_AT_ONCE: Final = 5000
 GATHER_MS: Final = 2
 """So long a record waits for others: a decision and its entry in the audit are one request then, not two."""
 

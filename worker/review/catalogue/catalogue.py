@@ -296,7 +296,8 @@ class Catalogue:
     def _write_texts(self, rows: Sequence[tuple[int, ReviewItem, ItemState]]) -> None:
         self._db.executemany(
             "INSERT INTO texts (rowid, prompt, ids, notes) VALUES (?, ?, ?, ?)",
-            [(row_id, *_texts(item), _notes(state)) for row_id, item, state in rows],
+            # By rising id: the full-text index writes out what it holds whenever an id falls.
+            sorted((row_id, *_texts(item), _notes(state)) for row_id, item, state in rows),
         )
         self._db.executemany(
             "INSERT OR REPLACE INTO notes VALUES (?, ?)",
