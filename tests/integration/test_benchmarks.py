@@ -97,9 +97,18 @@ def test_serve_applications_are_measured_beside_their_slowest_stage(options: Opt
 def test_pipelines_are_measured_beside_their_slowest_stage(options: Options, tmp_path: Path) -> None:
     in_a_process("pipeline", "--short", "--out", tmp_path)
     report = written(options, "pipeline")
-    assert {"decode alone", "engine alone", "embedded", "kafka", "cached through kafka"} <= set(report["per_second"])
+    assert {"decode alone", "engine alone", "embedded", "kafka"} <= set(report["per_second"])
     assert all(rate > 0 for rate in report["per_second"].values())
-    assert len(report["ratios"]) == 3
+    assert len(report["ratios"]) == 2
+
+
+def test_records_from_the_cache_are_measured_by_both_kafka_clients(options: Options, tmp_path: Path) -> None:
+    in_a_process("clients", "--short", "--out", tmp_path)
+    report = written(options, "clients")
+    clients = ("kafka-python", "librdkafka")
+    kinds = [f"{kind} {client}" for kind in ("bare", "Sluice with") for client in clients]
+    assert all(report[kind]["per_second"] > 0 for kind in kinds)
+    assert report["bare kafka-python"]["rate_ratio"] == 1.0
 
 
 def test_decoding_is_measured_beside_pillow(options: Options) -> None:

@@ -27,7 +27,8 @@ def settings(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", servers.s3_access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", servers.s3_secret_key)
     defaults = topic_configs(KafkaSettings(), replication_factor=1)
-    topics = {role: new_topic(PARTITIONS, defaults[name]) for role, name in TopicSettings().model_dump().items()}
+    names = TopicSettings().model_dump(exclude_none=True)
+    topics = {role: new_topic(PARTITIONS, defaults[name]) for role, name in names.items()}
     s3_server.client().put_object(Bucket=bucket, Key="policy.yaml", Body=DEFAULT.read_bytes())
     return {
         "model": "mst-lite",

@@ -73,6 +73,8 @@ class Member:
         )
         self._wall_clock = parts.wall_clock
         self._retry_topics = RetryTopics(parts.topics.retry, settings, max_event_bytes=parts.max_event_bytes)
+        for topic in parts.topics.deferred:
+            self._metrics.events_deferred.labels(topic)  # so that a rate over it is 0 and not absent
         self._delayed = DelayedJobs(self._is_ours)
         self._completion = Completion(self._ledger, parts.writer, self._metrics)
         self._mailbox = Mailbox()
