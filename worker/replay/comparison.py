@@ -42,6 +42,8 @@ class PastJudgement(NamedTuple):
     failure: str | None
     model: str
     policy: str
+    frame: int = 0
+    """Of an animation, the frame that decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,4 +160,5 @@ def _judgement(verdict: Verdict) -> PastJudgement:
         None if verdict.failure is None else verdict.failure.reason.value,
         verdict.model,
         verdict.policy,
+        (None if verdict.scores is None else verdict.scores.worst_frame) or 0,
     )

@@ -14,7 +14,7 @@ from worker.images.thumbnail import thumbnail
 from worker.intake.log import Partition
 from worker.intake.parse import MalformedRecord, parse
 from worker.intake.topic_reader import TopicReader
-from worker.replay.comparison import DELTA_BINS, EventSource, JudgementChange, ReplayComparison
+from worker.replay.comparison import DELTA_BINS, JudgementChange, ReplayComparison
 from worker.replay.window import ReplayRequest
 
 PICTURES = 60
@@ -39,7 +39,7 @@ def pictures(
     """The largest changes with a thumbnail each. Raises LogError."""
     cards = []
     for change in changes[:PICTURES]:
-        cards.append(ChangeCard(change, _picture(change.source, reader, topic, fetcher, max_pixels)))
+        cards.append(ChangeCard(change, _picture(change, reader, topic, fetcher, max_pixels)))
         on_progress()
     return cards
 
@@ -78,12 +78,16 @@ def write_report(
     write_atomically(path, page.encode())
 
 
-def _picture(source: EventSource, reader: TopicReader, topic: str, fetcher: Fetcher, max_pixels: int) -> bytes | None:
+def _picture(
+    change: JudgementChange, reader: TopicReader, topic: str, fetcher: Fetcher, max_pixels: int
+) -> bytes | None:
+    """By the frame that decides now."""
+    source = change.source
     record = reader.record(Partition(topic, source.partition), source.offset)
     if record is None:
         return None
     try:
         event = parse(record).events[source.event]
-        return thumbnail(decode(fetcher.fetch(event.image).data, max_pixels=max_pixels))
+        return thumbnail(decode(fetcher.fetch(event.image).data, max_pixels=max_pixels, frame=change.after.frame))
     except (MalformedRecord, IndexError, ImageError, TransientFetchError):
         return None
