@@ -10,11 +10,11 @@ import structlog
 from schemas import FailureReason
 from worker.images.decode import DECODE_MEMORY, DecodeLimits
 from worker.images.decoded_views import DecodedViews, ThreadDecoder
-from worker.images.decoder_process import DecoderDied, DecoderProcess
+from worker.images.decoder_process import SUPPORTED, DecoderDied, DecoderProcess
 from worker.images.errors import DecoderUnavailableError, ImageError
 from worker.images.formats import HEAD_BYTES, sniff
 from worker.images.sandbox_process import SandboxError
-from worker.settings import ImageSettings
+from worker.settings import ImageSettings, SettingsError
 from worker.settings.image_format import ImageFormat
 from worker.view import ViewSpec
 
@@ -44,7 +44,10 @@ class DecoderPool:
         on_death: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`on_death` is called for each process that died at its work."""
+        """`on_death` is called for each process that died at its work. Raises SettingsError where the settings ask for
+        processes that this system cannot have."""
+        if settings.decoder_processes == "all" and not SUPPORTED:
+            raise SettingsError("images.decoder_processes is all, which needs Linux; set it to auto")
         self._limits = limits
         self._views = views
         self._thread = ThreadDecoder(limits, views)
@@ -90,7 +93,7 @@ class DecoderPool:
             case "all":
                 return True
             case "auto":
-                return len(data) > SMALL_BYTES or sniff(data[:HEAD_BYTES]) not in THREAD_FORMATS
+                return SUPPORTED and (len(data) > SMALL_BYTES or sniff(data[:HEAD_BYTES]) not in THREAD_FORMATS)
 
     def _in_process(self, data: bytes, *, wants_pixels: bool, frame: int | None) -> DecodedViews:
         process = self._take()

@@ -26,6 +26,8 @@ from worker.images.picture import Pixels
 from worker.images.sandbox_process import SandboxProcess
 from worker.view import ViewSpec
 
+SUPPORTED: Final = hasattr(os, "memfd_create") and hasattr(fcntl, "F_ADD_SEALS")
+"""Whether this system has sealed shared memory, as Linux has."""
 CPU_SECONDS: Final = 20
 """For one image. A JPEG XL of 100 megapixels takes 5 s."""
 ANSWER_SECONDS: Final = 60.0

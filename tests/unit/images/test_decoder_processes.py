@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.unit.images.shown_images import MOVING, SHOWN
 from tests.unit.images.test_refused_images import REFUSED
-from worker.images import decoder_process
+from worker.images import decoder_pool, decoder_process
 from worker.images.decode import DecodeLimits
 from worker.images.decoded_views import DecodedViews, ThreadDecoder, ViewDecoder
 from worker.images.decoder_pool import DecoderPool
@@ -24,7 +24,7 @@ from worker.images.decoder_process import DecoderDied, DecoderProcess
 from worker.images.decoder_protocol import MESSAGE_CHARACTERS
 from worker.images.errors import DecoderUnavailableError, ImageError
 from worker.images.memory import MemoryBudget
-from worker.settings import ImageSettings
+from worker.settings import ImageSettings, SettingsError
 from worker.settings.image_format import ImageFormat
 from worker.view import ViewSpec
 
@@ -271,3 +271,14 @@ def _hostile(monkeypatch: pytest.MonkeyPatch, folder: Path, then: str, **options
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setattr(decoder_process, "_CHILD", "hostile_decoder")
     return one_process(**options)
+
+
+def test_a_system_without_sealed_memory_decodes_on_threads_and_refuses_to_promise_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decoder_pool, "SUPPORTED", False)
+    pool = DecoderPool(LIMITS, VIEWS, SETTINGS.model_copy(update={"decoder_processes": "auto"}))
+    assert pool.decode(encoded("WEBP")).frame_count == 1
+    assert pool._idle == []
+    with pytest.raises(SettingsError, match="needs Linux"):
+        DecoderPool(LIMITS, VIEWS, SETTINGS)
