@@ -1,17 +1,18 @@
-"""Finds what a file says beside its picture: texts, Exif, XMP and C2PA manifests. Decodes no pixels, verifies nothing.
+"""Finds what a file says beside its picture: texts, Exif, XMP and C2PA manifests. Decodes no pixels, verifies
+nothing, and calls no library but zlib.
 
 Only what is asked for is copied or unpacked, each piece up to a limit, so that a hostile file costs as much as an
 honest one.
 """
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from io import BytesIO
-from typing import Any, Final
+from typing import Final
 
 from worker.images import exif
+from worker.images.provenance.heif_items import boxes, read_items
 from worker.settings.image_format import ImageFormat
 
 TEXT_BYTES: Final = 1024 * 1024
@@ -153,21 +154,12 @@ def _read_gif(data: bytes, found: Metadata) -> None:
         found.manifest_bytes = len(data)
 
 
-def _read_avif(data: bytes, found: Metadata) -> None:
-    from PIL.AvifImagePlugin import AvifImageFile
-
+def _read_heif(data: bytes, found: Metadata) -> None:
     _note_boxes(data, found)
-    with suppress(Exception):  # whatever libavif says to damaged boxes
-        _note_info(AvifImageFile(BytesIO(data)).info, found)
-
-
-def _read_heic(data: bytes, found: Metadata) -> None:
-    import pillow_heif
-
-    _note_boxes(data, found)
-    with suppress(Exception):  # as above
-        file = pillow_heif.open_heif(data)
-        _note_info(file[file.primary_index].info, found)
+    with suppress(ValueError):
+        block, packet = read_items(data, TEXT_BYTES)
+        found.exif = found.exif or block.removeprefix(_JPEG_EXIF)
+        found.xmp = found.xmp or packet
 
 
 def _read_jxl(data: bytes, found: Metadata) -> None:
@@ -181,17 +173,9 @@ def _read_tiff(data: bytes, found: Metadata) -> None:
     found.manifest_bytes = len(data) if _C2PA_TAG in tags else 0
 
 
-def _note_info(info: Mapping[Any, Any], found: Metadata) -> None:
-    block, packet = info.get("exif"), info.get("xmp")
-    if isinstance(block, bytes):
-        found.exif = block[:TEXT_BYTES].removeprefix(_JPEG_EXIF)
-    if isinstance(packet, bytes):
-        found.xmp = packet[:TEXT_BYTES]
-
-
 def _note_boxes(data: bytes, found: Metadata) -> None:
     """The boxes of the file itself (ISO/IEC 14496-12, 4.2), of JPEG XL's container too (18181-2)."""
-    for kind, start, end in _boxes(data):
+    for kind, start, end in boxes(data):
         if kind == b"jumb" or (kind == b"uuid" and data[start : start + 16] == _C2PA_UUID):
             found.manifest_bytes += end - start
         elif kind == b"Exif":
@@ -199,20 +183,6 @@ def _note_boxes(data: bytes, found: Metadata) -> None:
             found.exif = found.exif or data[start + offset : min(end, start + offset + TEXT_BYTES)]
         elif kind == b"xml ":
             found.xmp = found.xmp or data[start : min(end, start + TEXT_BYTES)]
-
-
-def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Types, and where the contents begin and end."""
-    at = 0
-    for _ in range(PIECES):
-        if at + 8 > len(data):
-            return
-        size, header = int.from_bytes(data[at : at + 4], "big"), 8
-        if size == 1:
-            size, header = int.from_bytes(data[at + 8 : at + 16], "big"), 16
-        size = max(size or len(data) - at, header)
-        yield data[at + 4 : at + 8], at + header, min(at + size, len(data))
-        at += size
 
 
 def _read_exif(found: Metadata) -> None:
@@ -251,8 +221,8 @@ _READERS: Final[Mapping[ImageFormat, Callable[[bytes, Metadata], None]]] = {
     ImageFormat.JPEG: _read_jpeg,
     ImageFormat.WEBP: _read_webp,
     ImageFormat.GIF: _read_gif,
-    ImageFormat.AVIF: _read_avif,
-    ImageFormat.HEIC: _read_heic,
+    ImageFormat.AVIF: _read_heif,
+    ImageFormat.HEIC: _read_heif,
     ImageFormat.JXL: _read_jxl,
     ImageFormat.TIFF: _read_tiff,
 }
