@@ -9,7 +9,7 @@ from playwright.sync_api import Page, Route, expect
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from running_desk import RunningDesk, shown_prompt
+from running_desk import RunningDesk, ready, shown_prompt
 
 from schemas import Provenance
 
@@ -77,6 +77,7 @@ def test_what_the_file_says_of_its_origin_is_shown_as_text(desk: RunningDesk, si
     )
     expect(section).to_contain_text("Anyone can write this into a file")
     assert section.locator("img").count() == 0
+    ready(page)
     page.keyboard.press("a")
     expect(section).to_have_count(0)
 
