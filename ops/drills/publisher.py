@@ -94,12 +94,18 @@ class KafkaPublisher(Publisher):
                 "log_level": 0,
             }
         )
+        self.use_partitions(partitions)
 
     def use_partitions(self, count: int) -> None:
-        """Publishes to partitions 0 to `count` - 1 from now on. Returns when they are known."""
-        while len(self._producer.list_topics(self._topic, timeout=10).topics[self._topic].partitions) < count:
+        """Publishes to partitions 0 to `count` - 1 from now on. Returns when they are known and have leaders: a record
+        that is sent before, and again, may be acknowledged without its offset."""
+        while self._partitions_with_leaders() < count:
             time.sleep(0.05)
         self._partitions = count
+
+    def _partitions_with_leaders(self) -> int:
+        found = self._producer.list_topics(self._topic, timeout=10).topics[self._topic].partitions
+        return sum(partition.leader >= 0 for partition in found.values())
 
     def _send(self, value: bytes) -> None:
         partition = next(self._turn) % self._partitions
