@@ -1,7 +1,6 @@
 """The process that decodes images. `decoder_process.py` starts it and asks it.
 
-It holds no secret and can open nothing: once the libraries are loaded, no further file descriptor is allowed, so
-neither files nor connections.
+Once the libraries are loaded it allows itself no further file descriptor, and only so much memory and time.
 """
 
 import importlib

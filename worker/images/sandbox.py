@@ -23,8 +23,11 @@ def send(connection: socket.socket, content: bytes) -> None:
 
 
 def close_in(*, memory_bytes: int, descriptors: int) -> None:
-    """Allows no core file, no write, no file descriptor from number `descriptors` on, so neither files nor connections,
-    and no more addresses than `memory_bytes`."""
+    """Limits a process against faults, not against code of an attacker's: that can close a descriptor and open another.
+
+    Allows no core file, no write, no file descriptor from number `descriptors` on, and no more addresses than
+    `memory_bytes`.
+    """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))

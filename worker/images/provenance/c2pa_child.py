@@ -1,7 +1,6 @@
 """The process that verifies C2PA manifests. `c2pa_process.py` starts it and asks it.
 
-It holds no secret and can open nothing: once the library is loaded, no further file descriptor is allowed, so neither
-files nor connections.
+Once the library is loaded it allows itself no further file descriptor, and only so much memory and time.
 """
 
 import io
