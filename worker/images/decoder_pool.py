@@ -104,10 +104,14 @@ class DecoderPool:
             self._on_death()
             log.warning("decoder_died", size=len(data), reason=str(death), pid=process.pid)
             raise
-        except BaseException:
+        except ImageError:
             self._give_back(process)
             raise
+        except BaseException:
+            process.close()  # whatever it was, the two may be out of step
+            raise
         self._give_back(process)
+        self._failure = None
         return made
 
     def _take(self) -> DecoderProcess:

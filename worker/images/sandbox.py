@@ -6,15 +6,23 @@
 import resource
 import socket
 import struct
+import time
 from typing import Final
 
 _LENGTH: Final = struct.Struct(">Q")
 
 
-def receive(connection: socket.socket) -> bytes:
-    """One message: its length, then so many bytes. Raises EOFError at the end, TimeoutError by the socket's timeout."""
-    (length,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size))
-    return bytes(_exactly(connection, length))
+def receive(connection: socket.socket, *, most: int | None = None, seconds: float | None = None) -> bytes:
+    """One message: its length, then so many bytes. `most` bytes and `seconds` limit a message of a process that is not
+    trusted.
+
+    Raises EOFError at the end, TimeoutError after `seconds`, ValueError for a longer message.
+    """
+    deadline = None if seconds is None else time.monotonic() + seconds
+    (length,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size, deadline))
+    if most is not None and length > most:
+        raise ValueError(f"a message of {length} bytes, where {most} are allowed")
+    return bytes(_exactly(connection, length, deadline))
 
 
 def send(connection: socket.socket, content: bytes) -> None:
@@ -41,11 +49,13 @@ def limit_cpu(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + 1 + seconds, hard))
 
 
-def _exactly(connection: socket.socket, length: int) -> bytearray:
+def _exactly(connection: socket.socket, length: int, deadline: float | None) -> bytearray:
     content = bytearray(length)
     view = memoryview(content)
     done = 0
     while done < length:
+        if deadline is not None:
+            connection.settimeout(max(0.001, deadline - time.monotonic()))
         received = connection.recv_into(view[done:])
         if received == 0:
             raise EOFError

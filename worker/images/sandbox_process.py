@@ -13,6 +13,7 @@ from worker.images.sandbox import receive, send
 _INHERITED: Final = ("PATH", "LD_LIBRARY_PATH", "LANG", "TZ")
 """Variables that the process gets. Credentials are not among them."""
 KILL_SECONDS: Final = 5.0
+ANSWER_BYTES: Final = 1024 * 1024
 
 
 class SandboxError(Exception):
@@ -33,7 +34,7 @@ class SandboxProcess:
         """`descriptors` are inherited, under the same numbers, which are further arguments. Sends the options, and
         waits for the answer, which is empty or an error. Raises SandboxError."""
         self._socket, theirs = socket.socketpair()
-        self._socket.settimeout(answer_seconds)
+        self._answer_seconds = answer_seconds
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         with theirs:
             numbers = [theirs.fileno(), *descriptors]
@@ -54,7 +55,7 @@ class SandboxProcess:
         try:
             self.send(options)
             fault = self.receive().decode(errors="replace")
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, ValueError) as error:
             exit_code = self.kill()
             raise SandboxError(f"it did not start: {type(error).__name__}, exit code {exit_code}") from error
         if fault:
@@ -62,12 +63,14 @@ class SandboxProcess:
             raise OptionsRefused(fault)
 
     def send(self, content: bytes) -> None:
-        """Raises OSError when the process has ended."""
+        """Raises OSError when the process has ended, or does not take it in time."""
+        self._socket.settimeout(self._answer_seconds)
         send(self._socket, content)
 
     def receive(self) -> bytes:
-        """Raises TimeoutError when there is no answer in time, another OSError or EOFError when it has ended."""
-        return receive(self._socket)
+        """Raises TimeoutError when there is no whole answer in time, another OSError or EOFError when it has ended, and
+        ValueError for an answer of more than ANSWER_BYTES."""
+        return receive(self._socket, most=ANSWER_BYTES, seconds=self._answer_seconds)
 
     def kill(self) -> int | None:
         """Ends the process. Returns its exit code, negative for the signal that ended it; None where it does not end,

@@ -163,6 +163,25 @@ def test_a_process_that_was_taken_over_cannot_lie_its_way_out(
     process.close()
 
 
+@pytest.mark.parametrize(
+    ("then", "how"),
+    [
+        ("connection.sendall((2**62).to_bytes(8, 'big'))", "senseless"),
+        ("import time\n    for _ in range(100): connection.sendall(b'\\0'); time.sleep(0.5)", "longer than 2 s"),
+    ],
+)
+def test_an_answer_that_is_endless_or_drips_ends_its_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, then: str, how: str
+) -> None:
+    process = _hostile(monkeypatch, tmp_path, then, answer_seconds=2.0)
+    began = time.monotonic()
+    with pytest.raises(DecoderDied, match=how) as death:
+        process.decode(b"image", wants_pixels=False)
+    assert death.value.blames_image
+    assert time.monotonic() - began < 20
+    process.close()
+
+
 def test_a_process_cannot_shrink_the_memory_that_it_shares(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Reading what is no longer there would end the worker with SIGBUS."""
     shrink = "import os\n    try: os.ftruncate(int(sys.argv[2]), 0)\n    except OSError: send(connection, b'sealed')"
