@@ -30,6 +30,7 @@ from ops.benchmarks.plot import bars
 from ops.benchmarks.results import Options, console, machine, median_ratio, option_parser
 from ops.benchmarks.results import publish as publish_results
 from ops.dev.servers import KafkaServer, RedisServer
+from ops.dev.worker_topics import WORKER_TOPICS
 from schemas import FileReference, ImageEvent
 from worker.images.decode import decode
 from worker.images.views import make_views
@@ -165,20 +166,7 @@ def committed(admin: KafkaAdminClient, settings: KafkaSettings) -> int:
 
 
 def kafka_settings(base: Settings, kafka: KafkaServer, cache: RedisServer, name: str) -> Settings:
-    topics = {
-        topic: f"{name}.{topic}"
-        for topic in (
-            "images",
-            "verdicts",
-            "review",
-            "dead",
-            "retry_1",
-            "retry_2",
-            "retry_3",
-            "surplus",
-            "surplus_long",
-        )
-    }
+    topics = {topic: f"{name}.{topic}" for topic in WORKER_TOPICS}
     settings = base.model_copy(
         update={
             "kafka": KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, group_id=name, topics=topics),  # type: ignore[arg-type]

@@ -92,9 +92,14 @@ class DeploymentTools:
         return self.folder / "definitions"
 
 
+def tools_folder() -> Path:
+    """The folder below the user's cache that fetched and built programs are kept in."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sluice" / "tools"
+
+
 def deployment_tools() -> DeploymentTools:
     """The tools, made if they are not in the cache. Raises ToolError."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sluice" / "tools"
+    cache = tools_folder()
     wanted = cache / _digest()
     if wanted.is_dir():
         return DeploymentTools(wanted)

@@ -5,7 +5,6 @@ built from their Go modules once, in about nine minutes of CPU, and kept in the 
 """
 
 import json
-import os
 import shutil
 import ssl
 import subprocess
@@ -15,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from ops.dev.deployment_tools import KUBERAY, find_go, run
+from ops.dev.deployment_tools import KUBERAY, find_go, run, tools_folder
 from ops.dev.ports import free_ports
 from ops.dev.process import Server, ServerError
 
@@ -26,7 +25,7 @@ TOKEN: Final = "of-a-server-on-loopback"
 
 def api_server_program() -> Path:
     """The program, built if it is not in the cache. Raises ToolError."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sluice" / "tools"
+    cache = tools_folder()
     program = cache / f"kube-apiserver-{VERSION}"
     if program.exists():
         return program
@@ -53,7 +52,7 @@ def api_server_program() -> Path:
 
 def kuberay_program() -> Path:
     """KubeRay's operator, built if it is not in the cache. Raises ToolError."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sluice" / "tools"
+    cache = tools_folder()
     program = cache / f"kuberay-{KUBERAY.rpartition('@')[2]}"
     if program.exists():
         return program

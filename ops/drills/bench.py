@@ -13,6 +13,7 @@ from kafka.admin import KafkaAdminClient, OffsetSpec
 from kafka.errors import KafkaError
 
 from ops.dev.servers import KafkaServer, RedisServer
+from ops.dev.worker_topics import WORKER_TOPICS
 from ops.drills.object_store import DrillObjectStore
 from ops.drills.publisher import KafkaPublisher
 from ops.drills.stream_bench import DrillError as DrillError
@@ -47,20 +48,7 @@ class Bench(StreamBench):
         self.store = store
         self.partitions = partitions
         self.group = group = f"drill-{secrets.token_hex(6)}"
-        self.topics = {
-            name: f"{group}.{name}"
-            for name in (
-                "images",
-                "verdicts",
-                "review",
-                "dead",
-                "retry_1",
-                "retry_2",
-                "retry_3",
-                "surplus",
-                "surplus_long",
-            )
-        }
+        self.topics = {name: f"{group}.{name}" for name in WORKER_TOPICS}
         # librdkafka's admin client ends the process when a broker dies under describe_consumer_groups (its issue 4605).
         self._admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
         self._admin.create_topics(

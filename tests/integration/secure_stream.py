@@ -9,9 +9,9 @@ import yaml
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from ops.dev.secure_kafka import SecureKafkaServer
+from ops.dev.worker_topics import WORKER_TOPICS
 from worker.settings import KafkaSettings
 
-TOPICS = ("images", "verdicts", "review", "dead", "retry_1", "retry_2", "retry_3", "surplus", "surplus_long")
 MESSAGE_BYTES = 2_000_000
 
 
@@ -23,11 +23,11 @@ class SecureStream:
         self.user = f"user-{secrets.token_hex(4)}"
         self.password = secrets.token_hex(8)
         self.group = f"group-{self.user}"
-        self.topics = {name: f"{self.user}.{name}" for name in TOPICS}
+        self.topics = {name: f"{self.user}.{name}" for name in WORKER_TOPICS}
         kafka.add_user(self.user, self.password)
-        self.make_topics(TOPICS)
+        self.make_topics(WORKER_TOPICS)
         kafka.allow(self.user, "topic", self.topics["images"], ["read", "describe_configs"])
-        for name in TOPICS[1:]:
+        for name in WORKER_TOPICS[1:]:
             kafka.allow(self.user, "topic", self.topics[name], ["write", "describe_configs"])
             if name.startswith(("retry", "surplus")):
                 kafka.allow(self.user, "topic", self.topics[name], ["read"])

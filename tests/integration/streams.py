@@ -15,6 +15,7 @@ import yaml
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from PIL import Image
 
+from ops.dev.worker_topics import WORKER_TOPICS
 from tests.conftest import NewTopic, Servers
 
 SLUICE = Path(sys.executable).parent / "sluice"
@@ -26,20 +27,7 @@ class Stream:
     def __init__(self, servers: Servers, new_topic: NewTopic, group: str, folder: Path) -> None:
         self.bootstrap = servers.kafka
         self.group = group
-        self.topics = {
-            name: new_topic(4)
-            for name in (
-                "images",
-                "verdicts",
-                "review",
-                "dead",
-                "retry_1",
-                "retry_2",
-                "retry_3",
-                "surplus",
-                "surplus_long",
-            )
-        }
+        self.topics = {name: new_topic(4) for name in WORKER_TOPICS}
         self.images = folder / "images"
         self.images.mkdir()
         self.config = folder / "sluice.yaml"
