@@ -54,12 +54,10 @@ class Stream:
         settings["kafka"] |= changes
         self.config.write_text(yaml.safe_dump(settings))
 
-    def publish(self, count: int, *, hurry: threading.Event | None = None) -> None:
-        """Makes images and announces them, at ten a second until there is a `hurry`."""
+    def publish(self, count: int) -> None:
+        """Makes images and announces them."""
         with self._producer() as producer:
             for i in range(count):
-                if hurry:
-                    hurry.wait(0.1)
                 self._announce(producer, i)
 
     def publish_until(self, stop: threading.Event) -> int:
