@@ -484,7 +484,7 @@ def test_partitions_paused_again_and_again_are_read_to_the_end(bench: Bench, joi
     count = 12_000
     bench.values(count)
     member = join()
-    for target in range(500, count + 1, 500):
+    for target in range(1000, count + 1, 1000):
         until(functools.partial(has_received, member, target), member)
         for paused in (member.owned, {p for p in member.owned if p.number % 2}, set()):
             member.log.pause(paused)
