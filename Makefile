@@ -5,7 +5,7 @@
 MAKEFLAGS += --no-builtin-rules
 
 BIN := .venv/bin
-# What `make test` runs: all but what needs an NVIDIA GPU or a Kubernetes API server. With a GPU: make test SELECT=gpu
+# What `make test` leaves out: `make gpu-test` and `make k8s-test` run these.
 SELECT := not gpu and not cluster
 
 .PHONY: help
@@ -16,9 +16,13 @@ help: ## Tell what can be made
 demo: $(BIN)/.runtime ## Judge sample images in one process, without servers: a table, an HTML report, the review desk
 	@$(BIN)/sluice demo
 
-.PHONY: test
-test: prerequisites deployment-tools $(BIN)/.all ## Run all tests but gpu and cluster; real Kafka, Redis and S3 start by themselves
-	$(BIN)/python -m pytest -m "$(SELECT)"
+.PHONY: test test-units test-servers
+test: test-units test-servers ## Run all tests but gpu and cluster; real Kafka, Redis and S3 start by themselves
+# Tests of single parts share the processors. Those on real servers watch the time, so they run one after another.
+test-units: prerequisites deployment-tools $(BIN)/.all
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m "$(SELECT)" tests/unit tests/property
+test-servers: prerequisites deployment-tools $(BIN)/.all
+	$(BIN)/python -m pytest -m "$(SELECT)" tests/integration tests/browser
 
 .PHONY: lint lint-style lint-types lint-layers lint-schemas lint-js
 lint: lint-style lint-types lint-layers lint-schemas lint-js ## Check style, types, layers, the page, and that the generated schemas are fresh
