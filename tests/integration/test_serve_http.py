@@ -18,8 +18,8 @@ from ops.dev.ports import free_ports
 from ops.dev.servers import KafkaServer, RedisServer
 from tests.integration.ray_nodes import RayNodes, ending_all_processes, wait_for
 from worker.apps.desk import FIRST_LINK
-from worker.apps.http.callers import digest_of
 from worker.cli.main import app
+from worker.review.http.bearer_keys import digest_of
 from worker.samples.sample import SAMPLE_IMAGES
 from worker.scoring.manifest import load_manifest
 from worker.scoring.model import SHIPPED_MODELS

@@ -1,4 +1,4 @@
-"""`sluice deploy`: checks a Ray Serve config, and makes keys for the gateway."""
+"""`sluice deploy`: checks a Ray Serve config, and makes keys for programs."""
 
 import secrets
 from pathlib import Path
@@ -9,7 +9,7 @@ import typer
 from worker.cli import console
 from worker.cli.extras import extra
 
-app = typer.Typer(name="deploy", help="Check Serve configs, and make keys for the gateway.", no_args_is_help=True)
+app = typer.Typer(name="deploy", help="Check Serve configs, and make keys for programs.", no_args_is_help=True)
 
 
 @app.command()
@@ -40,10 +40,12 @@ def check(
 
 @app.command()
 def key() -> None:
-    """Make a key for a caller of the gateway: it is shown once, and settings keep only its digest."""
-    from worker.apps.http.callers import digest_of
+    """Make a key for a caller of the gateway or of the desk's API. It is shown once; settings hold only its digest."""
+    from worker.review.http.bearer_keys import digest_of
 
     made = secrets.token_urlsafe(32)
     console.out.print(f"key:    {made}", markup=False, soft_wrap=True)
     console.out.print(f"digest: {digest_of(made)}", markup=False, soft_wrap=True)
-    console.err.print("give the caller the key, and set gateway.keys: {NAME: DIGEST}", markup=False, soft_wrap=True)
+    console.err.print("give the caller the key, and put its digest into the settings:", markup=False)
+    console.err.print("  gateway: {keys: {NAME: DIGEST}}", markup=False, soft_wrap=True)
+    console.err.print("  web: {api_keys: {NAME: {digest: DIGEST, scopes: [items:read]}}}", markup=False, soft_wrap=True)

@@ -29,6 +29,16 @@ class OidcSettings(Section):
         return issuer
 
 
+class ApiKeySettings(Section):
+    """A program that reads from the desk's API. `digest` is the SHA-256 of its key (`sluice deploy key` makes both). A
+    key that reads items or verdicts sees those of every tenant."""
+
+    digest: Digest
+    scopes: Annotated[tuple[Literal["items:read", "statistics:read", "verdicts:read"], ...], Field(min_length=1)]
+    requests_per_minute: PositiveInt = 600
+    """Of all desks together; further ones are answered 429."""
+
+
 class WebSettings(Section):
     """The desk's page and its HTTP door. Behind a proxy, `public_url` is what people type, and `trusted_proxies` are
     the proxies whose X-Forwarded-For counts. `secret_key` signs image links; replicas must share it; absent: made once
@@ -54,6 +64,7 @@ class WebSettings(Section):
     decode_threads: PositiveInt = 4
     cache_bytes: PositiveInt = 128 * 1024 * 1024
     oidc: OidcSettings | None = None
+    api_keys: dict[Name, ApiKeySettings] = Field(default_factory=dict)
 
     @field_validator("public_url")
     @classmethod

@@ -366,7 +366,7 @@ def test_a_config_without_applications_is_told_to_end_all(tmp_path: Path) -> Non
 
 
 def test_a_key_is_made_with_the_digest_that_lets_it_in() -> None:
-    from worker.apps.http.callers import digest_of
+    from worker.review.http.bearer_keys import digest_of
 
     lines = CliRunner().invoke(app, ["deploy", "key"]).stdout.split()
     key, digest = lines[1], lines[3]

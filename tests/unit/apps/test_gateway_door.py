@@ -20,10 +20,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from ops.dev.ports import free_ports
 from worker.apps.http.app import build_app
-from worker.apps.http.callers import digest_of
 from worker.apps.http.meter import Meter
 from worker.apps.http.opening import OpenGateway, open_gateway
 from worker.cache.client import connect_embedded
+from worker.review.http.bearer_keys import digest_of
 from worker.scoring.engine import EngineError, Features, Prompts, Views
 from worker.scoring.model import Model, load_model
 from worker.settings import Settings

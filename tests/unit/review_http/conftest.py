@@ -87,6 +87,7 @@ def make_context(
             "heat_maps": HeatMaps(renderer, no_explain_engine, lambda _: None, cache_bytes=1_000_000),
             "links": ImageLinks(secret, clock),
             "secret": secret,
+            "api_keys": {},
             "policies": Policies(FilePlace(tmp_path / "policy.yaml", may_be_absent=True), {}, client, clock, "text"),
             "intake": from_embedded(Settings(), tmp_path),
             "past_verdicts": PastVerdicts(

@@ -1,7 +1,5 @@
 """Who may ask: those with a key, or, while there are no keys, those on this machine."""
 
-import hashlib
-import hmac
 import ipaddress
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -10,42 +8,26 @@ from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
+from worker.review.http.bearer_keys import name_of_key
 from worker.review.http.problems import Problem
 
 LOCAL_CALLER: Final = "local"
 """The name of whoever asks while there are no keys."""
-_SCHEME: Final = "bearer"
 _BY_OTHERS: Final = ("origin", "forwarded", "x-forwarded-for")
-
-
-def digest_of(key: str) -> str:
-    """What settings keep of a key. Keys are random and long, so that a plain hash of them cannot be searched."""
-    return f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
 
 
 class Callers:
     """Tells callers by their keys. `keys` maps each name to the digest of its key."""
 
     def __init__(self, keys: Mapping[str, str]) -> None:
-        self._keys = {name: digest.encode() for name, digest in keys.items()}
+        self._keys = dict(keys)
 
     def identify(self, request: Request) -> str:
         """The caller's name. Raises Problem: 401 without a known key, 403 for a stranger where there are no keys."""
         if not self._keys:
             _be_local(request)
             return LOCAL_CALLER
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        given = digest_of(key.strip() if scheme.lower() == _SCHEME else "").encode()
-        # All are compared, so that the time of an answer tells nothing of how far the comparison came.
-        found = [name for name, digest in self._keys.items() if hmac.compare_digest(given, digest)]
-        if not found:
-            raise Problem(
-                HTTPStatus.UNAUTHORIZED,
-                "key-required",
-                "no key, or one that is not known; send it as `Authorization: Bearer KEY`",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
-        return found[0]
+        return name_of_key(request, self._keys)
 
 
 def _be_local(request: Request) -> None:

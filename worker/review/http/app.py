@@ -28,6 +28,7 @@ from worker.review.http import (
     queues,
     sign_in,
     statistics,
+    verdicts,
 )
 from worker.review.http.app_context import AppContext, Context, SignedIn
 from worker.review.http.orphaned_assignments import OrphanedAssignments
@@ -98,13 +99,14 @@ def build_app(context: AppContext) -> FastAPI:
         openapi_url="/v1/openapi.json",
         docs_url=None,  # they load scripts from elsewhere
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,  # what generated clients call their functions
         lifespan=lifespan,
     )
     app.state.context = context
     problems.install(app)
     desk_errors.install(app)
     # A request is held against one route after the other: first what fifty reviewers ask for all the time.
-    for part in (decisions, images, queues, events, items, statistics, sign_in, policy, people, dead_letters):
+    for part in (decisions, images, queues, events, items, statistics, verdicts, sign_in, policy, people, dead_letters):
         app.include_router(part.router)
     app.include_router(router)
     page.install(app)

@@ -3,7 +3,7 @@
 import hmac
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Annotated, Final, NamedTuple
@@ -29,6 +29,7 @@ from worker.review.http.renditions import Renderer
 from worker.review.http.roles import Role
 from worker.review.http.sessions import Session, Sessions
 from worker.review.intake_numbers import IntakeCounter
+from worker.settings.doors import ApiKeySettings
 from worker.supervision import Supervisor
 
 log = structlog.get_logger(__name__)
@@ -84,6 +85,7 @@ class AppContext:
     heat_maps: HeatMaps
     links: ImageLinks
     secret: bytes = field(repr=False)
+    api_keys: Mapping[str, ApiKeySettings]
     policies: Policies
     intake: IntakeCounter
     past_verdicts: PastVerdicts
@@ -193,12 +195,17 @@ def at_least(role: Role) -> Callable[[Session], Awaitable[Session]]:
     """A dependency that lets in who has this role or a higher one."""
 
     async def check(session: SignedIn) -> Session:
-        if not session.role.includes(role):
-            detail = f"this needs the role {role.value}; you are a {session.role.value}"
-            raise Problem(HTTPStatus.FORBIDDEN, "role", detail)
+        need(session, role)
         return session
 
     return check
+
+
+def need(session: Session, role: Role) -> None:
+    """Raises Problem (403) for a session of a lower role."""
+    if not session.role.includes(role):
+        detail = f"this needs the role {role.value}; you are a {session.role.value}"
+        raise Problem(HTTPStatus.FORBIDDEN, "role", detail)
 
 
 Reviewer = Annotated[Session, Depends(at_least(Role.REVIEWER))]

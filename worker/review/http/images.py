@@ -12,7 +12,8 @@ from pydantic import BaseModel
 from schemas import FailureReason, ImageReference
 from worker.images.errors import ImageError, TransientFetchError
 from worker.review.http.answers import ResponseBuilder
-from worker.review.http.app_context import AppContext, Context, SignedIn
+from worker.review.http.api_access import ItemReader
+from worker.review.http.app_context import AppContext, Context
 from worker.review.http.heat_maps import Busy, HeatMap, NoEngine
 from worker.review.http.problems import Problem
 from worker.review.http.rate_limit import RateLimit
@@ -48,7 +49,7 @@ class HeatMapOut(BaseModel):
 
 @router.get("/v1/items/{item_id}/heat-map")
 def heat_map(
-    item_id: Annotated[str, Path(min_length=1, max_length=512)], session: SignedIn, context: Context
+    item_id: Annotated[str, Path(min_length=1, max_length=512)], session: ItemReader, context: Context
 ) -> HeatMapOut:
     """Takes seconds when it was not made before. 429 when too many ask, 501 where the desk has no engine."""
     made = _heat_map(context, session, item_id)
@@ -66,7 +67,7 @@ async def image(
     token: Annotated[str, Path(max_length=2048)],
     rendition: Rendition,
     request: Request,
-    session: SignedIn,
+    session: ItemReader,
     context: Context,
 ) -> Response:
     """Pixels encoded anew: what came from outside never reaches the browser as it is."""

@@ -11,7 +11,8 @@ from schemas import Identifier, Name, Vote
 from worker.review.answers import ItemView, Status
 from worker.review.answers import Query as Wanted
 from worker.review.http.answers import ItemOut, LeaseOut, PageOut, ResponseBuilder
-from worker.review.http.app_context import AppContext, Context, Lead, Reviewer, SignedIn
+from worker.review.http.api_access import ItemReader
+from worker.review.http.app_context import AppContext, Context, Lead, Reviewer
 from worker.review.http.oidc import PROVIDED
 from worker.review.http.problems import Problem
 from worker.review.http.queues import FencingToken, ItemId
@@ -79,7 +80,7 @@ class Several(Body):
 
 
 @router.get("/v1/items", response_model=PageOut)
-async def search(session: SignedIn, context: Context, wanted: Annotated[Search, Query()]) -> Response:
+async def search(session: ItemReader, context: Context, wanted: Annotated[Search, Query()]) -> Response:
     """Who votes may not search by what others did, nor by what tests them."""
     others = wanted.reviewer is not None and wanted.reviewer != session.user
     hidden = wanted.label or wanted.status is not None or wanted.outcome is not None
@@ -97,7 +98,7 @@ def _search(session: Session, context: AppContext, wanted: Search) -> Response:
 
 
 @router.get("/v1/items/{item_id}")
-def item(item_id: ItemPath, session: SignedIn, context: Context) -> ItemOut:
+def item(item_id: ItemPath, session: ItemReader, context: Context) -> ItemOut:
     return ResponseBuilder(context.links, session.user).item(context.desk.item(item_id, blind_to=_blind_to(session)))
 
 

@@ -11,6 +11,7 @@ from schemas import Name
 from worker.review.answers import QueueOverview
 from worker.review.errors import LeaseLost
 from worker.review.http.answers import LeaseOut, ResponseBuilder
+from worker.review.http.api_access import QueueReader
 from worker.review.http.app_context import Context, Reviewer, SignedIn
 from worker.review.http.problems import Problem
 from worker.review.http.roles import Role
@@ -86,7 +87,7 @@ def index_progress(_session: SignedIn, context: Context) -> IndexProgressOut | N
 
 
 @router.get("/v1/queues")
-def queues(_session: SignedIn, context: Context) -> list[QueueOverview]:
+def queues(_session: QueueReader, context: Context) -> list[QueueOverview]:
     return context.desk.queues()
 
 

@@ -180,6 +180,7 @@ def open_app(
         heat_maps=heat_maps,
         links=ImageLinks(secret, time.time),
         secret=secret,
+        api_keys=web.api_keys,
         policies=Policies(
             place_of(settings, data),
             {name: open_place(address, settings.s3) for name, address in settings.shadow_policies.items()},

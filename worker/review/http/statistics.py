@@ -9,7 +9,8 @@ from pydantic import BaseModel
 
 from worker.review.http.answers import StatisticsOut
 from worker.review.http.answers import statistics as shown
-from worker.review.http.app_context import Context, Lead
+from worker.review.http.api_access import StatisticsReader
+from worker.review.http.app_context import Context
 from worker.review.intake_numbers import HOUR
 
 router = APIRouter(tags=["statistics"])
@@ -32,12 +33,12 @@ class IntakeOut(BaseModel):
 
 
 @router.get("/v1/statistics")
-def statistics(_session: Lead, context: Context, hours: Hours = 24) -> StatisticsOut:
+def statistics(_session: StatisticsReader, context: Context, hours: Hours = 24) -> StatisticsOut:
     return shown(context.desk.statistics(hours=hours))
 
 
 @router.get("/v1/intake")
-def intake(_session: Lead, context: Context, hours: Hours = 24) -> IntakeOut:
+def intake(_session: StatisticsReader, context: Context, hours: Hours = 24) -> IntakeOut:
     """The last so many hours, the present one among them."""
     present = int(time.time()) // HOUR * HOUR
     starts = [present - HOUR * back for back in reversed(range(hours))]
