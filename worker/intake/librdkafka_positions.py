@@ -49,7 +49,7 @@ class Positions:
         """Shows whoever watches what is committed for these; they are paused. Raises kafka-python's KafkaError."""
         self._watch(self.committed(partitions, timeout_seconds))
 
-    def high_watermark(self, partition: TopicPartition) -> int | None:
+    def highwater(self, partition: TopicPartition) -> int | None:
         """Where the partition ended when records were last fetched from it."""
         _, high = self._consumer.get_watermark_offsets(Position(*partition), cached=True)
         return high if high >= 0 else None
