@@ -1,24 +1,21 @@
 """Why a broker cannot be used: checks name, port, TLS and login one after another, with a message for each.
 
 kafka-python's clients try every broker until a timeout and then say only that none answered. This tries each broker
-once. It uses private parts of kafka-python's connections.
+once.
 """
 
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import closing, contextmanager
 
 from kafka import errors
-from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
-from kafka.net.compat import KafkaNetClient
 from kafka.protocol.consumer import HeartbeatRequest
-from kafka.protocol.metadata import MetadataRequest
 from kafka.protocol.producer import AddOffsetsToTxnRequest
 
 from worker.intake.kafka_connection import connection_options
+from worker.intake.kafka_python_fixes import FixedAdminClient, LoginClient, LoginCutOff, LoginMissing
 from worker.intake.log import LogError, LogRefused
 from worker.settings import KafkaSettings, SettingsError
 
@@ -115,18 +112,15 @@ def _context(settings: KafkaSettings) -> ssl.SSLContext:
 
 def _try_login(settings: KafkaSettings, address: str) -> None:
     options = connection_options(settings) | {"bootstrap_servers": [address]}
-    client = None
     try:
-        client = KafkaNetClient(**options)
-        manager = client._manager
-        manager._net.start()
-        manager.run(_logged_in, manager)
-    except (errors.SaslAuthenticationFailedError, _LoginCutOff) as error:
+        with closing(LoginClient(**options)) as client:
+            client.log_in(CONNECT_SECONDS)
+    except (errors.SaslAuthenticationFailedError, LoginCutOff) as error:
         raise LogRefused(
             f"Kafka at {address} refuses {_who(settings)} ({error}): check {_login_settings(settings)} and "
             "kafka.sasl_mechanism"
         ) from error
-    except _NeedsLogin as error:
+    except LoginMissing as error:
         raise LogRefused(
             f"Kafka at {address} asks for a login: set kafka.security_protocol, now {settings.security_protocol}, to "
             "SASL_SSL or SASL_PLAINTEXT, and kafka.sasl_mechanism"
@@ -149,38 +143,6 @@ def _try_login(settings: KafkaSettings, address: str) -> None:
         raise LogRefused(f"the settings for Kafka cannot be used: {error}") from error
     except (KafkaError, OSError, ValueError) as error:
         raise LogError(f"the Kafka broker at {address} does not answer as one ({error})") from error
-    finally:
-        if client is not None:
-            client.close()
-            client._manager._net.stop()
-
-
-class _LoginCutOff(Exception):
-    """The broker ended the connection in the middle of the login. That is how it says no: kafka-python 3.0.12 drops its
-    answer, because the end of the connection comes with it."""
-
-
-class _NeedsLogin(Exception):
-    """The broker ended the connection at the first question after the greeting."""
-
-
-async def _logged_in(manager: Any) -> None:
-    (broker,) = manager.cluster.bootstrap_brokers()[:1]
-    connection = manager.get_connection(
-        broker.node_id, timeout_ms=CONNECT_SECONDS * 1000, pop_on_close=False, refresh_metadata_on_err=False
-    )
-    try:
-        await connection
-    except errors.KafkaConnectionError as error:
-        if connection.broker_version is not None and connection.sasl_enabled:
-            raise _LoginCutOff("it ends the connection in the middle of the login") from error
-        raise
-    try:
-        await connection.send_request(MetadataRequest(topics=[]))
-    except errors.KafkaConnectionError as error:
-        if not connection.sasl_enabled:
-            raise _NeedsLogin(str(error)) from error
-        raise
 
 
 def _login_settings(settings: KafkaSettings) -> str:
@@ -195,24 +157,13 @@ def _who(settings: KafkaSettings) -> str:
     return f"the user {settings.sasl_username}" if settings.sasl_username else "our credentials"
 
 
-class _AdminClient(KafkaAdminClient):  # type: ignore[misc]  # kafka-python has no types
-    def __init__(self, **options: Any) -> None:
-        try:
-            super().__init__(**options)
-        except BaseException:
-            # 3.0.12 leaves its network thread behind when it finds no broker
-            if hasattr(self, "_client"):
-                self._client.close()
-            raise
-
-
 @contextmanager
-def admin_client(settings: KafkaSettings, *, request_seconds: float = REQUEST_SECONDS) -> Iterator[Any]:
+def admin_client(settings: KafkaSettings, *, request_seconds: float = REQUEST_SECONDS) -> Iterator[FixedAdminClient]:
     """A kafka-python admin client, closed at the end. Raises LogError and LogRefused, which say why none can be had."""
     require_login(settings)
     options = connection_options(settings) | {"request_timeout_ms": int(request_seconds * 1000)}
     try:
-        client = _AdminClient(**options)
+        client = FixedAdminClient(**options)
     except (KafkaError, OSError, ValueError) as error:
         raise LogError(
             f"Kafka at {settings.bootstrap_servers} accepts the connection but reports no broker ({error}): check its "
@@ -224,28 +175,16 @@ def admin_client(settings: KafkaSettings, *, request_seconds: float = REQUEST_SE
         client.close()
 
 
-def may_use_group(admin: Any, group: str) -> bool:
+def may_use_group(admin: FixedAdminClient, group: str) -> bool:
     """Whether we may be a member of the group. Asks by the heartbeat of a member that there is not."""
-    answer = _ask(admin, HeartbeatRequest(group_id=group, generation_id=-1, member_id="sluice-permission-check"))
-    return answer is not errors.GroupAuthorizationFailedError
+    request = HeartbeatRequest(group_id=group, generation_id=-1, member_id="sluice-permission-check")
+    return admin.ask(request) is not errors.GroupAuthorizationFailedError
 
 
-def may_use_transactional_id(admin: Any, transactional_id: str, group: str) -> bool:
+def may_use_transactional_id(admin: FixedAdminClient, transactional_id: str, group: str) -> bool:
     """Whether we may write in transactions of that id. Asks to add offsets to one of a producer that there is not:
     the broker looks at permissions before all else."""
     request = AddOffsetsToTxnRequest(
         transactional_id=transactional_id, producer_id=NO_PRODUCER, producer_epoch=0, group_id=group, max_version=3
     )
-    return _ask(admin, request) is not errors.TransactionalIdAuthorizationFailedError
-
-
-def broker_version(admin: Any) -> tuple[int, ...]:
-    """Of the broker, as far as the requests that it understands tell."""
-    version: tuple[int, ...] = admin._manager.broker_version
-    return version
-
-
-def _ask(admin: Any, request: Any) -> type[KafkaError]:
-    answer = admin._manager.run(admin._manager.send, request)
-    kind: type[KafkaError] = errors.for_code(answer.error_code)
-    return kind
+    return admin.ask(request) is not errors.TransactionalIdAuthorizationFailedError

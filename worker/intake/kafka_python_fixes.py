@@ -1,9 +1,9 @@
 """Faults of kafka-python that lose, duplicate or stall records, each with our fix.
 
-This file and kafka_probe.py are the only ones of Sluice that use kafka-python's private parts. All of it was read and
-tried against kafka-python 3.0.12; pyproject.toml pins the version. tests/unit/intake/test_kafka_*_fixes.py show each
-fault in the unfixed library, and fail when a new version has fixed one: then drop the fix here. docs/kafka-client.md
-lists what was compared with Apache Kafka's Java client.
+This is the only file of Sluice that uses kafka-python's private parts. All of it was read and tried against
+kafka-python 3.0.12; pyproject.toml pins the version. tests/unit/intake/test_kafka_*_fixes.py show each fault in the
+unfixed library, and fail when a new version has fixed one: then drop the fix here. test_kafka_python_private.py fails
+when a private part moves. docs/kafka-client.md lists what was compared with Apache Kafka's Java client.
 """
 
 import logging
@@ -14,13 +14,22 @@ from contextlib import suppress
 from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka.admin import KafkaAdminClient
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.consumer import ConsumerCoordinator
-from kafka.errors import Cancelled, FencedInstanceIdError, KafkaConnectionError, UnknownError
+from kafka.errors import (
+    Cancelled,
+    FencedInstanceIdError,
+    KafkaConnectionError,
+    KafkaError,
+    UnknownError,
+    for_code,
+)
 from kafka.future import Future
 from kafka.net.compat import KafkaNetClient
 from kafka.producer.transaction_manager import TransactionManager
 from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment
+from kafka.protocol.metadata import MetadataRequest
 
 DISCARD_SECONDS = 2.0
 
@@ -180,6 +189,75 @@ class FixedClient(KafkaNetClient):  # type: ignore[misc]
             return False
 
 
+class LoginCutOff(Exception):
+    """The broker ended the connection in the middle of the login. That is how it refuses one: kafka-python 3.0.12 drops
+    its answer, because the end of the connection comes with it."""
+
+
+class LoginMissing(Exception):
+    """The broker ended the connection at the first request: it asks for a login, and we sent none."""
+
+
+class LoginClient(KafkaNetClient):  # type: ignore[misc]
+    """Logs in to one broker once, where kafka-python's own clients try until a timeout and do not say why."""
+
+    def log_in(self, timeout_seconds: float) -> None:
+        """Connects to the first bootstrap broker. Raises LoginCutOff, LoginMissing, KafkaError, OSError."""
+        self._manager._net.start()
+        self._manager.run(self._log_in, timeout_seconds)
+
+    def close(self) -> None:
+        super().close()
+        self._manager._net.stop()
+
+    async def _log_in(self, timeout_seconds: float) -> None:
+        (broker,) = self._manager.cluster.bootstrap_brokers()[:1]
+        connection = self._manager.get_connection(
+            broker.node_id, timeout_ms=timeout_seconds * 1000, pop_on_close=False, refresh_metadata_on_err=False
+        )
+        try:
+            await connection
+        except KafkaConnectionError as error:
+            if connection.broker_version is not None and connection.sasl_enabled:
+                raise LoginCutOff("it ends the connection in the middle of the login") from error
+            raise
+        try:
+            await connection.send_request(MetadataRequest(topics=[]))
+        except KafkaConnectionError as error:
+            if not connection.sasl_enabled:
+                raise LoginMissing(str(error)) from error
+            raise
+
+
+class FixedAdminClient(KafkaAdminClient):  # type: ignore[misc]
+    """An admin client that also sends requests which the library has no method for."""
+
+    def __init__(self, **options: Any) -> None:
+        """`options` are KafkaAdminClient's."""
+        try:
+            super().__init__(**options)
+        except BaseException:
+            _stop_network(self)
+            raise
+
+    def ask(self, request: Any) -> type[KafkaError]:
+        """Sends a request to any broker. Returns its answer, as the class of its error code."""
+        answer = self._manager.run(self._manager.send, request)
+        kind: type[KafkaError] = for_code(answer.error_code)
+        return kind
+
+    def broker_version(self) -> tuple[int, ...]:
+        """Of the broker, as far as the requests that it understands tell."""
+        version: tuple[int, ...] = self._manager.broker_version
+        return version
+
+
+def _stop_network(client: Any) -> None:
+    """Fault 12 (3.0.12): a client that finds no broker raises and leaves its network thread behind."""
+    if hasattr(client, "_client"):
+        client._client.close()
+
+
 class FixedConsumer(KafkaConsumer):  # type: ignore[misc]
     """A consumer that reads as a member of a group, by cooperative-sticky assignment."""
 
@@ -189,9 +267,7 @@ class FixedConsumer(KafkaConsumer):  # type: ignore[misc]
         try:
             super().__init__(partition_assignment_strategy=[assignor], **options)
         except BaseException:
-            # 3.0.12 leaves its network thread behind when it finds no broker
-            if hasattr(self, "_client"):
-                self._client.close()
+            _stop_network(self)
             raise
         assignor.owned = self._subscription.assigned_partitions
         self._coordinator.__class__ = FixedCoordinator

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from kafka.errors import KafkaError, TopicAuthorizationFailedError, UnknownTopicOrPartitionError, for_code
 
-from worker.intake.kafka_probe import admin_client, broker_version, may_use_group, may_use_transactional_id
+from worker.intake.kafka_probe import admin_client, may_use_group, may_use_transactional_id
 from worker.intake.log import LogError, LogRefused
 from worker.intake.lost_records import lost_ranges
 from worker.preflight.finding import CheckStatus, Finding
@@ -119,7 +119,7 @@ def _check_group(admin: Any, settings: KafkaSettings) -> Finding:
 
 
 def _check_transactions(admin: Any, settings: KafkaSettings) -> Finding:
-    if broker_version(admin) < _TRANSACTIONS_SINCE:
+    if admin.broker_version() < _TRANSACTIONS_SINCE:
         return Finding(
             "Kafka transactions",
             CheckStatus.BLOCKED,
