@@ -41,9 +41,11 @@ from worker.scoring.opening import open_engine as open_engine
 from worker.settings import Settings
 from worker.supervision import Supervisor
 from worker.telemetry.metrics import Metrics
+from worker.telemetry.open_tracing import open_tracing, samples
 from worker.telemetry.server import Health, TelemetryServer
 
 if TYPE_CHECKING:
+    from worker.intake.event_traces import EventTraces
     from worker.preflight import KafkaWatch
 
 EMBEDDED_CACHE_ENTRIES = 100_000
@@ -114,6 +116,7 @@ class Worker:
             now=lambda: datetime.now(UTC),
         )
         router = PolicyRouter(lambda: self._policies.active, self.metrics)
+        rng = random.Random()  # noqa: S311  # jitter and samples are no secret
         parts = Parts(
             judging=PipelineParts(
                 preparer=Preparer(
@@ -129,7 +132,7 @@ class Worker:
                 prepare_pool=prepare_pool,
                 metrics=self.metrics,
                 clock=time.monotonic,
-                rng=random.Random(),  # noqa: S311  # jitter is no secret
+                rng=rng,
             ),
             markers=RedisMarkers(redis_client, settings.kafka.group_id)
             if data is None
@@ -140,8 +143,18 @@ class Worker:
             settings=settings.intake,
             fairness=settings.fairness,
             topics=settings.kafka.topics,
+            traces=self._traces(settings, rng),
         )
         self._intake = Intake(open_log, parts)
+
+    def _traces(self, settings: Settings, rng: random.Random) -> "EventTraces | None":
+        tracing = open_tracing(settings.telemetry, "sluice-worker", self.registry)
+        if tracing is None:
+            return None
+        from worker.intake.event_traces import EventTraces  # loads OpenTelemetry
+
+        self._resources.callback(tracing.close)
+        return EventTraces(tracing, lambda: samples(settings.telemetry, rng), group_id=settings.kafka.group_id)
 
     def run(self, stop: threading.Event) -> None:
         """Works until `stop` is set and what was with the engine is committed, then frees everything.

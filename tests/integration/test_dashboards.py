@@ -12,6 +12,7 @@ import pytest
 from ops.dev.ports import free_ports
 from ops.dev.prometheus import PrometheusServer
 from ops.grafana.panels import DASHBOARDS
+from tests.unit.telemetry.otlp_collector import Collector, running_collector
 from worker.samples.sample import SAMPLE_IMAGES
 
 pytestmark = pytest.mark.integration
@@ -21,10 +22,21 @@ PANELS = [panel for dashboard in DASHBOARDS for _, panels in dashboard.rows for 
 
 
 @pytest.fixture(scope="module")
-def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusServer]:
+def collector() -> Iterator[Collector]:
+    with running_collector() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[PrometheusServer]:
     folder = tmp_path_factory.mktemp("prometheus")
     (port,) = free_ports(1)
-    environment = {**os.environ, "SLUICE_TELEMETRY__METRICS_PORT": str(port)}
+    environment = {
+        **os.environ,
+        "SLUICE_TELEMETRY__METRICS_PORT": str(port),
+        "SLUICE_TELEMETRY__TRACES_ENDPOINT": collector.endpoint,
+        "SLUICE_TELEMETRY__TRACES_SHARE": "1",
+    }
     data = str(folder / "sluice-data")
     worker = subprocess.Popen(
         [*COMMAND, "up", "--embedded", "--data", data], env=environment, stderr=subprocess.DEVNULL
@@ -65,6 +77,17 @@ def test_each_rule_can_be_evaluated_and_none_fires_at_a_worker_that_is_well(prom
         time.sleep(0.5)
     assert {rule["name"]: rule["health"] for rule in rules if rule["health"] != "ok"} == {}
     assert [rule["name"] for rule in rules if rule.get("state") == "firing"] == []
+
+
+def test_the_worker_sends_the_traces_of_its_events_to_a_collector(
+    prometheus: PrometheusServer, collector: Collector
+) -> None:
+    deadline = time.monotonic() + 30
+    wanted = {"process images.in", "fetch", "decode", "engine", "policy", "commit"}
+    while not wanted <= {span.name for span in collector.spans} and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert {span.name for span in collector.spans} == wanted
+    assert collector.services == {"sluice-worker"}
 
 
 def _wait_for_a_scrape(server: PrometheusServer) -> None:

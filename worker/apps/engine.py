@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Annotated, Final, TypeVar
 
 import structlog
@@ -25,6 +25,7 @@ from worker.scoring.engine import EngineLost, Features, Prompts, Views, blank_vi
 from worker.scoring.model import load_model
 from worker.settings import Settings
 from worker.telemetry.logs import configure_logging
+from worker.telemetry.open_tracing import open_tracing
 from worker.wiring import open_engine
 
 log = structlog.get_logger(__name__)
@@ -53,6 +54,7 @@ class EngineReplica:
         self._changes: LiveChanges = None
         self._opened = False
         self._lost = threading.Event()
+        self._tracing = open_tracing(settings.telemetry, "sluice-engine")
         self._hosted = Hosted(linger_seconds=linger_seconds, clock=time.monotonic)
         self._threads = ThreadPoolExecutor(calls_at_once, thread_name_prefix="engine-call")
         # Of their own: neither a check nor a change may wait for calls.
@@ -67,12 +69,14 @@ class EngineReplica:
         """
         await _on(self._change_thread, lambda: self._change(user_config))
 
-    async def infer(self, digest: str, views: Views, prompts: Prompts | None = None) -> Features:
-        """The features of a batch by the model of that digest.
+    async def infer(
+        self, digest: str, views: Views, prompts: Prompts | None = None, traceparent: str | None = None
+    ) -> Features:
+        """The features of a batch by the model of that digest. `traceparent`: the caller's trace, if it has one.
 
         Raises ModelNotServed and BatchFailed, and EngineLost before it ends the process: Serve starts another replica.
         """
-        return await _on(self._threads, lambda: self._infer(digest, views, prompts))
+        return await _on(self._threads, lambda: self._infer(digest, views, prompts, traceparent))
 
     async def max_batch(self, digest: str) -> int:
         """The largest batch. Raises ModelNotServed."""
@@ -87,9 +91,12 @@ class EngineReplica:
         """Serve calls this when it stops the replica, after the last call was answered."""
         if hasattr(self, "_hosted"):
             self._hosted.close()
+            if self._tracing is not None:
+                self._tracing.close()
 
-    def _infer(self, digest: str, views: Views, prompts: Prompts | None) -> Features:
-        with self._ending_when_lost(), self._hosted.use(digest) as engine:
+    def _infer(self, digest: str, views: Views, prompts: Prompts | None, traceparent: str | None) -> Features:
+        traced = nullcontext() if self._tracing is None else self._tracing.served("infer", traceparent)
+        with traced, self._ending_when_lost(), self._hosted.use(digest) as engine:
             return engine.infer(views, prompts)
 
     def _check(self) -> None:

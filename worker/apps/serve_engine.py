@@ -12,6 +12,7 @@ from ray.serve.handle import DeploymentHandle
 
 from worker.apps.patience import patiently
 from worker.scoring.engine import BatchFailed, EngineLost, Features, Prompts, Views
+from worker.telemetry.trace_context import CALLER
 
 ENGINE = "engine"
 """The engine's deployment, and by default its application too."""
@@ -61,7 +62,9 @@ class ServeEngine:
 
     def infer(self, views: Views, prompts: Prompts | None = None) -> Features:
         """See Engine.infer. The arrays cannot be written to. Raises EngineAway and ModelNotServed too."""
-        features: Features = self._call(self._handle.infer, self._digest, dict(views), prompts)
+        caller = CALLER.get()
+        traced = () if caller is None else (caller,)  # a replica of an older version knows no such argument
+        features: Features = self._call(self._handle.infer, self._digest, dict(views), prompts, *traced)
         return features
 
     def close(self) -> None:

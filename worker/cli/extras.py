@@ -22,6 +22,7 @@ EXTRAS = {
     "onnxscript": "train",
     "open_clip": "train",
     "openpyxl": "train",
+    "opentelemetry": "otel",
     "python_multipart": "serve",
     "ray": "serve",
     "scipy": "train",

@@ -1,6 +1,7 @@
 """From records to the jobs they carry."""
 
 from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -19,6 +20,9 @@ from worker.judging.lanes import Lane
 from worker.judging.router import PolicyRouter
 from worker.outbox import ROOM_FOR_OURS
 from worker.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from worker.intake.event_traces import EventTraces
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +49,7 @@ class Admission:
         lane_of: Callable[[ImageEvent, Record], Lane],
         max_event_bytes: int,
         wall_clock: Callable[[], float],
+        traces: "EventTraces | None" = None,
     ) -> None:
         """`deferred_topics`: those where a record's headers say where its event first stood."""
         self._ledger = ledger
@@ -59,6 +64,7 @@ class Admission:
         self._lane_of = lane_of
         self._max_event_bytes = max_event_bytes
         self._wall_clock = wall_clock
+        self._traces = traces
 
     def admit(self, records: Sequence[Record], now: float) -> list[RecordJob]:
         """The events that can be judged now. Raises LogError when the log does not go on where it was."""
@@ -109,10 +115,14 @@ class Admission:
             self._metrics.events.labels("ignored").inc(parsed.ignored)
         work = RecordWork(record, ticket, [()] * len(parsed.events), len(parsed.events), deferral)
         movable = self._retry_topics.take(record)
-        return [
+        jobs = [
             RecordJob(event, now, work, i, may_be_deferred=movable, lane=self._lane_of(event, record))
             for i, event in enumerate(parsed.events)
         ]
+        if self._traces is not None:
+            for job in jobs:
+                job.trace = self._traces.begin(record, job.event)
+        return jobs
 
     def _may_be_judged(self, job: RecordJob) -> bool:
         """Whether the event did not kill the process before; one that may have is judged alone."""

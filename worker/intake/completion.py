@@ -9,6 +9,7 @@ from worker.intake.verdicts import VerdictWriter
 from worker.intake.work import RecordJob, RecordWork
 from worker.judging.judgement import Judgement
 from worker.telemetry.metrics import Metrics
+from worker.telemetry.trace_context import TRACEPARENT, TRACESTATE
 
 
 class Completion:
@@ -21,13 +22,26 @@ class Completion:
 
     def judge(self, job: RecordJob, judgement: Judgement) -> None:
         """Finishes an event with its verdict."""
-        self._finish(job, self._writer.write(job, judgement))
+        outputs = self._writer.write(job, judgement)
+        if job.trace is not None:
+            outputs = tuple(with_headers(output, job.trace.headers) for output in outputs)
+            failure = judgement.failure
+            job.trace.end(_attributes(job, judgement), None if failure is None else failure.message)
+        self._finish(job, outputs)
 
     def move(self, job: RecordJob, moved: Output) -> None:
         """Finishes an event here with the record that moves it to another topic (worker.intake.deferral). The commit
         of this record's offset writes it, so the event is neither lost nor doubled."""
         self._metrics.events_deferred.labels(moved.topic).inc()
-        self._finish(job, (moved,))
+        self._finish(job, (self.traced_move(job, moved),))
+
+    @staticmethod
+    def traced_move(job: RecordJob, moved: Output) -> Output:
+        """Ends the event's trace here, if it has one; the moved record carries its context on."""
+        if job.trace is None:
+            return moved
+        job.trace.end({"sluice.moved_to": moved.topic})
+        return with_headers(moved, job.trace.headers)
 
     def move_record(self, work: RecordWork, moved: Sequence[Output]) -> None:
         """As `move`, of all events of a record, none of which is finished. The caller counts them."""
@@ -47,3 +61,25 @@ class Completion:
         if not work.remaining:
             alone = len(work.outputs) == 1
             self.close(work.ticket, outputs if alone else tuple(itertools.chain.from_iterable(work.outputs)))
+
+
+def with_headers(output: Output, headers: Sequence[tuple[str, bytes]]) -> Output:
+    """The output with the headers of a trace in place of any other's."""
+    others = [(name, value) for name, value in output.headers if name not in (TRACEPARENT, TRACESTATE)]
+    return output._replace(headers=(*others, *headers))
+
+
+def _attributes(job: RecordJob, judgement: Judgement) -> dict[str, str | int | bool]:
+    """What the event's span says of its verdict."""
+    route = judgement.route
+    said: dict[str, str | int | bool] = {
+        "sluice.route.action": route.action,
+        "sluice.route.rule": route.rule,
+        "sluice.cached": judgement.cached,
+        "sluice.attempts": job.attempts + 1,
+    }
+    if route.queue is not None:
+        said["sluice.route.queue"] = route.queue
+    if judgement.failure is not None:
+        said["error.type"] = judgement.failure.reason.value
+    return said

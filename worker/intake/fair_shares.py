@@ -139,7 +139,8 @@ class FairShares:
 
     def _move(self, work: RecordWork, jobs: Sequence[RecordJob], topic: str, wall: float) -> None:
         self._moved[topic] += len(jobs)
-        self._completion.move_record(work, [self._output(job, topic, wall) for job in jobs])
+        moved = [self._completion.traced_move(job, self._output(job, topic, wall)) for job in jobs]
+        self._completion.move_record(work, moved)
 
     @staticmethod
     def _output(job: RecordJob, topic: str, wall: float) -> Output:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -27,6 +28,9 @@ from worker.judging.parts import PipelineParts
 from worker.judging.pipeline import JudgingPipeline
 from worker.settings import FairnessSettings, IntakeSettings, TopicSettings
 
+if TYPE_CHECKING:
+    from worker.intake.event_traces import EventTraces
+
 logger = structlog.get_logger(__name__)
 
 IDLE_POLL_SECONDS = 0.1
@@ -47,6 +51,8 @@ class Parts:
     settings: IntakeSettings
     fairness: FairnessSettings
     topics: TopicSettings
+    traces: "EventTraces | None" = None
+    """None where nothing is traced."""
     wall_clock: Callable[[], float] = time.time
 
 
@@ -72,6 +78,7 @@ class Member:
             settings.max_records_in_flight, settings.max_bytes_in_flight, settings.max_records_per_partition
         )
         self._wall_clock = parts.wall_clock
+        self._traces = parts.traces
         self._retry_topics = RetryTopics(parts.topics.retry, settings, max_event_bytes=parts.max_event_bytes)
         for topic in parts.topics.deferred:
             self._metrics.events_deferred.labels(topic)  # so that a rate over it is 0 and not absent
@@ -92,6 +99,7 @@ class Member:
             lane_of=LaneChooser(parts.fairness, parts.topics).lane,
             max_event_bytes=parts.max_event_bytes,
             wall_clock=parts.wall_clock,
+            traces=parts.traces,
         )
         options = stream_options(settings, parts.fairness)
         self._pipeline: JudgingPipeline[RecordJob] = JudgingPipeline(
@@ -254,6 +262,8 @@ class Member:
         self._completion.move(job, self._retry_topics.output(job, reason, self._clock(), self._wall_clock()))
 
     def _on_commit(self, outcome: CommitOutcome) -> None:
+        if self._traces is not None:
+            self._traces.committed(outcome)
         if self._commits.finish(outcome, self._clock()):
             self.has_committed = True
             self._gauges.committed(outcome.batch.offsets)

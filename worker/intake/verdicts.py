@@ -49,7 +49,7 @@ class VerdictWriter:
             message = f"{type(error).__name__} while the verdict was written"
             failure = Failure(reason=FailureReason.INTERNAL_ERROR, message=message)
             return self._write_failed(job, self._router.fail(job.event, failure), failure)
-        self._count("cached" if judgement.cached else "scored", judgement, timings)
+        self._count("cached" if judgement.cached else "scored", judgement, timings, job)
         return outputs
 
     def malformed(self, record: Record, failure: Failure) -> tuple[Output, ...]:
@@ -90,7 +90,7 @@ class VerdictWriter:
 
     def _write_failed(self, job: RecordJob, judgement: Judgement, failure: Failure) -> tuple[Output, ...]:
         timings = job.timings(self._clock())
-        self._count("failed", judgement, timings)
+        self._count("failed", judgement, timings, job)
         return self._outbox_of(judgement).failed(
             job.work.record, job.event, job.source, failure, judgement.route, timings, shadow=judgement.shadow
         )
@@ -101,11 +101,15 @@ class VerdictWriter:
             self._outbox = self._outbox.under(judgement.policy)
         return self._outbox
 
-    def _count(self, outcome: str, judgement: Judgement, timings: TimingFields) -> None:
+    def _count(self, outcome: str, judgement: Judgement, timings: TimingFields, job: RecordJob | None = None) -> None:
         route = judgement.route
         self._outcomes[outcome] += 1
         self._routes[route.action, route.queue or ""] += 1
-        self._totals.append(timings["total_ms"] / 1000)
+        seconds = timings["total_ms"] / 1000
+        if job is None or job.trace is None or not job.trace.is_recording:
+            self._totals.append(seconds)
+        else:  # an exemplar leads from a slow bucket to a trace
+            self._total.observe(seconds, {"trace_id": job.trace.trace_id})
         for answer in judgement.shadow:
             self._shadow_routes[answer.name, destination(route), destination(answer.route or route)] += 1
         if judgement.failure is not None:

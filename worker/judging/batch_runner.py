@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
@@ -76,7 +77,8 @@ class BatchRunner(Generic[J]):
     def _run(self, batch: list[Prepared[J]], report: Callable[[ScoredBatch[J] | FailedBatch[J]], None]) -> None:
         try:
             started = time.perf_counter()
-            features = self._infer(batch)
+            with _traced(batch):
+                features = self._infer(batch)
             scores = self._model.heads.score(features)
             seconds = time.perf_counter() - started
             results = _results(batch, scores, _packed(features, len(scores)))
@@ -124,6 +126,16 @@ class BatchRunner(Generic[J]):
             log.warning("engine_check_failed", error=f"{type(failure).__name__}: {failure}")
             return failure
         return None
+
+
+def _traced(batch: list[Prepared[J]]) -> AbstractContextManager[None]:
+    """The engine's span in the trace of each event of the batch that has one."""
+    traces = [prepared.job.trace for prepared in batch if prepared.job.trace is not None]
+    if not traces:
+        return nullcontext()
+    from worker.telemetry.tracing import engine_spans  # loads OpenTelemetry
+
+    return engine_spans(traces, len(batch))
 
 
 def _with_rows(prepared: Prepared[J], view: NDArray[np.uint8]) -> NDArray[np.uint8]:

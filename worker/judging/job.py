@@ -1,10 +1,13 @@
 """One event on its way to a judgement."""
 
 from dataclasses import KW_ONLY, dataclass
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from schemas import ImageEvent
 from worker.judging.lanes import Lane
+
+if TYPE_CHECKING:
+    from worker.telemetry.tracing import EventTrace
 
 
 class TimingFields(TypedDict):
@@ -27,6 +30,8 @@ class Job:
     started_at: float
     _: KW_ONLY
     lane: Lane = Lane.LIVE
+    trace: "EventTrace | None" = None
+    """None where the event is not traced."""
     content_hash: str | None = None
     attempts: int = 0
     """Failed fetches that count against the limit."""

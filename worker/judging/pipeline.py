@@ -96,7 +96,7 @@ class JudgingPipeline(Generic[J]):
         router = self._parts.router
         lacking: list[tuple[J, Judgement]] = []
         for job, score in known:
-            judgement = router.judge(job.event, score.scores, cached=True, provenance=score.provenance)
+            judgement = router.judge_job(job, score, cached=True)
             if self._options.wants_features and judgement.needs_features:
                 lacking.append((job, judgement))
             else:
@@ -376,10 +376,7 @@ class JudgingPipeline(Generic[J]):
 
     def _judge(self, job: J, score: CachedScore, *, cached: bool) -> None:
         if self._is_wanted(job):
-            judgement = self._parts.router.judge(
-                job.event, score.scores, cached=cached, features=score.features, provenance=score.provenance
-            )
-            self._deliver(job, judgement)
+            self._deliver(job, self._parts.router.judge_job(job, score, cached=cached))
 
     def _let_go(self, job: J, outcome: GivenUp | Deferred) -> None:
         """Fails or defers a job; those that waited for it try for themselves."""

@@ -21,6 +21,7 @@ from worker.judging.animation import AnimationScore, SampledFrames
 from worker.judging.job import Job
 from worker.judging.lookup import ScoreStore
 from worker.judging.single_flight import SingleFlight
+from worker.telemetry.trace_context import stage_of
 
 J = TypeVar("J", bound=Job)
 
@@ -90,8 +91,9 @@ class Preparer(Generic[J]):
     def prepare(self, job: J, flights: SingleFlight[J]) -> Prepared[J] | Known[J] | Duplicate[J]:
         """What is to be done for the job. Raises ImageError, TransientFetchError or DecoderUnavailableError."""
         started = self._clock()
-        fetched = self._fetcher.fetch(job.event.image)
-        content_hash = verified_hash(job.event, fetched)
+        with stage_of(job.trace, "fetch"):
+            fetched = self._fetcher.fetch(job.event.image)
+            content_hash = verified_hash(job.event, fetched)
         job.fetched(content_hash)
         job.fetch_ms = round((self._clock() - started) * 1000, 3)
         self._remember_alias(job.event, fetched, content_hash)
@@ -101,7 +103,7 @@ class Preparer(Generic[J]):
         cached = self._cache.get([key])[0]
         if cached is not None:
             return Known(job, cached)
-        with self._decoders:
+        with self._decoders, stage_of(job.trace, "decode"):
             started = self._clock()
             decoded = self._decoder.decode(fetched.data, wants_pixels=self._on_decoded is not None)
             if self._on_decoded is not None and decoded.pixels is not None:

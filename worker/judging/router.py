@@ -14,12 +14,14 @@ from schemas import (
     Scores,
     ShadowRoute,
 )
-from worker.cache.values import NO_FEATURES
+from worker.cache.values import NO_FEATURES, CachedScore
+from worker.judging.job import Job
 from worker.judging.judgement import Judgement
 from worker.policy import PolicyError
 from worker.policy.shadow import shadow_routes
 from worker.policy.watch import ActivePolicies
 from worker.telemetry.metrics import Metrics
+from worker.telemetry.trace_context import stage_of
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +49,13 @@ class PolicyRouter:
             self._metrics.policy_changes.inc()
             self._active = active
             self._policy = active.live
+
+    def judge_job(self, job: Job, score: CachedScore, *, cached: bool) -> Judgement:
+        """As `judge`, of a job whose image has this score."""
+        with stage_of(job.trace, "policy"):
+            return self.judge(
+                job.event, score.scores, cached=cached, features=score.features, provenance=score.provenance
+            )
 
     def judge(
         self,

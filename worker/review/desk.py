@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import redis
 
@@ -41,6 +41,9 @@ from worker.review.view import Views, unknown
 from worker.review.votes import resolution_of_test, settle
 from worker.settings import Settings
 
+if TYPE_CHECKING:
+    from worker.review.decision_traces import DecisionTraces
+
 RECORDING_SECONDS: Final = 15.0
 """A lease is extended to at least this long while a decision is being stored."""
 MAX_DECISION_ID: Final = 200
@@ -59,6 +62,7 @@ class Desk:
         catalogue: Catalogue,
         *,
         now: Callable[[], datetime] | None = None,
+        traces: "DecisionTraces | None" = None,
     ) -> None:
         self._settings = settings.review
         self._topics = topics
@@ -67,7 +71,7 @@ class Desk:
         self._catalogue = catalogue
         self._index = Index(client)
         self._leases = Leases(client, settings.review.lease_seconds)
-        self._recorder = Recorder(topics, settings.kafka.topics, self._index, self._now)
+        self._recorder = Recorder(topics, settings.kafka.topics, self._index, self._now, traces)
         self._views = Views(client, self._index, catalogue, self._leases, settings.review)
         self._dispatcher = ItemDispatcher(
             client, self._index, self._leases, self._recorder, self._views, settings.review, self._now

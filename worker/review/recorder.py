@@ -2,9 +2,10 @@
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import redis
 import structlog
@@ -18,6 +19,9 @@ from worker.review.item_state import ItemState, after
 from worker.review.placed import Placed
 from worker.review.topics import Topics
 from worker.settings import TopicSettings
+
+if TYPE_CHECKING:
+    from worker.review.decision_traces import DecisionTraces
 
 log = structlog.get_logger(__name__)
 
@@ -45,11 +49,20 @@ class Recorder:
     """A decision counts when the log has it. The index follows at once or, should this process die in between, by the
     projector. Safe for many threads."""
 
-    def __init__(self, topics: Topics, names: TopicSettings, index: Index, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        topics: Topics,
+        names: TopicSettings,
+        index: Index,
+        now: Callable[[], datetime],
+        traces: "DecisionTraces | None" = None,
+    ) -> None:
+        """`traces`: None where nothing is traced."""
         self._topics = topics
         self._names = names
         self._index = index
         self._now = now
+        self._traces = traces
 
     def decision(self, item: ReviewItem, reviewer: str, outcome: Any, token: int, **more: Any) -> Decision:
         """A decision made now, with an id of its own where `more` has none."""
@@ -85,11 +98,7 @@ class Recorder:
         acts: dict[tuple[int, str], list[Decision]] = {}
         for decision in decisions:
             acts.setdefault((decision.fencing_token, action or decision.outcome), []).append(decision)
-        outputs = [
-            Output(self._names.decisions, decision.model_dump_json().encode(), decision.item_id.encode())
-            for decision in decisions
-        ]
-        outputs += [
+        audited = [
             self._audit(
                 AuditRecord(
                     actor,
@@ -101,7 +110,17 @@ class Recorder:
             for (_, name), made in acts.items()
         ]
         try:
-            places = self._topics.append(outputs)
+            with self._traced(steps) as headers:
+                outputs = [
+                    Output(
+                        self._names.decisions,
+                        decision.model_dump_json().encode(),
+                        decision.item_id.encode(),
+                        headers.get(decision.item_id, ()),
+                    )
+                    for decision in decisions
+                ]
+                places = self._topics.append([*outputs, *audited])
         except LogError as error:
             raise NotRecorded(f"not recorded yet ({error}); send it again with the same decision id") from error
         placed = [Placed(decision, *place) for decision, place in zip(decisions, places, strict=False)]
@@ -116,6 +135,14 @@ class Recorder:
     def note(self, acts: Sequence[AuditRecord]) -> None:
         """Writes to the audit alone. Raises LogError."""
         self._topics.append([self._audit(act) for act in acts])
+
+    def _traced(
+        self, steps: Sequence[PendingDecision]
+    ) -> AbstractContextManager[Mapping[str, tuple[tuple[str, bytes], ...]]]:
+        """Gives the headers that put decisions into the traces of their items, by item."""
+        if self._traces is None:
+            return nullcontext({})
+        return self._traces.recording([(step.item, step.decision, step.entry.at) for step in steps])
 
     def _audit(self, act: AuditRecord) -> Output:
         detail = dict(act.detail or {})

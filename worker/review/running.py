@@ -4,7 +4,7 @@ import random
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import redis
 
@@ -19,6 +19,10 @@ from worker.review.webhook import Webhook
 from worker.review.webhook_delivery import WebhookDelivery
 from worker.settings import Settings
 from worker.supervision import Supervisor
+from worker.telemetry.open_tracing import open_tracing
+
+if TYPE_CHECKING:
+    from worker.review.decision_traces import DecisionTraces
 
 CLOSE_SECONDS: Final = 15.0
 
@@ -40,7 +44,8 @@ class RunningDesk(Desk):
         place = folder or data or Path(self._open.enter_context(TemporaryDirectory(prefix="sluice-desk-")))
         catalogue = Catalogue(place / FILE, settings.review)
         self._open.callback(catalogue.close)
-        super().__init__(settings, self._opened(settings, data), client, catalogue)
+        topics = self._opened(settings, data)
+        super().__init__(settings, topics, client, catalogue, traces=self._decision_traces(settings, topics))
         projector = Projector(settings, self._topics, client, self._index, catalogue, self._now)
         metrics = QueueMetrics(self.queues, settings.review, self._now)
         self.supervisor.registry.register(metrics)
@@ -65,6 +70,16 @@ class RunningDesk(Desk):
         for loop in self._loops:
             self.supervisor.stop(loop, CLOSE_SECONDS)
         self._open.close()
+
+    def _decision_traces(self, settings: Settings, topics: Topics) -> "DecisionTraces | None":
+        tracing = open_tracing(settings.telemetry, "sluice-desk")
+        if tracing is None:
+            return None
+        from worker.review.decision_traces import DecisionTraces  # loads OpenTelemetry
+
+        traces = DecisionTraces(tracing, topics)
+        self._open.callback(traces.close)
+        return traces
 
     def _opened(self, settings: Settings, data: Path | None) -> Topics:
         topics = open_topics(settings, data)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, StringConstraints, model_validator
 
 from worker.settings.image_format import DEFAULT_FORMATS, ImageFormat
 from worker.settings.section import Section
@@ -182,3 +182,9 @@ class TelemetrySettings(Section):
     """The address that `/metrics` and `/healthz` listen on."""
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     """Their port; absent: neither is served."""
+    traces_endpoint: Annotated[str, StringConstraints(pattern=r"^https?://[^\s@]+$", max_length=500)] | None = None
+    """Where OpenTelemetry traces are sent by OTLP over HTTP, such as `http://collector:4318/v1/traces`; needs
+    `sluice[otel]`. Absent: nothing is traced. docs/tracing.md"""
+    traces_share: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """The share of events that are traced, of those whose record has no `traceparent` header. With the header, its
+    sampled flag decides."""

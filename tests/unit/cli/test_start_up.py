@@ -18,7 +18,16 @@ from worker.cli.main import COMMANDS, app
 from worker.samples.sample import SAMPLE_IMAGES
 
 CLIENTS = {"boto3", "fastapi", "httpx", "kafka", "ray"}
-UNUSED = {"cel.cli", "ftfy", "jinja2", "openvino.tools.ovc", "prompt_toolkit", "tokenizers", "torch"}
+UNUSED = {
+    "cel.cli",
+    "ftfy",
+    "jinja2",
+    "openvino.tools.ovc",
+    "opentelemetry.sdk.trace",
+    "prompt_toolkit",
+    "tokenizers",
+    "torch",
+}
 USED = {"PIL", "cel", "fakeredis", "numpy", "openvino", "pydantic", "redis", "structlog", "yaml"}
 ROOT = Path(__file__).parents[3]
 SAMPLE = SAMPLE_IMAGES / "AttnGAN_normal_021.jpg"

@@ -23,6 +23,7 @@ from worker.images.decoded_views import ThreadDecoder
 from worker.images.fetch import FetchedImage
 from worker.images.provenance.reader import ProvenanceReader
 from worker.intake.crash_markers import Marker, MarkerStore
+from worker.intake.event_traces import EventTraces
 from worker.intake.log import Lag, LogError, Output, Partition, Poll, Record
 from worker.intake.member import Member, Parts
 from worker.intake.verdicts import VerdictWriter
@@ -195,9 +196,11 @@ class Bench:
     fairness: FairnessSettings = NOTHING_PUT_OFF
     provenance: ProvenanceReader = field(default_factory=ProvenanceReader)
     wall_clock: Callable[[], float] = time.time
+    traces: EventTraces | None = None
 
     def __post_init__(self) -> None:
-        self.metrics = Metrics(CollectorRegistry())
+        self.registry = CollectorRegistry()
+        self.metrics = Metrics(self.registry)
         self.redis = connect_embedded()
         cache = ScoreCache(
             self.redis,
@@ -245,6 +248,7 @@ class Bench:
             settings=self.settings,
             fairness=self.fairness,
             topics=TopicSettings(),
+            traces=self.traces,
             wall_clock=self.wall_clock,
         )
         self.member = Member(self.log, self.parts)

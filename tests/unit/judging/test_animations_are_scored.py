@@ -92,6 +92,7 @@ class Job:
         )
         self.data = data
         self.engine_failures = 0
+        self.trace = None
         self.fetch_ms = self.decode_ms = 0.0
 
     def fetched(self, content_hash: str) -> None:

@@ -86,7 +86,7 @@ class MemoryTopics:
             partition = Partition(output.topic, crc32(output.key or b"") % self._partitions)
             records = self._records.setdefault(partition, [])
             places.append((partition, len(records)))
-            records.append(Record(partition, len(records), output.value, output.key))
+            records.append(Record(partition, len(records), output.value, output.key, output.headers))
         if self.fail == "after":
             raise LogError("no answer within 10 s")
         return places

@@ -20,6 +20,7 @@ NEVER_BOUNDED = {"recv"}
 ALLOWED = {
     "worker/apps/intake.py: self._worker.join()": "bounded inside: the drain time and a few seconds",
     "worker/apps/intake.py: before.join()": "a thread of its own, whose only work is to wait for the one it replaces",
+    "worker/apps/serve_engine.py: CALLER.get()": "a variable of the context, not a queue",
     "worker/apps/worker_thread.py: self._settled.wait()": "set in a finally of the thread that is waited for",
     "worker/apps/serve_engine.py: response.result(timeout_s=max(0.0, deadline - self._clock()))": "Ray's timeout_s",
     "worker/cli/desk_serve.py: stop.wait()": "a command that serves until it is told to stop",
