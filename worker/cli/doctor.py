@@ -1,4 +1,4 @@
-"""`sluice doctor`: looks whether Kafka, Redis and S3 give the worker what it needs."""
+"""`sluice doctor`: checks whether Kafka, Redis, S3 and this machine give the worker what it needs."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from rich.text import Text
 from worker.cli import console
 from worker.cli.errors import FAILED, UsageError
 from worker.cli.options import ConfigOption, find_place
-from worker.preflight import CheckStatus, Finding, check_servers
+from worker.preflight import CheckStatus, Finding, check_decoders, check_servers
 
 app = typer.Typer(add_completion=False)
 
@@ -29,9 +29,10 @@ def doctor(
         bool, typer.Option("--desk", help="Check what the review desk needs too: it also reads topics.")
     ] = False,
 ) -> None:
-    """Check what the worker needs of Kafka, Redis and S3, and tell what to do about what is wrong.
+    """Check what the worker needs of Kafka, Redis, S3 and this machine, and tell what to do about what is wrong.
 
-    Nothing is changed, and no running worker is disturbed. `sluice up` makes the same checks before it starts.
+    Nothing is changed, and no running worker is disturbed. `sluice up` makes the same checks of the servers before it
+    starts.
 
     Exit code: 0 when all is well, 1 when something is wrong, 2 when the settings cannot be used.
     """
@@ -39,8 +40,9 @@ def doctor(
         raise UsageError("say which settings: --config FILE (/dev/null where variables say everything)")
     place = find_place(config, None)
     findings: list[Finding] = []
-    with console.err.status("checking Kafka, Redis and S3 …"):
+    with console.err.status("checking Kafka, Redis, S3 and decoder processes …"):
         findings.extend(check_servers(place.settings, desk=desk))
+        findings.extend(check_decoders(place.settings.images))
     console.out.print(_table(findings))
     wrong = sum(finding.status in WRONG for finding in findings)
     if wrong:

@@ -1,15 +1,15 @@
 """The process that decodes images. `decoder_process.py` starts it and asks it.
 
-Once the libraries are loaded it allows itself no further file descriptor, and only so much memory and time.
+Once the libraries are loaded it confines itself (`sandbox.py`).
 """
 
 import importlib
 import mmap
+import os
 import resource
 import socket
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +29,7 @@ from worker.images.decoder_protocol import (
     MemoryRequest,
 )
 from worker.images.errors import ImageError
-from worker.images.sandbox import close_in, limit_cpu, receive, send
+from worker.images.sandbox import confine, limit_cpu, receive, run, send
 
 _LOADED_AT_FIRST_USE: Final = ("avif", "heic", "jxl", "pillow_formats")
 
@@ -37,12 +37,14 @@ _LOADED_AT_FIRST_USE: Final = ("avif", "heic", "jxl", "pillow_formats")
 class _OwnersBudget:
     """The owner of the processes says when memory is free: they share one budget."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, most: int) -> None:
+        """`most`: bytes that this process may have."""
         self._connection = connection
+        self._most = most
 
     @contextmanager
     def reserve(self, size: int) -> Iterator[None]:
-        _say(self._connection, MemoryRequest(size=size))
+        _say(self._connection, MemoryRequest(size=min(size, self._most)))
         receive(self._connection)
         yield
 
@@ -54,9 +56,10 @@ def serve(connection: socket.socket, shared: int) -> None:
     for name in _LOADED_AT_FIRST_USE:
         importlib.import_module(f"worker.images.{name}")
     Image.init()
-    budget = _OwnersBudget(connection)
+    budget = _OwnersBudget(connection, options.memory_bytes)
     memory = mmap.mmap(shared, options.shared_bytes)
-    close_in(memory_bytes=_addresses() + options.memory_bytes, descriptors=max(connection.fileno(), shared) + 1)
+    os.close(shared)
+    confine(memory_bytes=_addresses() + options.memory_bytes)
     send(connection, b"")
     while True:
         request = DecodeRequest.model_validate_json(receive(connection))
@@ -94,5 +97,4 @@ def _addresses() -> int:
 
 
 if __name__ == "__main__":
-    with socket.socket(fileno=int(sys.argv[1])) as inherited, suppress(EOFError, ConnectionError):
-        serve(inherited, int(sys.argv[2]))
+    run(serve)

@@ -1,6 +1,5 @@
 """Where each image is decoded: on the thread that asks, or in a process of its own."""
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -13,6 +12,7 @@ from worker.images.decoded_views import DecodedViews, ThreadDecoder
 from worker.images.decoder_process import SUPPORTED, DecoderDied, DecoderProcess
 from worker.images.errors import DecoderUnavailableError, ImageError
 from worker.images.formats import HEAD_BYTES, sniff
+from worker.images.sandbox_pool import SandboxPool
 from worker.images.sandbox_process import SandboxError
 from worker.settings import ImageSettings, SettingsError
 from worker.settings.image_format import ImageFormat
@@ -54,9 +54,7 @@ class DecoderPool:
         self._settings = settings
         self._on_death = on_death
         self._clock = clock
-        self._idle: list[DecoderProcess] = []
-        self._lock = threading.Lock()
-        self._closed = False
+        self._processes = SandboxPool(self._start)
         self._failure: str | None = None
         self._start_again_at = float("-inf")
 
@@ -80,11 +78,7 @@ class DecoderPool:
         return () if failure is None else (f"decoder processes cannot be started: {failure}",)
 
     def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            idle, self._idle = self._idle, []
-        for process in idle:
-            process.close()
+        self._processes.close()
 
     def _needs_process(self, data: bytes) -> bool:
         match self._settings.decoder_processes:
@@ -96,7 +90,7 @@ class DecoderPool:
                 return SUPPORTED and (len(data) > SMALL_BYTES or sniff(data[:HEAD_BYTES]) not in THREAD_FORMATS)
 
     def _in_process(self, data: bytes, *, wants_pixels: bool, frame: int | None) -> DecodedViews:
-        process = self._take()
+        process = self._processes.take()
         try:
             made = process.decode(data, wants_pixels=wants_pixels, frame=frame)
         except DecoderDied as death:
@@ -105,21 +99,18 @@ class DecoderPool:
             log.warning("decoder_died", size=len(data), reason=str(death), pid=process.pid)
             raise
         except ImageError:
-            self._give_back(process)
+            self._processes.give_back(process)
             raise
         except BaseException:
             process.close()  # whatever it was, the two may be out of step
             raise
-        self._give_back(process)
+        self._processes.give_back(process)
         self._failure = None
         return made
 
-    def _take(self) -> DecoderProcess:
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
-            if self._clock() < self._start_again_at:
-                raise DecoderUnavailableError(f"no decoder process can be started: {self._failure}")
+    def _start(self) -> DecoderProcess:
+        if self._clock() < self._start_again_at:
+            raise DecoderUnavailableError(f"no decoder process can be started: {self._failure}")
         try:
             process = DecoderProcess(
                 self._limits,
@@ -129,20 +120,12 @@ class DecoderPool:
                 memory_bytes=MOST_BYTES_A_PIXEL * self._limits.max_pixels,
             )
         except (SandboxError, OSError) as error:
-            with self._lock:
-                self._failure = str(error)
-                self._start_again_at = self._clock() + PAUSE_SECONDS
+            self._failure = str(error)
+            self._start_again_at = self._clock() + PAUSE_SECONDS
             log.warning("decoder_not_started", error=str(error))
             raise DecoderUnavailableError(f"no decoder process can be started: {error}") from error
         self._failure = None
         return process
-
-    def _give_back(self, process: DecoderProcess) -> None:
-        with self._lock:
-            if not self._closed:
-                self._idle.append(process)
-                return
-        process.close()
 
 
 def _blamed(death: DecoderDied) -> ImageError:

@@ -65,6 +65,7 @@ class DecoderProcess:
         self._limits = limits
         self._budget = budget
         self._answer_seconds = answer_seconds
+        self._memory_bytes = memory_bytes + SLACK_BYTES
         shared_bytes = max(max_bytes, 3 * limits.max_pixels + self._views_bytes(limits.animation_frames))
         options = DecoderOptions(
             views=dict(views),
@@ -73,7 +74,7 @@ class DecoderProcess:
             animation_frames=limits.animation_frames,
             max_animation_pixels=limits.max_animation_pixels,
             shared_bytes=shared_bytes,
-            memory_bytes=memory_bytes + SLACK_BYTES,
+            memory_bytes=self._memory_bytes,
             cpu_seconds=cpu_seconds,
         )
         shared = os.memfd_create("sluice-decoder", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -109,6 +110,8 @@ class DecoderProcess:
                         break
                     if reserved:
                         raise ValueError("it asks for memory twice")
+                    if answer.size > self._memory_bytes:
+                        raise ValueError("it asks for more memory than it may have")
                     self._budget.take(answer.size)
                     reserved = answer.size
                     self._process.send(b"")
@@ -126,13 +129,17 @@ class DecoderProcess:
         return made
 
     def close(self) -> None:
-        self._process.kill()
+        self._process.close()
         self._memory.close()
 
     def _take(self, answer: Decoded, *, wants_pixels: bool, frame: int | None) -> tuple[DecodedViews, int]:
         """Copies the arrays: the process could change them at any time. Raises ValueError for what cannot be."""
         frames = len(answer.numbers)
-        if frames > self._limits.animation_frames or max(answer.numbers) >= answer.frame_count:
+        if (
+            frames > self._limits.animation_frames
+            or answer.numbers != tuple(sorted(set(answer.numbers)))
+            or answer.numbers[-1] >= answer.frame_count
+        ):
             raise ValueError("it tells of other frames than were asked for")
         if frame is not None and answer.numbers != (frame,):
             raise ValueError("it tells of another frame than was asked for")
@@ -161,7 +168,7 @@ class DecoderProcess:
             self._memory.madvise(mmap.MADV_REMOVE, KEPT_BYTES)
 
     def _died(self, error: Exception) -> DecoderDied:
-        exit_code = self._process.kill()
+        exit_code = self._process.close()
         if isinstance(error, TimeoutError):
             return DecoderDied(f"it took longer than {self._answer_seconds:g} s", blames_image=True)
         if exit_code == -signal.SIGXCPU:

@@ -6,7 +6,7 @@ process may have been taken over by a hostile image.
 
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 from schemas import FailureReason
 from worker.settings.image_format import ImageFormat
@@ -14,6 +14,30 @@ from worker.view import ViewSpec
 
 MESSAGE_CHARACTERS: Final = 1000
 MAX_FRAMES: Final = 10_000
+"""Of those that are decoded."""
+MAX_NUMBER: Final = 2**31 - 1
+"""Of frames, and of pixels on a side: beyond what any file within the limits has."""
+
+REFUSALS: Final = frozenset(
+    {
+        FailureReason.UNSUPPORTED_FORMAT,
+        FailureReason.UNDECODABLE_IMAGE,
+        FailureReason.TRUNCATED_IMAGE,
+        FailureReason.IMAGE_TOO_LARGE,
+    }
+)
+"""What a decoder can find. The other reasons are not its to give: some are tried again."""
+
+
+def _refusal(reason: FailureReason) -> FailureReason:
+    if reason not in REFUSALS:
+        raise ValueError(f"{reason.value} is not for a decoder to find")
+    return reason
+
+
+def _printable(text: str) -> str:
+    """It gets into logs and verdicts."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 class _Message(BaseModel):
@@ -53,8 +77,8 @@ class ImageRefused(_Message):
     """From the process: the image cannot be judged."""
 
     kind: Literal["refused"] = "refused"
-    reason: FailureReason
-    message: Annotated[str, Field(max_length=MESSAGE_CHARACTERS)]
+    reason: Annotated[FailureReason, AfterValidator(_refusal)]
+    message: Annotated[str, Field(max_length=MESSAGE_CHARACTERS), AfterValidator(_printable)]
 
 
 class Decoded(_Message):
@@ -62,10 +86,11 @@ class Decoded(_Message):
     and then the pixels, if they were asked for."""
 
     kind: Literal["decoded"] = "decoded"
-    frame_count: PositiveInt
+    frame_count: Annotated[int, Field(ge=1, le=MAX_NUMBER)]
     numbers: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1, max_length=MAX_FRAMES)]
-    height: NonNegativeInt = 0
-    width: NonNegativeInt = 0
+    """Of the frames that were decoded, rising."""
+    height: Annotated[int, Field(ge=0, le=MAX_NUMBER)] = 0
+    width: Annotated[int, Field(ge=0, le=MAX_NUMBER)] = 0
 
 
 class DecoderAnswer(BaseModel):

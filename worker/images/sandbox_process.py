@@ -5,13 +5,22 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cache
 from typing import Final
 
+import structlog
+
+from worker.images import syscall_filter
 from worker.images.sandbox import receive, send
+
+log = structlog.get_logger(__name__)
 
 _INHERITED: Final = ("PATH", "LD_LIBRARY_PATH", "LANG", "TZ")
 """Variables that the process gets. Credentials are not among them."""
+_ADDED: Final = {"OPENBLAS_NUM_THREADS": "1"}
+"""NumPy's threads are of no use to it, and take addresses."""
 KILL_SECONDS: Final = 5.0
 ANSWER_BYTES: Final = 1024 * 1024
 
@@ -25,30 +34,21 @@ class OptionsRefused(SandboxError):
 
 
 class SandboxProcess:
-    """Runs `module` as a program that serves one socket, whose number is its first argument. For one thread at a time.
+    """Runs `module` as a program that serves one socket (`sandbox.run`). For one thread at a time.
 
-    The process ends with this one, since the socket ends then.
+    The process ends with this one: the kernel kills it.
     """
 
     def __init__(self, module: str, options: bytes, *, answer_seconds: float, descriptors: Sequence[int] = ()) -> None:
-        """`descriptors` are inherited, under the same numbers, which are further arguments. Sends the options, and
-        waits for the answer, which is empty or an error. Raises SandboxError."""
+        """`descriptors` are inherited, under the same numbers. Sends the options, and waits for the answer, which is
+        empty or an error. Raises SandboxError."""
+        _warn_unless_filtered()
         self._socket, theirs = socket.socketpair()
         self._answer_seconds = answer_seconds
-        inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         with theirs:
-            numbers = [theirs.fileno(), *descriptors]
             try:
-                self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
-                    [sys.executable, "-m", module, *map(str, numbers)],
-                    pass_fds=numbers,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    env=inherited | {"PYTHONPATH": os.pathsep.join(sys.path)},
-                    start_new_session=True,  # so that the terminal's signals do not reach it
-                )
-            except OSError as error:
+                self._process = _start(module, [theirs.fileno(), *descriptors], answer_seconds)
+            except (OSError, RuntimeError) as error:  # RuntimeError: this process is about to end
                 self._socket.close()
                 raise SandboxError(f"it cannot be started: {error}") from error
         self.pid = self._process.pid
@@ -56,10 +56,10 @@ class SandboxProcess:
             self.send(options)
             fault = self.receive().decode(errors="replace")
         except (OSError, EOFError, ValueError) as error:
-            exit_code = self.kill()
+            exit_code = self.close()
             raise SandboxError(f"it did not start: {type(error).__name__}, exit code {exit_code}") from error
         if fault:
-            self.kill()
+            self.close()
             raise OptionsRefused(fault)
 
     def send(self, content: bytes) -> None:
@@ -72,7 +72,7 @@ class SandboxProcess:
         ValueError for an answer of more than ANSWER_BYTES."""
         return receive(self._socket, most=ANSWER_BYTES, seconds=self._answer_seconds)
 
-    def kill(self) -> int | None:
+    def close(self) -> int | None:
         """Ends the process. Returns its exit code, negative for the signal that ended it; None where it does not end,
         which the kernel prevents."""
         self._socket.close()
@@ -82,3 +82,39 @@ class SandboxProcess:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(KILL_SECONDS)
         return self._process.returncode
+
+
+def _start(module: str, descriptors: Sequence[int], seconds: float) -> subprocess.Popen[bytes]:
+    """Raises OSError, RuntimeError."""
+    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603  # our own interpreter and module
+            [sys.executable, "-m", module, *map(str, (os.getpid(), *descriptors))],
+            pass_fds=descriptors,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=inherited | _ADDED | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            start_new_session=True,  # so that the terminal's signals do not reach it
+        )
+
+    starting = _starter(os.getpid()).submit(start)
+    try:
+        return starting.result(seconds)
+    finally:
+        starting.cancel()
+
+
+@cache
+def _starter(_pid: int) -> ThreadPoolExecutor:
+    """Starts all sandbox processes of this process. The kernel ends them with the thread that started them, which so
+    has to live as long as this process."""
+    return ThreadPoolExecutor(1, thread_name_prefix="sluice-sandbox-starter")
+
+
+@cache
+def _warn_unless_filtered() -> None:
+    reason = syscall_filter.unavailable()
+    if reason is not None:
+        log.warning("sandbox_without_seccomp", reason=reason, limits="time, memory and file descriptors only")

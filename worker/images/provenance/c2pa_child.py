@@ -1,16 +1,14 @@
 """The process that verifies C2PA manifests. `c2pa_process.py` starts it and asks it.
 
-Once the library is loaded it allows itself no further file descriptor, and only so much memory and time.
+Once the library is loaded it confines itself (`sandbox.py`).
 """
 
 import io
 import json
 import socket
-import sys
-from contextlib import suppress
 from typing import Any, Final
 
-from worker.images.sandbox import close_in, limit_cpu, receive, send
+from worker.images.sandbox import confine, limit_cpu, receive, run, send
 
 TEXT_CHARACTERS: Final = 2000
 _FAILED: Final = "failed"
@@ -36,7 +34,7 @@ def serve(connection: socket.socket) -> None:
         send(connection, str(error).encode() or _FAILED.encode())
         return
     _report(c2pa, context, "image/png", b"")  # loads what is loaded at the first use
-    close_in(memory_bytes=options["memory_bytes"], descriptors=connection.fileno() + 1)
+    confine(memory_bytes=options["memory_bytes"])
     send(connection, b"")
     while True:
         media_type, data = receive(connection).decode(), receive(connection)
@@ -96,5 +94,4 @@ def _text(value: object) -> str | None:
 
 
 if __name__ == "__main__":
-    with socket.socket(fileno=int(sys.argv[1])) as inherited, suppress(EOFError, ConnectionError):
-        serve(inherited)
+    run(serve)

@@ -5,14 +5,15 @@ it or makes it take memory ends a process that can be replaced.
 """
 
 import json
-import threading
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Final
 
 import structlog
+from pydantic import TypeAdapter
 
 from schemas.provenance import C2paState
+from worker.images.sandbox_pool import SandboxPool
 from worker.images.sandbox_process import OptionsRefused, SandboxError, SandboxProcess
 
 log = structlog.get_logger(__name__)
@@ -40,6 +41,9 @@ class C2paReport:
     source_type: str | None = None
 
 
+_REPORT: Final = TypeAdapter(C2paReport)
+
+
 class C2paVerifier:
     """Verifies files in as many processes as threads ask at once. Safe for several threads."""
 
@@ -60,46 +64,27 @@ class C2paVerifier:
             )
         self._options = {"trust_pem": trust_pem, "cpu_seconds": cpu_seconds, "memory_bytes": memory_bytes}
         self._answer_seconds = answer_seconds
-        self._idle: list[SandboxProcess] = []
-        self._lock = threading.Lock()
-        self._closed = False
-        self._give_back(self._start())
+        self._processes = SandboxPool(self._start)
+        self._processes.give_back(self._start())
 
     def verify(self, data: bytes, media_type: str) -> C2paReport:
         """The report on a file that has a manifest; `unverified` where the process exceeded a limit or died."""
         try:
-            process = self._take()
+            process = self._processes.take()
         except ProvenanceError as error:
             log.warning("c2pa_process_not_started", error=str(error))
             return C2paReport("unverified")
         try:
             report = _asked(process, media_type, data)
         except (OSError, EOFError, ValueError) as error:
-            exit_code = process.kill()
+            exit_code = process.close()
             log.warning("c2pa_not_verified", size=len(data), error=type(error).__name__, exit_code=exit_code)
             return C2paReport("unverified")
-        self._give_back(process)
+        self._processes.give_back(process)
         return report
 
     def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            processes, self._idle = self._idle, []
-        for process in processes:
-            process.kill()
-
-    def _take(self) -> SandboxProcess:
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
-        return self._start()
-
-    def _give_back(self, process: SandboxProcess) -> None:
-        with self._lock:
-            if not self._closed:
-                self._idle.append(process)
-                return
-        process.kill()
+        self._processes.close()
 
     def _start(self) -> SandboxProcess:
         try:
@@ -115,8 +100,4 @@ def _asked(process: SandboxProcess, media_type: str, data: bytes) -> C2paReport:
     """Raises OSError or EOFError when the process does not answer in time or has died, ValueError for nonsense."""
     process.send(media_type.encode())
     process.send(data)
-    answer: dict[str, str | None] = json.loads(process.receive())
-    try:
-        return C2paReport(**answer)  # type: ignore[arg-type]
-    except TypeError as error:
-        raise ValueError("another answer than expected") from error
+    return _REPORT.validate_json(process.receive())
