@@ -73,7 +73,12 @@ class Worker:
         """
         self._settings = settings
         self.registry = CollectorRegistry()
-        self.metrics = Metrics(self.registry)
+        self.metrics = Metrics(self.registry, top_tenants=settings.telemetry.top_tenants)
+        self.metrics.set_capacity(
+            prepare_threads=settings.intake.prepare_threads,
+            batches=settings.intake.batches_in_flight,
+            batch_images=settings.intake.batch_size,
+        )
         self.supervisor = Supervisor(self.registry)
         self._resources = ExitStack()
         self._kafka_watch = kafka_watch

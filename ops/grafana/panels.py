@@ -45,6 +45,17 @@ def _quantile(stage: str, share: float, window: str = "5m") -> PanelQuery:
     return PanelQuery(f"histogram_quantile({share}, {buckets})", f"p{share * 100:g}")
 
 
+def _age_quantile(share: float) -> PanelQuery:
+    buckets = 'sum by (le) (rate(sluice_verdict_age_seconds_bucket{job=~"$job"}[5m]))'
+    return PanelQuery(f"histogram_quantile({share}, {buckets})", f"p{share * 100:g}")
+
+
+def _share_of_capacity(stages: str, resource: str, legend: str) -> PanelQuery:
+    """Seconds spent in the stages per second, by how many of them can be under way."""
+    busy = f'sum(rate(sluice_stage_seconds_sum{{job=~"$job",stage=~"{stages}"}}[5m]))'
+    return PanelQuery(f'{busy} / sum(sluice_capacity{{job=~"$job",of="{resource}"}})', legend)
+
+
 OVERVIEW = DashboardSpec(
     "sluice-overview",
     "Sluice: overview",
@@ -109,6 +120,19 @@ OVERVIEW = DashboardSpec(
                     "From reading the record to the verdict, waiting included.",
                     "s",
                     (_quantile("total", 0.5), _quantile("total", 0.95), _quantile("total", 0.99)),
+                ),
+                Panel(
+                    "Age of events at their verdict",
+                    "From the event's first record in Kafka: waiting in any topic is included.",
+                    "s",
+                    (_age_quantile(0.5), _age_quantile(0.95), _age_quantile(0.99)),
+                ),
+                Panel(
+                    "Events by tenant",
+                    "The largest tenants; `other` is all others together.",
+                    "reqps",
+                    (PanelQuery('sum by (tenant) (rate(sluice_tenant_events_total{job=~"$job"}[5m]))', "{{tenant}}"),),
+                    stacked=True,
                 ),
                 Panel(
                     "Dead letters by reason",
@@ -216,6 +240,23 @@ STREAM = DashboardSpec(
                     ),
                 ),
                 Panel(
+                    "Failed fetches by store",
+                    "Attempts that the store did not answer or denied; the stores with most, and `other`.",
+                    "reqps",
+                    (
+                        PanelQuery(
+                            'sum by (store) (rate(sluice_fetch_failures_total{job=~"$job"}[5m])) or vector(0)',
+                            "{{store}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Stores that are down",
+                    "Image stores that do not answer or refuse everything, by how many workers say so.",
+                    "short",
+                    (PanelQuery('sum by (store) (sluice_store_down{job=~"$job"}) or vector(0)', "{{store}}"),),
+                ),
+                Panel(
                     "Cache hits",
                     "Of the cache's answers, the share that spared a fetch (`alias`) or the engine (`score`).",
                     "percentunit",
@@ -239,15 +280,25 @@ STREAM = DashboardSpec(
                     (_quantile("engine", 0.5), _quantile("engine", 0.95)),
                 ),
                 Panel(
-                    "Images a batch",
-                    "Near the largest batch size: the engine is the bottleneck. Near one: it waits for images.",
-                    "short",
+                    "How full batches are",
+                    "Images in a batch, by the most there may be. Near 100 %: the engine is the bottleneck.",
+                    "percentunit",
                     (
                         PanelQuery(
                             'sum(rate(sluice_batch_size_sum{job=~"$job"}[5m])) '
-                            '/ (sum(rate(sluice_batch_size_count{job=~"$job"}[5m])) > 0)',
+                            '/ (sum(rate(sluice_batch_size_count{job=~"$job"}[5m])) > 0) '
+                            '/ avg(sluice_capacity{job=~"$job",of="batch_images"})',
                             "mean",
                         ),
+                    ),
+                ),
+                Panel(
+                    "How busy the engine and the threads are",
+                    "Of the batches that the engine takes at once, and of the threads that fetch and decode.",
+                    "percentunit",
+                    (
+                        _share_of_capacity("engine", "batches", "engine"),
+                        _share_of_capacity("fetch|decode", "prepare_threads", "fetching and decoding threads"),
                     ),
                 ),
                 Panel(

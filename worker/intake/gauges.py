@@ -63,7 +63,9 @@ class MemberGauges:
         metrics.records_not_due.set(len(self._delayed))
         # What is not due, and what waits for its share, is no alarm.
         metrics.partitions_paused.set(len(paused - self._delayed.partitions - full))
-        metrics.breaker_open.set(self._pipeline.is_halted or self._pipeline.has_store_outage)
+        down = self._pipeline.stores_down()
+        metrics.set_stores_down([store.name for store in down])
+        metrics.breaker_open.set(self._pipeline.is_halted or any(store.is_bucket for store in down))
         self._watchdog.observe(self._settled, self._behind(lag, paused), now)
 
     @property

@@ -1,5 +1,6 @@
 """From judgements to the records that say so."""
 
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -23,19 +24,29 @@ _NO_TIMINGS: TimingFields = {"fetch_ms": 0.0, "decode_ms": 0.0, "engine_ms": 0.0
 class VerdictWriter:
     """Writes the records of each judgement and counts them. For one thread; the metrics are updated in `flush`."""
 
-    def __init__(self, router: PolicyRouter, outbox: Outbox, metrics: Metrics, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        router: PolicyRouter,
+        outbox: Outbox,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         """`router` judges events whose records cannot be written."""
         self._router = router
         self._outbox = outbox
         self._policy = ""
         self._metrics = metrics
         self._clock = clock
+        self._wall_clock = wall_clock
         # Counting with a labelled instrument costs ten times as much as here.
         self._outcomes: Counter[str] = Counter()
         self._routes: Counter[tuple[str, str]] = Counter()
         self._shadow_routes: Counter[tuple[str, str, str]] = Counter()
         self._total = metrics.stage_seconds.labels("total")
         self._totals: list[float] = []
+        self._ages: list[float] = []
+        self._tenants: Counter[str] = Counter()
 
     def write(self, job: RecordJob, judgement: Judgement) -> tuple[Output, ...]:
         """The outputs of a job. Its content hash is known if it has scores. Raises nothing."""
@@ -69,7 +80,10 @@ class VerdictWriter:
         for names, number in self._shadow_routes.items():
             self._metrics.shadow_routes.labels(*names).inc(number)
         self._total.observe_all(self._totals)
-        for counted in (self._outcomes, self._routes, self._shadow_routes, self._totals):
+        self._metrics.verdict_age_seconds.observe_all(self._ages)
+        if self._tenants:
+            self._metrics.tenant_events.add(self._tenants)
+        for counted in (self._outcomes, self._routes, self._shadow_routes, self._totals, self._ages, self._tenants):
             counted.clear()
 
     def _write_scored(self, job: RecordJob, judgement: Judgement, timings: TimingFields) -> tuple[Output, ...]:
@@ -106,6 +120,10 @@ class VerdictWriter:
         self._outcomes[outcome] += 1
         self._routes[route.action, route.queue or ""] += 1
         seconds = timings["total_ms"] / 1000
+        if job is not None:
+            self._tenants[job.event.tenant] += 1
+            if (first_seen := job.first_seen_ms) > 0:
+                self._ages.append(max(0.0, self._wall_clock() - first_seen / 1000))
         if job is None or job.trace is None or not job.trace.is_recording:
             self._totals.append(seconds)
         else:  # an exemplar leads from a slow bucket to a trace

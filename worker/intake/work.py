@@ -29,6 +29,12 @@ class RecordJob(Job):
     index: int
 
     @property
+    def first_seen_ms(self) -> int:
+        """When the event first came into the log, by the log's time; 0 where that is not known."""
+        deferral = self.work.deferral
+        return self.work.record.timestamp_ms if deferral is None else deferral.first_seen_ms
+
+    @property
     def source(self) -> SourceFields:
         """Where the event first stood."""
         if self.work.deferral is None:

@@ -59,12 +59,13 @@ class FetchRetries(Generic[J]):
         hold_seconds: float = float("inf"),
         deferred_deadline_seconds: float = float("inf"),
         is_halted: Callable[[], bool] = lambda: False,
+        on_failure: Callable[[Store], None] = lambda _store: None,
     ) -> None:
         """`outage_seconds`: the longest that an S3 bucket may be down before what it does not give is given up.
         `waits_for_stores`: absent, a job whose store is down is given up at once. `hold_seconds`: a job that may be
         deferred is, when it would wait longer, or when its store has been down for longer. `deferred_deadline_seconds`
         takes the place of the policy's deadline for such a job. `is_halted`: whether nothing is judged at the moment;
-        then nothing is deferred."""
+        then nothing is deferred. `on_failure` is called when a store did not answer or denied an object."""
         self._policy = policy
         self._stores = stores
         self._rng = rng
@@ -73,6 +74,7 @@ class FetchRetries(Generic[J]):
         self._hold_seconds = hold_seconds
         self._deferred_policy = replace(policy, deadline_seconds=deferred_deadline_seconds)
         self._is_halted = is_halted
+        self._on_failure = on_failure
         self._waiting: DueHeap[J] = DueHeap()
 
     def due(self, now: float) -> list[J]:
@@ -135,6 +137,7 @@ class FetchRetries(Generic[J]):
         """The job's store did not answer. Why the job is given up or deferred; None where it comes back from `due`."""
         store = self._stores.of(job.event.image)
         if store is not None:
+            self._on_failure(store)
             if isinstance(error, StoreRefusedError):
                 store.refused_credentials(error, now)
             else:
@@ -150,6 +153,7 @@ class FetchRetries(Generic[J]):
         store = self._stores.of(image)
         if store is None or not isinstance(image, S3Reference):
             return _final(error, job.attempts + 1)
+        self._on_failure(store)
         if job.first_failed_at is None:
             job.first_failed_at = now
         if job.others_were_given:

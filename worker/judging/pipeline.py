@@ -27,7 +27,7 @@ from worker.judging.parts import PipelineParts
 from worker.judging.prepare import Duplicate, Known, Prepared
 from worker.judging.ready_queue import ReadyQueue
 from worker.judging.single_flight import SingleFlight
-from worker.judging.stores import Stores, troubles
+from worker.judging.stores import Store, Stores, troubles
 from worker.scoring.engine import EngineLost
 
 log = structlog.get_logger(__name__)
@@ -77,6 +77,7 @@ class JudgingPipeline(Generic[J]):
             hold_seconds=options.hold_seconds,
             deferred_deadline_seconds=options.deferred_deadline_seconds,
             is_halted=lambda: self.is_halted,
+            on_failure=lambda store: parts.metrics.fetch_failures.add({store.name: 1}),
         )
         self._engine = EngineBreaker(outage_seconds=options.engine_outage_seconds)
         self._flights: SingleFlight[J] = SingleFlight()
@@ -165,10 +166,9 @@ class JudgingPipeline(Generic[J]):
         """Jobs that wait for a store that is down."""
         return self._fetches.held()
 
-    @property
-    def has_store_outage(self) -> bool:
-        """An S3 bucket is down, and jobs for it wait."""
-        return any(store.is_bucket for store in self._fetches.stores_down())
+    def stores_down(self) -> list[Store]:
+        """Image stores that do not answer or refuse everything, for which jobs wait."""
+        return self._fetches.stores_down()
 
     def wait_seconds(self, now: float, longest: float) -> float:
         """How long nothing needs to be started, unless something is reported or submitted."""

@@ -182,6 +182,8 @@ class TelemetrySettings(Section):
     """The address that `/metrics` and `/healthz` listen on."""
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     """Their port; absent: neither is served."""
+    top_tenants: Annotated[int, Field(ge=0, le=200)] = 20
+    """So many tenants, those with most events, have series of `sluice_tenant_events_total`; all others are `other`."""
     traces_endpoint: Annotated[str, StringConstraints(pattern=r"^https?://[^\s@]+$", max_length=500)] | None = None
     """Where OpenTelemetry traces are sent by OTLP over HTTP, such as `http://collector:4318/v1/traces`; needs
     `sluice[otel]`. Absent: nothing is traced. docs/tracing.md"""

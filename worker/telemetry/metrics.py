@@ -1,12 +1,12 @@
 """The metrics of a worker, as Prometheus instruments.
 
 Names follow https://prometheus.io/docs/practices/naming/: one prefix, base units at the end, `_total` on counters.
-Every label has a closed set of values or one that the operator chose (topics, partitions, the policy's queues); nothing
-that an event carries, such as a tenant, a key or a generator, ever becomes a label.
+Every label has a closed set of values or one that the operator chose (topics, partitions, the policy's queues). Of what
+events carry, only tenants and stores become labels: the largest of them, and `other` for the rest.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, get_args
 
@@ -14,13 +14,18 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCo
 
 from schemas import FailureReason
 from worker.telemetry.bulk_histogram import BulkHistogram
+from worker.telemetry.top_counter import TopCounter
 
 Outcome = Literal["scored", "cached", "failed", "ignored"]
 Stage = Literal["fetch", "decode", "cache", "engine", "commit", "total"]
 CacheKind = Literal["alias", "score", "features"]
 
+TOP_TENANTS = 20
+TOP_STORES = 20
+
 _NAMESPACE = "sluice"
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_LONG_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 21600)
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -36,7 +41,9 @@ class Metrics:
         *,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
+        top_tenants: int = TOP_TENANTS,
     ) -> None:
+        """`top_tenants`: how many tenants have series of their own."""
         self._clock = clock
         self._wall_clock = wall_clock
         self._turned_at = clock()
@@ -74,6 +81,22 @@ class Metrics:
         self.events_deferred = counter(
             "events_deferred", "Events moved to another topic to be judged later, by that topic.", "topic"
         )
+        self.tenant_events = TopCounter(
+            "tenant_events",
+            "Events finished, by tenant: the largest ones, and `other`.",
+            "tenant",
+            registry,
+            top=top_tenants,
+            clock=clock,
+        )
+        self.fetch_failures = TopCounter(
+            "fetch_failures",
+            "Attempts to fetch an image that failed or were denied, by store: those with most, and `other`.",
+            "store",
+            registry,
+            top=TOP_STORES,
+            clock=clock,
+        )
         self.retries = counter("retries", "Attempts that failed and were put off, by what failed.", "reason")
         self.decoder_deaths = counter("decoder_deaths", "Decoder processes that died at an image, or were ended.")
         self.commit_failures = counter("commit_failures", "Commits that did not happen and are repeated.")
@@ -81,6 +104,16 @@ class Metrics:
         self.cache_requests = counter("cache_requests", "Questions to the cache.", "kind", "result")
 
         self.stage_seconds = histogram("stage_seconds", "Seconds spent in each stage.", _SECONDS, "stage")
+        self.verdict_age_seconds = histogram(
+            "verdict_age_seconds",
+            "Seconds from an event's first record in the log to its verdict, without the commit.",
+            _LONG_SECONDS,
+        )
+        self.capacity = gauge(
+            "capacity",
+            "How much there can be at once: threads that fetch and decode, batches with the engine, images in a batch.",
+            "of",
+        )
         self.batch_size = histogram("batch_size", "Images in each batch given to the engine.", _BATCH_SIZES)
 
         self.records_in_flight = gauge("records_in_flight", "Records read and not yet committed.")
@@ -101,6 +134,8 @@ class Metrics:
         )
         self.oldest_unjudged_seconds.set_function(self._oldest_age)
         self.breaker_open = gauge("breaker_open", "1 while the engine or an S3 bucket is down; its events wait.")
+        self.store_down = gauge("store_down", "1 while an image store does not answer or refuses everything.", "store")
+        self._stores_down: frozenset[str] = frozenset()
         self.cache_up = gauge("cache_up", "1 while the cache answers.")
         self.loop_age_seconds = gauge("loop_age_seconds", "Seconds since the intake loop last turned.")
         self.loop_age_seconds.set_function(lambda: self._clock() - self._turned_at)
@@ -117,6 +152,21 @@ class Metrics:
         for kind in get_args(CacheKind):
             for result in ("hit", "miss"):
                 self.cache_requests.labels(kind, result)
+
+    def set_capacity(self, *, prepare_threads: int, batches: int, batch_images: int) -> None:
+        """How many threads fetch and decode, batches are with the engine, and images in a batch, at most."""
+        self.capacity.labels("prepare_threads").set(prepare_threads)
+        self.capacity.labels("batches").set(batches)
+        self.capacity.labels("batch_images").set(batch_images)
+
+    def set_stores_down(self, stores: Collection[str]) -> None:
+        """The image stores that are down now; of many, the first in order of their names."""
+        down = frozenset(sorted(stores)[:TOP_STORES])
+        for store in self._stores_down - down:
+            self.store_down.remove(store)
+        for store in down:
+            self.store_down.labels(store).set(1)
+        self._stores_down = down
 
     def loop_turned(self) -> None:
         """Records that the intake loop made a turn: `loop_age_seconds` counts from now."""

@@ -1,9 +1,14 @@
 import re
+import time
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from schemas import FailureReason
+from tests.unit.intake.member_bench import IN, Bench, FakeLog, FakeStore, event, http
+from tests.unit.intake.pictures import png
+from worker.images.errors import TransientFetchError
+from worker.intake.log import Record
 from worker.telemetry.metrics import Metrics
 
 
@@ -64,3 +69,29 @@ def test_what_runs_is_told() -> None:
     Metrics(registry)
 
     assert re.search(rb'sluice_build_info\{version="[^"]+"\} 1.0', generate_latest(registry))
+
+
+def test_a_member_tells_of_stores_that_fail_of_tenants_and_of_the_age_of_events_at_their_verdict() -> None:
+    sent = time.time() - 40
+    values = [event(str(i), http(str(i)), tenant=f"tenant-{i}") for i in range(2)]
+    records = [Record(IN, i, value, timestamp_ms=int(sent * 1000)) for i, value in enumerate(values)]
+    store = FakeStore({"http://images/0": [TransientFetchError("503"), png(1)], "http://images/1": png(2)})
+    bench = Bench(FakeLog(records), store)
+    bench.run_to(2)
+
+    def value(name: str, **labels: str) -> float | None:
+        return bench.registry.get_sample_value(f"sluice_{name}", labels)
+
+    assert value("fetch_failures_total", store="http://images") == 1
+    assert (value("tenant_events_total", tenant="tenant-0"), value("tenant_events_total", tenant="other")) == (1, 0)
+    assert value("verdict_age_seconds_bucket", le="30.0") == 0
+    assert value("verdict_age_seconds_count") == 2
+
+
+def test_a_store_has_a_series_while_it_is_down() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    metrics.set_stores_down(["s3://a", "https://b"])
+    metrics.set_stores_down(["s3://a"])
+    assert registry.get_sample_value("sluice_store_down", {"store": "s3://a"}) == 1
+    assert registry.get_sample_value("sluice_store_down", {"store": "https://b"}) is None
