@@ -307,7 +307,7 @@ def _store_without_objects() -> Iterator[str]:
         def log_message(self, *_: object) -> None: ...
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), NotFound)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     os.environ |= {"AWS_ACCESS_KEY_ID": "fuzz", "AWS_SECRET_ACCESS_KEY": "fuzz"}  # boto3 would look for some elsewhere
     try:
         yield f"http://127.0.0.1:{server.server_port}"
@@ -349,7 +349,7 @@ class _Answering(socketserver.BaseRequestHandler):
 @contextmanager
 def _answering_server() -> Iterator[_AnsweringServer]:
     server = _AnsweringServer()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     try:
         yield server
     finally:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, SecretStr
 
 from worker.intake.topics import topic_configs
 from worker.settings import KafkaSettings, Settings
+from worker.settings.loading import sections_of
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy/helm/sluice"
@@ -61,13 +62,13 @@ def _topics() -> dict[str, Any]:
 
 
 def _secrets(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """The paths of settings that hold a secret."""
+    """The paths of settings that hold a secret; `*` stands for any name in a mapping."""
     for name, field in model.model_fields.items():
         for kind in (field.annotation, *get_args(field.annotation)):
             if kind is SecretStr or SecretStr in get_args(kind):
                 yield f"{prefix}{name}"
-            elif isinstance(kind, type) and issubclass(kind, BaseModel):
-                yield from _secrets(kind, f"{prefix}{name}.")
+        for path, section in sections_of(name, field.annotation):
+            yield from _secrets(section, f"{prefix}{path}.")
 
 
 def _settings_schema() -> dict[str, Any]:

@@ -134,7 +134,7 @@ def _part(claims: dict[str, Any]) -> str:
 def token_url() -> Iterator[str]:
     _Tokens.asked = []
     server = HTTPServer(("127.0.0.1", 0), _Tokens)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}/token"
     server.shutdown()

@@ -72,7 +72,7 @@ class TokenService:
 
     @contextmanager
     def running(self) -> Iterator["TokenService"]:
-        thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
         try:
             yield self

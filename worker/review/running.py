@@ -1,4 +1,4 @@
-"""A desk with its background loops: one keeps the index up to date, one delivers decisions to the webhook, if any."""
+"""A desk with its background loops: one keeps the index up to date, and one for each webhook delivers."""
 
 import random
 from contextlib import ExitStack
@@ -16,7 +16,8 @@ from worker.review.projector import Projector
 from worker.review.queue_metrics import QueueMetrics
 from worker.review.topics import Topics
 from worker.review.webhook import Webhook
-from worker.review.webhook_delivery import WebhookDelivery
+from worker.review.webhook_delivery import WebhookDelivery, delivery_counter
+from worker.review.webhook_feed import open_feed
 from worker.settings import Settings
 from worker.supervision import Supervisor
 from worker.telemetry.open_tracing import open_tracing
@@ -51,19 +52,24 @@ class RunningDesk(Desk):
         self.supervisor.registry.register(metrics)
         self._open.callback(self.supervisor.registry.unregister, metrics)
         loops = [("projector", projector.run), ("queue-metrics", metrics.run)]
-        if settings.review.webhook is not None:
-            webhook = Webhook(settings.review.webhook)
+        counter = delivery_counter()
+        self.supervisor.registry.register(counter)
+        self._open.callback(self.supervisor.registry.unregister, counter)
+        for name, receiver in settings.review.webhooks.items():
+            webhook = Webhook(name, receiver)
             self._open.callback(webhook.close)
-            courier = WebhookDelivery(
-                settings,
+            delivery = WebhookDelivery(
+                name,
+                receiver,
+                open_feed(settings, receiver),
                 self._opened(settings, data),
                 client,
                 webhook,
                 self._now,
-                max_attempts=settings.review.webhook.max_attempts,
+                counter=counter,
                 rng=random.Random(),  # noqa: S311  # jitter is no secret
             )
-            loops.append(("webhook", courier.run))
+            loops.append((f"webhook-{name}", delivery.run))
         self._loops = [self.supervisor.start(name, run, expected=(LogError, redis.RedisError)) for name, run in loops]
 
     def close(self) -> None:

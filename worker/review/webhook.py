@@ -1,4 +1,4 @@
-"""Sends decisions to a webhook as signed HTTP requests."""
+"""Sends messages to a webhook as signed HTTP requests."""
 
 import hashlib
 import hmac
@@ -9,7 +9,6 @@ from typing import Final
 import httpcore
 import httpx
 
-from schemas import Decision
 from worker.images.errors import ImageError
 from worker.images.fetch.addresses import is_listed
 from worker.images.fetch.network import Deadline, GuardedNetwork
@@ -17,7 +16,8 @@ from worker.settings import WebhookSettings
 
 SIGNATURE: Final = "Sluice-Signature"
 TIMESTAMP: Final = "Sluice-Timestamp"
-DECISION: Final = "Sluice-Decision"
+WEBHOOK: Final = "Sluice-Webhook"
+DELIVERY: Final = "Sluice-Delivery"
 _AGAIN: Final = {408, 409, 425, 429}
 
 
@@ -39,10 +39,11 @@ def signature(secret: bytes, timestamp: int, body: bytes) -> str:
 
 
 class Webhook:
-    """Posts decisions as JSON. Addresses follow the rules of image fetching: public ones, or hosts that are listed; no
-    redirect is followed. One thread at a time."""
+    """Posts JSON. Addresses follow the rules of image fetching: public ones, or hosts that are listed; no redirect is
+    followed. One thread at a time."""
 
-    def __init__(self, settings: WebhookSettings, *, ssl_context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, name: str, settings: WebhookSettings, *, ssl_context: ssl.SSLContext | None = None) -> None:
+        self._name = name
         self._settings = settings
         self._url = httpx.URL(settings.url)
         self._deadline = Deadline()
@@ -51,15 +52,15 @@ class Webhook:
             network_backend=GuardedNetwork(partial(is_listed, allowed_hosts=settings.allowed_hosts), self._deadline),
         )
 
-    def post(self, decision: Decision, timestamp: int) -> None:
-        """Raises NotDelivered or Refused."""
-        body = decision.model_dump_json().encode()
+    def post(self, delivery_id: str, body: bytes, timestamp: int) -> None:
+        """`delivery_id` is the same when the same message is sent again. Raises NotDelivered or Refused."""
         secret = self._settings.secret.get_secret_value().encode()
         headers = {
             "Host": self._url.netloc.decode("ascii"),
             "User-Agent": "sluice",
             "Content-Type": "application/json",
-            DECISION: hashlib.sha256(decision.decision_id.encode()).hexdigest(),
+            WEBHOOK: self._name,
+            DELIVERY: delivery_id,
             TIMESTAMP: str(timestamp),
             SIGNATURE: signature(secret, timestamp, body),
         }
@@ -70,7 +71,8 @@ class Webhook:
             with self._pool.stream("POST", target, headers=list(headers.items()), content=body) as response:
                 status = response.status
         except ImageError as error:  # what the guarded network says of an address
-            raise Refused(str(error).replace("http.allowed_hosts", "review.webhook.allowed_hosts")) from error
+            allowed = f"review.webhooks.{self._name}.allowed_hosts"
+            raise Refused(str(error).replace("http.allowed_hosts", allowed)) from error
         except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError) as error:
             raise NotDelivered(f"{type(error).__name__}: {error or 'no answer'}") from error
         if 200 <= status < 300:

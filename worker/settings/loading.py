@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import EnvSettingsSource
@@ -16,6 +16,9 @@ from pydantic_settings.exceptions import SettingsError as VariableError
 from schemas.explain import DocumentProblem, problems, suggestion
 from worker.settings.tree import DELIMITER, PREFIX, Settings
 from worker.yaml_document import YamlDocument, YamlError, read_yaml
+
+ANY_NAME: Final = "*"
+"""Stands for the name of an entry in the path of a setting. Variables set entries whose names have no capitals."""
 
 
 class SettingsError(Exception):
@@ -86,19 +89,27 @@ def _is_ours(name: str) -> bool:
 def _refuse_unknown(variables: Mapping[str, str]) -> None:
     """A mistyped variable would otherwise be passed over in silence."""
     known = [f"{PREFIX}{name.replace('.', DELIMITER)}".upper() for name in _names(Settings)]
-    unknown = [name for name in variables if name.upper() not in known]
+    patterns = [re.compile(re.escape(name).replace(re.escape(ANY_NAME), "(?:(?!__).)+")) for name in known]
+    unknown = [name for name in variables if not any(pattern.fullmatch(name.upper()) for pattern in patterns)]
     if unknown:
         lines = [f"{name}: no such setting{suggestion(name.upper(), known)}" for name in sorted(unknown)]
         raise SettingsError("\n".join(lines))
 
 
 def _names(model: type[BaseModel]) -> Iterator[str]:
-    """Every setting with its path: `kafka`, `kafka.topics`, `kafka.topics.images`."""
+    """Every setting with its path: `kafka`, `kafka.topics`, `kafka.topics.images`, `review.queues.*.agree`."""
     for name, field in model.model_fields.items():
         yield name
-        for kind in (field.annotation, *get_args(field.annotation)):  # a section, or one that may be absent
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                yield from (f"{name}.{inner}" for inner in _names(kind))
+        for path, section in sections_of(name, field.annotation):
+            yield from (f"{path}.{inner}" for inner in _names(section))
+
+
+def sections_of(name: str, annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:
+    """The section that a setting is, with its path: one that may be absent too; of a mapping, that of each entry."""
+    path = f"{name}.{ANY_NAME}" if get_origin(annotation) is dict else name
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield path, kind
 
 
 _PATHS = {

@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_origin
 
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
@@ -28,8 +28,9 @@ _INTRODUCTION: Final = f"""\
 
 The settings are one YAML file, given as `--config FILE`. Every key is also an environment variable, which wins over the
 file: `{PREFIX}` and the path of the key in capitals, its parts joined by `{DELIMITER}`. So `kafka.bootstrap_servers` is
-`{PREFIX}KAFKA{DELIMITER}BOOTSTRAP_SERVERS`. Lists and mappings are written as JSON in a variable. An unknown key is an
-error that names its line. Relative paths in the file start from the file's folder.
+`{PREFIX}KAFKA{DELIMITER}BOOTSTRAP_SERVERS`. Lists and mappings are written as JSON in a variable. `NAME` in a key stands for a
+name of your choice, in a variable one without capitals. An unknown key is an error that names its line. Relative paths in
+the file start from the file's folder.
 
 Credentials of S3 are not settings: boto3 finds them (`AWS_ACCESS_KEY_ID`, profiles, instance roles).
 """
@@ -61,7 +62,10 @@ def _section(title: str, prefix: str, model: type[BaseModel]) -> Iterator[str]:
     yield ""
     for name, inner in below.items():
         if model is not Settings:
-            yield from _section(f"`{prefix}{name}`", f"{prefix}{name}.", inner)
+            path = (
+                f"{prefix}{name}.NAME" if get_origin(model.model_fields[name].annotation) is dict else f"{prefix}{name}"
+            )
+            yield from _section(f"`{path}`", f"{path}.", inner)
 
 
 def _model_of(annotation: Any) -> type[BaseModel] | None:

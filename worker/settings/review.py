@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator, model_validator
 
+from schemas.base import Name
 from worker.settings.section import Section
 
 
@@ -27,10 +28,14 @@ class QueueSettings(Section):
 
 
 class WebhookSettings(Section):
-    """Where decisions are sent. `secret` signs them. Hosts on private addresses must be listed in `allowed_hosts`."""
+    """A receiver of signed HTTP requests. `secret` signs them. `sends: decisions` posts each decision when it can no
+    longer be undone; `sends: verdicts` posts verdicts whose action is one of `actions`, up to 100 in a request. Hosts
+    on private addresses must be listed in `allowed_hosts`."""
 
     url: str
     secret: Annotated[SecretStr, Field(min_length=16)]
+    sends: Literal["decisions", "verdicts"] = "decisions"
+    actions: Annotated[tuple[Literal["pass", "review", "reject"], ...], Field(min_length=1)] = ("review", "reject")
     allowed_hosts: tuple[str, ...] = ()
     timeout_seconds: PositiveFloat = 10.0
     max_attempts: PositiveInt = 8
@@ -66,7 +71,7 @@ class ReviewSettings(Section):
     keep_closed_days: PositiveInt = 90
     """How long settled items can be searched and looked at. The topics keep them for good; `sluice desk export` reads
     those."""
-    webhook: WebhookSettings | None = None
+    webhooks: dict[Name, WebhookSettings] = Field(default_factory=dict)
 
     def queue(self, name: str) -> QueueSettings:
         """The queue's own settings, or what holds without any."""

@@ -141,6 +141,7 @@ def test_a_mistyped_or_wrong_value_is_refused_by_name(value: str) -> None:
         ("settings.kafka.sasl_password", "hunter2", "SLUICE_KAFKA__SASL_PASSWORD"),
         ("settings.kafka.ssl_key_password", "hunter2", "SLUICE_KAFKA__SSL_KEY_PASSWORD"),
         ("settings.web.secret_key", "hunter2" * 6, "SLUICE_WEB__SECRET_KEY"),
+        ("settings.review.webhooks.shop.secret", "hunter2" * 3, "SLUICE_REVIEW__WEBHOOKS__SHOP__SECRET"),
         ("settings.redis.url", "redis://:hunter2@redis:6379/0", "SLUICE_REDIS__URL"),
     ],
 )

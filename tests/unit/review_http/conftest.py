@@ -88,6 +88,7 @@ def make_context(
             "links": ImageLinks(secret, clock),
             "secret": secret,
             "api_keys": {},
+            "webhooks": {},
             "policies": Policies(FilePlace(tmp_path / "policy.yaml", may_be_absent=True), {}, client, clock, "text"),
             "intake": from_embedded(Settings(), tmp_path),
             "past_verdicts": PastVerdicts(

@@ -230,6 +230,18 @@ def test_settings_show_no_secret_when_printed(tmp_path: Path) -> None:
     assert settings.kafka.sasl_password.get_secret_value() == SECRET
 
 
+def test_a_variable_sets_the_secret_of_a_named_entry(tmp_path: Path) -> None:
+    file = written(tmp_path, "review: {webhooks: {shop: {url: 'https://shop.example.com/'}}}")
+    settings = load_settings(file, {"SLUICE_REVIEW__WEBHOOKS__SHOP__SECRET": SECRET + "-long-enough"})
+    assert settings.review.webhooks["shop"].secret.get_secret_value() == SECRET + "-long-enough"
+
+
+@pytest.mark.parametrize("name", ["SLUICE_REVIEW__WEBHOOKS__SECRET", "SLUICE_REVIEW__WEBHOOKS__SHOP__SECRETS"])
+def test_a_variable_that_misses_a_named_entry_is_refused(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name}: no such setting"):
+        load_settings(None, {name: SECRET})
+
+
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("settings") / "sluice.yaml"

@@ -58,7 +58,7 @@ def test_a_store_whose_certificate_an_authority_of_ones_own_has_signed(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
         settings = S3Settings(endpoint_url=f"https://127.0.0.1:{server.server_port}", region="r", ca_file=file)

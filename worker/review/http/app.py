@@ -29,6 +29,7 @@ from worker.review.http import (
     sign_in,
     statistics,
     verdicts,
+    webhooks,
 )
 from worker.review.http.app_context import AppContext, Context, SignedIn
 from worker.review.http.orphaned_assignments import OrphanedAssignments
@@ -50,6 +51,7 @@ class About(BaseModel):
     """Reasons that reviewers can give, in the order of their keys."""
     lease_seconds: float
     undo_seconds: float
+    has_webhooks: bool
 
 
 @router.get("/v1/desk")
@@ -59,6 +61,7 @@ def about(_session: SignedIn, context: Context) -> About:
         labels=context.labels,
         lease_seconds=context.lease_seconds,
         undo_seconds=context.undo_seconds,
+        has_webhooks=bool(context.webhooks),
     )
 
 
@@ -106,7 +109,20 @@ def build_app(context: AppContext) -> FastAPI:
     problems.install(app)
     desk_errors.install(app)
     # A request is held against one route after the other: first what fifty reviewers ask for all the time.
-    for part in (decisions, images, queues, events, items, statistics, verdicts, sign_in, policy, people, dead_letters):
+    for part in (
+        decisions,
+        images,
+        queues,
+        events,
+        items,
+        statistics,
+        verdicts,
+        sign_in,
+        policy,
+        people,
+        dead_letters,
+        webhooks,
+    ):
         app.include_router(part.router)
     app.include_router(router)
     page.install(app)

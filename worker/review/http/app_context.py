@@ -29,6 +29,7 @@ from worker.review.http.renditions import Renderer
 from worker.review.http.roles import Role
 from worker.review.http.sessions import Session, Sessions
 from worker.review.intake_numbers import IntakeCounter
+from worker.settings import WebhookSettings
 from worker.settings.doors import ApiKeySettings
 from worker.supervision import Supervisor
 
@@ -86,6 +87,7 @@ class AppContext:
     links: ImageLinks
     secret: bytes = field(repr=False)
     api_keys: Mapping[str, ApiKeySettings]
+    webhooks: Mapping[str, WebhookSettings]
     policies: Policies
     intake: IntakeCounter
     past_verdicts: PastVerdicts

@@ -181,6 +181,7 @@ def open_app(
         links=ImageLinks(secret, time.time),
         secret=secret,
         api_keys=web.api_keys,
+        webhooks=settings.review.webhooks,
         policies=Policies(
             place_of(settings, data),
             {name: open_place(address, settings.s3) for name, address in settings.shadow_policies.items()},

@@ -10,9 +10,6 @@ READY: Final = f"{PREFIX}ready"
 POSITIONS: Final = f"{PREFIX}positions"
 """Hash: `topic|partition` → the next offset, and `generation` → who began to build this index."""
 PROJECTOR: Final = f"{PREFIX}projector"
-COURIER: Final = f"{PREFIX}courier"
-DELIVERED: Final = f"{PREFIX}delivered"
-"""Hash: `topic|partition` → the next decision for the webhook."""
 PROGRESS: Final = f"{PREFIX}progress"
 """Hash: how far the index is filled: `phase` (reading or filling), `done` and `total`. It expires."""
 TOKEN: Final = f"{PREFIX}token"
@@ -25,6 +22,26 @@ PANELS: Final = f"{PREFIX}votes-on"
 """Hash: settled item that several people judged → their votes, and what those came to."""
 AUDITED: Final = f"{PREFIX}audited"
 MISSED: Final = f"{PREFIX}missed"
+
+
+def courier(webhook: str) -> str:
+    """The lease on delivering to a webhook."""
+    return f"{PREFIX}courier|{webhook}"
+
+
+def delivered(webhook: str) -> str:
+    """Hash: `topic|partition` → the next record for the webhook."""
+    return f"{PREFIX}delivered|{webhook}"
+
+
+def undelivered(webhook: str) -> str:
+    """Sorted set: the ids of messages that the receiver did not take, by when; `…|entries` and `…|wanted` beside it."""
+    return f"{PREFIX}undelivered|{webhook}"
+
+
+def webhook_behind(webhook: str) -> str:
+    """How many records of its topic the webhook has not had. It expires."""
+    return f"{PREFIX}webhook-behind|{webhook}"
 
 
 def item(item_id: str) -> str:

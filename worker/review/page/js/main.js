@@ -30,6 +30,7 @@ const VIEWS = {
   dashboard: { role: "lead", load: () => import("./views/dashboard.js") },
   policy: { role: "lead", load: () => import("./views/policy.js") },
   dead: { role: "lead", load: () => import("./views/dead-letters.js") },
+  webhooks: { role: "lead", load: () => import("./views/webhooks.js") },
   people: { role: "admin", load: () => import("./views/people.js") },
 };
 

@@ -19,6 +19,7 @@ const PLACES = [
   ["dashboard", "Dashboard", "lead", "Shift+d"],
   ["policy", "Policy", "lead", "Shift+p"],
   ["dead", "Dead letters", "lead", "Shift+e"],
+  ["webhooks", "Webhooks", "lead", "Shift+w"],
   ["people", "People", "admin", "Shift+l"],
 ];
 
@@ -43,7 +44,7 @@ export class Bar {
   constructor(context) {
     this.#context = context;
     const { me } = context;
-    const places = PLACES.filter(([, , role]) => roleIncludes(me.role, role));
+    const places = PLACES.filter(([name, , role]) => roleIncludes(me.role, role) && (name !== "webhooks" || context.about.has_webhooks));
     for (const [name, label] of places) this.#links.set(name, h("a", { href: `#/${name}` }, label));
     setKeysEverywhere([
       ...(roleIncludes(me.role, "reviewer") ? [{ key: "u", id: "undo", label: `Undo, for ${context.about.undo_seconds} seconds`, run: () => void context.actions.undo() }] : []),
