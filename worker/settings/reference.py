@@ -28,9 +28,9 @@ _INTRODUCTION: Final = f"""\
 
 The settings are one YAML file, given as `--config FILE`. Every key is also an environment variable, which wins over the
 file: `{PREFIX}` and the path of the key in capitals, its parts joined by `{DELIMITER}`. So `kafka.bootstrap_servers` is
-`{PREFIX}KAFKA{DELIMITER}BOOTSTRAP_SERVERS`. Lists and mappings are written as JSON in a variable. `NAME` in a key stands
-for a name of your choice, in a variable one without capitals. An unknown key is an error that names its line. Relative
-paths in the file start from the file's folder.
+`{PREFIX}KAFKA{DELIMITER}BOOTSTRAP_SERVERS`. Lists and mappings are written as JSON in a variable. `NAME` in a key
+stands for a name of your choice, in a variable one without capitals. An unknown key is an error that names its line.
+Relative paths in the file start from the file's folder.
 
 Credentials of S3 are not settings: boto3 finds them (`AWS_ACCESS_KEY_ID`, profiles, instance roles).
 """
