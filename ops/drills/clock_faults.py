@@ -3,10 +3,9 @@
 import time
 
 from ops.drills.bench import Bench
-from ops.drills.drill import AnyDrill, Drill, EmbeddedDrill
-from ops.drills.embedded_bench import EmbeddedBench
+from ops.drills.drill import AnyDrill, Drill
 from ops.drills.fake_clock import FakeClock
-from ops.drills.stream_bench import DrillError, StreamBench
+from ops.drills.stream_bench import DrillError
 from ops.drills.worker_process import WorkerProcess
 
 HOUR = 3600
@@ -34,16 +33,7 @@ def jump_kafka_clock(bench: Bench, repeats: int) -> None:
     odd.stop()
 
 
-def jump_embedded_clock(bench: EmbeddedBench, repeats: int) -> None:
-    clock, steady, odd = _two_workers(bench)
-    before = _put_out(bench)
-    for _ in range(repeats):
-        _jump(bench, clock, steady, odd)
-    odd.stop()
-    bench.notes.append(f"{_put_out(bench) - before} members put out of the group")
-
-
-def _jump(bench: StreamBench, clock: FakeClock, *workers: WorkerProcess) -> None:
+def _jump(bench: Bench, clock: FakeClock, *workers: WorkerProcess) -> None:
     """Both workers stay healthy."""
     for seconds in JUMPS:
         clock.jump_to(seconds)
@@ -56,7 +46,7 @@ def _jump(bench: StreamBench, clock: FakeClock, *workers: WorkerProcess) -> None
                 raise DrillError(f"a worker is unhealthy with a clock {seconds} s off: {'; '.join(problems)}")
 
 
-def _two_workers(bench: StreamBench) -> tuple[FakeClock, WorkerProcess, WorkerProcess]:
+def _two_workers(bench: Bench) -> tuple[FakeClock, WorkerProcess, WorkerProcess]:
     """The second one has the clock."""
     clock = FakeClock(bench.folder / "clock")
     (steady,) = bench.ensure_workers(1)
@@ -66,23 +56,12 @@ def _two_workers(bench: StreamBench) -> tuple[FakeClock, WorkerProcess, WorkerPr
     return clock, steady, odd
 
 
-def _put_out(bench: EmbeddedBench) -> int:
-    """How often a worker was told that it is no member of the group any more."""
-    return bench.worker_log.read_text().count('"group_membership_lost"')
-
-
 DRILLS: tuple[AnyDrill, ...] = (
     Drill(
         "clock-jump",
         "The clock of one of two workers is set 30 min ahead, 2 h back, 2 h ahead (where Kafka refuses its records and "
         "the worker says so), and right.",
         jump_kafka_clock,
-        5,
-    ),
-    EmbeddedDrill(
-        "embedded-clock-jump",
-        "The clock of one of two workers on one embedded log is set 30 min ahead and 2 h back; nobody is put out.",
-        jump_embedded_clock,
         5,
     ),
 )

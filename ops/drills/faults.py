@@ -4,11 +4,22 @@ import os
 import random
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 from ops.drills import clock_faults, load, retry_topics, storage_faults, tenants
 from ops.drills.bench import Bench
-from ops.drills.drill import REBALANCE_SECONDS, SESSION_SECONDS, SETTINGS, TRANSACTION_SECONDS, AnyDrill, Drill
+from ops.drills.drill import (
+    REBALANCE_SECONDS,
+    SESSION_SECONDS,
+    SETTINGS,
+    TRANSACTION_SECONDS,
+    AnyDrill,
+    Drill,
+    EmbeddedDrill,
+)
+from ops.drills.embedded_bench import EmbeddedBench
+from ops.drills.worker_process import WorkerProcess
 
 __all__ = ["DRILLS", "SETTINGS", "Drill"]
 
@@ -136,6 +147,20 @@ def poison(bench: Bench, repeats: int) -> None:
     bench.recover()
 
 
+def _waits(worker: WorkerProcess) -> float | None:
+    return time.monotonic() if any("waits to take over" in each for each in worker.problems()) else None
+
+
+def kill_embedded_worker(bench: EmbeddedBench, repeats: int) -> None:
+    (reader,) = bench.ensure_workers(1)
+    for _ in range(repeats):
+        standby = bench.start_worker()
+        bench.wait(partial(_waits, standby), "the second worker does not say that it waits")
+        reader.kill()
+        bench.recover()
+        reader = standby
+
+
 def many_partitions(bench: Bench, repeats: int) -> None:
     bench.ensure_workers(1)
     for _ in range(repeats):
@@ -182,6 +207,12 @@ DRILLS: tuple[AnyDrill, ...] = (
         3,
         partitions=100,
         rate=150.0,
+    ),
+    EmbeddedDrill(
+        "embedded-standby",
+        "The worker on the embedded log is killed (SIGKILL), and another one that waits takes over.",
+        kill_embedded_worker,
+        5,
     ),
     *storage_faults.DRILLS,
     *retry_topics.DRILLS,

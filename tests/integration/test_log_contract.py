@@ -31,6 +31,9 @@ SESSION_SECONDS = 2.0
 PATIENCE_SECONDS = 30.0
 PARTITIONS = 4
 MAX_BYTES = 8 * 1024 * 1024
+KAFKA_CLIENTS = ("kafka-python", "librdkafka")
+of_several_members = pytest.mark.parametrize("bench", KAFKA_CLIENTS, indirect=True)
+"""On the embedded log a group has one member."""
 
 
 class Bench(ABC):
@@ -84,7 +87,7 @@ class SqliteBench(Bench):
         self._topics.create({self.images: PARTITIONS, self.verdicts: 1, self.later: 1})
 
     def member(self, *more: str) -> Log:
-        return SqliteLog(self._path, topics=[self.images, *more], group_id="g", session_seconds=SESSION_SECONDS)
+        return SqliteLog(self._path, topics=[self.images, *more], group_id="g")
 
     def member_of_missing_topic(self) -> Log:
         return SqliteLog(self._path, topics=["missing"], group_id="g")
@@ -103,7 +106,6 @@ class SqliteBench(Bench):
             "path": str(self._path),
             "topics": [self.images],
             "group_id": "g",
-            "session_seconds": SESSION_SECONDS,
         }
 
 
@@ -170,7 +172,7 @@ class KafkaBench(Bench):
         return Output(self.verdicts, b"x" * (MAX_BYTES + 1))
 
 
-@pytest.fixture(params=["sqlite", "kafka-python", "librdkafka"])
+@pytest.fixture(params=["sqlite", *KAFKA_CLIENTS])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
     if request.param == "sqlite":
         return SqliteBench(tmp_path)
@@ -379,6 +381,7 @@ def test_offsets_without_outputs_and_outputs_in_their_order(bench: Bench, join: 
     assert bench.committed_verdicts() == [b"%d" % number for number in range(300)]
 
 
+@of_several_members
 def test_two_members_divide_the_partitions(bench: Bench, join: Callable[[], Member]) -> None:
     first = join()
     until(lambda: len(first.owned) == PARTITIONS, first)
@@ -393,6 +396,7 @@ def test_two_members_divide_the_partitions(bench: Bench, join: Callable[[], Memb
     assert sorted(values) == list(range(200))
 
 
+@of_several_members
 def test_what_a_closed_member_had_moves_to_the_others(bench: Bench, join: Callable[[], Member]) -> None:
     first, second = join(), join()
     until(lambda: len(first.owned) == len(second.owned) == PARTITIONS // 2, first, second)
@@ -402,6 +406,7 @@ def test_what_a_closed_member_had_moves_to_the_others(bench: Bench, join: Callab
     assert time.monotonic() - started < SESSION_SECONDS + 10
 
 
+@of_several_members
 def test_a_revoked_partition_can_be_committed_before_it_is_released(bench: Bench, join: Callable[[], Member]) -> None:
     bench.values(100)
     first = join()
@@ -433,6 +438,7 @@ def test_what_a_killed_member_had_moves_and_its_uncommitted_records_come_again(
     assert sorted(int(value or b"") for value in bench.committed_verdicts()) == list(range(100))
 
 
+@of_several_members
 @pytest.mark.parametrize("seconds_after_waking", [0, 3])
 def test_a_member_that_slept_through_its_replacement_cannot_commit(
     bench: Bench, join: Callable[[], Member], elsewhere: Callable[[], Process], seconds_after_waking: int

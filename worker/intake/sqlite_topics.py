@@ -13,7 +13,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Literal
 from zlib import crc32
 
 from worker.intake.log import LogError, Output, Partition, Record
@@ -21,7 +20,7 @@ from worker.intake.sqlite_disk import disk_full, wanted_bytes
 
 FINISHED = 2**62
 """The offset of a group that reads no more."""
-_FORMAT = 1
+_FORMAT = 2
 _BUSY_SECONDS = 10.0
 
 _SCHEMA = """
@@ -32,27 +31,20 @@ CREATE TABLE records (
     partition INTEGER NOT NULL REFERENCES partitions, offset INTEGER NOT NULL, timestamp_ms INTEGER NOT NULL,
     key BLOB, value BLOB, headers TEXT,
     PRIMARY KEY (partition, offset));
-CREATE TABLE groups (id TEXT PRIMARY KEY, generation INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE members (
-    group_id TEXT NOT NULL, id TEXT NOT NULL, topics TEXT NOT NULL, seen_at REAL NOT NULL,
-    PRIMARY KEY (group_id, id)) WITHOUT ROWID;
-CREATE TABLE claims (
-    group_id TEXT NOT NULL, partition INTEGER NOT NULL, member TEXT NOT NULL, revoking INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (group_id, partition)) WITHOUT ROWID;
 CREATE TABLE offsets (
     group_id TEXT NOT NULL, partition INTEGER NOT NULL, next_offset INTEGER NOT NULL,
     PRIMARY KEY (group_id, partition)) WITHOUT ROWID;
 """
 
 
-def connect(path: Path, *, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> sqlite3.Connection:
+def connect(path: Path) -> sqlite3.Connection:
     """Opens the file, and makes it when there is none. One thread at a time may use the connection. Raises LogError."""
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             db.execute("PRAGMA journal_mode = WAL")
-            db.execute(f"PRAGMA synchronous = {synchronous}")
+            db.execute("PRAGMA synchronous = FULL")
             _migrate(db, path)
         except BaseException:
             db.close()
@@ -66,6 +58,10 @@ def _migrate(db: sqlite3.Connection, path: Path) -> None:
         if found == 0 and not db.execute("SELECT 1 FROM sqlite_schema").fetchone():
             for statement in _SCHEMA.split(";\n"):
                 db.execute(statement)
+            db.execute(f"PRAGMA user_version = {_FORMAT}")
+        elif found == 1:  # groups had several members
+            for table in ("groups", "members", "claims"):
+                db.execute(f"DROP TABLE {table}")
             db.execute(f"PRAGMA user_version = {_FORMAT}")
         elif found != _FORMAT:
             raise LogError(f"{path} is not a log of format {_FORMAT} (found {found}); choose another data folder")

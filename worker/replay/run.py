@@ -49,9 +49,9 @@ def replay(
     policy of the settings, and writes the verdicts into the replay topic.
 
     The run has a consumer group of its own, `<group>-replay-<run>`, whose offsets are its progress: verdicts and
-    offsets are committed together, so a run that was stopped or killed goes on where it was and repeats nothing, and
-    several processes may share it. The live group, its cache, its review queue and its dead letters are not touched.
-    Raises LogError, ManifestError, PolicyError.
+    offsets are committed together, so a run that was stopped or killed goes on where it was and repeats nothing.
+    Several processes may share it; on the embedded log one works and the others wait. The live group, its cache, its
+    review queue and its dead letters are not touched. Raises LogError, ManifestError, PolicyError.
     """
     with _frozen_policy(settings, data) as (settings, digest):
         model = load_model(settings.model, settings.s3)

@@ -1,4 +1,3 @@
-import itertools
 import sqlite3
 import subprocess
 import sys
@@ -6,14 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from worker.intake.log import CommitFailed, Fenced, LogError, Output, Partition, Poll, Record
-from worker.intake.sqlite_log import SqliteLog, fair_share
+from worker.intake.sqlite_log import ASSIGN_SECONDS, SqliteLog
 from worker.intake.sqlite_topics import SqliteTopics
-
-SESSION = 5.0
 
 
 class Clock:
@@ -48,7 +43,6 @@ def member(path: Path, topics: SqliteTopics, clock: Clock) -> Callable[..., Sqli
             path,
             topics=["in"],
             group_id=group_id,
-            session_seconds=SESSION,
             retain_records=retain_records,
             clock=clock,
             monotonic=clock,
@@ -131,7 +125,7 @@ def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
         theirs.execute("CREATE TABLE things (name TEXT)")
     theirs.close()
 
-    with pytest.raises(LogError, match=r"theirs\.sqlite is not a log of format 1"):
+    with pytest.raises(LogError, match=r"theirs\.sqlite is not a log of format 2"):
         SqliteTopics(path)
 
 
@@ -141,49 +135,65 @@ def test_a_folder_that_cannot_be_made_is_an_error_with_its_path(tmp_path: Path) 
         SqliteTopics(tmp_path / "file" / "log.sqlite")
 
 
-def test_two_members_share_and_a_change_is_seen_at_the_next_poll(member: Callable[..., SqliteLog]) -> None:
-    first, second = member(), member()
-    assert len(first.poll(0).assigned) == 4
-    assert second.poll(0).assigned == frozenset()
-
-    revoked = first.poll(0).revoked
-    assert len(revoked) == 2
-    assert second.poll(0) == Poll(), "they are not free before their owner lets go"
-    first.release(revoked)
-    assert second.poll(0).assigned == revoked
-
-
-def test_a_revoked_partition_can_be_committed_until_it_is_released(
-    topics: SqliteTopics, member: Callable[..., SqliteLog]
-) -> None:
-    first, second = member(), member()
-    first.poll(0), second.poll(0)
-    revoked = first.poll(0).revoked
-
-    first.commit([Output("out", b"last words")], dict.fromkeys(revoked, 0))
-    first.release(revoked)
-    with pytest.raises(Fenced):
-        first.commit([Output("out", b"too late")], dict.fromkeys(revoked, 0))
-    assert [r.value for r in topics.read({Partition("out", 0): 0})] == [b"last words"]
-
-
-def test_a_member_that_stops_polling_is_put_out_and_fenced(
+def test_a_second_process_waits_says_so_and_takes_over_when_the_first_ends(
     topics: SqliteTopics, member: Callable[..., SqliteLog], clock: Clock
 ) -> None:
-    zombie, heir = member(), member()
-    assigned = zombie.poll(0).assigned
-    heir.poll(0)
-    clock.now += SESSION + 1
-    assert heir.poll(0).assigned == assigned
-
-    with pytest.raises(Fenced, match="removed"):
-        zombie.commit([Output("out", b"ghost")], {Partition("in", 0): 3})
-    assert zombie.poll(0).lost == assigned
+    topics.append(keyed(20))
+    first, second = member(), member()
+    assert len(everything(first)) == 20
+    assert second.poll(0) == Poll()
+    assert first.notes() == ()
+    assert "another process reads" in second.notes()[0]
+    assert "use Kafka" in second.notes()[0]
+    assert second.health_problems() == ()
     with pytest.raises(Fenced):
-        zombie.commit([Output("out", b"ghost")], {})
-    assert topics.ends("out") == {Partition("out", 0): 0}
-    zombie.poll(0)
-    assert len(heir.poll(0).revoked) == 2, "the zombie is a member again, of its share only"
+        second.commit([Output("out", b"not mine")], {Partition("in", 0): 1})
+
+    (partition, end), *_ = topics.ends("in").items()
+    first.commit([], {partition: end})
+    first.close()
+    clock.now += ASSIGN_SECONDS
+    assert len(second.poll(0).assigned) == 4
+    assert second.notes() == ()
+    assert len(everything(second)) == 20 - end
+
+
+def test_a_process_that_takes_over_a_finished_group_has_nothing_to_read(
+    topics: SqliteTopics, member: Callable[..., SqliteLog]
+) -> None:
+    topics.append(keyed(20))
+    topics.finish_group("g", "in")
+    log = member()
+    assert everything(log) == []
+    assert set(log.lag().by_partition.values()) == {0}
+
+
+def test_groups_read_beside_each_other(topics: SqliteTopics, member: Callable[..., SqliteLog]) -> None:
+    topics.append(keyed(20))
+    assert [len(everything(member(group_id=group))) for group in ("g", "a/b" * 80)] == [20, 20]
+
+
+def test_partitions_that_are_added_are_read(
+    topics: SqliteTopics, member: Callable[..., SqliteLog], clock: Clock
+) -> None:
+    log = member()
+    assert len(log.poll(0).assigned) == 4
+    topics.create({"in": 6})
+    assert log.poll(0) == Poll()
+    clock.now += ASSIGN_SECONDS
+    assert log.poll(0).assigned == {Partition("in", 4), Partition("in", 5)}
+
+
+def test_a_log_whose_groups_had_several_members_is_read_on(
+    path: Path, topics: SqliteTopics, member: Callable[..., SqliteLog]
+) -> None:
+    topics.append(keyed(20))
+    with sqlite3.connect(path) as old:
+        for table in ("groups", "members", "claims"):
+            old.execute(f"CREATE TABLE {table} (id TEXT)")
+        old.execute("PRAGMA user_version = 1")
+    old.close()
+    assert len(everything(member())) == 20
 
 
 def test_a_commit_behind_the_committed_offset_is_fenced(topics: SqliteTopics, member: Callable[..., SqliteLog]) -> None:
@@ -195,36 +205,20 @@ def test_a_commit_behind_the_committed_offset_is_fenced(topics: SqliteTopics, me
     assert topics.ends("out") == {Partition("out", 0): 0}
 
 
-def test_members_whose_clocks_differ_by_an_hour_put_nobody_out(path: Path, topics: SqliteTopics) -> None:
-    here, there = Clock(), Clock()
-    there.now += 3600
-    members = [
-        SqliteLog(path, topics=["in"], group_id="g", session_seconds=SESSION, clock=each, monotonic=each)
-        for each in (here, there)
-    ]
-    lost: list[Poll] = []
-    for _ in range(100):
-        for clock in (here, there):
-            clock.now += SESSION / 4
-        for log in members:
-            poll = log.poll(0)
-            log.release(poll.revoked)
-            lost += [poll] if poll.lost else []
-
-    assert lost == []
-    assert [len(log.lag().by_partition) for log in members] == [2, 2]
-
-
-def test_a_member_whose_process_has_ended_is_put_out_at_once(path: Path, topics: SqliteTopics) -> None:
+def test_a_process_that_ended_without_closing_leaves_the_log_to_the_next_one(path: Path, topics: SqliteTopics) -> None:
     code = (
         "import sys; from pathlib import Path; from worker.intake.sqlite_log import SqliteLog; "
-        "print(len(SqliteLog(Path(sys.argv[1]), topics=['in'], group_id='g').poll(0).assigned)); "
-        "import os; os._exit(0)"
+        "log = SqliteLog(Path(sys.argv[1]), topics=['in'], group_id='g'); "
+        "print(len(log.poll(0).assigned), flush=True); sys.stdin.read()"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "4"
-
-    assert len(SqliteLog(path, topics=["in"], group_id="g").poll(0).assigned) == 4
+    command = [sys.executable, "-c", code, str(path)]
+    heir = SqliteLog(path, topics=["in"], group_id="g")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline().strip().endswith("4")
+        assert heir.poll(0) == Poll()
+        reader.kill()
+    assert len(heir.poll(2 * ASSIGN_SECONDS).assigned) == 4
 
 
 def test_a_full_disk_is_told_with_what_is_wanted_and_work_goes_on_once_there_is_room(
@@ -247,12 +241,11 @@ def test_a_full_disk_is_told_with_what_is_wanted_and_work_goes_on_once_there_is_
     assert sum(topics.ends("out").values()) == 1
 
 
-def test_a_member_that_cannot_report_for_want_of_room_keeps_its_partitions_and_reads_on(
+def test_a_member_that_cannot_begin_on_a_full_disk_says_so_and_begins_once_there_is_room(
     topics: SqliteTopics, member: Callable[..., SqliteLog], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topics.append(keyed(4))
     log = member()
-    assert log.poll(0).assigned
     full = sqlite3.OperationalError("database or disk is full")
     full.sqlite_errorcode = sqlite3.SQLITE_FULL
 
@@ -260,12 +253,11 @@ def test_a_member_that_cannot_report_for_want_of_room_keeps_its_partitions_and_r
         raise full
 
     with monkeypatch.context() as patch:
-        patch.setattr(log, "_take_part", refuse)
-        clock.now += SESSION
-        assert len(everything(log)) == 4
+        patch.setattr(log, "_begin_group", refuse)
+        assert everything(log) == []
         assert log.health_problems()[0].startswith("disk full: ")
-    clock.now += SESSION
-    assert log.poll(0) == Poll()
+    clock.now += ASSIGN_SECONDS
+    assert len(everything(log)) == 4
     log.commit([], {Partition("in", 0): 0})
     assert log.health_problems() == ()
 
@@ -342,14 +334,3 @@ def test_a_disk_that_fails_in_a_commit_leaves_nothing_behind(
     other.close()
     log.commit([Output("out", b"1")], {Partition("in", 0): 1})
     assert topics.ends("out") == {Partition("out", 0): 1}
-
-
-@given(st.dictionaries(st.text(min_size=1), st.integers(0, 100), min_size=1), st.integers(0, 300))
-def test_shares_add_up_and_differ_by_one_at_most(held: dict[str, int], partitions: int) -> None:
-    shares = {member: fair_share(held, partitions, member) for member in held}
-    assert sum(shares.values()) == partitions
-    assert max(shares.values()) - min(shares.values()) <= 1
-    by_held = sorted(shares, key=lambda member: held[member])
-    assert all(shares[a] <= shares[b] for a, b in itertools.pairwise(by_held) if held[a] < held[b]), (
-        "who holds most keeps the remainder"
-    )
