@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from worker.backoff import Backoff
+
 log = structlog.get_logger(__name__)
 
 Run = Callable[[threading.Event], None]
@@ -29,6 +31,10 @@ class RestartPolicy:
     longest_pause: float = 10.0
     steady_after: float = 15.0
     unhealthy_after: float = 30.0
+
+    @property
+    def backoff(self) -> Backoff:
+        return Backoff(self.first_pause, self.longest_pause, jitter=0.5)
 
 
 class SupervisedLoop:
@@ -111,8 +117,7 @@ class SupervisedLoop:
             failures = self._failures
         self._up.set(0)
         self._restarts.inc()
-        longest = min(self._policy.longest_pause, self._policy.first_pause * 2.0 ** min(failures - 1, 30))
-        pause = self._rng.uniform(longest / 2, longest)
+        pause = self._policy.backoff.seconds(failures, self._rng)
         told = {"loop": self.name, "error": f"{type(error).__name__}: {error}", "failures": failures}
         if isinstance(error, self._expected):
             log.warning("loop_failed", **told, restart_in_seconds=round(pause, 2))

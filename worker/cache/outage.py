@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import structlog
 
+from worker.backoff import Breaker
+
 log = structlog.get_logger(__name__)
 
 FIRST_PAUSE_SECONDS = 1.0
@@ -12,51 +14,45 @@ LONGEST_PAUSE_SECONDS = 10.0
 
 
 class Outage:
-    """A breaker: on from the first fault, with one caller let through after each pause to see (half open).
+    """A breaker that opens at the first fault and lets one caller through after each pause, to see.
 
-    The pause doubles from 1 to 10 seconds, so a server that hangs costs its timeout ever less often. One log line tells
-    of the outage and one of its end. Safe to use from several threads.
+    The pause doubles from 1 to 10 seconds, so a server that hangs costs its timeout ever less often. One log line
+    reports the outage and one its end. Safe to use from several threads.
     """
 
     def __init__(self, what: str, clock: Callable[[], float]) -> None:
         self._what = what
         self._clock = clock
         self._lock = threading.Lock()
-        self._since: float | None = None
-        self._pause = FIRST_PAUSE_SECONDS
-        self._next_probe = 0.0
+        self._breaker = Breaker(pause_seconds=FIRST_PAUSE_SECONDS, longest_pause_seconds=LONGEST_PAUSE_SECONDS)
+        self._since = 0.0
 
     @property
     def is_on(self) -> bool:
-        return self._since is not None
+        return self._breaker.is_open
 
     def lets_through(self) -> bool:
         """Whether the caller may call the server; it must then call `failed` or `succeeded`."""
-        if self._since is None:  # the usual case, without the lock
+        if not self._breaker.is_open:  # the usual case, without the lock
             return True
         with self._lock:
-            now = self._clock()
-            if self._since is not None and now < self._next_probe:
-                return False
-            self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
-            self._next_probe = now + self._pause
-            return True
+            return self._breaker.allow(self._clock())
 
     def failed(self, error: BaseException) -> None:
         with self._lock:
-            if self._since is not None:
+            if self._breaker.is_open:
                 return
             self._since = self._clock()
-            self._pause = FIRST_PAUSE_SECONDS
-            self._next_probe = self._since + self._pause
+            self._breaker.trip(self._since)
         log.warning(f"{self._what}_down", error=f"{type(error).__name__}: {error}")
 
     def succeeded(self) -> None:
-        if self._since is None:
+        if not self._breaker.is_open:
             return
         with self._lock:
-            if self._since is None:
+            if not self._breaker.is_open:
                 return
-            seconds = self._clock() - self._since
-            self._since = None
+            now = self._clock()
+            seconds = now - self._since
+            self._breaker.record(succeeded=True, now=now)
         log.info(f"{self._what}_up", after_seconds=round(seconds, 3))

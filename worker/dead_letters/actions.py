@@ -10,6 +10,7 @@ from typing import Final, Literal, Protocol
 import structlog
 
 from schemas import AuditEntry, DeadLetterAction
+from worker.backoff import Backoff
 from worker.dead_letters.book import LetterBook
 from worker.dead_letters.letter import Letter
 from worker.dead_letters.resubmission import CannotRedrive, resubmission
@@ -24,7 +25,7 @@ AT_ONCE: Final = 100
 """Letters in one transaction, and in one entry of the audit."""
 ATTEMPTS: Final = 6
 """So often a transaction is tried before the error is the caller's."""
-_PAUSE_SECONDS: Final = 0.5
+_BACKOFF: Final = Backoff(0.5, 4.0, jitter=0.5)
 
 
 class ActionWriter(Protocol):
@@ -142,7 +143,7 @@ class LetterActions:
                         raise
                     # Whatever became of it: the next attempt reads what was committed and does the rest.
                     log.warning("dead_letter_action_failed", action=action, run=self._run, error=str(error))
-                    self._sleep(_PAUSE_SECONDS * failures * (0.5 + self._rng.random()))
+                    self._sleep(_BACKOFF.seconds(failures, self._rng))
             report.done += found.done
             report.already |= found.already
 

@@ -3,7 +3,7 @@
 from typing import Final
 
 from schemas import Failure, FailureReason
-from worker.judging.breaker import Breaker
+from worker.backoff import Breaker
 from worker.judging.fetch_retries import GivenUp
 from worker.judging.job import Job
 

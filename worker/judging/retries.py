@@ -1,4 +1,4 @@
-"""When to try again: exponential backoff with full jitter, and the heap of those that wait."""
+"""How long events are retried, and the heap of those that wait."""
 
 import heapq
 import itertools
@@ -7,16 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from worker.backoff import Backoff
+
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How patiently transient faults are met.
-
-    The delay before attempt n+1 is uniform in [0, min(max, base·2ⁿ)]: "full jitter", as in Brooker, "Exponential
-    Backoff And Jitter" (AWS Architecture Blog, 2015).
-    """
+    """How often and how long a passing fault is retried. The delay before attempt n+1 is uniform in
+    [0, min(max, base·2ⁿ)]."""
 
     max_attempts: int
     base_seconds: float
@@ -25,8 +24,7 @@ class RetryPolicy:
 
     def delay(self, attempts: int, rng: random.Random) -> float:
         """Seconds to wait after so many failed attempts."""
-        ceiling = min(self.max_seconds, self.base_seconds * 2.0 ** min(attempts, 30))
-        return rng.uniform(0.0, ceiling)
+        return Backoff(2.0 * self.base_seconds, self.max_seconds).seconds(attempts, rng)
 
     def is_exhausted(self, attempts: int, first_failed_at: float, now: float) -> bool:
         return attempts >= self.max_attempts or now - first_failed_at >= self.deadline_seconds

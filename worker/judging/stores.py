@@ -6,7 +6,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from schemas import HttpReference, ImageReference, S3Reference
-from worker.judging.breaker import Breaker
+from worker.backoff import Breaker
 
 MAX_STORES: Final = 1000
 """So many are remembered: senders choose the hosts."""

@@ -13,6 +13,7 @@ import redis
 import structlog
 from prometheus_client import Counter
 
+from worker.backoff import Backoff
 from worker.intake.log import Partition
 from worker.review.index import keys
 from worker.review.singleton_lease import SingletonLease
@@ -139,19 +140,20 @@ class WebhookDelivery:
     def _deliver(self, message: Message, stop: threading.Event) -> bool:
         """Delivers a message, or lists it as undelivered; False when asked to stop before."""
         reason = ""
-        for attempt in range(self._max_attempts):
+        backoff = Backoff(PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
+        for attempt in range(1, self._max_attempts + 1):
             try:
                 self._webhook.post(message.id, message.body, int(self._now().timestamp()))
             except Refused as error:
-                self._give_up(message, "refused", str(error), attempt + 1)
+                self._give_up(message, "refused", str(error), attempt)
                 return True
             except NotDelivered as error:
                 reason = str(error)
                 log.warning(
-                    "webhook_failed", webhook=self._name, message=message.id, attempt=attempt + 1, reason=reason
+                    "webhook_failed", webhook=self._name, message=message.id, attempt=attempt, reason=reason
                 )
                 self._job.hold()
-                if stop.wait(self._rng.uniform(0, min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2**attempt))):
+                if stop.wait(backoff.seconds(attempt, self._rng)):
                     return False
             else:
                 self._counter.labels(self._name, "delivered").inc()

@@ -1,12 +1,23 @@
-"""The breaker opens on systemic failure only, lets single probes through, and closes when one succeeds."""
+"""Backoff: longer with each failure, spread by jitter, never over its limit. The breaker opens on systemic failure
+only, lets single probes through, and closes when one succeeds."""
 
 import itertools
+import random
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from worker.judging.breaker import Breaker
+from worker.backoff import Backoff, Breaker
+
+
+@given(st.integers(1, 10_000), st.floats(0.0, 1.0), st.integers())
+def test_a_pause_is_within_its_jitter_below_the_doubled_and_limited_one(
+    failures: int, jitter: float, seed: int
+) -> None:
+    ceiling = min(8.0, 0.5 * 2.0 ** min(failures - 1, 30))
+    seconds = Backoff(0.5, 8.0, jitter).seconds(failures, random.Random(seed))
+    assert ceiling * (1.0 - jitter) <= seconds <= ceiling
 
 
 def a_breaker() -> Breaker:
@@ -51,6 +62,15 @@ def test_each_pause_lets_one_probe_through() -> None:
     breaker = a_breaker()
     breaker.trip(now=0.0)
     assert [breaker.allow(now=t) for t in (1.9, 2.0, 2.1, 3.9, 4.0)] == [False, True, False, False, True]
+
+
+def test_pauses_may_double_up_to_a_limit_and_start_again_with_the_next_outage() -> None:
+    breaker = Breaker(pause_seconds=1.0, longest_pause_seconds=3.0)
+    for start in (0.0, 100.0):
+        breaker.trip(now=start)
+        probes = [t / 2 for t in range(24) if breaker.allow(now=start + t / 2)]
+        assert probes == [1.0, 3.0, 6.0, 9.0]
+        breaker.record(succeeded=True, now=start + 12.0)
 
 
 def test_one_success_closes_it_and_the_past_is_forgotten() -> None:

@@ -1,6 +1,31 @@
-"""A circuit breaker: tells a systemic fault from a single one. Pure; the clock is passed in."""
+"""When to call again what has failed: exponential backoff and a circuit breaker. Pure: time and randomness are
+passed in."""
 
+import random
 from collections import deque
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Seconds to wait after the n-th failure in a row: uniform in [(1 - jitter)·c, c], c = min(longest, first·2ⁿ⁻¹).
+
+    With the jitter of 1, "full jitter", callers that failed together spread the most: Brooker, "Exponential Backoff And
+    Jitter" (AWS Architecture Blog, 2015).
+    """
+
+    first_seconds: float
+    longest_seconds: float
+    jitter: float = 1.0
+
+    def seconds(self, failures: int, rng: random.Random) -> float:
+        """`failures` in a row, from 1 on."""
+        ceiling = self.ceiling(failures)
+        return rng.uniform(ceiling * (1.0 - self.jitter), ceiling)
+
+    def ceiling(self, failures: int) -> float:
+        """The longest wait after so many failures in a row."""
+        return min(self.longest_seconds, self.first_seconds * 2.0 ** min(failures - 1, 30))
 
 
 class Breaker:
@@ -10,7 +35,8 @@ class Breaker:
     The second condition is for an outage after a busy hour: the successes from before would keep the rate low while
     calls use up their attempts.
 
-    While it is open, callers wait without counting attempts: the fault is not theirs.
+    While it is open, callers wait without counting attempts: the fault is not theirs. The pause doubles with each
+    probe, from `pause_seconds` to `longest_pause_seconds`.
     """
 
     def __init__(
@@ -20,13 +46,16 @@ class Breaker:
         failure_rate: float = 0.5,
         window_seconds: float = 10.0,
         pause_seconds: float = 2.0,
+        longest_pause_seconds: float | None = None,
     ) -> None:
+        """`longest_pause_seconds`: absent, all pauses are equal."""
         self._min_calls = min_calls
         self._failure_rate = failure_rate
         self._window = window_seconds
-        self._pause = pause_seconds
+        self._backoff = Backoff(pause_seconds, longest_pause_seconds or pause_seconds)
         self._calls: deque[tuple[float, bool]] = deque()
         self._failed_in_a_row = 0
+        self._probes = 0
         self._retry_at: float | None = None
 
     @property
@@ -43,7 +72,8 @@ class Breaker:
             return True
         if now < self._retry_at:
             return False
-        self._retry_at = now + self._pause
+        self._probes += 1
+        self._retry_at = now + self._backoff.ceiling(self._probes + 1)
         return True
 
     def record(self, succeeded: bool, now: float) -> None:
@@ -60,8 +90,13 @@ class Breaker:
         failures = sum(not ok for _, ok in self._calls)
         all_fail = self._failed_in_a_row >= self._min_calls and failures >= self._min_calls
         if all_fail or (len(self._calls) >= self._min_calls and failures >= self._failure_rate * len(self._calls)):
-            self._retry_at = now + self._pause
+            self._open(now)
 
     def trip(self, now: float) -> None:
-        """Opens at once: the fault is known to be systemic."""
-        self._retry_at = now + self._pause
+        """Opens at once, or waits for the whole pause again: the fault is known to be systemic."""
+        self._open(now)
+
+    def _open(self, now: float) -> None:
+        if self._retry_at is None:
+            self._probes = 0
+        self._retry_at = now + self._backoff.ceiling(self._probes + 1)
