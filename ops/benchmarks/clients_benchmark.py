@@ -26,7 +26,6 @@ from prometheus_client import CollectorRegistry
 from rich.table import Table
 
 from ops.benchmarks.pipeline_benchmark import committed, first_poll, kafka_settings, publish, running
-from ops.benchmarks.plot import bars
 from ops.benchmarks.processes import processor_seconds
 from ops.benchmarks.results import Options, console, machine, option_parser
 from ops.benchmarks.results import publish as publish_results
@@ -35,6 +34,7 @@ from schemas import NO_PROVENANCE, ImageEvent, S3Reference, Scores
 from worker.cache.client import connect
 from worker.cache.score_cache import ScoreCache
 from worker.cache.values import CachedScore, ScoreKey
+from worker.charts import bar_chart
 from worker.images.provenance.reader import ProvenanceReader
 from worker.intake.kafka_connection import connection_options
 from worker.intake.librdkafka_options import consumer_options, producer_options
@@ -236,7 +236,9 @@ def run(options: Options) -> None:
             "processor_ratio": round(cost_share, 3),
         }
         shares[f"{name} ({cost:.0f} µs of processor a record)"] = rate
-    publish_results("clients", options, report, [table], bars("Records from the cache", "records a second", shares))
+    publish_results(
+        "clients", options, report, [table], bar_chart("Records from the cache", "records a second", shares)
+    )
 
 
 def main() -> None:

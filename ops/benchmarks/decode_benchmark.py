@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image
 from rich.table import Table
 
-from ops.benchmarks.plot import bars
 from ops.benchmarks.results import Options, machine, option_parser, publish, ratios
+from worker.charts import bar_chart
 from worker.images.decode import decode
 from worker.images.views import make_views
 from worker.samples.sample import SAMPLE_IMAGES
@@ -179,7 +179,7 @@ def run(options: Options, folder: Path) -> None:
 
 def plot(results: Sequence[DecodeTimes]) -> str:
     values = {f"{each.name}, threads: {each.threads}": each.ratio for each in results}
-    return bars("Encoded image to views", "times as fast as plain Pillow", values)
+    return bar_chart("Encoded image to views", "times as fast as plain Pillow", values)
 
 
 def main() -> None:

@@ -30,11 +30,11 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from pydantic import SecretStr
 from rich.table import Table
 
-from ops.benchmarks.plot import bars
 from ops.benchmarks.results import Options, console, machine, option_parser
 from ops.benchmarks.results import publish as publish_results
 from ops.dev.servers import KafkaServer, RedisServer
 from schemas import Decision, FileReference, ReviewItem, Scores, Source
+from worker.charts import bar_chart
 from worker.intake.topics import create_topics
 from worker.review.http.accounts import PEOPLE_FILE, Accounts
 from worker.review.http.roles import Role
@@ -353,7 +353,7 @@ def plot(result: Mapping[str, Any]) -> str:
     values = {
         f"{what}, {part}": spread[part] for what, spread in result["milliseconds"].items() for part in ("p50", "p95")
     }
-    return bars(f"{result['reviewers']} reviewers wait for the desk", "milliseconds", values)
+    return bar_chart(f"{result['reviewers']} reviewers wait for the desk", "milliseconds", values)
 
 
 def main() -> None:

@@ -27,10 +27,10 @@ from kafka import KafkaProducer
 from pydantic import SecretStr
 from rich.table import Table
 
-from ops.benchmarks.plot import bars
 from ops.benchmarks.results import Options, console, machine, option_parser, publish
 from ops.dev.servers import KafkaServer, RedisServer
 from schemas import Decision, ReviewItem, S3Reference, Scores, Source
+from worker.charts import bar_chart
 from worker.intake.topics import create_topics
 from worker.review.answers import Choice, Query, Status
 from worker.review.catalogue.catalogue import FILE, Catalogue
@@ -284,7 +284,7 @@ def run(options: Options, count: int) -> None:
 
 def plot(result: Mapping[str, Any]) -> str:
     values = {what: spread["p95"] for what, spread in result["milliseconds"].items()}
-    return bars(f"The desk with {result['items']:,} items, 95th percentile", "milliseconds", values)
+    return bar_chart(f"The desk with {result['items']:,} items, 95th percentile", "milliseconds", values)
 
 
 def main() -> None:

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from ops.benchmarks.inputs import Batch, clip_sized_model, golden_views, sample_views
-from ops.benchmarks.plot import bars
 from ops.benchmarks.results import Options, Timed, console, machine, median_ratio, option_parser, publish, timed
 from trt_build.golden import calibration_images
 from trt_build.openvino_build import compile_openvino
+from worker.charts import bar_chart
 from worker.rank_correlation import rank_correlation
 from worker.scoring.engine import Engine, EngineError, Features, Prompts, Views
 from worker.scoring.model import Model, load_model
@@ -175,7 +175,7 @@ def run(options: Options, names: Sequence[str]) -> None:
         report[name] = {"batch": size, "rounds": rounds, "images": compared, "engines": [asdict(one) for one in found]}
         plotted |= {f"{name}: {one.engine}": one.images_per_second for one in found}
     versions = machine("torch", "onnxruntime", "openvino", "nncf")
-    plot = bars("Engines", "images a second", plotted)
+    plot = bar_chart("Engines", "images a second", plotted)
     publish("engines", options, {"measured_on": versions, "models": report}, tables, plot)
 
 

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from ops.benchmarks.plot import bars
 from ops.benchmarks.results import Options, machine, option_parser, publish
+from worker.charts import bar_chart
 
 ROUNDS = 5
 IMAGE = "AttnGAN_normal_021.jpg"
@@ -124,7 +124,7 @@ def run(options: Options, beside: Path | None = None) -> None:
         )
     report = {"measured_on": machine("typer", "openvino", "pydantic"), "starts": [asdict(start) for start in starts]}
     figures = {f"{start.command} ({start.checkout})": start.median_cpu_seconds for start in starts}
-    publish("first_second", options, report, [table], bars("Starting", "CPU seconds", figures))
+    publish("first_second", options, report, [table], bar_chart("Starting", "CPU seconds", figures))
 
 
 def main() -> None:

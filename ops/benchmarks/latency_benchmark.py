@@ -19,8 +19,8 @@ import numpy as np
 from rich.table import Table
 
 from ops.benchmarks.pipeline_benchmark import distinct_jpegs, embedded_rate, file_events, running
-from ops.benchmarks.plot import lines
 from ops.benchmarks.results import Options, console, machine, option_parser, publish
+from worker.charts import line_chart
 from worker.intake.embedded import open_embedded_topics
 from worker.intake.log import Output
 from worker.settings import FileSettings, Settings
@@ -141,7 +141,7 @@ def run(options: Options) -> None:
         "seconds_each": seconds,
         "loads": [asdict(one) for one in found],
     }
-    plot = lines("Latency under open-loop load", "events a second", "milliseconds", series)
+    plot = line_chart("Latency under open-loop load", "events a second", "milliseconds", series)
     publish("latency", options, report, [table], plot)
 
 

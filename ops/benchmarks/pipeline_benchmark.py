@@ -26,12 +26,12 @@ from PIL import Image
 from pydantic import SecretStr
 from rich.table import Table
 
-from ops.benchmarks.plot import bars
 from ops.benchmarks.results import Options, console, machine, median_ratio, option_parser
 from ops.benchmarks.results import publish as publish_results
 from ops.dev.servers import KafkaServer, RedisServer
 from ops.dev.worker_topics import WORKER_TOPICS
 from schemas import FileReference, ImageEvent
+from worker.charts import bar_chart
 from worker.images.decode import decode
 from worker.images.views import make_views
 from worker.intake.embedded import open_embedded_topics
@@ -241,7 +241,7 @@ def run(options: Options) -> None:
 
 def plot(ratios: Mapping[str, float]) -> str:
     values = {f"{name} (goal {GOALS[name]})": value for name, value in ratios.items()}
-    return bars("Pipelines beside what bounds them", "ratio of rates", values)
+    return bar_chart("Pipelines beside what bounds them", "ratio of rates", values)
 
 
 def main() -> None:

@@ -33,7 +33,6 @@ from ops.benchmarks.pipeline_benchmark import (
     kafka_settings,
     publish,
 )
-from ops.benchmarks.plot import bars
 from ops.benchmarks.processes import processor_seconds
 from ops.benchmarks.results import Options, console, machine, median_ratio, option_parser
 from ops.benchmarks.results import publish as publish_results
@@ -42,6 +41,7 @@ from worker.apps.engine import EngineArguments
 from worker.apps.engine import build as build_engine
 from worker.apps.intake import IntakeArguments
 from worker.apps.intake import build as build_intake
+from worker.charts import bar_chart
 from worker.intake.kafka_connection import connection_options
 from worker.settings import FileSettings, Settings
 
@@ -178,7 +178,7 @@ def run(options: Options) -> None:
         "ratio": {"measured": round(ratio, 3), "goal": GOAL},
         "processor_ms_an_image": {name: round(value, 2) for name, value in spent.items()},
     }
-    plot = bars("Kafka + Ray Serve beside its stages alone", "images a second", medians)
+    plot = bar_chart("Kafka + Ray Serve beside its stages alone", "images a second", medians)
     publish_results("serve", options, report, [table, processes], plot)
 
 

@@ -18,9 +18,9 @@ from typing import Any
 from rich.table import Table
 
 from ops.benchmarks.inputs import stack
-from ops.benchmarks.plot import bars
 from ops.benchmarks.results import Options, machine, option_parser, publish
 from schemas import FileReference, ImageEvent
+from worker.charts import bar_chart
 from worker.images.decode import decode
 from worker.images.fetch import build_fetcher
 from worker.images.views import make_views
@@ -116,7 +116,7 @@ def run(options: Options) -> None:
     total = sum(stage.processor_ms for stage in stages)
     table.add_row("sum", f"{total:.3f}", f"{1000 / total:,.0f} images/s a processor", style="bold")
     report = {"measured_on": machine("openvino", "pillow", "numpy"), "stages": [asdict(stage) for stage in stages]}
-    plot = bars("Stages", "CPU milliseconds an image", {stage.name: stage.processor_ms for stage in stages})
+    plot = bar_chart("Stages", "CPU milliseconds an image", {stage.name: stage.processor_ms for stage in stages})
     publish("stages", options, report, [table], plot)
 
 

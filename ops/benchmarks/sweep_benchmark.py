@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from ops.benchmarks.inputs import sample_views
-from ops.benchmarks.plot import lines
 from ops.benchmarks.results import Options, console, machine, option_parser, publish, side_by_side, timed
+from worker.charts import line_chart
 from worker.scoring.engine import Engine
 from worker.scoring.model import Model, load_model
 from worker.scoring.opening import open_engine
@@ -124,7 +124,7 @@ def run(options: Options, settings: Settings) -> None:
         ]
         for flight in sorted({cell.batches_in_flight for cell in cells})
     }
-    plot = lines("Batches and how many in flight", "batch size", "images a second", series, doubling=True)
+    plot = line_chart("Batches and how many in flight", "batch size", "images a second", series, doubling=True)
     publish("sweep", options, report, [table], plot)
     console.print(
         f"recommended: intake: {{batch_size: {best.batch_size}, batches_in_flight: {best.batches_in_flight}}}  "

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from openvino import opset13
 from rich.table import Table
 
-from ops.benchmarks.plot import bars
 from ops.benchmarks.results import Options, machine, option_parser, publish, timed
 from trt_build.golden import calibration_images, golden_images
+from worker.charts import bar_chart
 from worker.rank_correlation import rank_correlation
 from worker.scoring.openvino_graph import computes_bf16
 from worker.view import ViewSpec
@@ -145,7 +145,7 @@ def run(options: Options, given: argparse.Namespace) -> None:
         "images": len(images),
         "found": [asdict(one) for one in found],
     }
-    plot = bars("A trained tower", "lost rank correlation", {
+    plot = bar_chart("A trained tower", "lost rank correlation", {
         f"{one.precision}: {one.features}": 1 - one.median_spearman for one in found if one.precision != "fp32"
     })  # fmt: skip
     publish("trained_tower", options, report, [table], plot)

@@ -12,8 +12,8 @@ from statistics import median
 import numpy as np
 from rich.table import Table
 
-from ops.benchmarks import plot
 from ops.benchmarks.results import Options, machine, option_parser, publish
+from worker.charts import line_chart
 from worker.review.sampling import wilson
 from worker.trust.certificate import certify
 from worker.trust.confidence import confidence_interval
@@ -64,7 +64,7 @@ def main() -> None:
         "coverage": [asdict(row) for row in coverage],
         "certification": [asdict(row) for row in certificates],
     }
-    picture = plot.lines(
+    picture = line_chart(
         f"Streams in which a 95 % interval was wrong on some day of {DAYS}",
         "bad images among those that passed, %",
         "% of streams",

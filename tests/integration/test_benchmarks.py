@@ -20,7 +20,6 @@ from ops.benchmarks import (
     sweep_benchmark,
 )
 from ops.benchmarks.latency_benchmark import arrivals
-from ops.benchmarks.plot import lines
 from ops.benchmarks.results import Options
 from ops.benchmarks.sweep_benchmark import Cell, recommend
 from worker.samples.sample import SAMPLE_IMAGES
@@ -161,10 +160,3 @@ def test_arrivals_come_at_the_rate_that_was_asked_for_and_bunch_as_a_poisson_pro
     gaps = np.diff(moments)
     assert len(moments) / moments[-1] == pytest.approx(50, rel=0.05)
     assert gaps.std() == pytest.approx(gaps.mean(), rel=0.05)  # of an exponential distribution both are 1 / rate
-
-
-def test_a_plot_of_doubled_sizes_places_each_as_far_from_the_last() -> None:
-    root = ElementTree.fromstring(lines("t", "x", "y", {"a": [(1, 1), (2, 10), (4, 100)]}, doubling=True))
-    places = [float(node.get("cx", "")) for node in root.iter() if node.tag.endswith("circle")]
-    assert places[1] - places[0] == pytest.approx(places[2] - places[1], abs=0.2)
-    assert places[1] - places[0] > 100

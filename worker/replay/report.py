@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from worker.atomic_files import write_atomically
+from worker.charts import Axis, Bar, Chart, Tick
 from worker.images.decode import decode
 from worker.images.errors import ImageError, TransientFetchError
 from worker.images.fetch.base import Fetcher
@@ -44,6 +45,32 @@ def pictures(
     return cards
 
 
+def delta_chart(deltas: Sequence[int]) -> Chart:
+    """How many events changed their quality by how much; `deltas` are the comparison's bins, half a point each."""
+    middle = DELTA_BINS // 2
+    bars = [
+        Bar(
+            at - 0.25,
+            at + 0.25,
+            0,
+            count,
+            "var(--accent)",
+            f"{at:+.1f}: {count} events" if at else f"0: {count} events",
+        )
+        for at, count in (((index - middle) / 2, count) for index, count in enumerate(deltas))
+    ]
+    ends = middle / 2
+    ticks = [Tick(bar.left + 0.25, f"{bar.left + 0.25:+.1f}" if bar.left + 0.25 else "0") for bar in bars]
+    return Chart(
+        "Number of events by change of quality, from minus 4 to plus 4",
+        Axis("", -ends - 0.25, ends + 0.25, ticks),
+        Axis.from_zero("", max(1, *deltas), whole=True),
+        bars=bars,
+        width=640,
+        height=140,
+    )
+
+
 def write_report(
     path: Path, request: ReplayRequest, comparison: ReplayComparison, cards: Sequence[ChangeCard], created_at: datetime
 ) -> None:
@@ -60,18 +87,13 @@ def write_report(
     environment.filters["short"] = lambda digest: digest.removeprefix("sha256:")[:12]
     environment.filters["signed"] = lambda value: f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
     environment.filters["data_uri"] = lambda jpeg: "data:image/jpeg;base64," + b64encode(jpeg).decode("ascii")
-    highest = max(1, *comparison.deltas)
-    bars = [
-        (index, number / highest * 100, (index - DELTA_BINS // 2) / 2, number)
-        for index, number in enumerate(comparison.deltas)
-    ]
     page = environment.get_template("comparison.html.j2").render(
         request=request,
         comparison=comparison,
         compared=comparison.replayed - comparison.without_past,
         routes=sorted(comparison.routes.items(), key=lambda pair: (pair[0][0] == pair[0][1], -pair[1])),
         cards=cards,
-        bars=bars,
+        chart=delta_chart(comparison.deltas),
         created_at=created_at,
     )
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from worker.model.evaluation.charts import Chart, agreement_chart, calibration_chart, threshold_chart
+from worker.charts import Chart
+from worker.model.evaluation.charts import agreement_chart, calibration_chart, threshold_chart
 from worker.model.evaluation.evaluation import Evaluation
 from worker.scoring.manifest import PromptScore
 

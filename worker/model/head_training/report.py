@@ -4,17 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from worker.model.evaluation.charts import (
-    SHARE_TICKS,
-    SIDE,
-    STROKES,
-    Chart,
-    Line,
-    Point,
-    Tick,
-    agreement_chart,
-    along,
-)
+from worker.charts import STROKES, Axis, Chart, Line, Tick
+from worker.model.evaluation.charts import agreement_chart, share_axis
 from worker.model.evaluation.page import TITLES, ScoreSection, environment
 from worker.model.head_training.fit import Epoch
 from worker.model.head_training.run import TrainingOutcome
@@ -29,28 +20,22 @@ def loss_chart(curves: Sequence[Sequence[Epoch]]) -> Chart:
         Line(
             f"fold {index + 1}",
             f"oklch(62% 0.15 {30 + 360 * index / len(curves):.0f})",
-            [
-                Point(
-                    along(number, 0, epochs), SIDE - along(epoch.loss, 0, highest), f"epoch {number}: {epoch.loss:.4f}"
-                )
-                for number, epoch in enumerate(curve, start=1)
-            ],
+            [(at, epoch.loss, f"epoch {at}: {epoch.loss:.4f}") for at, epoch in enumerate(curve, start=1)],
             STROKES[index % len(STROKES)],
         )
         for index, curve in enumerate(curves)
     ]
-    x_ticks = [Tick(along(at, 0, epochs), str(round(at))) for at in (0, epochs / 2, epochs)]
-    y_ticks = [Tick(along(at, 0, highest), f"{at:.2f}") for at in (0, highest / 2, highest)]
-    return Chart("Training loss", "epoch", "loss", x_ticks, y_ticks, (), lines)
+    ticks = [Tick(at, str(round(at))) for at in (0, epochs / 2, epochs)]
+    return Chart("Training loss", Axis("epoch", 0, epochs, ticks), Axis.from_zero("loss", highest), lines)
 
 
 def gate_chart(gate: Sequence[float]) -> Chart:
-    """Each fused dimension's mean gate, from the one that listens to the fine stream most."""
+    """Each fused dimension's mean gate, from the one that takes most from the fine stream."""
     last = max(len(gate) - 1, 1)
-    points = [Point(along(index, 0, last), SIDE - along(share, 0, 1), "") for index, share in enumerate(gate)]
-    line = Line("coarse share", "var(--pass)", points)
-    ticks = [Tick(along(at, 0, last), str(round(at + 1))) for at in (0, last / 2, last)]
-    return Chart("Whom each dimension listens to", "dimension, sorted", "coarse stream", ticks, SHARE_TICKS, (), [line])
+    line = Line("coarse share", "var(--pass)", [(index, share, "") for index, share in enumerate(gate)])
+    ticks = [Tick(at, str(round(at + 1))) for at in (0, last / 2, last)]
+    across = Axis("dimension, sorted", 0, last, ticks)
+    return Chart("Which stream each dimension takes from", across, share_axis("coarse stream"), [line])
 
 
 def render(
