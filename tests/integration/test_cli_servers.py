@@ -148,7 +148,7 @@ def test_a_prefix_is_scored_in_the_order_of_its_keys(shell: Shell, uploads: str)
     names = sorted(["broken.jpg", *(path.name for path in SAMPLES[:4])])
     assert [result["image"] for result in results] == [f"s3://{uploads}/in/{name}" for name in names]
     assert [result["quality"] is None for result in results] == [name == "broken.jpg" for name in names]
-    assert "1 file that is no image was left out: " in err
+    assert "1 file that is not an image was left out: " in err
 
 
 def test_versions_pin_what_was_there_at_submission(shell: Shell, s3_server: S3Server, bucket: str) -> None:

@@ -201,7 +201,7 @@ def test_the_command_names_the_loss_and_accepts_it_when_told_to(
         monkeypatch.setenv(name, value)
     command = ["topics", "accept-loss", "--config", "/dev/null"]
     runner = CliRunner()
-    assert "nothing is lost" in runner.invoke(app, command).output
+    assert "no records were lost" in runner.invoke(app, command).output
     _delete_before(settings, 7)
     refused = runner.invoke(app, command, input="n\n")
     assert refused.exit_code == 1

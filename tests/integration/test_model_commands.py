@@ -93,7 +93,7 @@ def test_a_run_trains_heads_that_serving_loads_and_can_be_gone_on_with(data: Pat
 
     again = sluice(*arguments, home=home)
     assert again.returncode == 2
-    assert "holds a run already" in again.stderr
+    assert "already holds a run" in again.stderr
     resumed = sluice(*arguments, "--resume", home=home)
     assert resumed.returncode == 0, resumed.stderr
     assert load_model(str(run / "model")).manifest == manifest

@@ -60,7 +60,7 @@ def test_an_imported_checkpoint_is_a_model_that_scores_images(checkpoint: Path, 
 
     again = sluice("model", "import", checkpoint, "--to", tmp_path / "model")
     assert again.returncode == 2
-    assert "holds a model already" in again.stderr
+    assert "already holds a model" in again.stderr
 
 
 def test_a_checkpoint_of_other_towers_is_refused_with_key_and_shape(checkpoint: Path, tmp_path: Path) -> None:

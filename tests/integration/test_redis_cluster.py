@@ -101,7 +101,7 @@ def test_the_desk_refuses_a_cluster_and_says_what_it_needs() -> None:
     ("settings", "told"),
     [
         ({"sentinels": ["h:1"], "sentinel_primary": "p"}, "sentinels and cluster are both set"),
-        ({"url": "redis://h/2"}, "no databases but 0"),
+        ({"url": "redis://h/2"}, "has only database 0"),
         ({"url": "unix:///tmp/redis.sock"}, "url is a unix:// socket"),
     ],
 )

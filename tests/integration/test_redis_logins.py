@@ -76,9 +76,9 @@ def test_sentinels_name_the_primary(redis_server: RedisServer, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"url": "redis://h/0", "ssl_cafile": "ca.pem"}, "url is no rediss://"),
-        ({"url": "rediss://h/0", "ssl_certfile": "c.pem"}, "go together"),
-        ({"url": "redis://h/0", "sentinels": ["h:26379"]}, "sentinels and sentinel_primary go together"),
+        ({"url": "redis://h/0", "ssl_cafile": "ca.pem"}, "url does not begin with rediss://"),
+        ({"url": "rediss://h/0", "ssl_certfile": "c.pem"}, "must be set together"),
+        ({"url": "redis://h/0", "sentinels": ["h:26379"]}, "sentinels and sentinel_primary must be set together"),
         ({"url": "redis://u:p@h/0", "password_file": "f"}, "remove one"),
     ],
 )

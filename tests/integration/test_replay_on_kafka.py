@@ -79,7 +79,7 @@ def test_a_replay_that_is_killed_goes_on_and_touches_nothing_of_the_live_stream(
 
     assert Counter(verdict.event_id for verdict in found) == dict.fromkeys((f"event-{i}" for i in range(EVENTS)), 1)
     assert {verdict.route.action for verdict in found} == {"reject"}
-    assert f"{EVENTS} events judged again; {EVENTS} of {EVENTS} go elsewhere" in done.stdout
+    assert f"{EVENTS} events judged again; {EVENTS} of {EVENTS} have another route" in done.stdout
     assert committed(stream) == live
     assert len(after.values) == EVENTS
     assert dead.values == []

@@ -225,8 +225,8 @@ def test_the_doctor_asks_the_registry(registry: Registry) -> None:
     ("settings", "told"),
     [
         ({"url": "http://user:password@host"}, "without credentials"),
-        ({"url": "http://host", "username": "u"}, "go together"),
-        ({"url": "http://host", "password": "p"}, "go together"),
+        ({"url": "http://host", "username": "u"}, "must be set together"),
+        ({"url": "http://host", "password": "p"}, "must be set together"),
         ({"url": "http://host", "username": "u", "password": "p", "password_file": "f"}, "both set"),
     ],
 )

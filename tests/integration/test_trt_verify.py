@@ -71,7 +71,7 @@ def test_cpu_engines_are_built_compared_and_only_then_opened(tmp_path: Path, gol
 
     result = sluice("verify", exact, "--repository", place, "--golden", golden, "--reference", "openvino")
     assert result.exit_code == 1
-    assert "openvino-int8 does not judge as the reference does" in result.stderr.replace("\n", " ")
+    assert "openvino-int8 does not match the reference" in result.stderr.replace("\n", " ")
     assert "openvino-fp32 does not" not in result.stderr
     reports = {
         target.name: json.loads(repository.read_report(version, target, "parity.json") or "")
@@ -133,7 +133,7 @@ def test_a_reference_that_these_processors_cannot_compute_is_refused_with_what_c
     monkeypatch.setattr("worker.cli.verify.computes_bf16", lambda: False)
     refused = sluice("verify", *base, "--golden", golden, "--reference", "openvino")
     assert refused.exit_code == 2
-    assert "--reference torch does" in refused.stderr.replace("\n", " ")
+    assert "--reference torch computes it" in refused.stderr.replace("\n", " ")
     by_torch = sluice("verify", *base, "--golden", golden)
     assert by_torch.exit_code == 1
     assert "openvino-bf16 was not compared: these processors" in by_torch.stderr.replace("\n", " ")
@@ -143,7 +143,7 @@ def test_a_reference_that_these_processors_cannot_compute_is_refused_with_what_c
 def test_verify_says_what_there_is_not(tmp_path: Path) -> None:
     place = tmp_path / "models"
     empty = sluice("verify", "mst-lite", "--repository", place)
-    assert (empty.exit_code, "put it there with sluice build" in empty.stderr.replace("\n", " ")) == (2, True)
+    assert (empty.exit_code, "add it with sluice build" in empty.stderr.replace("\n", " ")) == (2, True)
     sluice("build", "mst-lite", "--repository", place, "--backend", "openvino", "--precision", "fp32")
     unknown = sluice("verify", "mst-lite", "--repository", place, "--engine", "openvino-fp8")
     assert unknown.exit_code == 2

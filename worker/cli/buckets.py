@@ -1,4 +1,4 @@
-"""Lists what lies below an `s3://` prefix."""
+"""Lists the objects below an `s3://` prefix."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,9 +10,10 @@ from worker.settings import Settings
 
 
 def object_lister(settings: Settings, *, versions: bool = False) -> ListObjects:
-    """A function that lists a prefix, page by page, each object with its ETag, and its present version if asked for.
+    """Returns a function that lists a prefix page by page: each object with its ETag and, if asked for, its current
+    version.
 
-    The client is made when a listing begins. The listing raises CommandFailed for what the store refuses.
+    The client is made when the first listing begins. A listing raises CommandFailed when the store refuses it.
     """
 
     def list_objects(bucket: str, prefix: str) -> Iterator[S3Reference]:
@@ -42,7 +43,7 @@ def _present_versions(client: Any, bucket: str, prefix: str) -> Iterator[S3Refer
     for page in client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix):
         for found in page.get("Versions", ()):
             if found["IsLatest"]:
-                # A bucket without versioning calls its only version "null", which is none.
+                # In a bucket without versioning the version is "null", which is not a version id.
                 version = None if found["VersionId"] == "null" else found["VersionId"]
                 etag = found["ETag"].strip('"')
                 yield S3Reference(bucket=bucket, key=found["Key"], version_id=version, etag=etag)

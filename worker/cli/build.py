@@ -1,4 +1,4 @@
-"""`sluice build`: from a model to engines in a model repository."""
+"""`sluice build`: compiles a model's engines into a model repository."""
 
 import os
 import signal
@@ -43,39 +43,43 @@ def build(
     ] = "tensorrt-rtx",
     compute_capability: Annotated[
         list[str] | None,
-        typer.Option("--compute-capability", metavar="X.Y[,X.Y…]", help="GPUs to build for; absent: this machine's."),
+        typer.Option("--compute-capability", metavar="X.Y[,X.Y…]", help="GPUs to build for. Default: this machine's."),
     ] = None,
     precision: Annotated[
         Literal["fp32", "fp16", "bf16", "int8", "fp8"] | None,
         typer.Option(
-            help="Absent: what the model was measured in; else fp16 for TensorRT, bf16 for the others. int8: not for "
-            "torch. fp8: for TensorRT only, from compute capability 8.9."
+            help=(
+                "Default: the precision that the model was measured in, else fp16 for TensorRT and bf16 for the "
+                "others. int8 is not for torch. fp8 is only for TensorRT, from compute capability 8.9."
+            )
         ),
     ] = None,
     batches: Annotated[
-        str, typer.Option(metavar="MIN:BEST:MAX", help="Batch sizes a GPU's engine takes, and is tuned for.")
+        str, typer.Option(metavar="MIN:BEST:MAX", help="Smallest, most common and largest batch size of a GPU engine.")
     ] = "1:16:64",
     calibration: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Images to calibrate int8 or fp8 with; absent: the samples that ship."),
+        typer.Option(metavar="DIR", help="Images to calibrate int8 or fp8 with. Default: the samples that ship."),
     ] = None,
     version_compatible: Annotated[
-        bool, typer.Option("--version-compatible", help="Make it run on later minor versions of TensorRT too.")
+        bool, typer.Option("--version-compatible", help="Make the engine run on later minor versions of TensorRT too.")
     ] = False,
     hardware_compatibility: Annotated[
         Literal["none", "ampere_plus", "same_compute_capability"],
-        typer.Option(help="Make it run on more GPUs than it was built on, at some loss of speed (tensorrt)."),
+        typer.Option(help="Make the engine run on other GPU types too, with some loss of speed (tensorrt)."),
     ] = "none",
-    workspace: Annotated[int | None, typer.Option(min=1, metavar="MIB", help="Most memory a layer may use.")] = None,
+    workspace: Annotated[
+        int | None, typer.Option(min=1, metavar="MIB", help="Maximum memory that a layer may use.")
+    ] = None,
     optimization_level: Annotated[int | None, typer.Option(min=0, max=5, help="How long to search (tensorrt).")] = None,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Build again what is there already.")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Build engines again that exist already.")] = False,
     config: ConfigOption = None,
 ) -> None:
     """Compile a model's towers into engines, and publish them in a model repository.
 
-    Engines that are there already are kept; a build that was broken off goes on where it stopped.
+    Existing engines are kept, so an interrupted build continues where it stopped.
 
-    Exit code: 0 when all engines are there, 1 when some are not, 2 when nothing was tried.
+    Exit code: 0 when all engines exist, 1 when some failed, 2 when nothing was tried.
     """
     need("jinja2")
     settings = load_settings(config, os.environ)
@@ -154,8 +158,11 @@ Show = Callable[[Target, str, int, int], bool]
 
 @contextmanager
 def _until_stopped(show: Show) -> Iterator[Show]:
-    """Shows progress until Ctrl-C, and then says stop. While TensorRT builds, Python runs in its callbacks only, and it
-    swallows what is raised there: a KeyboardInterrupt would be lost, or be one engine's failure before the next."""
+    """Shows progress. Returns False after Ctrl-C, so that the build stops.
+
+    While TensorRT builds, Python code runs only in its callbacks, and TensorRT swallows exceptions from them: a
+    KeyboardInterrupt would be lost, or would fail one engine only.
+    """
     stopped = False
 
     def stop(_signal: int, _frame: object) -> None:
@@ -171,7 +178,7 @@ def _until_stopped(show: Show) -> Iterator[Show]:
 
 @contextmanager
 def _progress() -> Iterator[Show]:
-    """One bar an engine while a person watches; nothing in a pipe."""
+    """One progress bar for each engine on a terminal; nothing in a pipe."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.fields[engine]}"),

@@ -1,4 +1,4 @@
-"""`sluice config`: shows the settings that a worker would run with."""
+"""`sluice config`: shows the settings in effect."""
 
 import os
 from typing import Annotated
@@ -10,20 +10,20 @@ from worker.cli import console
 from worker.cli.options import ConfigOption
 from worker.settings import load_settings
 
-app = typer.Typer(name="config", help="Show the settings in force, without secrets.", no_args_is_help=True)
+app = typer.Typer(name="config", help="Show the settings in effect, without secrets.", no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """Keeps `show` a command of its own, though it is the only one."""
+    """Makes `show` a subcommand: typer would run a single command without its name."""
 
 
 @app.command()
 def show(
     config: ConfigOption = None,
-    everything: Annotated[bool, typer.Option("--all", help="Show defaults too, not only what is set.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Show defaults too.")] = False,
 ) -> None:
-    """Show the settings as YAML: the file's, with the SLUICE_… variables over them. Secrets are shown as stars."""
+    """Show the settings as YAML: the file, overridden by SLUICE_… variables. Secrets are shown as stars."""
     settings = load_settings(config, os.environ)
     shown = settings.model_dump(mode="json", exclude_unset=not everything)
     console.out.print(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), markup=False, highlight=False, end="")

@@ -1,4 +1,4 @@
-"""The consoles for stdout and stderr, and functions that make foreign text safe for a terminal."""
+"""The consoles for stdout and stderr, and functions that escape untrusted text for a terminal."""
 
 import re
 from collections.abc import Sequence
@@ -17,18 +17,18 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u206
 
 
 def printable(text: str) -> str:
-    """`text` with control and direction-changing characters made visible: a file name must not steer the terminal."""
+    """`text` with control and bidirectional characters escaped, so that a file name cannot control the terminal."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def route_text(route: Route) -> Text:
-    """A route in its colour: `review low-quality`."""
+    """A route as colored text, such as `review low-quality`."""
     words = route.action if route.queue is None else f"{route.action} {route.queue}"
     return Text(printable(words), style=STYLES[route.action])
 
 
 def failure_text(name: str, failure: Failure) -> Text:
-    """One line: which image, why, what was wrong."""
+    """One line: the image, the reason, the message."""
     return Text.assemble(
         (printable(name), "bold"), ": ", (failure.reason.value, "red"), ": ", printable(failure.message)
     )
@@ -37,15 +37,16 @@ def failure_text(name: str, failure: Failure) -> Text:
 def tell_left_out(
     screen: Console, skipped: int, skipped_names: Sequence[str], links: int, unreadable: Sequence[str]
 ) -> None:
-    """Of what was named, the files that are no images, of which some are named, the links to folders, and the folders
-    that could not be looked into."""
+    """Prints what was skipped: the number of files that are not images and some of their names, links to folders, and
+    folders that could not be read.
+    """
     if skipped:
-        files = "1 file that is no image was" if skipped == 1 else f"{skipped:,} files that are no images were"
+        files = "1 file that is not an image was" if skipped == 1 else f"{skipped:,} files that are not images were"
         more = "" if skipped == len(skipped_names) else ", …"
         names = ", ".join(map(printable, skipped_names))
         screen.print(f"{files} left out: {names}{more}", markup=False, soft_wrap=True)
     if links:
         folders = "1 link to a folder was" if links == 1 else f"{links:,} links to folders were"
-        screen.print(f"{folders} not followed: name the folders themselves to have their images")
+        screen.print(f"{folders} not followed; pass the folders themselves to include their images")
     for problem in unreadable:
-        err.print(f"cannot look into {printable(problem)}", markup=False, soft_wrap=True)
+        err.print(f"cannot read {printable(problem)}", markup=False, soft_wrap=True)

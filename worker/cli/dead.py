@@ -27,29 +27,38 @@ from worker.dead_letters.view import LetterDetail, detail, view
 from worker.dead_letters.writers import open_writer
 from worker.review.open_topics import open_topics
 
-app = typer.Typer(name="dead", help="Dead letters: list, show, redrive, drop.", no_args_is_help=True)
+app = typer.Typer(name="dead", help="List, show, redrive and drop dead letters.", no_args_is_help=True)
 
-IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Letters, by how their ids begin.")]
-ReasonsOption = Annotated[
-    list[FailureReason] | None, typer.Option("--failure", help="Only what failed for this reason. Repeatable.")
+IdsArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[ID]...", help="Ids of letters; the first characters are enough.")
 ]
-TenantsOption = Annotated[list[str] | None, typer.Option("--tenant", metavar="NAME", help="Only of this tenant.")]
+ReasonsOption = Annotated[
+    list[FailureReason] | None, typer.Option("--failure", help="Only letters with this failure reason. Repeatable.")
+]
+TenantsOption = Annotated[
+    list[str] | None, typer.Option("--tenant", metavar="NAME", help="Only letters of this tenant.")
+]
 PartitionsOption = Annotated[
     list[int] | None, typer.Option("--partition", min=0, help="Only from this partition of the images topic.")
 ]
 SinceOption = Annotated[
-    str | None, typer.Option("--since", metavar="TIME", help="Only what failed then or later: 2026-11-30T14:05Z or 2h.")
+    str | None,
+    typer.Option(
+        "--since", metavar="TIME", help="Only letters that failed at this time or later: 2026-11-30T14:05Z or 2h."
+    ),
 ]
-UntilOption = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Only what failed before.")]
+UntilOption = Annotated[
+    str | None, typer.Option("--until", metavar="TIME", help="Only letters that failed before this time.")
+]
 TextOption = Annotated[
-    str, typer.Option("--text", metavar="TEXT", help="Only where the message or the event's id contains it.")
+    str, typer.Option("--text", metavar="TEXT", help="Only letters whose message or event id contains this text.")
 ]
-LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many, the newest first.")]
-AllOption = Annotated[bool, typer.Option("--all", help="All open letters. Without it, give ids or a filter.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say which letters are meant.")]
-YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask before acting on more than one letter.")]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Maximum number of letters, newest first.")]
+AllOption = Annotated[bool, typer.Option("--all", help="All open letters. Otherwise give ids or a filter.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only show the selected letters.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 ActorOption = Annotated[
-    str | None, typer.Option("--by", metavar="NAME", help="Who does this, for the audit. Without it: your login.")
+    str | None, typer.Option("--by", metavar="NAME", help="Your name, for the audit. Default: your login.")
 ]
 
 
@@ -66,15 +75,12 @@ def list_command(
         LetterState | None, typer.Option("--state", help="Only letters in this state.")
     ] = LetterState.OPEN,
     any_state: Annotated[bool, typer.Option("--any-state", help="Letters in every state.")] = False,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many, the newest first.")] = 50,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document a line, for programs.")] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Maximum number of letters, newest first.")] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
     config: ConfigOption = None,
     data: DataOption = None,
 ) -> None:
-    """List dead letters: events that could not be judged, newest first.
-
-    Without --config the embedded log is read.
-    """
+    """List dead letters (events that could not be judged), newest first. Without --config the embedded log is read."""
     chosen = _selection(None if any_state else state, ids, reasons, tenants, partitions, since, until, text)
     with _book(find_place(config, data)) as book:
         found = book.find(chosen)
@@ -89,20 +95,21 @@ def list_command(
 
 @app.command()
 def show(
-    letter_id: Annotated[str, typer.Argument(metavar="ID", help="The letter, by how its id begins.")],
+    letter_id: Annotated[str, typer.Argument(metavar="ID", help="The letter's id; the first characters are enough.")],
     payload: Annotated[
-        Path | None, typer.Option("--payload", metavar="FILE", help="Write the record's bytes here; - is stdout.")
+        Path | None,
+        typer.Option("--payload", metavar="FILE", help="Write the record's bytes to this file; - is stdout."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     config: ConfigOption = None,
     data: DataOption = None,
 ) -> None:
-    """Show one letter: why it failed, its record, when it was redriven and by whom."""
+    """Show one letter: the failure, its record, and who redrove it when."""
     with _book(find_place(config, data)) as book:
         letter = _only(book, letter_id)
         whole = book.whole(letter)
         if whole is None:
-            raise CommandFailed(f"{letter.letter_id}: the topic keeps this letter no more")
+            raise CommandFailed(f"{letter.letter_id}: the topic no longer holds this letter")
         if payload is not None:
             _write(payload, whole.payload or b"")
         elif as_json:
@@ -122,23 +129,21 @@ def redrive(
     until: UntilOption = None,
     text: TextOption = "",
     everything: AllOption = False,
-    dropped: Annotated[
-        bool, typer.Option("--dropped", help="Letters that were dropped, in place of open ones.")
-    ] = False,
+    dropped: Annotated[bool, typer.Option("--dropped", help="Redrive dropped letters instead of open ones.")] = False,
     limit: LimitOption = None,
-    rate: Annotated[float, typer.Option("--rate", min=0.1, help="At most so many a second.")] = 100.0,
+    rate: Annotated[float, typer.Option("--rate", min=0.1, help="Maximum letters per second.")] = 100.0,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the audit.")] = "",
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="The reason, for the audit.")] = "",
     actor: ActorOption = None,
     config: ConfigOption = None,
     data: DataOption = None,
 ) -> None:
-    """Submit the events of dead letters again. Each letter is redriven once, however often this is run.
+    """Submit the events of dead letters again.
 
-    The event, the record of who redrove it and the audit entry are one transaction. A run that was killed goes on
-    where it stopped when it is started again. The new record carries the history in its headers. An event that fails
-    again becomes another letter.
+    Each letter is redriven once, even if this is run several times: the event, the action and the audit entry are
+    written in one transaction. Run it again to continue after it was killed. The new record carries the history in its
+    headers. An event that fails again becomes another letter.
 
     Exit code: 0, or 1 when a letter could not be redriven.
     """
@@ -155,7 +160,7 @@ def redrive(
 
 @app.command()
 def drop(
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the audit.")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="The reason, for the audit.")],
     ids: IdsArgument = None,
     reasons: ReasonsOption = None,
     tenants: TenantsOption = None,
@@ -171,14 +176,14 @@ def drop(
     config: ConfigOption = None,
     data: DataOption = None,
 ) -> None:
-    """Say that the events of dead letters will not be submitted again, and why.
+    """Mark dead letters as not to be submitted again, with a reason.
 
-    Nothing is deleted: the letter stays in its topic for as long as the topic keeps it, with the state "dropped", the
-    reason and your name; the audit has an entry. The event's verdict and its review item stand. A dropped letter can
-    still be redriven (`sluice dead redrive --dropped`).
+    Nothing is deleted. The letter stays in its topic until the topic's retention removes it, with the state "dropped",
+    the reason and your name. The audit gets an entry. The event's verdict and review item do not change. A dropped
+    letter can still be redriven (`sluice dead redrive --dropped`).
     """
     if not reason.strip():
-        raise UsageError("--reason: say why")
+        raise UsageError("--reason: must not be empty")
     chosen = _selection(LetterState.OPEN, ids, reasons, tenants, partitions, since, until, text)
     _check_meant(chosen, everything)
 
@@ -202,12 +207,12 @@ def _run(
     with _book(place) as book:
         letters = book.find(chosen)[:limit]
         if not letters:
-            console.out.print(f"no letter with state {chosen.state} is meant; nothing was done")
+            console.out.print(f"no letter with the state {chosen.state} matches; nothing was done")
             return
         if dry_run:
             for letter in letters:
                 console.out.print(_line(letter, book.state(letter)), soft_wrap=True)
-            console.out.print(f"{len(letters):,} letters would be acted on; nothing was done")
+            console.out.print(f"{len(letters):,} letters match; nothing was done")
             return
         if len(letters) > 1 and not yes and sys.stdin.isatty():
             typer.confirm(f"{verb} {len(letters):,} letters?", abort=True)
@@ -220,7 +225,7 @@ def _run(
                 run=uuid.uuid4().hex,
                 now=lambda: datetime.now(UTC),
             )
-            # The oldest first: events keep the order in which they came.
+            # Oldest first, so that events keep their order.
             report = act(verb, letters[::-1], lambda part: run(actions, part), Rate(rate))
     tell_report(verb, report)
     if report.refused:
@@ -252,20 +257,22 @@ def _selection(
 
 def _check_meant(chosen: Selection, everything: bool) -> None:
     if everything == (chosen != Selection(state=chosen.state)):
-        raise UsageError("say which letters: their ids, filters such as --failure, or --all")
+        raise UsageError("select letters by id, by filters such as --failure, or with --all")
 
 
 @contextmanager
 def _book(place: Place) -> Iterator[LetterBook]:
-    """All letters, read to the end. Shows how far that is while a person watches."""
+    """Reads all letters, with a progress bar on a terminal."""
     with closing(open_topics(place.settings, place.data)) as topics:
         book = open_book(topics, place.settings.kafka.topics)
         with console.err.status("reading the dead letters") as status:
             book.refresh(on_progress=lambda at, end: status.update(f"reading the dead letters: {at:,} of {end:,}"))
         if book.unreadable:
-            console.err.print(f"{book.unreadable:,} records are no dead letters and were left out")
+            console.err.print(f"{book.unreadable:,} records are not dead letters and were skipped")
         if book.left_out:
-            console.err.print(f"there are too many letters to hold: the oldest {book.left_out:,} were left out")
+            console.err.print(
+                f"there are too many letters to keep in memory: the oldest {book.left_out:,} were skipped"
+            )
         yield book
 
 
@@ -274,7 +281,7 @@ def _only(book: LetterBook, prefix: str) -> Letter:
     if not found:
         raise UsageError(f"no dead letter's id begins with {prefix!r}")
     if len(found) > 1:
-        raise UsageError(f"{len(found)} letters' ids begin with {prefix!r}; give more of it")
+        raise UsageError(f"{len(found)} ids of letters begin with {prefix!r}; give more characters")
     return found[0]
 
 
@@ -316,7 +323,7 @@ def _lines(letter: LetterDetail) -> Iterator[Text]:
         rows.append((letter.state.value, f"{done.at:%Y-%m-%d %H:%M:%S%z} by {done.actor}{because}"))
     for name, value in rows:
         yield Text.assemble((f"{console.printable(name):12} ", "bold"), console.printable(value))
-    size = f"{letter.payload_size:,} bytes" + (", of which the letter holds the beginning" if letter.is_cut else "")
+    size = f"{letter.payload_size:,} bytes" + (", of which the letter holds the first part" if letter.is_cut else "")
     yield Text.assemble(("record       ", "bold"), size)
     for line in _pretty(letter.text or "").splitlines():
         yield Text(f"  {console.printable(line)}")

@@ -1,4 +1,4 @@
-"""Acting on many dead letters: at a rate, with progress, and what came of it."""
+"""Redrives or drops many dead letters: rate limit, progress and a summary."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -10,11 +10,11 @@ from worker.dead_letters.actions import AT_ONCE, ActionReport
 from worker.dead_letters.letter import Letter
 
 QUIET_SECONDS = 10.0
-"""How often progress is said where nobody watches a bar."""
+"""How often progress is printed without a terminal."""
 
 
 class Rate:
-    """At most so many a second; None: no limit."""
+    """Limits the letters per second; None: no limit."""
 
     def __init__(
         self,
@@ -29,11 +29,11 @@ class Rate:
 
     @property
     def at_once(self) -> int:
-        """How many to take together: about a second's worth."""
+        """How many letters to take at once: about one second's worth."""
         return AT_ONCE if self._per_second is None else max(1, min(AT_ONCE, int(self._per_second)))
 
     def wait(self, count: int) -> None:
-        """Returns when so many more may be done."""
+        """Waits until that many more letters may be processed."""
         if self._per_second is None:
             return
         now = self._clock()
@@ -43,7 +43,7 @@ class Rate:
 
 
 def act(verb: str, letters: Sequence[Letter], run: Callable[[list[Letter]], ActionReport], rate: Rate) -> ActionReport:
-    """Runs over the letters, part by part. Raises what `run` raises; what was done until then stays done."""
+    """Calls `run` for the letters, in parts. Raises what `run` raises; the parts before it stay done."""
     total = ActionReport()
     columns = (SpinnerColumn(), TextColumn(verb), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     said = time.monotonic()
@@ -69,7 +69,7 @@ def tell_report(verb: str, report: ActionReport) -> None:
     done = "redriven" if verb == "redrive" else "dropped"
     said = [f"{len(report.done):,} {done}"]
     if report.already:
-        said.append(f"{len(report.already):,} were redriven or dropped before, by others")
+        said.append(f"{len(report.already):,} were already redriven or dropped")
     if report.refused:
         said.append(f"{len(report.refused):,} cannot be redriven")
     console.out.print("; ".join(said), markup=False)

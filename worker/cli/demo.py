@@ -1,4 +1,4 @@
-"""`sluice demo`: the whole path, once, on samples."""
+"""`sluice demo`: judges sample images in embedded mode."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,15 +30,15 @@ NOTICE = (
 
 @app.command()
 def demo(
-    data: Annotated[
-        Path, typer.Option("--data", metavar="DIR", help="Where log, images and report are written.")
-    ] = Path("sluice-demo"),
+    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Folder for the log, images and report.")] = Path(
+        "sluice-demo"
+    ),
     config: ConfigOption = None,
 ) -> None:
-    """Send thirty sample images, degraded copies and hostile files through the whole embedded path.
+    """Judge thirty sample images, degraded copies and hostile files in embedded mode.
 
-    Needs no server and no network; model and policy are those of the settings, or those that ship. On a terminal the
-    review desk stays open at the end, until a key is pressed.
+    Needs no server and no network. Uses the model and policy of the settings, or those that ship. On a terminal the
+    review desk stays open at the end until a key is pressed.
     """
     need("jinja2", "fakeredis", "fastapi")
     settings = find_place(config, data).settings
@@ -56,7 +56,7 @@ def demo(
     try:
         write_report(
             ScoreReport(
-                title="What Sluice made of its sample images",
+                title="How Sluice judged its sample images",
                 created_at=datetime.now(UTC),
                 seconds=result.seconds,
                 model=f"{manifest.name} {manifest.version}",
@@ -96,10 +96,10 @@ def _progress() -> Iterator[run.Progress]:
 
 def _table(result: run.DemoResult) -> Table:
     tally = result.tally
-    table = Table("what became of them", "images", show_edge=True)
+    table = Table("outcome", "images", show_edge=True)
     table.columns[1].justify = "right"
     table.add_row("scored by the engine", str(tally.scored - tally.cached))
-    table.add_row("known from the cache", str(tally.cached))
+    table.add_row("scored from the cache", str(tally.cached))
     table.add_row("not judged", str(tally.failed))
     table.add_section()
     actions = tally.actions()

@@ -1,4 +1,4 @@
-"""The end of the demo: the review desk, open on what the demo sent to review, until a key is pressed."""
+"""Serves the review desk at the end of the demo, with the items that the demo sent to review."""
 
 import sys
 from pathlib import Path
@@ -11,9 +11,10 @@ from worker.settings import FileSettings, Settings
 
 
 def show_desk(settings: Settings, data: Path) -> None:
-    """Serves the desk until a key is pressed; does nothing without a terminal, where nobody could press one.
+    """Serves the desk until a key is pressed. Does nothing without a terminal. Takes a free port unless the settings
+    set one.
 
-    On a free port, unless the settings name one. Raises DeskServerError, AccountsError and LogError.
+    Raises DeskServerError, AccountsError and LogError.
     """
     if not (sys.stdin.isatty() and console.err.is_terminal):
         return
@@ -28,7 +29,7 @@ def _wait_for_key() -> None:
     try:
         import termios
         import tty
-    except ImportError:  # Windows has neither
+    except ImportError:  # Windows has neither module module
         sys.stdin.readline()
         return
     before = termios.tcgetattr(sys.stdin)

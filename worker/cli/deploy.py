@@ -1,4 +1,4 @@
-"""`sluice deploy`: checks a Ray Serve config, and makes keys for programs."""
+"""`sluice deploy`: checks a Ray Serve config and makes keys for callers of the APIs."""
 
 import secrets
 from pathlib import Path
@@ -9,22 +9,27 @@ import typer
 from worker.cli import console
 from worker.cli.extras import extra
 
-app = typer.Typer(name="deploy", help="Check Serve configs, and make keys for programs.", no_args_is_help=True)
+app = typer.Typer(
+    name="deploy",
+    help="Check Ray Serve configs, and make keys for the gateway and the desk's API.",
+    no_args_is_help=True,
+)
 
 
 @app.command()
 def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The config for `serve deploy`.")],
     online: Annotated[
-        bool, typer.Option("--online", help="Look at what it names too: model, policy, Kafka, Redis and S3.")
+        bool, typer.Option("--online", help="Also check the model, policy, Kafka, Redis and S3 that the config names.")
     ] = False,
 ) -> None:
-    """Check a Serve config; every problem is told with its line.
+    """Check a Ray Serve config and report every problem with its line.
 
-    Finds what Ray passes over (mistyped keys) and what it would only find on the cluster: paths that cannot be
-    imported, deployments that are not there, wrong arguments and settings, times that do not fit together, and example
-    names that were left as they are. Run it where the applications can be imported, from the folder that relative paths
-    count from. Without --online no server is asked, and it says what it has not looked at.
+    Finds what Ray ignores (mistyped keys) and what Ray would only find on the cluster: import paths that fail, unknown
+    deployments, wrong arguments and settings, inconsistent timeouts, and example names that were not replaced.
+
+    Run it where the applications can be imported, in the folder from which relative paths start. Without --online no
+    server is contacted, and the output lists what was not checked.
 
     Exit code: 0 when nothing is wrong, 2 when something is.
     """
@@ -32,7 +37,7 @@ def check(
         from worker.apps.checking.check import check as check_config  # Ray takes seconds to import
     checked = check_config(file, online=online)
     named = ", ".join(checked.applications)
-    verdict = f"{named} can be deployed" if named else "names no application; Serve would end all that it runs"
+    verdict = f"{named} can be deployed" if named else "names no application; Serve would stop all its applications"
     console.out.print(f"{file}: {verdict}", markup=False, soft_wrap=True)
     for note in checked.notes:
         console.out.print(f"note: {note}", markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`sluice desk`: the review desk, its index, and its items and votes as files."""
+"""`sluice desk`: serves the review desk, rebuilds its index, exports items, imports votes."""
 
 import sys
 import time
@@ -29,7 +29,7 @@ from worker.review.projector import catch_up, fill, rebuild
 from worker.review.topics import Topics
 
 app = typer.Typer(
-    name="desk", help="Serve the review desk; rebuild its index, export items, import votes.", no_args_is_help=True
+    name="desk", help="Serve the review desk, rebuild its index, export items and import votes.", no_args_is_help=True
 )
 app.command("serve")(serve_command)
 
@@ -38,10 +38,10 @@ FormatOption = Annotated[str, typer.Option("--format", metavar="NAME", help="jso
 
 @app.command("rebuild")
 def rebuild_command(config: ConfigOption = None, data: DataOption = None) -> None:
-    """Remove the index in Redis and build it from the topics.
+    """Remove the index in Redis and build it again from the topics.
 
-    Desks may go on meanwhile: they give no leases until it is done. The embedded index is built at every start, so
-    there this only shows what it would hold.
+    Desks may keep running. They give out no leases until the index is complete. In embedded mode the index is built at
+    every start, so this only shows what it would hold.
     """
     with _desk(find_place(config, data)) as (_, items):
         console.out.print(f"the index holds {items:,} {'item' if items == 1 else 'items'}", markup=False)
@@ -52,14 +52,14 @@ def export_command(
     format_: FormatOption = "jsonl",
     output: Annotated[Path, typer.Option("--output", metavar="FILE", help="Where to write; - is stdout.")] = Path("-"),
     queue: Annotated[str | None, typer.Option("--queue", metavar="NAME", help="Only of this queue.")] = None,
-    status: Annotated[Status | None, typer.Option("--status", help="Only what stands so.")] = None,
+    status: Annotated[Status | None, typer.Option("--status", help="Only items with this status.")] = None,
     config: ConfigOption = None,
     data: DataOption = None,
 ) -> None:
-    """Write items with their decisions, newest first: all that the topics hold, however long ago they were settled."""
+    """Write items with their decisions, newest first: all items in the topics, of any age."""
     write = WRITERS.get(format_)
     if write is None:
-        raise UsageError(f"no format {format_!r}; expected {', '.join(WRITERS)}")
+        raise UsageError(f"unknown format {format_!r}; expected {', '.join(WRITERS)}")
     place = find_place(config, data)
     try:
         with _catalogue(place) as (topics, catalogue), _opened(output) as file:
@@ -72,18 +72,20 @@ def export_command(
 
 @app.command("import")
 def import_command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Votes, as `sluice desk export` or Label Studio write.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Votes, as written by `sluice desk export` or Label Studio.")
+    ],
     format_: FormatOption = "jsonl",
     config: ConfigOption = None,
     data: DataOption = None,
 ) -> None:
-    """Decide by the votes of a file, each as its reviewer. Reading it again changes nothing.
+    """Record the votes of a file, each in its reviewer's name. Importing a file again changes nothing.
 
     Exit code: 0, or 1 when a vote could not be counted.
     """
     read = READERS.get(format_)
     if read is None:
-        raise UsageError(f"no format {format_!r}; expected {', '.join(READERS)}")
+        raise UsageError(f"unknown format {format_!r}; expected {', '.join(READERS)}")
     counted, known, refused = 0, 0, 0
     try:
         with (
@@ -115,17 +117,17 @@ def reset_password_command(
     config: ConfigOption = None,
     data: DataOption = None,
 ) -> None:
-    """Print a link by which a local user chooses another password, once, within a day.
+    """Print a link with which a local user can set a new password, once, within a day.
 
-    For an admin who cannot sign in; admins give other users such a link at the desk. Run it where the desk keeps its
-    users: with its --data, or with servers in its working folder.
+    For an admin who cannot sign in; for other users, admins make such a link at the desk. Run it where the desk keeps
+    its users: with the desk's --data, or, with --config, in the desk's working directory.
     """
     from worker.review.http.accounts import PEOPLE_FILE, Accounts
 
     place = find_place(config, data)
     file = (place.data or DATA) / PEOPLE_FILE
     if not file.exists():
-        raise UsageError(f"{file}: there are no local users here; run this where the desk keeps its data")
+        raise UsageError(f"{file}: no local users here; run this where the desk keeps its data")
     with closing(Accounts(file, time.time)) as accounts:
         token = accounts.reset(name, "sluice")
     if token is None:
@@ -142,8 +144,9 @@ def _votes(number: int) -> str:
 
 @contextmanager
 def _desk(place: Place, *, fresh: bool = True) -> Iterator[tuple[Desk, int]]:
-    """A desk and the number of its items. `fresh`: its index is built anew; the embedded one always is, and one that
-    Redis has lost is built before anything is read from it."""
+    """Opens a desk and returns it with the number of its items. `fresh`: build the index again. The embedded index is
+    always built, and so is one that Redis has lost.
+    """
     embedded = place.data is not None
     client = connect_embedded() if embedded else connect_server(place.settings.redis)
     try:
@@ -163,7 +166,7 @@ def _desk(place: Place, *, fresh: bool = True) -> Iterator[tuple[Desk, int]]:
 
 @contextmanager
 def _catalogue(place: Place) -> Iterator[tuple[Topics, Catalogue]]:
-    """The topics, and an empty catalogue that ends with the command."""
+    """The topics, and an empty temporary catalogue."""
     with (
         TemporaryDirectory(prefix="sluice-desk-") as folder,
         closing(open_topics(place.settings, place.data)) as topics,

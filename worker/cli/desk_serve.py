@@ -13,12 +13,12 @@ from worker.telemetry.server import Health, TelemetryServer
 
 
 def serve_command(config: ConfigOption = None, data: DataOption = None) -> None:
-    """Serve the review desk alone, at web.host and web.port, until Ctrl-C or SIGTERM. Workers run elsewhere.
+    """Serve the review desk without a worker, at web.host and web.port, until Ctrl-C or SIGTERM.
 
-    With servers, local users and the signing key are kept in ./sluice-data. With telemetry.metrics_port set, /metrics
-    and /healthz are served there; the desk's own address has /healthz too.
+    With --config, local users and the signing key are stored in ./sluice-data. If telemetry.metrics_port is set,
+    /metrics and /healthz are served there. The desk's own address has /healthz too.
 
-    Exit code: 0 when it was told to stop, 2 when it could not begin.
+    Exit code: 0 after it was stopped, 2 when it could not start.
     """
     if config is None and data is None:
         raise UsageError("say where the items are: --config FILE for Kafka and Redis, --data DIR for the embedded log")

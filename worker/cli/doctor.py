@@ -1,4 +1,4 @@
-"""`sluice doctor`: checks whether Kafka, Redis, S3 and this machine give the worker what it needs."""
+"""`sluice doctor`: checks that Kafka, Redis, S3 and this machine provide what the worker needs."""
 
 from typing import Annotated
 
@@ -25,19 +25,17 @@ WRONG = (CheckStatus.WRONG, CheckStatus.BLOCKED)
 @app.command()
 def doctor(
     config: ConfigOption = None,
-    desk: Annotated[
-        bool, typer.Option("--desk", help="Check what the review desk needs too: it also reads topics.")
-    ] = False,
+    desk: Annotated[bool, typer.Option("--desk", help="Also check what the review desk needs.")] = False,
 ) -> None:
-    """Check what the worker needs of Kafka, Redis, S3 and this machine, and tell what to do about what is wrong.
+    """Check that Kafka, Redis, S3 and this machine provide what the worker needs, and show how to fix what is wrong.
 
-    Nothing is changed, and no running worker is disturbed. `sluice up` makes the same checks of the servers before it
+    Changes nothing and does not disturb running workers. `sluice up` makes the same checks of the servers before it
     starts.
 
-    Exit code: 0 when all is well, 1 when something is wrong, 2 when the settings cannot be used.
+    Exit code: 0 when all checks pass, 1 when some do not, 2 when the settings cannot be used.
     """
     if config is None:
-        raise UsageError("say which settings: --config FILE (/dev/null where variables say everything)")
+        raise UsageError("--config FILE is needed (/dev/null if all settings are variables)")
     place = find_place(config, None)
     findings: list[Finding] = []
     with console.err.status("checking Kafka, Redis, S3 and decoder processes …"):
@@ -46,9 +44,9 @@ def doctor(
     console.out.print(_table(findings))
     wrong = sum(finding.status in WRONG for finding in findings)
     if wrong:
-        console.out.print(f"{wrong} of {len(findings)} checks found something wrong", markup=False)
+        console.out.print(f"{wrong} of {len(findings)} checks failed", markup=False)
         raise typer.Exit(FAILED)
-    console.out.print(f"all is well in {len(findings)} checks", markup=False)
+    console.out.print(f"all {len(findings)} checks passed", markup=False)
 
 
 def _table(findings: list[Finding]) -> Table:

@@ -1,4 +1,4 @@
-"""Known errors end in one line on stderr and an exit code, never in a traceback."""
+"""Known errors end a command with one line on stderr and an exit code, without a traceback."""
 
 import errno
 from typing import Any
@@ -13,11 +13,11 @@ USAGE = 2
 
 
 class UsageError(Exception):
-    """The command cannot begin: exit code 2."""
+    """The command cannot start: exit code 2."""
 
 
 class CommandFailed(Exception):
-    """The command did only a part of its work: exit code 1."""
+    """The command did only part of its work: exit code 1."""
 
 
 EXIT_CODES = {
@@ -47,7 +47,7 @@ EXIT_CODES = {
     "worker.review.http.server.DeskServerError": FAILED,
     "worker.review.http.accounts.AccountsError": FAILED,
 }
-"""By name: an error's module is loaded when it is raised, and a command should load no more than it needs."""
+"""Names instead of classes, so that a command does not import modules that it does not need."""
 
 
 DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
@@ -70,11 +70,11 @@ class Commands(TyperGroup):
 
 
 def show(error: Exception) -> int | None:
-    """Prints a known kind of error, and returns its exit code; None for what nobody expected, which is not printed."""
+    """Prints a known error and returns its exit code. Returns None for an unknown error, and prints nothing."""
     known = _explained(error)
     code = exit_code(known)
     if code is not None:
-        from rich.text import Text  # only an error needs them
+        from rich.text import Text  # imported here because only errors need them
 
         from worker.cli.console import err, printable
 
@@ -84,7 +84,7 @@ def show(error: Exception) -> int | None:
 
 
 def exit_code(error: Exception) -> int | None:
-    """The exit code of a known kind of error; None for what nobody expected."""
+    """The exit code of a known error; None for an unknown one."""
     if isinstance(error, OSError) and error.errno in DISK:
         return FAILED
     names = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__)

@@ -1,4 +1,4 @@
-"""`sluice evaluate`: how well a model judges, measured against people."""
+"""`sluice evaluate`: compares a model's scores with human scores."""
 
 import json
 import os
@@ -43,22 +43,24 @@ def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A shipped model's name or the path of a manifest.")],
     data: DataOption,
     scale: ScaleOption = "1:5",
-    low: Annotated[float, typer.Option("--low", help="People find an image low below this, 1..5.", min=1, max=5)] = 2.5,
+    low: Annotated[
+        float, typer.Option("--low", help="Human scores below this count as low quality, 1 to 5.", min=1, max=5)
+    ] = 2.5,
     single_prompts: SinglePromptsOption = False,
-    seed: Annotated[int, typer.Option("--seed", help="Of the bootstrap and the folds.", min=0)] = 1,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures.")] = None,
-    report: Annotated[Path | None, typer.Option("--report", metavar="FILE", help="Write an HTML page.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed of the bootstrap and the folds.", min=0)] = 1,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures as JSON.")] = None,
+    report: Annotated[Path | None, typer.Option("--report", metavar="FILE", help="Write an HTML report.")] = None,
     cache: CacheOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Measure a model against people's scores: agreement, calibration, thresholds, generators.
+    """Compare a model's scores with human scores: agreement, calibration, thresholds, generators.
 
-    A CSV file has the columns image and mos and, where known, prompt, align (how well the image fits it) and group (the
-    generator). A model that judges prompts is measured beside them, and against align too. The folders of
-    AGIQA-1K, AGIQA-3K, AIGCIQA2023, PKU-I2IQA and AIGIQA-20K are read as they are published.
+    A CSV file needs the columns image and mos (the human score). Optional columns: prompt, align (how well the image
+    fits the prompt) and group (the generator). A model with a prompt head is given the prompts, and is also compared
+    with align. The folders of AGIQA-1K, AGIQA-3K, AIGCIQA2023, PKU-I2IQA and AIGIQA-20K are read as they are published.
 
-    Where the settings have an `engine` (--config, SLUICE_ENGINE__BACKEND), that engine judges every image, as in
-    serving; without, OpenVINO does, and features are kept between runs.
+    If the settings have an `engine` (--config, SLUICE_ENGINE__BACKEND), that engine scores every image, as in serving.
+    Otherwise OpenVINO does, and features are kept between runs.
 
     Exit code: 0, or 2 when the data or the model cannot be used.
     """
@@ -85,14 +87,14 @@ def evaluate(
 
 
 def _engine(settings: Settings) -> dict[str, Any]:
-    """What judges: the engine that the settings name, or the CPU's."""
+    """The engine that scores the images: the one in the settings, or OpenVINO."""
     if settings.engine == EngineSettings():
         return {"backend": "openvino"}
     return settings.engine.model_dump(mode="json", exclude_none=True)
 
 
 def _features(settings: Settings, model: Model, examples: "Sequence[Example]", cache: Path | None) -> Features:
-    """What an engine answers to the examples, and to their prompts where the model judges them."""
+    """The engine's features of the examples, and of their prompts if the model uses prompts."""
     from worker.model.evaluation.features import compute_features, default_cache, run_engine
     from worker.model.evaluation.text_features import compute_text, with_prompts
 
@@ -113,7 +115,7 @@ def _features(settings: Settings, model: Model, examples: "Sequence[Example]", c
 def _measure(
     model: Model, examples: "Sequence[Example]", features: Features, seed: int, low: float
 ) -> "tuple[Evaluation, Evaluation | None]":
-    """Of quality, and of correspondence where the model judges it and people did."""
+    """The evaluations of quality and, if the model and the data have it, of correspondence."""
     from worker.model.evaluation.evaluation import evaluate as measure
     from worker.model.evaluation.evaluation import judge, judge_correspondence
 
@@ -129,7 +131,7 @@ def _measure(
 
 
 def tables(found: "Evaluation", *, thresholds: bool = True) -> Iterator[Table]:
-    """The figures as people read them in a terminal; `thresholds`: those of quality too, on which queues are built."""
+    """The figures as tables for a terminal; `thresholds`: also a table of quality thresholds."""
     overall = Table("", "value", "95 % interval", title=f"{found.model} on {found.agreement.images:,} images")
     for name in ("srcc", "krcc", "plcc", "rmse"):
         figure: Figure = getattr(found.agreement, name)
@@ -155,7 +157,7 @@ def tables(found: "Evaluation", *, thresholds: bool = True) -> Iterator[Table]:
         yield table
     if not thresholds:
         return
-    table = Table("below", "precision", "recall", "to review", title=f"low quality: people below {found.low:g}")
+    table = Table("below", "precision", "recall", "to review", title=f"low quality: human score below {found.low:g}")
     for at in found.thresholds:
         shares = ("-" if value is None else f"{value:.0%}" for value in (at.precision, at.recall, at.volume))
         table.add_row(f"{at.threshold:.2f}", *shares)

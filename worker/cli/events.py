@@ -1,4 +1,4 @@
-"""Image events, made from sources or read from lines."""
+"""Makes image events from sources, or reads them from lines of JSON."""
 
 import hashlib
 import uuid
@@ -18,18 +18,20 @@ from worker.cli.sources import ImageSource
 
 @dataclass(frozen=True, slots=True)
 class UnreadableEvent:
-    """A source or line that gives no event, with the reason."""
+    """A source or line without a valid event, with the reason."""
 
     message: str
 
 
 def new_id(_name: str) -> str:
-    """An id that no other event has."""
+    """A new unique id."""
     return str(uuid.uuid4())
 
 
 def stable_id(prefix: str) -> Callable[[str], str]:
-    """Ids derived from the prefix and the image's address, so that submitting an image again repeats its event."""
+    """Returns a function that makes ids from the prefix and the image's address, so that an image submitted again gets
+    the same id.
+    """
     return lambda name: f"{prefix}-{hashlib.sha256(name.encode()).hexdigest()[:20]}"
 
 
@@ -47,14 +49,14 @@ class EventMaker:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def check(self) -> None:
-        """Checks the options once, before any image. Raises UsageError."""
+        """Checks the options before the first image. Raises UsageError."""
         try:
             self._made("", FileReference(path="/"))
         except ValidationError as error:
             raise UsageError(explain(error)) from error
 
     def events(self, sources: Iterable[ImageSource]) -> Iterator[ImageEvent | UnreadableEvent]:
-        """One event or one problem a source, in their order."""
+        """One event or one problem for each source, in order."""
         for source in sources:
             try:
                 yield self._event(source)
@@ -70,7 +72,7 @@ class EventMaker:
         place = reference.path if isinstance(reference, FileReference) else source.name
         if self.inline:
             if not isinstance(reference, FileReference):
-                return UnreadableEvent(f"{source.name}: --inline sends the bytes of files only")
+                return UnreadableEvent(f"{source.name}: --inline needs local files")
             data = _read(Path(reference.path), self.max_bytes)
             if data is None:
                 return UnreadableEvent(f"{source.name}: more than images.max_bytes ({self.max_bytes:,})")
@@ -90,7 +92,7 @@ class EventMaker:
 
 
 def read_events(path: Path) -> Iterator[ImageEvent | UnreadableEvent]:
-    """One event or one problem a line of JSON, in their order. Raises UsageError when the file cannot be read."""
+    """One event or one problem for each line of JSON, in order. Raises UsageError when the file cannot be read."""
     for place, line in read_lines(path):
         try:
             yield ImageEvent.model_validate_json(line)
@@ -99,7 +101,7 @@ def read_events(path: Path) -> Iterator[ImageEvent | UnreadableEvent]:
 
 
 def explain(error: ValidationError) -> str:
-    """A validation error as one line: where and what."""
+    """A validation error as one line: the place and the problem."""
     return "; ".join(map(str, problems(error, known=ImageEvent.model_fields)))
 
 

@@ -1,4 +1,4 @@
-"""What the commands that train and measure share: their data, the packages they need beside serving's, a bar."""
+"""Shared by the commands that train and evaluate: reading data, checking packages, a progress bar."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ ScaleOption = Annotated[
     str, typer.Option("--scale", metavar="LOW:HIGH", help="The scale of mos in CSV files, mapped to 1..5.")
 ]
 SinglePromptsOption = Annotated[
-    bool, typer.Option("--single-prompts", help="Take CSV files in which a prompt has one image only.")
+    bool, typer.Option("--single-prompts", help="Accept CSV files in which each prompt has only one image.")
 ]
 CacheOption = Annotated[
     Path | None, typer.Option("--cache", metavar="DIR", help="Where features are kept between runs.")
@@ -31,8 +31,9 @@ CacheOption = Annotated[
 
 
 def read_data(paths: list[Path], scale: str, single_prompts: bool) -> list["Example"]:
-    """The examples of all files and folders, kin in one group, which is said where it is news. Raises UsageError and
-    DataError."""
+    """The examples of all files and folders. Examples that share an image or words are put into one group, and a
+    message says so when that changes the number of groups. Raises UsageError and DataError.
+    """
     with extra("train"):
         from worker.model.evaluation.datasets import Scale, read_examples
         from worker.model.kin import join_kin
@@ -55,19 +56,19 @@ def _tell_joined(joined: "Joined") -> None:
     several = f" ({joined.copies:,} images are copies of others)" if joined.copies else ""
     copies = " (1 image is a copy of another)" if joined.copies == 1 else several
     say(
-        f"{joined.before:,} prompts or lone images count as {joined.after:,}: those that share an image or "
-        f"words{copies} stay on one side of every split"
+        f"{joined.before:,} prompts or images without a prompt form {joined.after:,} groups: those that share an "
+        f"image or words{copies} stay on one side of every split"
     )
 
 
 def say(text: str) -> None:
-    """A line of prose, wrapped by the terminal alone."""
+    """Prints a line of text; only the terminal wraps it."""
     console.out.print(text, markup=False, soft_wrap=True)
 
 
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar while a person watches; nothing in a pipe. Gives the function that moves it on by one."""
+    """A progress bar on a terminal; nothing in a pipe. Yields the function that advances it by one."""
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal) as bar:
         task = bar.add_task(title, total=total)
@@ -75,7 +76,7 @@ def progress(title: str, total: int) -> Iterator[Callable[[], None]]:
 
 
 def write(file: Path, text: str) -> None:
-    """Writes a file and the folders above it. Raises CommandFailed."""
+    """Writes a file, and makes its parent folders. Raises CommandFailed."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")

@@ -26,25 +26,25 @@ app = typer.Typer(add_completion=False)
 def explain(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The image's file.")],
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE", help="A PNG file; without it, beside the image.")
+        Path | None, typer.Option("--output", metavar="FILE", help="The PNG file to write. Default: beside the image.")
     ] = None,
     cells: Annotated[
         int,
         typer.Option(
-            "--cells", help="Spots along each side of the heat map; time grows with their square.", min=2, max=32
+            "--cells", help="Cells along each side of the heat map. The time grows with their square.", min=2, max=32
         ),
     ] = 10,
     model: ModelOption = None,
 ) -> None:
-    """Draw why an image got its score: anchors, the gate's balance, and where the fine stream sees damage.
+    """Draw why an image got its score: similarity to each grade, weight of each stream, and a heat map.
 
-    Exit code: 0, 1 when the image cannot be judged, 2 when the picture cannot be written there.
+    Exit code: 0, 1 when the image cannot be judged, 2 when the picture cannot be written.
     """
     from worker.model.explain_picture import Words, draw
 
     file = output or image.with_name(f"{image.stem}.explained.png")
     if file.suffix.lower() != ".png":
-        raise UsageError(f"{file}: the picture is a PNG; give a name that ends in .png")
+        raise UsageError(f"{file}: the picture is a PNG; use a name that ends in .png")
     settings = load_settings(None, os.environ)
     loaded = load_model(model or settings.model, settings.s3)
     try:

@@ -1,4 +1,4 @@
-"""The packages that only some commands need, and the extra of Sluice that installs each."""
+"""Optional packages, and the extra of Sluice that installs each."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +34,9 @@ EXTRAS = {
 
 
 def need(*modules: str) -> None:
-    """Raises ExtraMissing when one of the modules is not installed, before a command works for minutes without it."""
+    """Raises ExtraMissing when one of the modules is not installed, so that a command fails before it works for
+    minutes.
+    """
     for module in modules:
         if not _is_installed(module):
             raise _missing(module, EXTRAS[module])
@@ -43,13 +45,13 @@ def need(*modules: str) -> None:
 def _is_installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ValueError:  # its import was blocked
+    except ValueError:  # its import is blocked
         return False
 
 
 @contextmanager
 def extra(name: str) -> Iterator[None]:
-    """Imports inside may need packages of this extra. Raises ExtraMissing, saying how to get them."""
+    """For imports that need packages of this extra. Raises ExtraMissing, which says how to install them."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -57,7 +59,7 @@ def extra(name: str) -> Iterator[None]:
 
 
 def explained(error: ModuleNotFoundError) -> ExtraMissing | None:
-    """The message for a module that an extra installs; None for any other."""
+    """The message for a missing module that an extra installs; None for other modules."""
     module = str(error.name).partition(".")[0]
     return _missing(module, EXTRAS[module]) if module in EXTRAS else None
 

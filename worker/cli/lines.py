@@ -8,7 +8,7 @@ from worker.cli.errors import UsageError
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The lines of a file that are not empty, each with its place (`events.jsonl, line 3`); - is stdin.
+    """The non-empty lines of a file, each with its place (`events.jsonl, line 3`). `-` is stdin.
 
     Raises UsageError when the file cannot be read.
     """

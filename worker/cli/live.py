@@ -14,7 +14,7 @@ WINDOW_SECONDS = 2.0
 
 
 class StatusLine:
-    """Renders the state of a worker. `problems` returns what is wrong with it at the moment."""
+    """Renders the state of a worker. `problems` returns its current health problems."""
 
     def __init__(
         self, metrics: Metrics, problems: Callable[[], tuple[str, ...]], clock: Callable[[], float] = time.monotonic
@@ -49,7 +49,7 @@ class StatusLine:
 
 
 def by_label(instrument: MetricWrapperBase, label: str) -> dict[str, float]:
-    """The present values of a counter or a gauge, summed by one of its labels."""
+    """The current values of a counter or gauge, summed by one of its labels."""
     values: dict[str, float] = {}
     for metric in instrument.collect():
         for sample in metric.samples:

@@ -32,7 +32,7 @@ def list_models(
     ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """List the models that ship or, with --repository, those that it holds, with their engines."""
+    """List the shipped models or, with --repository, the models in it with their engines."""
     if repository is not None:
         _list_repository(open_store(repository, load_settings(config, os.environ).s3))
         return
@@ -62,7 +62,7 @@ def _list_repository(store: FileStore) -> None:
             table.add_row(*_cells(version.name, manifest), serves, "\n".join(each.target.name for each in engines))
             problems += map(str, damaged)
     if not table.row_count and not problems:
-        raise UsageError("no model here; sluice build MODEL --repository … puts one into a repository")
+        raise UsageError("no models here; sluice build MODEL --repository … adds one")
     console.out.print(table)
     if problems:
         raise CommandFailed("\n".join(problems))
@@ -78,13 +78,14 @@ def show(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME|PLACE", help="A shipped model's name, a manifest's path, or a model's place in a repository."
+            metavar="NAME|PLACE",
+            help="The name of a shipped model, the path of a manifest, or a model's place in a repository.",
         ),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="The manifest itself, for programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Show a model, after checking every file of it against its digest."""
+    """Show a model. Every file is checked against its digest first."""
     manifest = load_model(name, load_settings(config, os.environ).s3).manifest
     if as_json:
         print(manifest.model_dump_json(by_alias=True, indent=2))

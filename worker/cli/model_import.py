@@ -13,46 +13,57 @@ from worker.scoring.manifest import MANIFEST_NAME, PromptScore
 if TYPE_CHECKING:
     from worker.model.clip.network import MstClip
 
-ToOption = Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder for the model; it must not hold one yet.")]
-CoarseOption = Annotated[str, typer.Option("--coarse", metavar="NAME", help="open_clip's architecture, coarse stream.")]
-FineOption = Annotated[str, typer.Option("--fine", metavar="NAME", help="open_clip's architecture, fine stream.")]
-LicenseOption = Annotated[str, typer.Option("--license", help="Under which the weights may be used.")]
+ToOption = Annotated[
+    Path, typer.Option("--to", metavar="DIR", help="Folder for the model. It must not hold a model yet.")
+]
+CoarseOption = Annotated[
+    str, typer.Option("--coarse", metavar="NAME", help="open_clip architecture of the coarse stream.")
+]
+FineOption = Annotated[str, typer.Option("--fine", metavar="NAME", help="open_clip architecture of the fine stream.")]
+LicenseOption = Annotated[str, typer.Option("--license", help="Licence of the weights.")]
 
 COARSE, FINE = "ViT-B-32-quickgelu", "ViT-B-16-quickgelu"
 
 
 def import_checkpoint(
-    checkpoint: Annotated[Path, typer.Argument(help="The paper's weights, as torch.save or safetensors wrote them.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="The weights of the paper's code, in torch.save or safetensors format.")
+    ],
     to: ToOption,
     coarse: CoarseOption = COARSE,
     fine: FineOption = FINE,
     text_weights: Annotated[
         str,
         typer.Option(
-            "--text-weights", metavar="TAG|FILE", help="Of the text tower, where the checkpoint leaves it out."
+            "--text-weights", metavar="TAG|FILE", help="Weights of the text tower, if the checkpoint has none."
         ),
     ] = "openai",
     prompt_head: Annotated[
-        PromptScore, typer.Option("--prompt-head", help="What CHECKPOINT's prompt head tells, where it has one.")
+        PromptScore, typer.Option("--prompt-head", help="The score that CHECKPOINT's prompt head predicts.")
     ] = "correspondence",
     quality: Annotated[
         Path | None,
-        typer.Option("--quality", metavar="FILE", help="A checkpoint on the same towers whose prompt head tells it."),
+        typer.Option(
+            "--quality", metavar="FILE", help="A checkpoint on the same towers whose prompt head predicts quality."
+        ),
     ] = None,
     correspondence: Annotated[
         Path | None,
-        typer.Option("--correspondence", metavar="FILE", help="Likewise, for how well image and prompt match."),
+        typer.Option("--correspondence", metavar="FILE", help="The same, for how well image and prompt match."),
     ] = None,
-    version: Annotated[str, typer.Option("--version", help="Of the model, in its manifest.")] = "1",
+    version: Annotated[str, typer.Option("--version", help="Name of the model, in its manifest.")] = "1",
     license_: LicenseOption = "unknown",
-    trained_on: Annotated[list[str] | None, typer.Option("--trained-on", help="A data set; may be repeated.")] = None,
+    trained_on: Annotated[
+        list[str] | None, typer.Option("--trained-on", help="A data set that the model was trained on. Repeatable.")
+    ] = None,
 ) -> None:
-    """Convert a checkpoint of the paper's PyTorch code to a model that serving loads.
+    """Convert a checkpoint of the paper's PyTorch code to a model that Sluice can serve.
 
-    Towers, text tower, fusion and heads become graphs, weights and a manifest. The template head judges images without
-    a prompt; prompt heads, of this checkpoint or of others on the same towers, judge those with one, on 1..5.
+    Towers, text tower, fusion and heads become graphs, weights and a manifest. The template head scores images without
+    a prompt. Prompt heads, from this checkpoint or from others on the same towers, score images with a prompt. All
+    scores are 1 to 5.
 
-    Exit code: 0, or 2 when the checkpoint is not what it should be.
+    Exit code: 0, or 2 when the checkpoint is not valid.
     """
     _refuse_occupied(to)
     with extra("train"):
@@ -67,7 +78,7 @@ def import_checkpoint(
             continue
         if score in prompts:
             raise UsageError(
-                f"the prompt head of {checkpoint} is to tell {score} too; --prompt-head says what it tells"
+                f"the prompt head of {checkpoint} cannot predict {score} too; --prompt-head says what it predicts"
             )
         prompts[score] = load_checkpoint(file, Encoder(coarse), Encoder(fine), text_weights=text_weights)
         check_same_towers(file, prompts[score], network)
@@ -86,17 +97,20 @@ def new_model(
     coarse: CoarseOption = COARSE,
     fine: FineOption = FINE,
     coarse_weights: Annotated[
-        str, typer.Option("--coarse-weights", metavar="TAG|FILE", help="Of the coarse CLIP, text tower included.")
+        str,
+        typer.Option(
+            "--coarse-weights", metavar="TAG|FILE", help="Weights of the coarse CLIP model, with its text tower."
+        ),
     ] = "openai",
     fine_weights: Annotated[
-        str, typer.Option("--fine-weights", metavar="TAG|FILE", help="Of the fine CLIP.")
+        str, typer.Option("--fine-weights", metavar="TAG|FILE", help="Weights of the fine CLIP model.")
     ] = "openai",
     license_: LicenseOption = "MIT",
-    seed: Annotated[int, typer.Option("--seed", help="Of the fusion's random weights.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed of the fusion's weights.")] = 1,
 ) -> None:
-    """Write a model on pretrained CLIP towers whose fusion is untrained: where `sluice train` starts.
+    """Write a model on pretrained CLIP towers with an untrained fusion, for `sluice train`.
 
-    Exit code: 0, or 2 when weights cannot be had; the message says how to bring them by hand.
+    Exit code: 0, or 2 when weights cannot be downloaded; the message says how to get them by hand.
     """
     _refuse_occupied(to)
     with extra("train"):
@@ -110,11 +124,11 @@ def new_model(
 
 
 def register(app: typer.Typer) -> None:
-    """Adds both commands to `sluice model`."""
+    """Adds the commands to `sluice model`."""
     app.command("import")(import_checkpoint)
     app.command("new")(new_model)
 
 
 def _refuse_occupied(folder: Path) -> None:
     if (folder / MANIFEST_NAME).exists():
-        raise UsageError(f"{folder}: holds a model already; name another folder")
+        raise UsageError(f"{folder}: already holds a model; use another folder")

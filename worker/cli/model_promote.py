@@ -22,28 +22,30 @@ RepositoryOption = Annotated[
 ]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The model's name in the repository.")]
 ByOption = Annotated[
-    str | None, typer.Option("--by", metavar="WHO", help="Who does it, for the record; absent: the user's name here.")
+    str | None, typer.Option("--by", metavar="WHO", help="Your name, for the history. Default: your login.")
 ]
-NoteOption = Annotated[str, typer.Option("--note", help="Why, for the record.")]
+NoteOption = Annotated[str, typer.Option("--note", help="The reason, for the history.")]
 
 
 def promote(
     name: NameArgument,
-    version: Annotated[str, typer.Argument(metavar="VERSION", help="The version that is to serve.")],
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="The version to serve.")],
     repository: RepositoryOption,
     by: ByOption = None,
     note: NoteOption = "",
     allow_unverified: Annotated[
         bool,
         typer.Option(
-            "--allow-unverified", help="Promote although an engine has not passed the gate; that engine is not used."
+            "--allow-unverified",
+            help="Promote even if an engine did not pass the parity gate. That engine is not used.",
         ),
     ] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Make a version of a model the one that serves where the settings name REPOSITORY/NAME.
+    """Choose the version of a model that workers with `model: REPOSITORY/NAME` serve.
 
-    Checks every file of the model, and that each of its engines passed `sluice verify`. Workers use it when they start.
+    Checks every file of the model, and that each of its engines passed `sluice verify`. Workers use the version when
+    they start.
 
     Exit code: 0 when the version serves, 1 when it was refused.
     """
@@ -51,7 +53,7 @@ def promote(
     before = promoter.record(name)
     record = promoter.promote(Version(name, version), by=_who(by), note=note, allow_unverified=allow_unverified)
     if before is not None and before.serving == record.serving:
-        console.out.print(f"{name} {version} serves already, since {record.serving.at:%Y-%m-%d %H:%M} UTC")
+        console.out.print(f"{name} {version} already serves, since {record.serving.at:%Y-%m-%d %H:%M} UTC")
         return
     _tell(name, record.serving, None if before is None else before.serving)
 
@@ -65,7 +67,7 @@ def rollback(
 ) -> None:
     """Restore the version that served before the last promotion. Workers use it when they start.
 
-    Exit code: 0 when it serves again, 1 when there is none, or its files are gone or damaged.
+    Exit code: 0 when it serves again, 1 when there is none or its files are missing or damaged.
     """
     promoter = _promoter(repository, config)
     before = promoter.record(name)
@@ -77,7 +79,7 @@ def history(name: NameArgument, repository: RepositoryOption, config: ConfigOpti
     """List the promotions and rollbacks of a model, newest first: who, when, and with which engines."""
     record = _promoter(repository, config).record(name)
     if record is None:
-        raise UsageError(f"{name}: no version was ever promoted in {repository}; {promote_hint(name)}")
+        raise UsageError(f"{name}: no version was promoted in {repository}; {promote_hint(name)}")
     table = Table("when (UTC)", "what", "version", "by", "engines", Column("note", overflow="fold"))
     for number, entry in enumerate(reversed(record.log)):
         what = f"{entry.action}, serving" if number == 0 else entry.action
@@ -101,7 +103,7 @@ def _who(by: str | None) -> str:
     try:
         return by or getpass.getuser()
     except (OSError, KeyError) as error:  # a container's user may have no name
-        raise UsageError("this user has no name here; say who promotes: --by WHO") from error
+        raise UsageError("this user has no login name; pass --by NAME") from error
 
 
 def _tell(name: str, serving: Promotion, before: Promotion | None) -> None:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they mean together."""
+"""Options that several commands share."""
 
 import os
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from worker.cli.errors import UsageError
 from worker.settings import FileSettings, Settings, load_settings
 
 DATA = Path("sluice-data")
-"""Where the embedded parts keep their data unless told otherwise: a folder that one sees and may delete."""
+"""Default folder of embedded mode: visible, and safe to delete."""
 
 ConfigOption = Annotated[
     Path | None,
@@ -31,23 +31,24 @@ PolicyOption = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a command works: on the servers of `settings`, or on the embedded parts below `data`."""
+    """What a command works on: the servers in `settings`, or the embedded log below `data`."""
 
     settings: Settings
     data: Path | None
 
 
 def find_place(config: Path | None, data: Path | None, embedded: bool = False) -> Place:
-    """The servers that `config` names; the embedded parts with `--data`, with `--embedded` and without `--config`.
+    """The servers in `config`, or the embedded log with `--data`, with `--embedded` or without `--config`.
 
-    Embedded parts read any file that their user may read, unless the settings name roots: who can write to their log
-    could read those files anyway. Raises SettingsError and UsageError.
+    Embedded mode reads any file that its user may read, unless the settings set files.roots: whoever can write to its
+    log could read those files anyway. Raises SettingsError and UsageError.
     """
     settings = load_settings(config, os.environ)
     if config is None and data is None and not embedded and "bootstrap_servers" in settings.kafka.model_fields_set:
         raise UsageError(
-            "SLUICE_KAFKA__BOOTSTRAP_SERVERS is set, but without --config this works on the embedded log; "
-            "--config FILE for the servers (/dev/null where variables say everything), --data DIR for the embedded log"
+            "SLUICE_KAFKA__BOOTSTRAP_SERVERS is set, but without --config this command uses the embedded log. "
+            "Use --config FILE for Kafka (/dev/null if all settings are variables) or --data DIR for the "
+            "embedded log"
         )
     if data is not None and data.exists() and not data.is_dir():
         raise UsageError(f"{data}: not a folder")

@@ -24,16 +24,18 @@ from worker.policy.requirements import needed_provenance
 from worker.review.capacity import Capacity, CapacityError, propose
 from worker.review.capacity_plot import plot
 
-app = typer.Typer(name="policy", help="Check policies, and see what they would have done.", no_args_is_help=True)
+app = typer.Typer(
+    name="policy", help="Check policies, replay them over past verdicts, and propose thresholds.", no_args_is_help=True
+)
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The policy file.")]
 
 
 @app.command()
 def check(file: FileArgument) -> None:
-    """Check a policy file; every problem is told with line and rule.
+    """Check a policy file and report every problem with line and rule.
 
-    Exit code: 0 when it can be used, 2 when it cannot.
+    Exit code: 0 when the policy is valid, 2 when it is not.
     """
     policy = load_policy(file)
     console.out.print(f"{file}: version {policy.version}, {policy.digest}", markup=False, soft_wrap=True)
@@ -49,11 +51,11 @@ def replay_command(
     verdicts: Annotated[
         Path,
         typer.Option(
-            "--verdicts", metavar="FILE", help="Past verdicts, one JSON a line, as `sluice tail --json` writes."
+            "--verdicts", metavar="FILE", help="Past verdicts as JSON lines, as written by `sluice tail --json`."
         ),
     ],
 ) -> None:
-    """Show what a policy would have made of past verdicts.
+    """Show which past verdicts a policy would change.
 
     Exit code: 0, or 1 when a line of the verdicts could not be read.
     """
@@ -67,7 +69,7 @@ def replay_command(
     for line in _remarks(result):
         console.out.print(line, markup=False, soft_wrap=True)
     if bad:
-        raise CommandFailed(f"{bad.total():,} lines of {verdicts} are no verdicts and were left out")
+        raise CommandFailed(f"{bad.total():,} lines of {verdicts} are not verdicts and were skipped")
 
 
 @app.command()
@@ -75,22 +77,22 @@ def tune(
     verdicts: Annotated[
         Path,
         typer.Option(
-            "--verdicts", metavar="FILE", help="Past verdicts, one JSON a line, as `sluice tail --json` writes."
+            "--verdicts", metavar="FILE", help="Past verdicts as JSON lines, as written by `sluice tail --json`."
         ),
     ],
-    reviewers: Annotated[int, typer.Option("--reviewers", min=1, help="People who review.")],
-    seconds_per_item: Annotated[float, typer.Option("--seconds-per-item", min=0.1, help="What one item takes.")] = 5.0,
-    hours: Annotated[float, typer.Option("--hours", min=0.1, max=24, help="A day, for each of them.")] = 6.0,
+    reviewers: Annotated[int, typer.Option("--reviewers", min=1, help="Number of reviewers.")],
+    seconds_per_item: Annotated[float, typer.Option("--seconds-per-item", min=0.1, help="Seconds per item.")] = 5.0,
+    hours: Annotated[float, typer.Option("--hours", min=0.1, max=24, help="Hours per reviewer and day.")] = 6.0,
     images_a_day: Annotated[
         float | None,
-        typer.Option("--images-a-day", min=1, help="What comes; without it, as many as the verdicts' times tell."),
+        typer.Option("--images-a-day", min=1, help="Images per day. Default: computed from the verdicts' times."),
     ] = None,
     decisions: Annotated[
         Path | None,
         typer.Option(
             "--decisions",
             metavar="FILE",
-            help="Items with decisions, as `sluice desk export` writes: what people found bad.",
+            help="Items with decisions, as written by `sluice desk export`.",
         ),
     ] = None,
     human_scores: Annotated[
@@ -98,16 +100,17 @@ def tune(
         typer.Option("--human-scores", metavar="FILE", help="A CSV file with the columns event_id and score (1 to 5)."),
     ] = None,
     bad_below: Annotated[
-        float, typer.Option("--bad-below", help="A human score below this means that an image is bad.")
+        float, typer.Option("--bad-below", help="An image with a human score below this is bad.")
     ] = 2.5,
     plot_file: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE", help="Write the trade as a picture (SVG).")
+        Path | None, typer.Option("--plot", metavar="FILE", help="Write a chart (SVG) of cost and yield.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")] = False,
 ) -> None:
-    """Propose the threshold of quality that fills the reviewers' time with the worst images.
+    """Propose the quality threshold that fills the reviewers' time with the worst images.
 
-    Shows what other thresholds would cost and find; the last needs to know of some images whether they are bad.
+    Also shows the cost of other thresholds and, with --decisions or --human-scores, how many bad images each finds.
+
     Exit code: 0, 1 when a line could not be read, or 2 when nothing can be proposed.
     """
     bad = Counter[str]()
@@ -131,7 +134,7 @@ def tune(
             console.out.print(line, markup=False, soft_wrap=True)
     if bad:
         told = ", ".join(f"{number:,} of {path}" for path, number in bad.items())
-        raise CommandFailed(f"lines that could not be read were left out: {told}")
+        raise CommandFailed(f"lines that could not be read were skipped: {told}")
 
 
 def _verdicts(path: Path, bad: Counter[str]) -> Iterator[Verdict]:
@@ -177,7 +180,7 @@ def _remarks(result: Replay) -> Iterator[str]:
     if result.changed:
         yield f"{result.changed:,} more would keep their destination with another priority or other labels"
     if result.failed:
-        yield f"{result.failed:,} were never scored; no policy changes that"
+        yield f"{result.failed:,} have no scores, so no policy changes them"
     for rule, number in result.undecided.most_common():
         reads = ", ".join(result.undecided_reads[rule])
-        yield f"{number:,} cannot be told: rule {rule} reads {reads}, which verdicts do not carry"
+        yield f"{number:,} cannot be replayed: rule {rule} reads {reads}, which verdicts do not contain"

@@ -1,4 +1,4 @@
-"""Formats records as one line each."""
+"""Formats records, one line each."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -25,7 +25,7 @@ from worker.cli.console import STYLES, printable, route_text
 
 
 class Topic(StrEnum):
-    """A topic by what it is for; the settings know its name."""
+    """A topic by its purpose; the settings hold its name."""
 
     IMAGES = "images"
     VERDICTS = "verdicts"
@@ -43,12 +43,12 @@ class Topic(StrEnum):
 
 
 def describe(topic: Topic, value: bytes) -> Text:
-    """One line on a record of the topic. Raises pydantic's ValidationError when it is none."""
+    """Describes a record of the topic in one line. Raises pydantic's ValidationError for an invalid record."""
     return _DESCRIBE[topic](value)
 
 
 def image_name(reference: ImageReference | None) -> str:
-    """What people call an image: a path, an address."""
+    """The display name of an image: a path or an address."""
     match reference:
         case FileReference():
             return reference.path
@@ -155,7 +155,7 @@ _SHORT = 72
 
 
 def _short(text: str) -> str:
-    """The first line of what may be a whole policy; `--json` has it all."""
+    """The first line of a text that may be a whole policy; `--json` prints all of it."""
     first, _, more = text.partition("\n")
     return f"{first[:_SHORT]}…" if more or len(first) > _SHORT else first
 

@@ -1,4 +1,4 @@
-"""`sluice replay`: judges past events again, into a topic of their own."""
+"""`sluice replay`: judges past events again and writes the verdicts to a separate topic."""
 
 import signal
 import threading
@@ -31,24 +31,24 @@ app = typer.Typer(add_completion=False)
 @app.command("replay")
 def replay_command(
     since: Annotated[
-        str, typer.Option("--from", metavar="TIME", help="Events that came then or later: 2026-11-30T14:05Z or 2h.")
+        str, typer.Option("--from", metavar="TIME", help="Events from this time on: 2026-11-30T14:05Z or 2h.")
     ],
     until: Annotated[
-        str | None, typer.Option("--to", metavar="TIME", help="Events that came before; without: now.")
+        str | None, typer.Option("--to", metavar="TIME", help="Events before this time. Default: now.")
     ] = None,
     model: ModelOption = None,
     policy: PolicyOption = None,
     report: Annotated[
         Path | None,
-        typer.Option("--report", metavar="FILE", help="Write an HTML report with pictures of what changed."),
+        typer.Option("--report", metavar="FILE", help="Write an HTML report that shows the changed images."),
     ] = None,
     config: ConfigOption = None,
     data: DataOption = None,
 ) -> None:
-    """Judge past events again by another model or policy, and compare with their verdicts.
+    """Judge past events again with another model or policy, and compare the verdicts.
 
-    The new verdicts go into the topic images.replays. The live stream is not touched: no review items, no dead letters,
-    no cache, no offsets. It can be stopped at any time; the same command, with the times that it prints, goes on.
+    The new verdicts go to the topic images.replays. The live stream does not change: no review items, no dead letters,
+    no cache entries, no offsets. You can stop it at any time; run the same command with the printed times to continue.
 
     Exit code: 0 when every event is judged, 1 when it was stopped before.
     """
@@ -69,7 +69,7 @@ def replay_command(
         result = _run(place, begin, end, stop)
     if not result.is_over:
         raise CommandFailed(
-            f"stopped after {result.done:,} of {result.window.total:,}; to go on, run it again with "
+            f"stopped after {result.done:,} of {result.window.total:,}; to continue, run it again with "
             f"--from {begin.isoformat()} --to {end.isoformat()}"
         )
     with closing(open_topics(place.settings, place.data)) as topics:
@@ -77,7 +77,9 @@ def replay_command(
         comparison = compare(topics, names, result.window, result.request.run)
         _tell(comparison)
         if result.missed:
-            console.err.print(f"{result.missed:,} records left the topic before they could be judged again")
+            console.err.print(
+                f"{result.missed:,} records were deleted from the topic before they could be judged again"
+            )
         if report is not None:
             with closing(build_fetcher(place.settings)) as fetcher, _bar("pictures") as progress:
                 task = progress.add_task("pictures", total=min(PICTURES, len(comparison.changes)))
@@ -114,8 +116,8 @@ def _bar(name: str) -> Progress:
 def _tell(comparison: ReplayComparison) -> None:
     compared = comparison.replayed - comparison.without_past
     console.out.print(
-        f"{comparison.replayed:,} events judged again; {comparison.rerouted:,} of {compared:,} go elsewhere; "
-        f"mean change of quality {comparison.mean_delta:+.2f}"
+        f"{comparison.replayed:,} events judged again; {comparison.rerouted:,} of {compared:,} have another "
+        f"route; mean change of quality {comparison.mean_delta:+.2f}"
     )
     if comparison.without_past:
         console.out.print(f"{comparison.without_past:,} have no past verdict to compare with")

@@ -40,10 +40,10 @@ from worker.settings.image_format import ImageFormat
 app = typer.Typer(add_completion=False)
 
 KEPT = 300
-"""Images that a report shows: the worst ones."""
+"""How many images a report shows, worst first."""
 
 LISTED = 20
-"""Images that the table lists."""
+"""How many images the table lists."""
 
 
 @app.command()
@@ -52,23 +52,23 @@ def score(
         list[str], typer.Argument(metavar="PATH...", help="Files, folders, globs, s3://bucket/prefix or https://…")
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE", help="Write one JSON line an image; - is stdout.")
+        Path | None, typer.Option("--output", metavar="FILE", help="Write one JSON line per image; - is stdout.")
     ] = None,
     report: Annotated[
         Path | None, typer.Option("--report", metavar="FILE", help="Write an HTML report with thumbnails.")
     ] = None,
     policy: PolicyOption = None,
     model: ModelOption = None,
-    tenant: Annotated[str, typer.Option("--tenant", help="Whose rules of the policy apply.")] = "default",
+    tenant: Annotated[str, typer.Option("--tenant", help="The tenant, for policies that read it.")] = "default",
     prompt: Annotated[
         str | None,
-        typer.Option("--prompt", help="What the images were made from, for models and policies that read it."),
+        typer.Option("--prompt", help="The generation prompt, for models and policies that read it."),
     ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Score images and say where the policy would send them.
+    """Score images and show the route that the policy gives them.
 
-    Folders are searched for images; a broken file is reported and does not stop the others.
+    Folders are searched for images. A broken file is reported and does not stop the others.
 
     Exit code: 0 when every image was scored, 1 when some were not, 2 when nothing was tried.
     """
@@ -133,7 +133,9 @@ def score(
 
 
 def _settings(config: Path | None, policy: Path | None, model: str | None) -> Settings:
-    """Whoever runs this names the files: they may be anywhere, and of any format unless the settings say which."""
+    """The user of this command chooses the files: they may be in any folder, and of any format unless the settings list
+    formats.
+    """
     loaded = load_settings(config, os.environ)
     changes: dict[str, Any] = {"files": FileSettings(roots=(Path("/"),))}
     if "formats" not in loaded.images.model_fields_set:
@@ -147,7 +149,9 @@ def _settings(config: Path | None, policy: Path | None, model: str | None) -> Se
 
 @contextmanager
 def _lines(path: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function that writes one JSON line. Raises UsageError, and CommandFailed when the file takes no more."""
+    """Yields a function that writes one JSON line. Raises UsageError, and CommandFailed when the file cannot be
+    written.
+    """
 
     def write(line: dict[str, Any]) -> None:
         with _told(path):
@@ -195,7 +199,7 @@ def _line(result: Result, model: str, policy: str) -> dict[str, Any]:
 
 @contextmanager
 def _progress(total: int | None) -> Iterator[Callable[[], None]]:
-    """A bar while a person watches; nothing in a pipe."""
+    """A progress bar on a terminal; nothing in a pipe."""
     columns = (SpinnerColumn(), TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal) as progress:
         task = progress.add_task("scoring", total=total)
@@ -229,7 +233,7 @@ def _table(tally: Tally) -> Table:
     table.columns[1].justify = "right"
     for entry in worst:
         labels = " ".join(entry.route.labels)
-        name = Text(console.printable(entry.name))  # not a string, in which [brackets] would be rich's markup
+        name = Text(console.printable(entry.name))  # Text, because rich would read [brackets] in a string as markup
         table.add_row(name, f"{entry.quality:.2f}", console.route_text(entry.route), labels)
     return table
 

@@ -1,4 +1,4 @@
-"""Scores many images in one process and answers in the order of the sources, by the same pipeline as the stream's."""
+"""Scores many images in one process, with the same pipeline as the stream. Results are in the order of the sources."""
 
 import os
 import random
@@ -67,7 +67,7 @@ class SourceJob(Job):
     thumbnail: bytes | None = None
 
     def fetched(self, content_hash: str) -> None:
-        """The same image has the same id, so that a policy which samples by id decides alike each time."""
+        """The same image always gets the same event id, so that policies that sample by id give the same result."""
         self.content_hash = content_hash
         self.event = self.event.model_copy(update={"id": content_hash})
 
@@ -75,9 +75,9 @@ class SourceJob(Job):
 class Scorer:
     """Scores images with one model and one policy.
 
-    `score` holds a few batches of prepared images, whatever the number of sources. An image that cannot be judged
-    becomes a Result with a failure. `prompt`: what all images were made from, where that is known. The caller closes
-    fetcher and engine.
+    Memory is bounded: at most a few batches of images are prepared at a time. An image that cannot be judged gives a
+    Result with a failure. `prompt`: the generation prompt of all images, if known. The caller closes fetcher and
+    engine.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Scorer:
         self._thumbnails: OrderedDict[str, bytes] = OrderedDict()
 
     def score(self, sources: Iterable[ImageSource]) -> Iterator[Result]:
-        """One result a source, in the order of the sources. Raises EngineLost when only a new process can judge."""
+        """One result for each source, in order. Raises EngineLost when the engine works only in a new process."""
         with ExitStack() as resources:
             pipeline = self._open_pipeline(resources)
             pending: deque[SourceJob | Result] = deque()
@@ -134,7 +134,7 @@ class Scorer:
                     self._wait(pipeline)
 
     def _wait(self, pipeline: JudgingPipeline[SourceJob]) -> None:
-        """Until something has happened. Nothing more is submitted meanwhile, so batches that are not full start."""
+        """Waits for the next result. Nothing is submitted meanwhile, so batches that are not full start."""
         pipeline.turn(self._clock())
         pipeline.mailbox.read(pipeline.wait_seconds(self._clock(), IDLE_SECONDS))
         pipeline.check()
@@ -157,7 +157,7 @@ class Scorer:
 
     def _open_pipeline(self, resources: ExitStack) -> JudgingPipeline[SourceJob]:
         pool = resources.enter_context(ThreadPoolExecutor(self._threads, thread_name_prefix="prepare"))
-        metrics = Metrics(CollectorRegistry())  # nobody reads them
+        metrics = Metrics(CollectorRegistry())  # these metrics are not exported
         store = NoScoreStore()
         batches: BatchRunner[SourceJob] = BatchRunner(
             self._engine, self._model, store, metrics, batches_in_flight=BATCHES_IN_FLIGHT
@@ -192,7 +192,7 @@ class Scorer:
         return JudgingPipeline(parts, options, deliver=self._deliver)
 
     def _make_thumbnail(self, job: SourceJob, pixels: NDArray[np.uint8]) -> None:
-        """On a thread of the pool."""
+        """Runs on a thread of the pool."""
         job.thumbnail = thumbnail(pixels)
 
     def _deliver(self, job: SourceJob, judgement: Judgement) -> None:
@@ -207,7 +207,7 @@ class Scorer:
         )
 
     def _thumbnail_of(self, job: SourceJob) -> bytes | None:
-        """A duplicate was not decoded: it has the thumbnail of the job that was, which is never far ahead."""
+        """A duplicate was not decoded. It gets the thumbnail of the job that was, which is recent."""
         content_hash = job.content_hash or ""
         if job.thumbnail is None:
             return self._thumbnails.get(content_hash)

@@ -1,4 +1,4 @@
-"""Turns logging off for commands, which print their own messages."""
+"""Turns logging off for commands that print their own messages."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""From what a user types to image references: files, folders, globs, `s3://bucket/prefix`, `https://…`."""
+"""Turns a command's arguments into image references: files, folders, globs, `s3://bucket/prefix`, `https://…`."""
 
 import glob
 import os
@@ -34,36 +34,37 @@ SUFFIXES = frozenset(
         *(".hdr", ".dds", ".qoi", ".xcf", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2"),
     }
 )
-"""What an image is called. A file of such a name is taken whatever it holds."""
+"""Suffixes of images. A file with such a suffix is used whatever it contains."""
 LISTED = 20
-"""Names of files without an image that are kept."""
+"""How many names of skipped files are kept."""
 
 ListObjects = Callable[[str, str], Iterable[S3Reference]]
-"""Bucket and prefix → its objects, in the order of their keys."""
+"""Bucket and prefix → their objects, sorted by key."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSource:
-    """An image under the name that its user knows. `reference` is None where it cannot be read; `problem` says why."""
+    """An image with its display name. `reference` is None if it cannot be read; `problem` says why."""
 
     name: str
     reference: ImageReference | None
     problem: str = ""
     reason: FailureReason = FailureReason.FETCH_FAILED
-    """Of the problem."""
+    """The failure reason of the problem."""
 
 
 class Sources:
-    """The images that `arguments` name, in that order; folders and prefixes in the order of their names.
+    """The images that `arguments` name, in that order. Files in folders and objects below prefixes are sorted by name.
 
-    A file that is named itself is always taken. In a folder a file is taken for its content, which is recognised by its
-    first bytes, or for its name. Objects of a bucket are taken for their names, since looking into each would be a
-    request for each: those with an image's suffix, and those without any.
+    A file that is an argument itself is always used. A file in a folder is used if its first bytes or its suffix are
+    those of an image. An object in a bucket is used if it has an image's suffix or no suffix, because reading each
+    object would cost a request.
 
-    They are found while being iterated, so a bucket of any size fits. Of the last iteration `skipped` counts the files
-    without an image, of which `skipped_names` has the first, and `links` the links to folders that were not followed,
-    since links may lead in circles; `unreadable` lists the folders that could not be looked into. Raises UsageError at
-    once for an argument that names nothing.
+    Images are found during iteration, so a bucket of any size works. After an iteration, `skipped` is the number of
+    files that are not images, `skipped_names` the first of their names, `links` the number of links to folders, which
+    are not followed because they may be circular, and `unreadable` lists the folders that could not be read.
+
+    Raises UsageError at once for an argument that matches nothing.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Sources:
             _check(argument)
 
     def count(self) -> int | None:
-        """How many images there are, where that can be told without asking a server; else None."""
+        """The number of images, if it can be known without a request to a server; else None."""
         if any(_is_remote(argument) for argument in self._arguments):
             return None
         return sum(1 for _ in self)
@@ -108,7 +109,7 @@ class Sources:
             suffix = PurePosixPath(reference.key).suffix.lower()
             if is_named or suffix in SUFFIXES or (not suffix and not reference.key.endswith("/")):
                 yield ImageSource(f"s3://{bucket}/{reference.key}", reference)
-            elif not reference.key.endswith("/"):  # consoles make "folders" as empty objects
+            elif not reference.key.endswith("/"):  # S3 S3 consoles make "folders" as empty objects
                 self._skip(f"s3://{bucket}/{reference.key}")
 
     def _files(self, argument: str) -> Iterator[ImageSource]:
@@ -128,7 +129,7 @@ class Sources:
                         yield source
 
     def _found(self, path: str) -> ImageSource | None:
-        """What lies in a folder; None where it is no image."""
+        """A source for a file in a folder; None if it is not an image."""
         is_called_image = PurePath(path).suffix.lower() in SUFFIXES
         source = _file(path)
         if source.reference is None:
@@ -169,19 +170,21 @@ def _check(argument: str) -> None:
         try:
             S3Reference(bucket=_bucket_and_prefix(argument)[0], key="x")
         except ValidationError as error:
-            raise UsageError(f"{argument}: no bucket's name; write s3://bucket/prefix") from error
+            raise UsageError(f"{argument}: the bucket is missing; write s3://bucket/prefix") from error
     elif _is_remote(argument):
         try:
             HttpReference(url=argument)
         except ValidationError as error:
-            raise UsageError(f"{argument}: not an address") from error
+            raise UsageError(f"{argument}: not a valid address") from error
     elif not os.path.lexists(argument) and next(_matches(argument), None) is None:
         raise UsageError(f"{argument}: no such file or folder, and no file matches it as a pattern")
 
 
 def _matches(pattern: str, note: Callable[[OSError], object] = lambda _error: None) -> Iterator[str]:
-    """What a pattern finds, some of it more than once. `**` follows no links, as glob's does: one that leads back up
-    would be followed forty levels deep, and every combination of two such links. `note` is told of closed folders."""
+    """The matches of a pattern; some may repeat. `**` does not follow links, unlike glob's: a link to a parent folder
+    would be followed forty levels deep, and so would every combination of two such links. `note` is called for folders
+    that cannot be read.
+    """
     parts = PurePath(pattern).parts
     if "**" not in parts:
         yield from glob.iglob(pattern)  # noqa: PTH207 - Path.glob takes no absolute patterns
@@ -197,7 +200,7 @@ def _matches(pattern: str, note: Callable[[OSError], object] = lambda _error: No
 
 
 def _outermost(matches: Iterable[str]) -> list[str]:
-    """Each place once, in the order of names, without what lies in a folder among them: searching that finds it."""
+    """Each path once, sorted, without those below another one of them: searching that folder finds them."""
     places = sorted({Path(match) for match in matches})
     folders = {place for place in places if _is_folder(place)}
     return [str(place) for place in places if folders.isdisjoint(place.parents)]
@@ -209,7 +212,7 @@ def _is_folder(path: str | Path) -> bool:
 
 def _file(path: str) -> ImageSource:
     try:
-        # Whatever is no regular file (a pipe, a device) could be waited for without end.
+        # Reading something other than a regular file (a pipe, a device) could block for ever.
         if not Path(path).is_file():
             Path(path).stat()
             return ImageSource(path, None, "not a regular file")

@@ -1,4 +1,4 @@
-"""Ends a process whose work is done, though threads still wait for a server or a device that does not answer."""
+"""Ends a process whose work is done while threads still wait for a server or device that does not answer."""
 
 import os
 import sys
@@ -12,13 +12,14 @@ from worker.cli.errors import show
 
 PATIENCE_SECONDS: Final = 1.0
 POOLS: Final = ("sluice-prepare", "sluice-engine")
-"""Names of threads that fetch images and run the engine. What they were given is another process's to judge by now."""
+"""Name prefixes of the threads that fetch images and run the engine. Another process judges their events by now."""
 
 
 @contextmanager
 def ending_stuck_threads(end: Callable[[int], object] = os._exit) -> Iterator[None]:
-    """Ends the process when the block has ended and threads that it started have not, a moment later. Python itself
-    would wait for them: as long as a fetch may take, or for ever where the driver of a lost GPU hangs."""
+    """Ends the process shortly after the block if threads that it started are still running. Python itself would wait
+    for them: as long as a fetch may take, or for ever if the driver of a lost GPU hangs.
+    """
     before = set(threading.enumerate())
     try:
         yield

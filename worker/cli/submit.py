@@ -26,22 +26,24 @@ def submit(
         typer.Argument(metavar="PATH...", help="Files, folders, globs, s3://bucket/prefix or https://…"),
     ] = None,
     events: Annotated[
-        Path | None, typer.Option("--events", metavar="FILE", help="Ready events, one JSON a line; - is stdin.")
+        Path | None, typer.Option("--events", metavar="FILE", help="Complete events as JSON lines; - is stdin.")
     ] = None,
-    inline: Annotated[bool, typer.Option("--inline", help="Send the files' bytes, not their paths.")] = False,
-    versions: Annotated[
-        bool, typer.Option("--versions", help="Pin s3:// objects to their present version (a versioned bucket).")
+    inline: Annotated[
+        bool, typer.Option("--inline", help="Put the files' bytes into the events instead of their paths.")
     ] = False,
-    tenant: Annotated[str, typer.Option("--tenant", help="Whose images these are.")] = "default",
-    prompt: Annotated[str | None, typer.Option("--prompt", help="What the images were made from.")] = None,
-    generator: Annotated[str | None, typer.Option("--generator", help="What made the images.")] = None,
-    priority: Annotated[int, typer.Option("--priority", min=0, max=100, help="100 is first.")] = 50,
+    versions: Annotated[
+        bool, typer.Option("--versions", help="Pin s3:// objects to their current version (versioned buckets).")
+    ] = False,
+    tenant: Annotated[str, typer.Option("--tenant", help="The images' tenant.")] = "default",
+    prompt: Annotated[str | None, typer.Option("--prompt", help="The generation prompt.")] = None,
+    generator: Annotated[str | None, typer.Option("--generator", help="The generator.")] = None,
+    priority: Annotated[int, typer.Option("--priority", min=0, max=100, help="0 to 100; 100 is judged first.")] = 50,
     id_prefix: Annotated[
         str | None,
         typer.Option(
             "--id-prefix",
             metavar="TEXT",
-            help="Make ids of TEXT and the image's place: the same image gets the same id each time.",
+            help="Make event ids from TEXT and the image's address, so that the same image always gets the same id.",
         ),
     ] = None,
     config: ConfigOption = None,
@@ -54,7 +56,7 @@ def submit(
     Exit code: 0 when every event is stored, 1 when some are not, 2 when nothing was tried.
     """
     if bool(paths) == (events is not None):
-        raise UsageError("give PATH... or --events FILE, one of the two")
+        raise UsageError("give either PATH... or --events FILE")
     place = find_place(config, data)
     sources: Sources | None = None
     if events is not None:
@@ -80,11 +82,11 @@ def submit(
     if bad:
         raise CommandFailed(f"{bad:,} events were not submitted, {sent:,} were")
     if sources is not None and sources.unreadable:
-        raise CommandFailed(f"{len(sources.unreadable):,} folders could not be looked into")
+        raise CommandFailed(f"{len(sources.unreadable):,} folders could not be read")
 
 
 def _publish(place: Place, made: Iterator[ImageEvent | UnreadableEvent]) -> tuple[int, int]:
-    """How many events are stored, and how many could not be made or are too large."""
+    """Returns how many events were stored, and how many could not be made or were too large."""
     settings = place.settings
     limit = settings.kafka.max_message_bytes
     sent = bad = outside = 0
@@ -107,7 +109,7 @@ def _publish(place: Place, made: Iterator[ImageEvent | UnreadableEvent]) -> tupl
     console.out.print(f"{sent:,} events in {settings.kafka.topics.images} of {where}", markup=False, soft_wrap=True)
     if outside:
         console.err.print(
-            f"{outside:,} of these files lie outside files.roots; a worker with these settings refuses them"
+            f"{outside:,} of these files are outside files.roots; a worker with these settings refuses them"
         )
     return sent, bad
 

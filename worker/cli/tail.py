@@ -19,10 +19,12 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def tail(
-    topic: Annotated[Topic, typer.Option("--topic", help="What to follow.")] = Topic.VERDICTS,
-    from_beginning: Annotated[bool, typer.Option("--from-beginning", help="Start with the oldest record.")] = False,
-    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Wait for more, or stop at the end.")] = True,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Stop after so many records.")] = None,
+    topic: Annotated[Topic, typer.Option("--topic", help="The topic to follow.")] = Topic.VERDICTS,
+    from_beginning: Annotated[bool, typer.Option("--from-beginning", help="Start at the oldest record.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow/--no-follow", help="Wait for more records, or stop at the end.")
+    ] = True,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Stop after this many records.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document a line, for programs.")] = False,
     config: ConfigOption = None,
     data: DataOption = None,
@@ -32,11 +34,11 @@ def tail(
     Without --config the embedded log is followed.
     """
     if not follow and not from_beginning:
-        raise UsageError("--no-follow starts at the end and stops there; add --from-beginning")
+        raise UsageError("--no-follow alone shows nothing: it starts and stops at the end; add --from-beginning")
     place = find_place(config, data)
     name = getattr(place.settings.kafka.topics, topic)
     if place.data is not None and not embedded_log(place.data).exists():
-        console.err.print(f"no log was in {place.data} so far: this one is new", markup=False, soft_wrap=True)
+        console.err.print(f"there was no log in {place.data}; a new one was made", markup=False, soft_wrap=True)
     with closing(open_stream(place)) as stream:
         try:
             for record in islice(stream.read(name, from_beginning=from_beginning, follow=follow), limit):
@@ -44,14 +46,14 @@ def tail(
                     _print(topic, record.value or b"", as_json)
                 except ValueError:  # of which pydantic's and JSON's errors are kinds
                     where = f"{name}, partition {record.partition.number}, offset {record.offset}"
-                    console.err.print(f"{where}: not what belongs in this topic; left out", markup=False)
-        except KeyboardInterrupt:  # how one stops following
+                    console.err.print(f"{where}: not a valid record of this topic; skipped", markup=False)
+        except KeyboardInterrupt:  # Ctrl-C ends the command
             return
 
 
 def _print(topic: Topic, value: bytes, as_json: bool) -> None:
     if as_json:
-        # A line per record, whatever its producer made of white space.
+        # One line per record, also if its producer wrote JSON over several lines.
         print(json.dumps(json.loads(value), separators=(",", ":")), flush=True)
     else:
         console.out.print(describe(topic, value), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Points in time as people write them."""
+"""Parses points in time."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -10,9 +10,8 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def point_in_time(text: str, option: str, now: datetime) -> datetime:
-    """`2026-11-30`, `2026-11-30T14:05`, with or without an offset (without: UTC), or how long ago: `90m`, `2h`, `3d`.
-
-    Raises UsageError, which names the option.
+    """Parses `2026-11-30` or `2026-11-30T14:05`, with an offset or in UTC, or a time ago: `90m`, `2h`, `3d`. Raises
+    UsageError, which names the option.
     """
     if ago := _AGO.fullmatch(text.strip()):
         return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})

@@ -17,18 +17,26 @@ app = typer.Typer(name="topics", help="Create the topics that the worker needs."
 @app.command()
 def create(
     partitions: Annotated[
-        int, typer.Option("--partitions", min=1, max=10_000, help="Of each topic: as many workers can share it.")
+        int,
+        typer.Option(
+            "--partitions",
+            min=1,
+            max=10_000,
+            help="Partitions of each topic: the maximum number of workers that can share it.",
+        ),
     ] = 12,
     replication_factor: Annotated[
         int,
-        typer.Option("--replication-factor", min=1, max=32_767, help="Brokers that keep each record; 3 in production."),
+        typer.Option(
+            "--replication-factor", min=1, max=32_767, help="Replicas of each partition. Use 3 in production."
+        ),
     ] = 1,
     config: ConfigOption = None,
     data: DataOption = None,
 ) -> None:
-    """Create the topics that are missing; an existing one is never changed, but what differs is told.
+    """Create missing topics. Existing topics are never changed; differences are shown.
 
-    Without --config nothing is needed: the embedded topics are made on first use.
+    In embedded mode (without --config) topics are made on first use, and this does nothing.
     """
     place = find_place(config, data)
     if place.data is not None:
@@ -41,34 +49,34 @@ def create(
     for name in report.existing:
         console.out.print(f"{name}: exists", markup=False)
     for difference in report.differences:
-        found = "not told by the broker" if difference.found is None else difference.found
+        found = "not reported by the broker" if difference.found is None else difference.found
         console.out.print(
-            f"{difference.topic}: {difference.option} is {found}, would be {difference.wanted}", markup=False
+            f"{difference.topic}: {difference.option} is {found}, expected {difference.wanted}", markup=False
         )
 
 
 @app.command("accept-loss")
 def accept_loss(
     config: ConfigOption = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Accept without asking.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Let workers go on after records that left the log before they were judged.
+    """Let workers continue after Kafka deleted records that were not judged.
 
-    With `kafka.lost_records: stop` a partition stands still at such a gap, and the worker is unhealthy, until this
-    command accepts the loss. Workers may run; they notice within ten seconds.
+    With `kafka.lost_records: stop` a partition stops at such a gap, and the worker is unhealthy, until this command
+    accepts the loss. Workers may keep running; they continue within ten seconds.
 
-    Exit code: 0 when nothing is lost or the loss is accepted, 1 when it is not.
+    Exit code: 0 when no records were lost or the loss is accepted, 1 when it is not.
     """
     if config is None:
-        raise UsageError("say which settings: --config FILE; the embedded log loses nothing")
+        raise UsageError("--config FILE is needed; the embedded log never loses records")
     settings = find_place(config, None).settings.kafka
     lost = find_lost(settings)
     if not lost:
-        console.out.print("nothing is lost", markup=False)
+        console.out.print("no records were lost", markup=False)
         return
     for each in lost:
         console.out.print(str(each), markup=False, soft_wrap=True)
-    if not yes and not typer.confirm("Nobody will judge these. Go on without them?"):
-        raise CommandFailed("the loss is not accepted; the partitions stand still")
+    if not yes and not typer.confirm("These records will not be judged. Continue without them?"):
+        raise CommandFailed("the loss is not accepted; the partitions stay stopped")
     accept(settings, lost)
-    console.out.print("accepted: workers go on within ten seconds", markup=False)
+    console.out.print("accepted: workers continue within ten seconds", markup=False)

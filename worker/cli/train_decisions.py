@@ -1,4 +1,4 @@
-"""New heads from what reviewers decided, as `sluice train --from-decisions` makes them, beside the live ones."""
+"""`sluice train --from-decisions`: adjusts heads to reviewers' decisions and compares them with the live heads."""
 
 import json
 import time
@@ -26,15 +26,16 @@ Record = TypeVar("Record", Decision, ReviewItem)
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """The items that heads can learn from, and how many could not be used, by reason."""
+    """The items to train on, and how many could not be used, by reason."""
 
     decided: "DecidedItems"
     left_out: Counter[str]
 
 
 def gather_decisions(start: "Start", decisions: Path, items: Path, models: Sequence[str]) -> Gathered:
-    """Reads both files; `models`: digests of the models whose items count. Raises UsageError, naming the line, and
-    DataError where too little can be used."""
+    """Reads both files; `models`: digests of the models whose items are used. Raises UsageError, which names the line,
+    and DataError if too few items can be used.
+    """
     from worker.model.head_training.decisions import gather, labels
 
     standing = labels(_read(decisions, Decision))
@@ -42,7 +43,7 @@ def gather_decisions(start: "Start", decisions: Path, items: Path, models: Seque
 
 
 def refresh_heads(start: "Start", gathered: Gathered, seed: int, to: Path, version: str) -> None:
-    """Fits, compares, writes the run into its folder and tells of it. Raises DataError and CommandFailed."""
+    """Trains, compares, writes the run into its folder and prints a summary. Raises DataError and CommandFailed."""
     from worker.model.head_training.decisions import compare, refresh
     from worker.model.head_training.result import METRICS, MODEL, write_model
 
@@ -73,7 +74,7 @@ def refresh_heads(start: "Start", gathered: Gathered, seed: int, to: Path, versi
 
 def _tell(gathered: Gathered, found: "Comparison") -> None:
     for reason, number in gathered.left_out.items():
-        console.err.print(f"left out: {number:,} items {reason}", markup=False)
+        console.err.print(f"skipped: {number:,} items {reason}", markup=False)
     say(
         f"{found.items:,} items, {found.approved:,} approved and {found.rejected:,} rejected. An "
         f"approved one scores above a rejected one: live {found.live:.1%}, refreshed {found.refreshed:.1%} "
@@ -85,16 +86,16 @@ def _tell(gathered: Gathered, found: "Comparison") -> None:
 
 
 def warn(found: "Comparison") -> str | None:
-    """What speaks against promoting the new heads; None where they are certain to be better."""
+    """A warning against promoting the new heads; None if they are better with confidence."""
     if found.gain_high < 0:
         return "the new heads agree less with reviewers than the live ones do: do not promote this model"
     if found.gain_low <= 0:
-        return "the gain is not certain: gather more decisions before promoting this model"
+        return "the gain is not significant: collect more decisions before you promote this model"
     return None
 
 
 def _read(file: Path, kind: type[Record]) -> Iterator[Record]:
-    """The records of a file of JSON lines. Raises UsageError, naming the line."""
+    """The records of a file of JSON lines. Raises UsageError, which names the line."""
     for where, line in read_lines(file):
         try:
             yield kind.model_validate_json(line)

@@ -1,4 +1,4 @@
-"""Training on people's scores, as `sluice train --data` does it: features, heads, and what is said of them."""
+"""`sluice train --data`: trains heads on human scores."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be trained, from where, and on what; `scores`: what prompt heads are to tell."""
+    """What to train and on which data; `scores`: what prompt heads predict."""
 
     start: "Start"
     examples: "Sequence[Example]"
@@ -36,7 +36,7 @@ class Plan:
 
 
 def train_on_scores(plan: Plan, model: Model, to: Path, version: str, cache: Path | None) -> None:
-    """Trains, writes the run into its folder and tells of it. Raises DataError, EngineError and CommandFailed."""
+    """Trains, writes the run into its folder and prints a summary. Raises DataError, EngineError and CommandFailed."""
     from worker.model.evaluation.features import compute_features, default_cache, seconds_of_towers
     from worker.model.head_training.result import Trained, write_run
     from worker.model.head_training.run import CHECKPOINTS, train
@@ -96,8 +96,8 @@ def _tell(trained: "Trained", written: "Written", to: Path, before: Sequence[str
             console.out.print(table)
     if before:
         say(
-            f"the towers were trained on {'; '.join(before)}: where those are among these images, the folds are new to "
-            "the heads and not to the towers, and the figures flatter"
+            f"the towers were trained on {'; '.join(before)}: if those images are in this data too, the towers "
+            "have seen the test folds, and the figures are too good"
         )
     say(
         f"an epoch took {trained.quality.seconds_per_epoch:.2f} s on features, running the towers would take "

@@ -1,4 +1,4 @@
-"""`sluice trust`: how many bad images pass, and what is certain about it."""
+"""`sluice trust`: estimates how many passed images are bad."""
 
 import json
 from collections import Counter
@@ -24,7 +24,9 @@ from worker.review.sampling import AUDIT_QUEUE
 from worker.trust.certificate import Certificate, certify
 from worker.trust.misses import MissRate, miss_rates
 
-app = typer.Typer(name="trust", help="See how many bad images pass, and how certain that is.", no_args_is_help=True)
+app = typer.Typer(
+    name="trust", help="Estimate how many passed images are bad, with confidence intervals.", no_args_is_help=True
+)
 
 _T = TypeVar("_T", Verdict, Decision)
 _STYLES = {"certified": "green", "undecided": "yellow", "violated": "bold red"}
@@ -32,7 +34,7 @@ _STYLES = {"certified": "green", "undecided": "yellow", "violated": "bold red"}
 
 @app.callback()
 def _group() -> None:
-    """Keeps `report` a command of its own, though it is the only one."""
+    """Makes `report` a subcommand: typer would run a single command without its name."""
 
 
 @app.command()
@@ -41,22 +43,21 @@ def report(
         float,
         typer.Option("--at-most", metavar="SHARE", help="The bound to certify: the share of bad images that may pass."),
     ] = 0.02,
-    confidence: Annotated[float, typer.Option("--confidence", help="Of the bound and of the intervals.")] = 0.95,
-    days: Annotated[
-        int | None, typer.Option("--days", min=1, help="Only images judged in the last so many days.")
-    ] = None,
+    confidence: Annotated[
+        float, typer.Option("--confidence", help="Confidence of the bound and the intervals.")
+    ] = 0.95,
+    days: Annotated[int | None, typer.Option("--days", min=1, help="Only images judged in the last DAYS days.")] = None,
     by_generator: Annotated[bool, typer.Option("--by-generator", help="A row for each generator of a tenant.")] = False,
-    history: Annotated[
-        bool, typer.Option("--history", help="Also rows of models and policies that are no longer in force.")
-    ] = False,
+    history: Annotated[bool, typer.Option("--history", help="Also rows of earlier models and policies.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")] = False,
     config: ConfigOption = None,
     data: DataOption = None,
 ) -> None:
-    """Tell which share of the passed images is bad, from the audit queue's decisions, and certify a bound.
+    """Estimate the share of passed images that are bad, from the audit queue's decisions, and certify a bound.
 
-    The interval and the certificate stay valid however often you look. Exit code: 0, 1 when a record could not be read,
-    2 for wrong options. A violated bound is no error.
+    The interval and the certificate stay valid however often you run this.
+
+    Exit code: 0, 1 when a record could not be read, 2 for wrong options. A violated bound is not an error.
     """
     for name, value in (("--at-most", at_most), ("--confidence", confidence)):
         if not 0 < value < 1:
@@ -87,11 +88,11 @@ def report(
             console.out.print(line, markup=False, soft_wrap=True)
     if unreadable:
         numbers = ", ".join(f"{number:,} of {topic}" for topic, number in sorted(unreadable.items()))
-        raise CommandFailed(f"these records could not be read and were left out: {numbers}")
+        raise CommandFailed(f"these records could not be read and were skipped: {numbers}")
 
 
 def _read(stream: Stream, topic: str, contract: type[_T], unreadable: Counter[str]) -> Iterator[_T]:
-    """The topic's records up to its present end; counts those that are not what belongs there."""
+    """The topic's records up to its current end. Counts invalid ones."""
     for record in stream.read(topic, from_beginning=True, follow=False):
         if record.value is None:
             continue  # a tombstone of a compacted topic
@@ -102,7 +103,7 @@ def _read(stream: Stream, topic: str, contract: type[_T], unreadable: Counter[st
 
 
 def _audits(decisions: Iterator[Decision]) -> dict[str, bool]:
-    """Verdict id → whether the image was found to be bad, for audited items that are settled."""
+    """Verdict id → whether reviewers found the image bad, for settled audit items."""
     by_item: dict[str, list[Decision]] = {}
     for decision in decisions:
         if decision.queue == AUDIT_QUEUE:
@@ -140,20 +141,20 @@ def _table(rows: list[tuple[MissRate, Certificate]], *, by_generator: bool) -> T
 
 
 def _short(digest: str) -> str:
-    """Enough of a digest to tell models and policies apart."""
+    """The first characters of a digest, enough to distinguish models and policies."""
     return digest.removeprefix("sha256:")[:12]
 
 
 def _explanations(
     rows: list[tuple[MissRate, Certificate]], at_most: float, confidence: float, without_verdict: int
 ) -> Iterator[str]:
-    """What the table says, in sentences."""
+    """The table in sentences."""
     for rate, certificate in rows:
         cell = rate.cell
         whose = f"{cell.tenant}, {cell.generator or 'unknown generator'}" if cell.generator is not None else cell.tenant
         yield f"{console.printable(whose)} ({_short(cell.model)}, {_short(cell.policy)}): {_sentence(certificate)}"
     if without_verdict:
-        yield f"audits left out because the topic no longer holds their verdict: {without_verdict:,}"
+        yield f"audits skipped because the topic no longer holds their verdict: {without_verdict:,}"
     yield (
         f"Each interval covers the true share at all times with a probability of {confidence:.0%}. The bound is that "
         f"at most {at_most:.2%} of the passed images are bad. Both hold for one row; of many rows, some will be wrong."
@@ -168,6 +169,6 @@ def _sentence(certificate: Certificate) -> str:
         case "violated":
             return f"the bound is violated: it is not true that {bound}"
         case "undecided" if certificate.more_audits is None:
-            return "the audits decide nothing, and no reachable number of clean audits would certify the bound"
+            return "the audits are inconclusive, and no reachable number of clean audits would certify the bound"
         case "undecided":
             return f"not certified yet; {certificate.more_audits:,} more audits without a bad image would certify it"

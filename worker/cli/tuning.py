@@ -1,4 +1,4 @@
-"""What `sluice policy tune` reads, and how it shows a proposal."""
+"""Reads the data of `sluice policy tune` and shows its proposal."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ _DAY_SECONDS = 24 * 3600
 
 @dataclass(frozen=True, slots=True)
 class VerdictHistory:
-    """The newest verdict of each event, those with scores, and the time they span."""
+    """The newest verdicts of events, with scores, and the time that they span."""
 
     scored: tuple[Scored, ...]
     first_at: datetime | None
@@ -39,19 +39,21 @@ class VerdictHistory:
         return cls(scored, min(times, default=None), max(times, default=None))
 
     def images_a_day(self) -> float:
-        """Raises UsageError when the verdicts span too little time to tell."""
+        """Raises UsageError when the verdicts span too little time."""
         if self.first_at is None or self.last_at is None:
-            return 1.0  # without a verdict, the proposal itself says what is wrong
+            return 1.0  # without verdicts, the proposal reports the error
         seconds = (self.last_at - self.first_at).total_seconds()
         if seconds < 60:
-            raise UsageError("the verdicts span less than a minute, which tells nothing of a day: give --images-a-day")
+            raise UsageError(
+                "the verdicts span less than a minute, too little to estimate images per day; use --images-a-day"
+            )
         return len(self.scored) * _DAY_SECONDS / seconds
 
 
 def known_bad(
     decisions: Path | None, human_scores: Path | None, bad_below: float, bad_lines: Counter[str]
 ) -> dict[str, bool]:
-    """By event, whether people found the image bad; a decision outweighs a score. Raises UsageError."""
+    """Event id → whether people found the image bad. A decision overrides a score. Raises UsageError."""
     known: dict[str, bool] = {}
     if human_scores is not None:
         known |= dict(_scored_by_people(human_scores, bad_below))
@@ -62,7 +64,7 @@ def known_bad(
                 event_id, status = str(told["item"]["event_id"]), told["status"]
             except (ValueError, KeyError, TypeError):
                 bad_lines[str(decisions)] += 1
-                console.err.print(f"{console.printable(place)}: not what `sluice desk export` writes", markup=False)
+                console.err.print(f"{console.printable(place)}: not a line of `sluice desk export`", markup=False)
                 continue
             if status in ("approved", "rejected"):
                 known[event_id] = status == "rejected"
@@ -70,7 +72,7 @@ def known_bad(
 
 
 def table(proposal: Proposal) -> Table:
-    """A table of thresholds with their cost and yield; the proposal is marked."""
+    """A table of thresholds with their cost and yield. The proposal is marked."""
     found = Table("review below", "of all", "items a day", "bad ones seen", "bad among seen", "")
     for column in found.columns[:5]:
         column.justify = "right"
@@ -95,13 +97,13 @@ def remarks(proposal: Proposal) -> Iterator[str]:
     )
     if proposal.bad < MIN_BAD:
         yield (
-            f"what that finds cannot be told: of {proposal.bad} images it is known that they are bad, and at least "
+            f"how many bad images that finds is unknown: {proposal.bad} images are known to be bad, and at least "
             f"{MIN_BAD} are needed (--decisions, --human-scores)"
         )
     elif proposal.biased:
         yield (
-            "people have judged low scores only, so bad images above are not counted: the true share of bad ones seen "
-            "is lower; the audit queue tells how much"
+            "people judged only images with low scores, so bad images with higher scores are not counted: the "
+            "true share of bad images found is lower (the audit queue measures it)"
         )
 
 
@@ -115,6 +117,6 @@ def _scored_by_people(path: Path, bad_below: float) -> Iterator[tuple[str, bool]
                 try:
                     yield row["event_id"], float(row["score"]) < bad_below
                 except (TypeError, ValueError):
-                    raise UsageError(f"{path}, line {reader.line_num}: the score is no number") from None
+                    raise UsageError(f"{path}, line {reader.line_num}: the score is not a number") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: {error}") from error

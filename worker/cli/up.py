@@ -1,4 +1,4 @@
-"""`sluice up`: runs the worker until it is told to stop."""
+"""`sluice up`: runs the worker until it is stopped."""
 
 import os
 import signal
@@ -35,25 +35,23 @@ def up(
     ] = False,
     config: ConfigOption = None,
     data: DataOption = None,
-    desk: Annotated[
-        bool, typer.Option("--desk", help="Serve the review desk too, and print its address (web.host and web.port).")
-    ] = False,
+    desk: Annotated[bool, typer.Option("--desk", help="Also serve the review desk, at web.host and web.port.")] = False,
 ) -> None:
     """Run the worker: judge images as their events arrive.
 
-    SIGTERM or Ctrl-C finishes what is with the engine and stops; a second one stops at once.
+    SIGTERM or Ctrl-C finishes the batches in the engine and stops; a second one stops at once.
 
-    Exit code: 0 when it was told to stop, 1 when it could not go on, 2 when it could not begin.
+    Exit code: 0 after it was stopped, 1 when it could not continue, 2 when it could not start.
     """
     if config is None and data is None and not embedded:
-        raise UsageError("say where to work: --config FILE for Kafka, Redis and S3, or --embedded for none of them")
+        raise UsageError("use --config FILE (Kafka, Redis and S3) or --embedded (no servers)")
     place = find_place(config, data, embedded)
     need(*(["fakeredis"] if place.data is not None else []), *(["fastapi"] if desk else []))
     stop = threading.Event()
     with ending_stuck_threads(), stopped_by_signals(stop):
         worker = _build(place)
         with _live(worker) if console.err.is_terminal else nullcontext():
-            # Within, so that logs go through the live display and stand above its line.
+            # Inside the live display, so that logs are printed above its line.
             configure_logging(log_format(place.settings.telemetry))
             with serving_desk(place, worker) if desk else nullcontext():
                 worker.run(stop)
@@ -69,13 +67,14 @@ def _build(place: Place) -> Worker:
 def serving_desk(
     place: Place, worker: Worker | None = None, supervisor: Supervisor | None = None
 ) -> Iterator["ServedDesk"]:
-    """The desk, beside the worker whose engine and supervisor it shares if there is one; tells where it is and,
-    while it has no user, the link that makes the first one. Without a worker, `supervisor` runs its loops.
+    """Serves the desk. It shares the engine and supervisor of `worker`, if there is one; otherwise `supervisor` runs
+    its loops.
 
-    With servers, local users and the signing key are kept below the present folder's DATA. Raises DeskServerError,
-    AccountsError and LogError.
+    Prints the desk's address and, while it has no users, the link that creates the first one. With servers, local users
+    and the signing key are stored in DATA below the working directory. Raises DeskServerError, AccountsError and
+    LogError.
     """
-    # The desk needs a web framework, the worker alone does not.
+    # Imported here because only the desk needs the web framework.
     from worker.review.http.heat_maps import ExplainEngine
     from worker.review.http.serving import open_and_serve_desk
 
@@ -84,13 +83,13 @@ def serving_desk(
     with open_and_serve_desk(place.settings, place.data, place.data or DATA, explain_engine, supervisor) as served:
         console.err.print(f"review desk: {served.address}", markup=False, soft_wrap=True)
         if served.first_link is not None:
-            text = f"nobody can sign in yet; this link, good once, makes the first user: {served.first_link}"
+            text = f"nobody can sign in yet; this link creates the first user and works once: {served.first_link}"
             console.err.print(text, markup=False, soft_wrap=True)
         yield served
 
 
 def log_format(settings: TelemetrySettings) -> TelemetrySettings:
-    """The settings with the log format as set; else text on a terminal and JSON otherwise."""
+    """The settings with a log format: the one that is set, else text on a terminal and JSON otherwise."""
     if console.err.is_terminal and "log_format" not in settings.model_fields_set:
         return settings.model_copy(update={"log_format": "console"})
     return settings
@@ -102,7 +101,7 @@ def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
 
     def handle(number: int, _frame: FrameType | None) -> None:
         if stop.is_set():
-            os._exit(128 + number)  # whatever hangs must not keep us; the log makes good what is lost
+            os._exit(128 + number)  # a hanging thread must not delay the exit; uncommitted records are judged again
         stop.set()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -114,5 +113,5 @@ def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
 
 
 def _live(worker: Worker) -> Live:
-    """A status line, redrawn four times a second by its own thread; the last state stays on the screen."""
+    """A status line that its own thread redraws four times a second. The last state stays on the screen."""
     return Live(StatusLine(worker.metrics, worker.problems), console=console.err)

@@ -37,7 +37,7 @@ from worker.settings import load_settings
 app = typer.Typer(add_completion=False)
 
 NAMED = 20
-"""Images that are named on the terminal; the report has all."""
+"""How many images the terminal lists; the report has all."""
 
 
 @app.command()
@@ -46,25 +46,27 @@ def verify(
     repository: RepositoryOption,
     engine: Annotated[
         list[str] | None,
-        typer.Option("--engine", metavar="NAME", help="An engine, such as openvino-int8; absent: all there are."),
+        typer.Option("--engine", metavar="NAME", help="An engine, such as openvino-int8. Default: all."),
     ] = None,
     reference: Annotated[
         Literal["torch", "openvino"] | None,
         typer.Option(
-            help="What runs the model's own graph, in the precision it was measured in; absent: torch, or, where it is "
-            "not installed, openvino."
+            help=(
+                "The reference engine: it runs the model's own graph in the precision it was measured in. Default: "
+                "torch if it is installed, else openvino."
+            )
         ),
     ] = None,
     golden: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Images to compare on, each with degraded copies; absent: the samples."),
+        typer.Option(metavar="DIR", help="Images to compare on, each with degraded copies. Default: the samples."),
     ] = None,
     policy: PolicyOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Compare the engines of a repository with the reference, and write the reports beside them.
+    """Compare the engines of a repository with the reference engine, and store the reports.
 
-    Exit code: 0 when all passed, 1 when some did not or could not be run here, 2 when nothing was tried.
+    Exit code: 0 when all passed, 1 when some did not or cannot run here, 2 when nothing was tried.
     """
     need("jinja2")
     settings = load_settings(config, os.environ)
@@ -74,19 +76,19 @@ def verify(
     version = Version(loaded.manifest.name, loaded.manifest.version)
     manifest = models.manifest(version)
     if manifest is None or manifest.digest != loaded.manifest.digest:
-        raise UsageError(f"{models.where(version)} does not hold this model; put it there with sluice build")
+        raise UsageError(f"{models.where(version)} does not hold this model; add it with sluice build")
     records, problems = _chosen(models, version, engine)
     kind = reference or _best_reference()
     with closing(_reference(kind, loaded)) as expected:
         for record in records:
             name = record.target.name
             if name == "openvino-bf16" and not computes_bf16():
-                problems.append(f"{name} was not compared: these processors do not compute in bf16")
+                problems.append(f"{name} was not compared: these CPUs do not support bf16")
                 continue
             try:
                 found = open_compiled(models, version, record.target, loaded, verified=False)
             except (BindingMissing, DamagedEngine, EngineError, EngineMismatch) as error:
-                problems.append(f"{name} cannot be run here, and so was not compared: {error}")
+                problems.append(f"{name} cannot run here, so it was not compared: {error}")
                 continue
             with closing(found), _progress(name, count_golden(golden)) as advance:
                 report = compare(
@@ -110,17 +112,17 @@ def verify(
 
 
 def _chosen(models: Repository, version: Version, names: list[str] | None) -> tuple[list[EngineRecord], list[str]]:
-    """The engines to compare and, where they are all, what is wrong with those that are damaged."""
+    """The engines to compare and, if all are compared, the problems of damaged ones."""
     sound, damaged = models.engines(version)
     records = {record.target.name: record for record in sound}
     problems = [str(error) for error in damaged]
     if unknown := [name for name in names or [] if name not in records]:
-        there = f"there: {', '.join(records) or 'none'}"
+        there = f"existing engines: {', '.join(records) or 'none'}"
         raise UsageError("; ".join((f"no engine {', '.join(unknown)} in {models.where(version)}", there, *problems)))
     if names:
         return [records[name] for name in names], []
     if not records:
-        raise UsageError("; ".join(problems) or f"{models.where(version)} has no engines; make some with sluice build")
+        raise UsageError("; ".join(problems) or f"{models.where(version)} has no engines; build some with sluice build")
     return list(records.values()), problems
 
 
@@ -128,8 +130,8 @@ def _best_reference() -> Literal["torch", "openvino"]:
     if find_spec("torch") is not None and find_spec("onnx") is not None:
         return "torch"
     console.err.print(
-        "torch is not installed: OpenVINO is the reference, which tells little of an engine that is OpenVINO's too; "
-        "pip install 'sluice[torch]'",
+        "torch is not installed, so OpenVINO is the reference; that says little about an OpenVINO engine. For a "
+        "better reference: pip install 'sluice[torch]'",
         markup=False,
         soft_wrap=True,
     )
@@ -141,12 +143,14 @@ def _reference(kind: Literal["openvino", "torch"], model: Model) -> Engine:
     if kind == "openvino":
         if precision == "bf16" and not computes_bf16():
             raise UsageError(
-                f"{model.manifest.name} was measured in bf16, which these processors do not compute in; "
-                "--reference torch does, slowly"
+                f"{model.manifest.name} was measured in bf16, which these CPUs do not support; --reference torch "
+                "computes it, slowly"
             )
         return OpenVinoEngine(model, precision=precision or "f32")
     try:
-        from worker.scoring.torch_engine import TorchEngine  # torch is large, and only this reference needs it
+        from worker.scoring.torch_engine import (
+            TorchEngine,
+        )  # imported here because torch is large and only this reference needs it
     except ImportError as error:
         raise UsageError(f"--reference torch needs torch ({error}); pip install 'sluice[torch]'") from error
     return TorchEngine(model, precision=precision or "fp32")
@@ -192,11 +196,11 @@ def _write(
     rest = [image for image in report.images if image.name not in names]
     page = render("parity.html.j2", report=report, moved=moved, rest=rest)
     address = models.write_report(version, record.target, "parity.html", page)
-    # Last, since it is what decides.
+    # Last, because this report decides.
     models.write_report(version, record.target, PARITY_REPORT, report.model_dump_json(by_alias=True, indent=2) + "\n")
     return address
 
 
 def _verdict(report: ParityReport) -> str:
     broken = ", ".join(check.name for check in report.checks if not check.passed)
-    return f"{report.engine_name} does not judge as the reference does: {broken}"
+    return f"{report.engine_name} does not match the reference: {broken}"

@@ -11,38 +11,38 @@ from worker.settings.section import Section
 class FairnessSettings(Section):
     """How tenants share the workers, and which events go first.
 
-    While more events wait than the worker judges in `delay_seconds`, a tenant that has sent more than its share has the
-    rest of its events moved to `kafka.topics.surplus`, where they do not stand before others' in a partition. They are
-    judged as the live topics leave room, and at least at `surplus_share`. Quotas count events that need the engine,
-    over all workers; what is over goes there too. Nothing is dropped.
+    When more events wait than the worker can judge in `delay_seconds`, events of a tenant that sent more than its share
+    move to `kafka.topics.surplus`, so that they do not block other tenants' events in a partition. Workers judge them
+    when the live topics leave capacity, and at least at `surplus_share`. Events over a quota go to the same topic.
+    Quotas count events that need the engine, over all workers. Nothing is dropped.
     """
 
     defer_surplus: bool = True
-    """Move what is over a tenant's share or quota. Otherwise all events keep their order within a partition, tenants
-    take turns only among what a worker has read, and quotas have no effect."""
+    """Move events over a tenant's share or quota to the surplus topics. If false, events keep their order within a
+    partition, tenants take turns only among the events that a worker has read, and quotas have no effect."""
     tenant_weights: dict[Name, PositiveFloat] = Field(default_factory=dict)
-    """How much a tenant gets compared with others while both wait; 1 for tenants not named."""
+    """A tenant's share relative to other tenants while both have events waiting. Tenants that are not listed have 1."""
     delay_seconds: PositiveFloat = 2.0
-    """How long a tenant within its share may wait for others, about."""
+    """How long, approximately, a tenant within its share may wait for other tenants."""
     surplus_share: Annotated[float, Field(ge=0.01, le=0.5)] = 0.1
-    """Of the engine, for surplus events while live ones wait."""
+    """The engine's share for surplus events while live events wait."""
     priority_share: Annotated[float, Field(ge=0.01, le=0.8)] = 0.5
-    """Of the engine, at most, for events with priority while others wait."""
+    """The engine's maximum share for priority events while other events wait."""
     priority_from: Priority = 90
-    """Events of at least this priority go before others. So do those with the header `sluice-lane: priority`, and those
-    from `kafka.topics.priority`."""
+    """Events with at least this priority go before others. So do events with the header `sluice-lane: priority` and
+    events from `kafka.topics.priority`."""
     quota_per_second: PositiveFloat | None = None
-    """Events a second of each tenant that `quotas` does not name; absent: no limit."""
+    """Events per second of each tenant that `quotas` does not list. Default: no limit."""
     quotas: dict[Name, PositiveFloat] = Field(default_factory=dict)
-    """Events a second, by tenant."""
+    """Events per second, by tenant."""
     quota_burst_seconds: PositiveFloat = 10.0
-    """A tenant that was silent may send its quota of so many seconds at once."""
+    """A tenant that was idle may send its quota of this many seconds at once."""
 
     @model_validator(mode="after")
     def _leaves_a_share_for_live_events(self) -> Self:
         if self.surplus_share + self.priority_share > 0.9:
             raise ValueError(
-                "surplus_share and priority_share are more than 0.9 together, which leaves others too little"
+                "surplus_share and priority_share are more than 0.9 together, which leaves too little for other events"
             )
         return self
 
@@ -50,5 +50,5 @@ class FairnessSettings(Section):
         return self.tenant_weights.get(tenant, 1.0)
 
     def quota(self, tenant: str) -> float | None:
-        """Events a second over all workers; None: no limit."""
+        """Events per second over all workers; None: no limit."""
         return self.quotas.get(tenant, self.quota_per_second)

@@ -19,7 +19,7 @@ class ImageFormat(StrEnum):
 
     @property
     def label(self) -> str:
-        """The name for people: `JPEG XL`."""
+        """The display name: `JPEG XL`."""
         return _LABELS.get(self, self.value.upper())
 
 
@@ -40,5 +40,6 @@ DEFAULT_FORMATS = (
     ImageFormat.JXL,
     ImageFormat.HEIC,
 )
-"""What browsers show and phones send. TIFF and JPEG 2000 are shown by no browser, and their decoders have had more
-memory faults than the others: who needs them switches them on."""
+"""The formats that browsers show and phones send. TIFF and JPEG 2000 are off by default: no browser shows them, and
+their decoders have had more memory faults than the others.
+"""

@@ -1,6 +1,6 @@
-"""Settings from a YAML file and the SLUICE_* variables above it.
+"""Loads settings from a YAML file and SLUICE_* variables.
 
-No message repeats a value that came from a file or a variable: it may be a secret in the wrong place.
+No error message repeats a value from a file or a variable, because it may be a secret in the wrong place.
 """
 
 import os
@@ -28,8 +28,8 @@ class SettingsError(Exception):
 def load_settings(path: Path | None, env: Mapping[str, str]) -> Settings:
     """The settings of a file, overridden by the SLUICE_* variables of `env`.
 
-    Relative paths of the file count from its folder, those of variables from the present one. A variable that is set
-    to nothing counts as absent. Raises SettingsError.
+    Relative paths in the file start from its folder, those in variables from the working directory. An empty variable
+    counts as unset. Raises SettingsError.
     """
     variables = {name: value for name, value in env.items() if value and _is_ours(name)}
     _refuse_unknown(variables)
@@ -39,10 +39,10 @@ def load_settings(path: Path | None, env: Mapping[str, str]) -> Settings:
     except YamlError as error:
         raise SettingsError(str(error)) from None
     except VariableError as error:
-        # Its cause would repeat the value.
+        # The cause would repeat the value.
         field = re.search(r'field "(\w+)"', str(error))
         name = f"{PREFIX}{field[1].upper()}" if field else f"{PREFIX}*"
-        raise SettingsError(f'{name} or below: a value is not JSON; a list is written ["./images"]') from None
+        raise SettingsError(f'{name} or below: a value is not valid JSON; write a list as ["./images"]') from None
     except RecursionError:
         raise SettingsError(f"{', '.join(sorted(variables))}: a value is nested too deeply for a setting") from None
     data = _resolved(document.data, path.parent) if document is not None and path is not None else {}
@@ -55,9 +55,9 @@ def load_settings(path: Path | None, env: Mapping[str, str]) -> Settings:
 
 
 def change_settings(settings: Settings, changes: Mapping[str, Any]) -> Settings:
-    """`settings` with `changes` laid over them, section by section, as a settings file writes them.
+    """`settings` with `changes` merged into them, in the structure of a settings file.
 
-    Relative paths count from the present folder. Raises SettingsError.
+    Relative paths start from the working directory. Raises SettingsError.
     """
     try:
         return Settings(**_merged(settings.model_dump(), changes))
@@ -67,7 +67,7 @@ def change_settings(settings: Settings, changes: Mapping[str, Any]) -> Settings:
 
 
 class _Variables(EnvSettingsSource):
-    """The variables of a mapping rather than of the process."""
+    """Reads variables from a mapping instead of the process's environment."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._given = variables
@@ -78,16 +78,16 @@ class _Variables(EnvSettingsSource):
 
 
 _KUBERNETES = re.compile(r"SLUICE_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
-"""What Kubernetes puts into every pod beside a Service whose name begins with `sluice`."""
+"""Variables that Kubernetes sets in every pod of a namespace with a Service whose name begins with `sluice`."""
 
 
 def _is_ours(name: str) -> bool:
-    # Kubernetes makes one underscore of a hyphen, so a name with two is a setting: SLUICE_WEB__PORT.
+    # Kubernetes replaces a hyphen with one underscore, so a name with two of them is a setting: SLUICE_WEB__PORT.
     return name.upper().startswith(PREFIX) and (DELIMITER in name or not _KUBERNETES.fullmatch(name))
 
 
 def _refuse_unknown(variables: Mapping[str, str]) -> None:
-    """A mistyped variable would otherwise be passed over in silence."""
+    """Rejects mistyped variables, which would otherwise have no effect."""
     known = [f"{PREFIX}{name.replace('.', DELIMITER)}".upper() for name in _names(Settings)]
     patterns = [re.compile(re.escape(name).replace(re.escape(ANY_NAME), "(?:(?!__).)+")) for name in known]
     unknown = [name for name in variables if not any(pattern.fullmatch(name.upper()) for pattern in patterns)]
@@ -124,14 +124,16 @@ _KAFKA_PARTS = {
 
 
 def _resolved(data: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The file's data with its relative paths counted from its folder; wrong types are left for validation to name."""
+    """Makes relative paths in the file's data start from `folder`. Values of wrong types stay, for validation to
+    report.
+    """
 
     def resolve(value: object) -> object:
         if not isinstance(value, str) or not value or value.startswith("s3:"):
             return value
         if "\0" in value:
-            raise SettingsError("a path holds a NUL character; write it without")
-        # Links stay links: Kubernetes exchanges what a mounted ConfigMap or Secret holds by pointing a link elsewhere.
+            raise SettingsError("a path contains a NUL character; remove it")
+        # Links are not resolved: Kubernetes updates a mounted ConfigMap or Secret by changing where a link points.
         return os.path.abspath(folder / Path(value).expanduser())  # noqa: PTH100  # resolve() would follow them
 
     resolved = dict(data)
@@ -159,7 +161,7 @@ def _resolved(data: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `over` laid over it, section by section."""
+    """`base` with the values of `over` merged into it, section by section."""
     merged = dict(base)
     for name, value in over.items():
         below = merged.get(name)
@@ -168,7 +170,7 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _line(problem: DocumentProblem, document: YamlDocument | None, variables: Mapping[str, str]) -> str:
-    """A problem with where its value came from: the variable that set it, or the line of the file."""
+    """One line for a problem, with the source of its value: the variable that set it, or the line of the file."""
     keys = [part for part in problem.path if isinstance(part, str)]
     setting = f"{PREFIX}{DELIMITER.join(keys)}".upper()
     by_variable = [name for name in variables if f"{setting}{DELIMITER}".startswith(f"{name.upper()}{DELIMITER}")]

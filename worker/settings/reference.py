@@ -1,6 +1,5 @@
-"""`python -m worker.settings.reference` writes docs/configuration.md from the settings models.
-
-`--check` writes nothing, and fails when the file is not what would be written.
+"""`python -m worker.settings.reference` writes docs/configuration.md from the settings models. `--check` writes nothing
+and fails when the file is out of date.
 """
 
 import argparse
@@ -26,13 +25,15 @@ _INTRODUCTION: Final = f"""\
 
 <!-- Written by `python -m worker.settings.reference` from worker/settings. Do not edit it here. -->
 
-The settings are one YAML file, given as `--config FILE`. Every key is also an environment variable, which wins over the
-file: `{PREFIX}` and the path of the key in capitals, its parts joined by `{DELIMITER}`. So `kafka.bootstrap_servers` is
-`{PREFIX}KAFKA{DELIMITER}BOOTSTRAP_SERVERS`. Lists and mappings are written as JSON in a variable. `NAME` in a key
-stands for a name of your choice, in a variable one without capitals. An unknown key is an error that names its line.
-Relative paths in the file start from the file's folder.
+Settings are one YAML file, given as `--config FILE`. Every key can also be set by an environment variable, which
+overrides the file: the prefix `{PREFIX}`, then the key's path in capitals, joined by `{DELIMITER}`. For example
+`{PREFIX}KAFKA{DELIMITER}BOOTSTRAP_SERVERS` sets `kafka.bootstrap_servers`. In a variable, lists and mappings are JSON.
+`NAME` in a key stands for a name of your choice, in a variable one without capitals.
 
-Credentials of S3 are not settings: boto3 finds them (`AWS_ACCESS_KEY_ID`, profiles, instance roles).
+An unknown key is an error that names its line. Relative paths in the file start from the file's folder.
+`sluice config show` prints the settings in effect, without secrets.
+
+S3 credentials are not settings: boto3 finds them (`AWS_ACCESS_KEY_ID`, profiles, instance roles).
 """
 
 
@@ -47,7 +48,7 @@ def reference() -> str:
 
 
 def _section(title: str, prefix: str, model: type[BaseModel]) -> Iterator[str]:
-    """A model's own keys as a table, then the sections within it."""
+    """A table of a model's own keys, then the sections below it."""
     below = {name: inner for name, field in model.model_fields.items() if (inner := _model_of(field.annotation))}
     told = _field_docstrings(model)
     schema = model.model_json_schema()
@@ -69,14 +70,14 @@ def _section(title: str, prefix: str, model: type[BaseModel]) -> Iterator[str]:
 
 
 def _model_of(annotation: Any) -> type[BaseModel] | None:
-    """The section that a field holds: itself, optional, or as the values of a mapping."""
+    """The section that a field holds: directly, optionally, or as the values of a mapping."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for part in getattr(annotation, "__args__", ()) if (found := _model_of(part))), None)
 
 
 def _type(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
-    """A field's type and limits in words."""
+    """A field's type and limits, as text."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         target = definitions[name]
@@ -110,7 +111,7 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     if value is None:
-        return "absent"
+        return "not set"
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
     if isinstance(value, tuple | frozenset | set):
@@ -131,13 +132,13 @@ def _field_docstrings(model: type[BaseModel]) -> dict[str, str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail when the file is stale")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail when the file is out of date")
     text = reference()
     if not parser.parse_args().check:
         FILE.write_text(text, encoding="utf-8")
         return 0
     if not FILE.is_file() or FILE.read_text(encoding="utf-8") != text:
-        print(f"{FILE}: stale; write it anew: python -m worker.settings.reference", file=sys.stderr)
+        print(f"{FILE}: out of date; run: python -m worker.settings.reference", file=sys.stderr)
         return 1
     return 0
 

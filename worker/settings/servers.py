@@ -1,4 +1,4 @@
-"""The servers beside the worker: Kafka, Redis, S3."""
+"""Settings of the servers that the worker uses: Kafka, Redis, S3."""
 
 import re
 from collections.abc import Mapping
@@ -30,23 +30,33 @@ class TopicSettings(Section):
     """Names of the topics."""
 
     images: TopicName = "images.in"
+    """Image events."""
     verdicts: TopicName = "images.verdicts"
+    """Verdicts, one for each event."""
     review: TopicName = "images.review"
+    """Review items."""
     decisions: TopicName = "images.decisions"
+    """Reviewers' decisions."""
     audit: TopicName = "images.audit"
+    """Audit entries."""
     dead: TopicName = "images.dead"
+    """Dead letters: events that could not be judged."""
     dead_actions: TopicName = "images.dead.actions"
+    """What was done with dead letters (redriven, dropped)."""
     replays: TopicName = "images.replays"
+    """Verdicts of `sluice replay`."""
     retry_1: TopicName = "images.retry.1"
-    """Events that wait for another attempt: `intake.retry_delays_seconds` says how long in each of the three."""
+    """Events that wait for another attempt. `intake.retry_delays_seconds` sets the delay of each retry topic."""
     retry_2: TopicName = "images.retry.2"
+    """The second retry topic."""
     retry_3: TopicName = "images.retry.3"
+    """The third retry topic."""
     surplus: TopicName = "images.surplus"
-    """Events of tenants that sent more than their share; workers read them as they have room."""
+    """Events of tenants that sent more than their share. Workers read them when they have capacity to spare."""
     surplus_long: TopicName = "images.surplus.long"
-    """Those that are more than five minutes behind others of their tenant."""
+    """Surplus events that are more than five minutes behind other events of their tenant."""
     priority: TopicName | None = None
-    """Events here go before those of `images`."""
+    """A second topic of image events, read before `images`. Default: none."""
 
     @property
     def retry(self) -> tuple[str, ...]:
@@ -55,7 +65,7 @@ class TopicSettings(Section):
 
     @property
     def deferred(self) -> tuple[str, ...]:
-        """Topics that only Sluice writes: events that it moved out of the way, to be judged later."""
+        """The retry and surplus topics: Sluice moves events there to judge them later."""
         return *self.retry, self.surplus, self.surplus_long
 
     @property
@@ -65,14 +75,14 @@ class TopicSettings(Section):
 
     @property
     def judged(self) -> tuple[str, ...]:
-        """What a worker reads: every event in them gets a verdict."""
+        """The topics that a worker reads. Every event in them gets a verdict."""
         return *self.incoming, *self.deferred
 
     @model_validator(mode="after")
     def _are_distinct(self) -> Self:
         names = self.names()
         if len(set(names)) < len(names):
-            raise ValueError(f"two topics have one name; {', '.join(TopicSettings.model_fields)} must all differ")
+            raise ValueError(f"two topics have the same name; {', '.join(TopicSettings.model_fields)} must all differ")
         return self
 
     def names(self) -> list[str]:
@@ -81,36 +91,47 @@ class TopicSettings(Section):
 
 
 class KafkaOAuthSettings(Section):
-    """Where tokens for Kafka come from: an OpenID Connect provider, by client credentials (OAUTHBEARER)."""
+    """OAUTHBEARER: get tokens for Kafka from an OpenID Connect provider, with client credentials."""
 
     token_url: str
+    """The provider's token endpoint."""
     client_id: str
+    """The OAuth client id."""
     client_secret: SecretStr | None = None
+    """The client secret. Set this or `client_secret_file`."""
     client_secret_file: Path | None = None
+    """A file with the client secret. It is read again at each login."""
     scope: str | None = None
+    """The scope to ask for. Default: none."""
     ca_file: Path | None = None
+    """CA certificates (PEM) that sign the provider's certificate. Default: the system's."""
 
     @model_validator(mode="after")
     def _has_one_secret(self) -> Self:
         if not re.fullmatch(r"https?://[^\s@]+", self.token_url):
             raise ValueError("token_url must be https://…, without credentials")
         if (self.client_secret is None) == (self.client_secret_file is None):
-            raise ValueError("needs client_secret or client_secret_file, one of them")
+            raise ValueError("set either client_secret or client_secret_file")
         return self
 
 
 class SchemaRegistrySettings(Section):
-    """Where the schemas are of values that a serializer has framed (Confluent's wire format). JSON is read without."""
+    """The schema registry that holds the schemas of framed records (Confluent's wire format). JSON records need no
+    registry."""
 
     url: str
+    """`http(s)://host[:port][/path]`, without credentials."""
     username: str | None = None
+    """User for basic authentication. Default: no authentication."""
     password: SecretStr | None = None
+    """Password for basic authentication."""
     password_file: Path | None = None
-    """In place of `password`; read again at each question."""
+    """A file with the password, instead of `password`. It is read again at each request."""
     ca_file: Path | None = None
+    """CA certificates (PEM) that sign the registry's certificate. Default: the system's."""
     unknown_schema_seconds: PositiveFloat = 30.0
-    """How long records wait for a schema that the registry does not know; then they become dead letters. While the
-    registry does not answer, they wait for as long as that lasts."""
+    """How long a record waits for a schema that the registry does not know. After that it becomes a dead letter. While
+    the registry does not answer, records wait without a limit."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -120,51 +141,70 @@ class SchemaRegistrySettings(Section):
             raise ValueError("password and password_file are both set; remove one")
         has_password = self.password is not None or self.password_file is not None
         if (self.username is None) == has_password:
-            raise ValueError("username and password (or password_file) go together; one of them is absent")
+            raise ValueError("username and password (or password_file) must be set together; one of them is missing")
         return self
 
 
 class KafkaSettings(Section):
-    """The broker and how to talk to it. `delivery: at_least_once` is for brokers without transactions.
+    """The Kafka cluster and how to use it.
 
-    A worker that keeps its name over restarts, as a pod does when its container is restarted, sets it as
-    `group_instance_id` (Kafka's static membership): after a crash it takes back its partitions at once, and ends the
-    transaction that the crash left open. Without a name, its partitions stand still until `session_timeout_seconds` and
-    `transaction_timeout_seconds` have passed. No two workers of a group may have the same name.
+    Set `group_instance_id` (static membership) for a worker that keeps its name over restarts, such as a pod whose
+    container restarts. After a crash it gets its partitions back at once and ends the transaction that the crash left
+    open. Without it, the partitions wait until `session_timeout_seconds` and `transaction_timeout_seconds` have passed.
+    The name must be unique in the group.
     """
 
     client: Literal["kafka-python", "librdkafka"] = "kafka-python"
-    """The library that reads and writes Kafka. librdkafka is faster, and needs `pip install 'sluice[librdkafka]'`."""
+    """The Kafka client library. librdkafka is faster and needs `pip install 'sluice[librdkafka]'`."""
     bootstrap_servers: str = "127.0.0.1:9092"
+    """Brokers to connect to first: `host:port`, separated by commas."""
     group_id: str = "sluice"
+    """The consumer group of the workers."""
     topics: TopicSettings = TopicSettings()
     delivery: Literal["exactly_once", "at_least_once"] = "exactly_once"
+    """`exactly_once` commits outputs and offsets in one transaction. `at_least_once` is for brokers without
+    transactions."""
     group_instance_id: InstanceName | None = None
+    """The worker's name in the group, for static membership. Default: dynamic membership."""
     transactional_id: str | None = None
-    """Absent: made from `group_id` and `group_instance_id`; without the latter, a new one at each start."""
+    """The producer's transactional id. Default: made from `group_id` and `group_instance_id`; without
+    `group_instance_id`, a new one at each start."""
     transaction_timeout_seconds: PositiveFloat = 15.0
+    """The broker aborts a transaction that stays open for longer."""
     session_timeout_seconds: PositiveFloat = 10.0
+    """The broker removes a worker from the group when it has sent no heartbeat for this long."""
     max_message_bytes: PositiveInt = 8 * 1024 * 1024
+    """Maximum size of a record that Sluice writes."""
     lost_records: Literal["stop", "continue"] = "stop"
-    """What to do when records left the log before they were judged: stop their partition until somebody accepts the
-    loss (`sluice topics accept-loss`), or count it and go on."""
+    """What to do when Kafka deleted records before they were judged. `stop`: stop their partition until `sluice topics
+    accept-loss` accepts the loss. `continue`: count the lost records and continue."""
     schema_registry: SchemaRegistrySettings | None = None
-    """For events in Avro (docs/events.md). Events in JSON are read with and without a frame."""
+    """Needed for events in Avro (docs/events.md). Events in JSON are read with and without a frame."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """TLS and authentication of the connection."""
     sasl_mechanism: SaslMechanism | None = None
-    """AWS_MSK_IAM takes credentials by botocore's own chain, GSSAPI the ticket of the process (it needs the package
-    gssapi), OAUTHBEARER tokens as `sasl_oauth` says; the others need a user and a password."""
+    """AWS_MSK_IAM uses the credentials that botocore finds. GSSAPI uses the process's Kerberos ticket and needs the
+    package gssapi. OAUTHBEARER uses `sasl_oauth`. The others need a user and a password."""
     sasl_username: str | None = None
+    """User for PLAIN and SCRAM."""
     sasl_password: SecretStr | None = None
+    """Password for PLAIN and SCRAM."""
     sasl_password_file: Path | None = None
-    """Read again at each login, so that a rotated password needs no restart."""
+    """A file with the password. It is read again at each login, so a rotated password needs no restart."""
     sasl_oauth: KafkaOAuthSettings | None = None
+    """Needed for OAUTHBEARER."""
     sasl_kerberos_service_name: str = "kafka"
+    """The brokers' Kerberos service name, for GSSAPI."""
     ssl_cafile: Path | None = None
+    """CA certificates (PEM) that sign the brokers' certificates. Default: the system's."""
     ssl_certfile: Path | None = None
+    """The client certificate (PEM)."""
     ssl_keyfile: Path | None = None
+    """The client certificate's key (PEM)."""
     ssl_key_password: SecretStr | None = None
+    """The key's password."""
     ssl_key_password_file: Path | None = None
+    """A file with the key's password."""
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
@@ -192,40 +232,46 @@ class KafkaSettings(Section):
         if self.ssl_keyfile is None and (self.ssl_key_password or self.ssl_key_password_file):
             raise ValueError("ssl_key_password is set, but no ssl_keyfile")
         if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
-            raise ValueError("ssl_certfile and ssl_keyfile go together; one of them is absent")
+            raise ValueError("ssl_certfile and ssl_keyfile must be set together; one of them is missing")
         if self.security_protocol not in ("SSL", "SASL_SSL") and (self.ssl_cafile or self.ssl_certfile):
             raise ValueError("ssl_* are set, but security_protocol is neither SSL nor SASL_SSL")
         return self
 
 
 class RedisSettings(Section):
-    """The cache. Without it everything still works, slower."""
+    """The score cache and the desk's index. Without Redis, workers score every image again."""
 
     url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    """`redis://USER:PASSWORD@HOST:PORT/DB`, `rediss://…` for TLS. With `sentinels` or `cluster` the host is unused."""
+    """`redis://USER:PASSWORD@HOST:PORT/DB`; `rediss://…` for TLS. With `sentinels` or `cluster` the host is ignored."""
     password_file: Path | None = None
-    """In place of the password in `url`; read again at each connection."""
+    """A file with the password, instead of the one in `url`. It is read again at each connection."""
     sentinels: Annotated[tuple[HostPort, ...], Field(max_length=32)] = ()
-    """Addresses of Redis Sentinels, which say where the primary is; `sentinel_primary` is its name there."""
+    """Addresses (`host:port`) of Redis Sentinels, which know the primary. Needs `sentinel_primary`."""
     sentinel_primary: str | None = None
+    """The primary's name in the Sentinels."""
     cluster: Annotated[tuple[HostPort, ...], Field(max_length=32)] = ()
-    """Addresses of some nodes of a Redis Cluster, which name the others. For workers and the gateway; the review desk
-    needs one server or sentinels."""
+    """Addresses (`host:port`) of some nodes of a Redis Cluster; the other nodes are discovered. For workers and the
+    gateway. The review desk needs one server or Sentinels."""
     ssl_cafile: Path | None = None
+    """CA certificates (PEM) that sign the server's certificate. Default: the system's."""
     ssl_certfile: Path | None = None
+    """The client certificate (PEM)."""
     ssl_keyfile: Path | None = None
+    """The client certificate's key (PEM)."""
     ttl_seconds: PositiveInt = 30 * 24 * 3600
+    """How long a cached score is kept."""
     timeout_seconds: PositiveFloat = 0.5
+    """Timeout of a Redis command. After it, a lookup counts as a cache miss."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         tls = self.url.get_secret_value().startswith("rediss://")
         if not tls and (self.ssl_cafile or self.ssl_certfile or self.ssl_keyfile):
-            raise ValueError("ssl_* are set, but url is no rediss://")
+            raise ValueError("ssl_* are set, but url does not begin with rediss://")
         if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
-            raise ValueError("ssl_certfile and ssl_keyfile go together; one of them is absent")
+            raise ValueError("ssl_certfile and ssl_keyfile must be set together; one of them is missing")
         if bool(self.sentinels) != (self.sentinel_primary is not None):
-            raise ValueError("sentinels and sentinel_primary go together; one of them is absent")
+            raise ValueError("sentinels and sentinel_primary must be set together; one of them is missing")
         if self.password_file is not None and urlsplit(self.url.get_secret_value()).password:
             raise ValueError("url has a password, and password_file is set; remove one")
         if self.sentinels and self.cluster:
@@ -233,7 +279,7 @@ class RedisSettings(Section):
         if (self.sentinels or self.cluster) and self.url.get_secret_value().startswith("unix://"):
             raise ValueError(f"{'sentinels are' if self.sentinels else 'cluster is'} set, but url is a unix:// socket")
         if self.cluster and urlsplit(self.url.get_secret_value()).path not in ("", "/", "/0"):
-            raise ValueError("a Redis Cluster has no databases but 0; remove the one in url")
+            raise ValueError("a Redis Cluster has only database 0; remove the database from url")
         return self
 
     @field_validator("url")
@@ -245,15 +291,19 @@ class RedisSettings(Section):
 
 
 class S3Settings(Section):
-    """Where objects are read. Without `endpoint_url`: AWS. Credentials come by boto3's own chain, never from here."""
+    """The object store of images, policies and models. Credentials are found by boto3 and are never set here."""
 
     endpoint_url: str | None = None
+    """`http(s)://host[:port]` of an S3-compatible store. Default: AWS."""
     profile: str | None = None
-    """A profile of AWS's own files, as for single sign-on; absent: AWS_PROFILE, and the rest of boto3's chain."""
+    """A profile of the AWS configuration files, for example for single sign-on. Default: AWS_PROFILE, then the rest of
+    boto3's credential chain."""
     ca_file: Path | None = None
-    """Authorities that sign the store's certificate, where that is none that the system knows."""
+    """CA certificates (PEM) that sign the store's certificate. Default: the system's."""
     region: str | None = None
+    """The store's region. Default: boto3's."""
     addressing_style: Literal["auto", "path", "virtual"] = "auto"
+    """`path` puts the bucket into the path, `virtual` into the host name."""
 
     @field_validator("endpoint_url")
     @classmethod

@@ -29,20 +29,20 @@ S3Address = Annotated[str, StringConstraints(pattern=f"^{_S3_OBJECT}$", max_leng
 
 
 def _address(value: object) -> object:
-    """A mistyped address would otherwise pass for a file's path."""
+    """Rejects a mistyped s3:// address, which would otherwise be taken for a file path."""
     if not isinstance(value, str | Path):
         raise ValueError("expected the path of a file or s3://bucket/key")  # noqa: TRY004  # pydantic takes it for a fault of the value
     if isinstance(value, str) and value.startswith("s3:") and not re.fullmatch(_S3_OBJECT, value):
-        raise ValueError("an object of S3 is written s3://bucket/key")
+        raise ValueError("an S3 object is written s3://bucket/key")
     return value
 
 
 PolicyAddress = Annotated[S3Address | Path, BeforeValidator(_address)]
-"""Where a policy lives: `s3://bucket/key`, or a file."""
+"""The place of a policy: `s3://bucket/key`, or a file."""
 
 
 class Settings(BaseSettings):
-    """What is judged with which model and policy, and a section for everything else."""
+    """The model and policy that judge images, and one section for everything else."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -53,13 +53,14 @@ class Settings(BaseSettings):
     )
 
     model: str = "mst-lite"
-    """A shipped model's name, the path of a manifest, or a place in a model repository: `DIR/NAME` for the version that
-    was promoted, `DIR/NAME/VERSION` for that one, where `DIR` is a folder or `s3://bucket/prefix`."""
+    """The name of a shipped model, the path of a manifest, or a place in a model repository: `DIR/NAME` uses the
+    promoted version, `DIR/NAME/VERSION` that version. `DIR` is a folder or `s3://bucket/prefix`."""
     policy: PolicyAddress | None = None
-    """A file or `s3://bucket/key`; absent: the policy that ships. Workers load a changed policy within seconds, and the
-    desk saves there."""
+    """The policy: a file or `s3://bucket/key`. Default: the policy that ships with Sluice. Workers load a changed
+    policy within seconds. The desk saves policies to this place."""
     shadow_policies: dict[Name, PolicyAddress] = Field(default_factory=dict)
-    """Policies by name that are evaluated beside the live one and only reported."""
+    """Policies, by name, that are evaluated beside the live one. Their routes are reported in verdicts and have no
+    other effect."""
     kafka: KafkaSettings = KafkaSettings()
     redis: RedisSettings = RedisSettings()
     s3: S3Settings = S3Settings()
@@ -91,5 +92,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what is passed: the process's variables come in by `load_settings`, where a typo is found."""
+        """Reads only the arguments. `load_settings` adds the environment variables, because it reports mistyped
+        names.
+        """
         return (init_settings,)

@@ -362,7 +362,7 @@ def test_a_config_without_applications_is_told_to_end_all(tmp_path: Path) -> Non
     (tmp_path / "none.yaml").write_text("applications: []\n")
     result = CliRunner().invoke(app, ["deploy", "check", str(tmp_path / "none.yaml")])
     assert result.exit_code == 0
-    assert "names no application; Serve would end all that it runs" in result.stdout
+    assert "names no application; Serve would stop all its applications" in result.stdout
 
 
 def test_a_key_is_made_with_the_digest_that_lets_it_in() -> None:

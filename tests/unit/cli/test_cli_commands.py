@@ -125,7 +125,7 @@ def test_the_policy_that_is_given_decides(tmp_path: Path) -> None:
         ([SAMPLES[0], "--model", "none"], "no model of this name"),
         ([SAMPLES[0], "--config", "none.yaml"], "none.yaml"),
         ([SAMPLES[0], "--output", "/dev/null/x.jsonl"], "cannot be written"),
-        (["s3://"], "no bucket's name"),
+        (["s3://"], "the bucket is missing"),
         ([], "Missing argument"),
     ],
 )
@@ -161,7 +161,7 @@ def test_what_submit_leaves_out_is_told_and_no_images_at_all_are_an_error(tmp_pa
     some = sluice("submit", "folder", "--data", tmp_path / "data")
     assert some.exit_code == 0
     assert "1 event" in some.stdout
-    assert "1 file that is no image was left out: " in some.stdout
+    assert "1 file that is not an image was left out: " in some.stdout
 
 
 def test_events_that_were_submitted_are_followed() -> None:
@@ -208,7 +208,7 @@ def test_files_outside_the_roots_are_pointed_out(tmp_path: Path) -> None:
     result = sluice("submit", SAMPLES[0], "--config", "sluice.yaml", "--data", "data")
 
     assert result.exit_code == 0
-    assert "1 of these files lie outside files.roots" in result.stderr
+    assert "1 of these files are outside files.roots" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_records_that_do_not_belong_are_passed_over_and_told() -> None:
         result = sluice("tail", "--topic", "images", "--from-beginning", "--no-follow", *form)
 
         assert (result.exit_code, result.stdout) == (0, "")
-        assert "not what belongs in this topic" in result.stderr
+        assert "not a valid record of this topic" in result.stderr
 
 
 def test_a_file_that_is_no_log_is_an_error_of_one_line(tmp_path: Path) -> None:
@@ -380,7 +380,7 @@ def test_servers_that_only_a_variable_names_are_not_passed_over(
 
 
 def test_a_log_that_is_new_is_told_to_who_expects_verdicts_in_it() -> None:
-    assert "no log was in sluice-data so far" in sluice("tail", "--from-beginning", "--no-follow").stderr
+    assert "there was no log in sluice-data" in sluice("tail", "--from-beginning", "--no-follow").stderr
     assert sluice("tail", "--from-beginning", "--no-follow").stderr == ""
 
 

@@ -67,7 +67,7 @@ def test_a_dry_run_names_the_letters_and_does_nothing(bench: LetterBench) -> Non
     result = dead("redrive", "--tenant", "acme", "--dry-run")
 
     assert "image_not_found" in result.stdout
-    assert "1 letters would be acted on" in result.stdout
+    assert "1 letters match" in result.stdout
     assert bench.images == []
     assert bench.done == []
 
@@ -100,9 +100,9 @@ def test_a_letter_that_cannot_be_redriven_is_named_and_the_exit_code_is_1(bench:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("redrive",), "say which letters"),
-        (("redrive", "--all", "--tenant", "acme"), "say which letters"),
-        (("drop", "--all", "--reason", " "), "--reason: say why"),
+        (("redrive",), "select letters by id"),
+        (("redrive", "--all", "--tenant", "acme"), "select letters by id"),
+        (("drop", "--all", "--reason", " "), "--reason: must not be empty"),
         (("list", "--since", "yesterday"), "--since: expected a time such as"),
     ],
 )

@@ -47,7 +47,7 @@ def test_a_file_over_the_limit_is_not_inlined_and_does_not_stop_the_others(tmp_p
 
 def test_only_files_can_be_inlined() -> None:
     assert list(EventMaker(inline=True).events([S3])) == [
-        UnreadableEvent("s3://b/a.jpg: --inline sends the bytes of files only")
+        UnreadableEvent("s3://b/a.jpg: --inline needs local files")
     ]
 
 

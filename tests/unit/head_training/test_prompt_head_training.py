@@ -184,7 +184,7 @@ def test_train_and_evaluate_tell_how_well_images_fit_their_prompts(start: Start,
     ("arguments", "words"),
     [
         (("--model", "mst-lite", "--prompt-head", "correspondence"), "mst-lite has no text tower"),
-        (("--prompt-head", "beauty"), "a prompt head tells quality or correspondence"),
+        (("--prompt-head", "beauty"), "a prompt head predicts quality or correspondence"),
     ],
 )
 def test_a_prompt_head_that_cannot_be_trained_is_refused_in_words(
@@ -207,4 +207,4 @@ def test_a_prompt_head_without_ratings_is_refused_in_words(start: Start, table: 
         "--prompt-head", "correspondence",
     )  # fmt: skip
     assert done.exit_code == 2
-    assert "no image of the data has a prompt and align" in done.stderr.replace("\n", " ")
+    assert "no image of the data has a prompt and a value in the column align" in done.stderr.replace("\n", " ")

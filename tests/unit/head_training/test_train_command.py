@@ -93,7 +93,7 @@ def test_copies_of_an_image_are_told_and_stay_on_one_side(table: Path, model: Pa
     done = train(table, model)
 
     assert done.exit_code == 0, done.output
-    assert "4 prompts or lone images count as 3" in done.output
+    assert "4 prompts or images without a prompt form 3 groups" in done.output
     assert "(1 image is a copy of another)" in done.output
     write_table(table, [rows[0], rows[-1]])
     again = sluice("train", "--data", table, "--single-prompts", "--to", table.parent / "other", "--folds", 2)
@@ -122,4 +122,4 @@ def test_a_repositorys_models_are_listed(model: Path, tmp_path: Path) -> None:
     assert manifest.digest[:19] in listed.output
     empty = sluice("model", "list", "--repository", tmp_path / "nothing")
     assert empty.exit_code == 2
-    assert "no model here" in empty.stderr
+    assert "no models here" in empty.stderr

@@ -238,7 +238,7 @@ def test_however_often_an_event_moves_its_counts_add_up_and_its_first_place_stay
 
 
 def test_delays_that_become_shorter_are_refused() -> None:
-    with pytest.raises(ValueError, match="must not become shorter"):
+    with pytest.raises(ValueError, match="must not be shorter"):
         IntakeSettings(retry_delays_seconds=(600.0, 60.0))
 
 

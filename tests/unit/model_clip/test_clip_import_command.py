@@ -52,7 +52,7 @@ def test_two_heads_for_one_score_are_refused(checkpoints: dict[str, Path], tmp_p
     made = import_model(checkpoints["both"], "--correspondence", checkpoints["prompt"], "--to", tmp_path / "model")
 
     assert made.exit_code == 2
-    assert "is to tell correspondence too; --prompt-head says" in made.stderr.replace("\n", " ")
+    assert "cannot predict correspondence too; --prompt-head says" in made.stderr.replace("\n", " ")
     assert not (tmp_path / "model").exists()
 
 

@@ -90,7 +90,7 @@ def test_neither_a_log_that_is_away_nor_an_unknown_error_ends_the_projector() ->
 @pytest.mark.parametrize(
     ("kind", "fields", "told"),
     [
-        (QueueSettings, {"agree": 3, "votes": 2}, "no item could ever be settled"),
+        (QueueSettings, {"agree": 3, "votes": 2}, "no item could be settled"),
         (QueueSettings, {"gold_share": 0.9}, "gold_share"),
         (ReviewSettings, {"audit_share": 2}, "audit_share"),
         (ReviewSettings, {"duplicate_cosine": 0}, "duplicate_cosine"),

@@ -31,7 +31,7 @@ def test_a_provider_can_be_set_by_variables() -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [
-        ("SLUICE_WEB__PUBLIC_URL", "https://desk.example.com/", "without credentials, path or a slash"),
+        ("SLUICE_WEB__PUBLIC_URL", "https://desk.example.com/", "without credentials, path or trailing slash"),
         ("SLUICE_WEB__PUBLIC_URL", "https://user:secret@desk.example.com", "without credentials"),
         ("SLUICE_WEB__SECRET_KEY", "short", "at least 32"),
         ("SLUICE_WEB__OIDC__ISSUER", "http://id.example.com", "https://"),

@@ -307,12 +307,12 @@ def samples() -> Path:
 @pytest.mark.parametrize(
     ("engine", "message"),
     [
-        ({"backend": "tensorrt"}, "backend tensorrt needs repository"),
-        ({"backend": "torch", "threads": 2}, "threads is for openvino"),
-        ({"precision": "bf16"}, "precision goes with a backend that is named"),
+        ({"backend": "tensorrt"}, "backend tensorrt needs engine.repository"),
+        ({"backend": "torch", "threads": 2}, "threads is only for openvino"),
+        ({"precision": "bf16"}, "precision needs a named backend"),
         ({"backend": "openvino", "precision": "fp16"}, "openvino does not compute in fp16"),
         ({"backend": "torch", "precision": "int8"}, "torch does not compute in int8"),
-        ({"backend": "openvino", "precision": "int8"}, "int8 needs repository"),
+        ({"backend": "openvino", "precision": "int8"}, "int8 needs engine.repository"),
         ({"backend": "openvino", "precision": "fp8"}, "openvino does not compute in fp8"),
     ],
 )

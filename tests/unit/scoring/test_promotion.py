@@ -186,7 +186,7 @@ def test_a_record_that_was_edited_by_hand_into_nonsense_is_refused(place: Path, 
 def test_the_commands_promote_list_and_roll_back(place: Path) -> None:
     sluice = commands(place)
     assert "tiny 1.2.0 serves; workers use it" in sluice("promote", "tiny", "1.2.0", "--by", "ada").stdout
-    assert "serves already" in sluice("promote", "tiny", "1.2.0").stdout
+    assert "already serves" in sluice("promote", "tiny", "1.2.0").stdout
     assert "in place of 1.2.0" in sluice("promote", "tiny", "1.10.0", "--by", "ada", "--note", "sharper").stdout
     assert "in place of 1.10.0" in sluice("rollback", "tiny", "--by", "bob").stdout
     history = sluice("history", "tiny").stdout

@@ -117,7 +117,7 @@ FILES = [
     ),
     ("kafka: 127.0.0.1:9092", ":1: kafka: expected an object"),
     ("kafka:\n  topics:\n    images: 'a b'", ":3: kafka.topics.images: should match pattern"),
-    ("kafka: {topics: {images: x, dead: x}}", ":1: kafka.topics: two topics have one name"),
+    ("kafka: {topics: {images: x, dead: x}}", ":1: kafka.topics: two topics have the same name"),
     ("kafka:\n  delivery: twice", ":2: kafka.delivery: should be 'exactly_once' or 'at_least_once'"),
     (
         "kafka:\n  security_protocol: SASL_SSL",
@@ -125,7 +125,7 @@ FILES = [
     ),
     ("kafka:\n  sasl_username: me", "security_protocol is neither SASL_PLAINTEXT nor SASL_SSL"),
     ("kafka:\n  sasl_password: 12345", ":2: kafka.sasl_password: expected text"),
-    ("kafka: {security_protocol: SSL, ssl_certfile: a}", "ssl_certfile and ssl_keyfile go together"),
+    ("kafka: {security_protocol: SSL, ssl_certfile: a}", "ssl_certfile and ssl_keyfile must be set together"),
     ("kafka: {ssl_cafile: a}", "security_protocol is neither SSL nor SASL_SSL"),
     (
         "kafka: {max_message_bytes: 9}\nintake: {max_bytes_in_flight: 8}",
@@ -163,7 +163,7 @@ VARIABLES = [
     ("SLUICE_KAFKA_BOOTSTRAP_SERVERS", "x", "no such setting; did you mean 'SLUICE_KAFKA__BOOTSTRAP_SERVERS'?"),
     ("SLUICE_NONSENSE", "x", "SLUICE_NONSENSE: no such setting"),
     ("SLUICE_INTAKE__BATCH_SIZE", "many", "SLUICE_INTAKE__BATCH_SIZE: intake.batch_size: expected a whole number"),
-    ("SLUICE_FILES__ROOTS", "./images", "SLUICE_FILES or below: a value is not JSON"),
+    ("SLUICE_FILES__ROOTS", "./images", "SLUICE_FILES or below: a value is not valid JSON"),
     ("SLUICE_KAFKA", '{"group": "g"}', "SLUICE_KAFKA: kafka.group: is not a known key; did you mean 'group_id'?"),
     ("SLUICE_REDIS__URL", "host:6379", "SLUICE_REDIS__URL: redis.url: must begin with redis://"),
 ]
