@@ -264,7 +264,7 @@ def _check_record(
     for found in verdicts.values():
         failure = found[0].failure
         if failure is not None and failure.reason == "internal_error":
-            outcome.find(f"a fault of ours: {failure.message}", record)
+            outcome.find(f"an internal error: {failure.message}", record)
         if failure is not None and found[0].route.action != "review":
             outcome.find("an event that failed was not sent to review", record)
         outcome.ended["verdict" if failure is None else f"dead letter: {failure.reason.value}"] += 1

@@ -172,7 +172,7 @@ BROKEN: dict[str, tuple[Callable[[SecureStream, Config], None], str, str, CheckS
         "add replicas",
         CheckStatus.BLOCKED,
     ),
-    "long transactions": (_long_transactions, "transaction.max.timeout.ms", "lower ours", CheckStatus.BLOCKED),
+    "long transactions": (_long_transactions, "transaction.max.timeout.ms", "lower the setting", CheckStatus.BLOCKED),
     "no Redis": (_no_redis, "does not answer", "check redis.url", CheckStatus.WRONG),
     "Redis user": (_redis_user, "no permission", "ACL SETUSER", CheckStatus.WRONG),
 }
@@ -196,7 +196,7 @@ def test_a_wrong_secret_for_s3_is_named(config: Config, monkeypatch: pytest.Monk
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     (found,) = _wrong(config)
     assert (found.check, found.status) == ("S3", CheckStatus.WRONG)
-    assert "does not fit the access key" in found.detail
+    assert "is wrong" in found.detail
 
 
 def test_the_command_prints_a_table_and_fails_where_something_is_wrong(

@@ -1,4 +1,4 @@
-"""What a Serve config says to an application's builder: `args:`."""
+"""The arguments of an application's builder: `args:` in a Serve config."""
 
 import os
 from collections.abc import Mapping
@@ -10,14 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from worker.settings import Settings, SettingsError, change_settings, load_settings
 
 LiveChanges = Mapping[str, Any] | None
-"""A deployment's `user_config`: settings, laid over those that it was built with, that change without a restart."""
+"""A deployment's `user_config`: settings that override those it was built with, and that change without a restart."""
 
 
 class Arguments(BaseModel):
-    """Where an application's settings come from. An application with arguments of its own inherits from this.
+    """Where an application's settings come from. Applications with more arguments inherit from this.
 
-    The file and the SLUICE_* variables are read where the application is built, so that replicas need neither; what the
-    settings name (a policy, a model's folder, TLS certificates) must be there for each replica.
+    The file and the SLUICE_* variables are read where the application is built, so replicas need neither. What the
+    settings name (a policy, a model's folder, TLS certificates) must exist for each replica.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -25,15 +25,15 @@ class Arguments(BaseModel):
     config: Path | None = None
     """A settings file."""
     settings: dict[str, Any] = Field(default_factory=dict)
-    """Settings as a file would hold them; they win over file and variables."""
+    """Settings as in a file. They override the file and the variables."""
 
     def load(self) -> Settings:
-        """The settings. Raises SettingsError: each line names a problem and where it is."""
+        """Loads the settings. Raises SettingsError: each line names a problem and its place."""
         return changed(load_settings(self.config, os.environ), self.settings, "args.settings")
 
 
 def changed(settings: Settings, changes: LiveChanges, where: str) -> Settings:
-    """`settings` with `changes` laid over them; problems name `where`. Raises SettingsError."""
+    """`settings` with `changes` merged into them. Errors name `where`. Raises SettingsError."""
     if not isinstance(changes, Mapping | None):
         raise SettingsError(f"{where}: expected an object that holds settings")
     try:

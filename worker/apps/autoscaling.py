@@ -1,45 +1,44 @@
-"""How many intake replicas there should be. Imports nothing of ours: Serve's controller loads it by value."""
+"""Scales the intake replicas on lag. Imports nothing of Sluice, because Serve's controller loads it by value."""
 
 import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 BACKLOG = "backlog_records"
-"""What a replica reports: records that wait in its partitions, or are read and not yet committed."""
+"""Metric of a replica: records in its partitions that are not committed yet."""
 PARTITIONS = "topic_partitions"
-"""What a replica reports: partitions of the topic, its own and others'."""
+"""Metric of a replica: all partitions of the topic."""
 
 
 class LagReport(Protocol):
-    """What a replica reported at one time."""
+    """A replica's report at one time."""
 
     @property
     def value(self) -> float: ...
 
 
 class Context(Protocol):
-    """What the policy reads of ray.serve.config.AutoscalingContext."""
+    """The part of ray.serve.config.AutoscalingContext that the policy reads."""
 
     @property
     def target_num_replicas(self) -> int: ...
 
     @property
     def raw_metrics(self) -> dict[str, dict[Any, Sequence[LagReport]]] | None:
-        """By name and replica, oldest first."""
+        """By metric and replica, oldest first."""
 
 
 class LagPolicy:
-    """Scales on how many records wait; never beyond the partition count, where a replica would have nothing to read.
+    """Scales on the number of uncommitted records, at most to the number of partitions.
 
-    Up at once to as many replicas as have `records_per_replica` waiting each. Down by one when a tenth of that waits:
-    only by leaving one out can it be known that one fewer keeps up. In between nothing changes. So under a steady load
-    that needs more than n replicas and less than n + 1, the count goes between the two, no faster than Serve's
-    `downscale_delay_s` lets it. Serve's `upscale_delay_s`, `min_replicas` and `max_replicas` hold besides. There is
-    always one: nobody else would see that records come.
+    Scales up at once, to one replica for each `records_per_replica` waiting records. Scales down by one replica when a
+    tenth of that waits, because only removing a replica shows whether the rest keep up. Under a steady load that needs
+    between n and n + 1 replicas, the count alternates between the two, no faster than Serve's `downscale_delay_s`
+    allows. Serve's `upscale_delay_s`, `min_replicas` and `max_replicas` apply too. There is always at least one
+    replica, because only a replica sees that records arrive.
 
     Only the latest report of each replica counts. Serve's averages over `look_back_period_s` would count the records of
-    partitions that have moved twice, with the replica that had them and the one that has them, and so bring half as
-    many replicas again as a backlog needs.
+    a moved partition twice, for its old and its new replica, and start up to half as many replicas again as needed.
     """
 
     IDLE_SHARE = 0.1
@@ -50,7 +49,7 @@ class LagPolicy:
         self._records_per_replica = records_per_replica
 
     def __call__(self, context: Context) -> tuple[int, dict[str, Any]]:
-        """The wanted number of replicas, and no state. Without any report: as many as there are, and at least one."""
+        """The target number of replicas, and no state. Without reports: the current number, and at least one."""
         reports = context.raw_metrics or {}
         backlog, partitions = _latest(reports.get(BACKLOG)), _latest(reports.get(PARTITIONS))
         target = max(1, context.target_num_replicas)

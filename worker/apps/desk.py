@@ -1,7 +1,7 @@
 """The desk application: the review desk's page and API, served by Ray Serve.
 
-`import_path: worker.apps.desk:build`; the deployment is `desk`. The page names its addresses from the root, so its
-route prefix is `/`. See docs/ray-serve.md.
+`import_path: worker.apps.desk:build`; the deployment is `desk`. The page needs the root path, so its route prefix is
+`/`. See docs/ray-serve.md.
 """
 
 import sys
@@ -30,19 +30,19 @@ log = structlog.get_logger(__name__)
 
 DESK: Final = "desk"
 REQUESTS_AT_ONCE: Final = 1000
-"""Each open page holds one, for its live events."""
+"""Each open page holds one request, for its live events."""
 CLOSE_SECONDS: Final = 10.0
-"""Live events have no end of their own: after so long they are cut, and pages ask again."""
+"""Maximum time of a live event stream. Pages connect again after it."""
 
 
-FIRST_LINK: Final = "nobody can sign in yet; this link, good once, makes the first user"
+FIRST_LINK: Final = "nobody can sign in yet; this link creates the first user and works once"
 
 
 class DeskArguments(Arguments):
-    """Of the settings, `web`, `review`, `kafka`, `redis`, `s3`, `policy` and what images may be read matter here."""
+    """The desk uses the settings `web`, `review`, `kafka`, `redis`, `s3`, `policy`, `images`, `http` and `files`."""
 
     data: Path
-    """A folder that outlives the replica: it keeps the local users and, without `web.secret_key`, the signing key."""
+    """A persistent folder, for the local users and, without `web.secret_key`, the signing key."""
 
 
 class OneDeskOnly(Exception):
@@ -51,8 +51,9 @@ class OneDeskOnly(Exception):
 
 @serve.ingress()
 class DeskReplica:
-    """The one replica. Local users lie in a file, and what a policy's replay has shown is known to the process that
-    replayed; one process serves far more reviewers than it is likely to have."""
+    """The only replica of the desk. Local users are in a file, and results of policy replays are in memory. One process
+    is enough for far more reviewers than a desk is likely to have.
+    """
 
     def __init__(self, settings: Settings, data: Path) -> None:
         configure_logging(settings.telemetry)
@@ -75,12 +76,14 @@ class DeskReplica:
             closing(open_app(settings, data, desk, client, None, origin, supervisor=supervisor))
         )
         proxies = list(settings.web.trusted_proxies)
-        web: Any = opened.app  # uvicorn and Starlette each have types of their own for one thing
+        web: Any = opened.app  # uvicorn and Starlette have different types for ASGI applications
         self._web: ASGIApp = ProxyHeadersMiddleware(web, proxies) if proxies else web  # type: ignore[assignment]
         log.info("desk_open", address=origin)
         if opened.first_link is not None:
-            log.warning("desk_has_no_users", note="the link that makes the first one, good once, is on the next line")
-            # No log: that would take the secret out of the link.
+            log.warning(
+                "desk_has_no_users", note=("the link that creates the first one, and works once, is on the next line")
+            )
+            # Printed, not logged: the log would remove the secret from the link.
             print(f"{FIRST_LINK}: {opened.first_link}", file=sys.stderr, flush=True)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -96,7 +99,7 @@ def build(arguments: DeskArguments) -> Application:
     """The application. Raises SettingsError."""
     settings = arguments.load()
     if settings.web.public_url is None:
-        raise SettingsError("web.public_url: is missing; behind Ray Serve the desk cannot know what people type")
+        raise SettingsError("web.public_url: is missing; behind Ray Serve the desk cannot know its public address")
     try:
         check_web_settings(settings.web, settings.web.public_url)
     except DeskServerError as error:

@@ -1,4 +1,4 @@
-"""The engine application: replicas that turn formed batches of views into features, on GPU or CPU.
+"""The engine application: replicas that turn batches of views into features, on GPU or CPU.
 
 `import_path: worker.apps.engine:build`; the deployment is `engine`. See docs/ray-serve.md.
 """
@@ -31,18 +31,18 @@ from worker.wiring import open_engine
 log = structlog.get_logger(__name__)
 
 ANSWER_SECONDS: Final = 1.0
-"""How long a process whose engine is lost lives on, so that its callers are answered."""
+"""How long a process with a lost engine waits before it ends, so that its callers get their answers."""
 
 T = TypeVar("T")
 
 
 class EngineArguments(Arguments):
-    """Of the settings, `model`, `engine` and `s3` matter here."""
+    """The engine uses the settings `model`, `engine` and `s3`."""
 
     calls_at_once: Annotated[int, Field(ge=1, le=256)] = 4
-    """Batches that a replica works on at once; more wait at their callers."""
+    """Batches that a replica runs concurrently. Others wait at their callers."""
     linger_seconds: PositiveFloat = 300.0
-    """How long a replaced model stays after it was last asked for."""
+    """How long a replaced model stays loaded after its last use."""
 
 
 class EngineReplica:
@@ -57,34 +57,34 @@ class EngineReplica:
         self._tracing = open_tracing(settings.telemetry, "sluice-engine")
         self._hosted = Hosted(linger_seconds=linger_seconds, clock=time.monotonic)
         self._threads = ThreadPoolExecutor(calls_at_once, thread_name_prefix="engine-call")
-        # Of their own: neither a check nor a change may wait for calls.
+        # Separate threads, so that neither a health check nor a change of model waits for calls.
         self._check_thread = ThreadPoolExecutor(1, thread_name_prefix="engine-check")
         self._change_thread = ThreadPoolExecutor(1, thread_name_prefix="engine-change")
 
     async def reconfigure(self, user_config: LiveChanges, rank: ReplicaRank) -> None:  # noqa: ARG002
-        """Serves what the settings name with `user_config` laid over them; calls go on meanwhile.
-
-        Serve calls this before the first call, and always, because it takes `rank`. Raises SettingsError and
-        ManifestError: Serve then stops this replica and leaves the others as they are.
+        """Serves the model of the settings with `user_config` merged into them. Calls continue meanwhile. Serve calls
+        this before the first call, and always, because it takes `rank`. Raises SettingsError and ManifestError: Serve
+        then stops this replica and leaves the others as they are.
         """
         await _on(self._change_thread, lambda: self._change(user_config))
 
     async def infer(
         self, digest: str, views: Views, prompts: Prompts | None = None, traceparent: str | None = None
     ) -> Features:
-        """The features of a batch by the model of that digest. `traceparent`: the caller's trace, if it has one.
+        """The features of a batch from the model with that digest. `traceparent`: the caller's trace, if it has one.
 
-        Raises ModelNotServed and BatchFailed, and EngineLost before it ends the process: Serve starts another replica.
+        Raises ModelNotServed and BatchFailed. Raises EngineLost and then ends the process; Serve starts another
+        replica.
         """
         return await _on(self._threads, lambda: self._infer(digest, views, prompts, traceparent))
 
     async def max_batch(self, digest: str) -> int:
-        """The largest batch. Raises ModelNotServed."""
+        """The maximum batch size. Raises ModelNotServed."""
         with self._hosted.use(digest) as engine:
             return engine.max_batch
 
     async def check_health(self) -> None:
-        """Raises EngineError when a blank image cannot be judged; ends the process when none ever will."""
+        """Scores a blank image. Raises EngineError if that fails; ends the process if the engine is lost."""
         await _on(self._check_thread, self._check)
 
     def __del__(self) -> None:
@@ -106,7 +106,7 @@ class EngineReplica:
 
     @contextmanager
     def _ending_when_lost(self) -> Iterator[None]:
-        """Ends the process a moment after an EngineLost, when the callers have their answers."""
+        """Ends the process shortly after an EngineLost, when the callers have their answers."""
         try:
             yield
         except EngineLost as error:
@@ -119,7 +119,7 @@ class EngineReplica:
             raise
 
     def _change(self, changes: LiveChanges) -> None:
-        if self._opened and changes == self._changes:  # only the rank is another
+        if self._opened and changes == self._changes:  # only the rank changed
             return
         settings = changed(self._settings, changes, "user_config")
         model = load_model(settings.model, settings.s3)
@@ -131,7 +131,7 @@ class EngineReplica:
 
 
 def end_process(code: int) -> None:
-    """Without cleaning up: what holds a lost device may wait for it for ever."""
+    """Ends the process without cleaning up: code that holds a lost device may wait for ever."""
     os._exit(code)
 
 
@@ -146,6 +146,6 @@ def build(arguments: EngineArguments) -> Application:
         name=ENGINE,
         max_ongoing_requests=arguments.calls_at_once,
         graceful_shutdown_wait_loop_s=0.5,
-        logging_config={"enable_access_log": False},  # a line for every batch
+        logging_config={"enable_access_log": False},  # it would log a line for every batch
     )(EngineReplica)
     return deployment.bind(settings, arguments.calls_at_once, arguments.linger_seconds)

@@ -1,4 +1,4 @@
-"""The gateway application: scores over HTTP, for those who cannot use Kafka.
+"""The gateway application: scores over HTTP, for callers that cannot use Kafka.
 
 `import_path: worker.apps.gateway:build`; the deployment is `gateway`. See docs/ray-serve.md.
 """
@@ -31,24 +31,25 @@ log = structlog.get_logger(__name__)
 
 GATEWAY: Final = "gateway"
 ROOM_FOR_PROBES: Final = 16
-"""Requests a replica takes beside those it scores, so that a full one still says that it lives."""
+"""Requests that a replica accepts beyond `gateway.max_requests`, so that a busy one still answers health checks."""
 
 
 class GatewayArguments(Arguments):
-    """Of the settings, `gateway`, `model`, `policy`, `images`, `s3`, `http`, `files`, `redis` and, of `intake`, what
-    forms batches matter here."""
+    """The gateway uses the settings `gateway`, `model`, `policy`, `images`, `s3`, `http`, `files`, `redis` and, from
+    `intake`, those of batches.
+    """
 
     engine: str = ENGINE
-    """The engine's application."""
+    """The name of the engine application."""
     call_seconds: PositiveFloat = 20.0
-    """How long a batch may take, waiting for a free replica included."""
+    """Timeout of a batch, including the wait for a free replica."""
     engine_patience_seconds: PositiveFloat = 600.0
-    """How long to wait at the start, or for another model, until the engine serves the model."""
+    """How long to wait until the engine serves the model, at start and after a change of model."""
 
 
 @serve.ingress()
 class GatewayReplica:
-    """One replica: a door, and its own stages up to the engine."""
+    """One replica: an HTTP server with its own pipeline up to the engine."""
 
     def __init__(self, settings: Settings, engine: str, call_seconds: float, engine_patience_seconds: float) -> None:
         configure_logging(settings.telemetry)
@@ -73,13 +74,12 @@ class GatewayReplica:
         return self._web
 
     async def reconfigure(self, user_config: LiveChanges, rank: ReplicaRank) -> None:  # noqa: ARG002
-        """Works by the settings with `user_config` laid over them; requests go on meanwhile.
-
-        Serve calls this before the first request, and always, because it takes `rank`. Raises SettingsError,
-        ManifestError, PolicyError and EngineError: Serve then stops this replica and leaves the others as they are.
+        """Uses the settings with `user_config` merged into them. Requests continue meanwhile. Serve calls this before
+        the first request, and always, because it takes `rank`. Raises SettingsError, ManifestError, PolicyError and
+        EngineError: Serve then stops this replica and leaves the others as they are.
         """
         async with self._changing:
-            if self._open is not None and user_config == self._changes:  # only the rank is another
+            if self._open is not None and user_config == self._changes:  # only the rank changed
                 return
             opened = await asyncio.to_thread(self._build, user_config)
             before, self._open, self._changes = self._open, opened, user_config

@@ -1,4 +1,4 @@
-"""The engines that a replica hosts: the one it serves now, and those it replaced while they are still asked for."""
+"""The engines of a replica: the current one, and replaced ones that callers still use."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -22,10 +22,10 @@ class _Guest:
 
 
 class Hosted:
-    """Engines by the digest of their model. Safe for several threads.
+    """Engines by the digest of their model. Thread-safe.
 
-    Intakes learn of another model later than the engine does. So a replaced engine stays for `linger_seconds` after it
-    was last asked for, and callers move over without one call refused. An engine is closed only when no call uses it.
+    Intakes learn of a new model later than the engine does. So a replaced engine stays for `linger_seconds` after its
+    last use, and no call is refused during the change. An engine is closed only when no call uses it.
     """
 
     def __init__(self, *, linger_seconds: float, clock: Callable[[], float]) -> None:
@@ -37,7 +37,9 @@ class Hosted:
         self._leaving: list[_Guest] = []
 
     def put(self, digest: str, engine: Engine, blank: Views) -> None:
-        """Serves `engine` from now on; one of the same model leaves at once. `blank` is a batch to try it with."""
+        """Makes `engine` the current one. An engine of the same model is removed at once. `blank`: a batch for health
+        checks.
+        """
         with self._lock:
             if digest in self._guests:
                 self._leaving.append(self._guests.pop(digest))
@@ -49,12 +51,12 @@ class Hosted:
 
     @contextmanager
     def use(self, digest: str) -> Iterator[Engine]:
-        """The engine of that model, which is not closed meanwhile. Raises ModelNotServed."""
+        """Yields the engine of that model, which is not closed meanwhile. Raises ModelNotServed."""
         with self._hold(digest) as guest:
             yield guest.engine
 
     def try_current(self) -> None:
-        """Runs a blank image through the engine that is served now. Raises EngineError, ModelNotServed without one."""
+        """Runs a blank image through the current engine. Raises EngineError, or ModelNotServed without one."""
         with self._hold(self._current) as guest:
             guest.engine.infer(guest.blank)
 
@@ -76,7 +78,9 @@ class Hosted:
                 self.close_idle()
 
     def close_idle(self) -> None:
-        """Closes engines that were replaced, and that nobody uses or, of other models, has asked for of late."""
+        """Closes replaced engines that no call uses and, if they are of other models, that were not used for
+        `linger_seconds`.
+        """
         with self._lock:
             now = self._clock()
             for digest, guest in list(self._guests.items()):
@@ -89,7 +93,7 @@ class Hosted:
             guest.engine.close()
 
     def close(self) -> None:
-        """Closes all that is not in use; the process is about to end."""
+        """Closes all engines that are not in use. The process is about to end."""
         with self._lock:
             self._leaving.extend(self._guests.values())
             self._guests.clear()

@@ -1,4 +1,4 @@
-"""The intake application: replicas that read events from Kafka and write verdicts, with the engine application's help.
+"""The intake application: replicas that read events from Kafka, call the engine application and write verdicts.
 
 `import_path: worker.apps.intake:build`; the deployment is `intake`. See docs/ray-serve.md.
 """
@@ -30,18 +30,18 @@ INTAKE = "intake"
 
 
 class IntakeArguments(Arguments):
-    """Beside the settings: where the engine is, and how patient calls to it are."""
+    """The settings, the engine application and the timeouts of calls to it."""
 
     engine: str = ENGINE
-    """The engine's application."""
+    """The name of the engine application."""
     call_seconds: PositiveFloat = 60.0
-    """How long a batch may take, waiting for a free replica included."""
+    """Timeout of a batch, including the wait for a free replica."""
     engine_patience_seconds: PositiveFloat = 600.0
-    """How long to wait at the start, or for another model, until the engine serves the model."""
+    """How long to wait until the engine serves the model, at start and after a change of model."""
 
 
 class Unwell(Exception):
-    """The replica does not do its work; Serve replaces it."""
+    """The replica is unhealthy; Serve replaces it."""
 
 
 class IntakeReplica:
@@ -63,42 +63,42 @@ class IntakeReplica:
         self._metrics.start()
 
     async def reconfigure(self, user_config: LiveChanges, rank: ReplicaRank) -> None:  # noqa: ARG002
-        """Works by the settings with `user_config` laid over them.
+        """Uses the settings with `user_config` merged into them.
 
-        A worker with the new settings joins the group before the old one drains and leaves it, so nothing waits. With
-        another model that happens once the engine serves it. Serve calls this before all else, and always, because it
+        A worker with the new settings joins the group before the old one drains and leaves, so nothing waits. With a
+        new model this happens when the engine serves it. Serve calls this before anything else, and always, because it
         takes `rank`. Raises SettingsError, ManifestError, PolicyError, LogError and EngineError: Serve then stops this
         replica and leaves the others as they are.
         """
         await asyncio.get_running_loop().run_in_executor(self._change_thread, self._change, user_config)
 
     async def check_health(self) -> None:
-        """Raises Unwell when the loop does not turn, a partition does not move, or the worker has ended."""
+        """Raises Unwell if the loop is stuck, a partition makes no progress, or the worker has ended."""
         health = self._worker.health() if self._worker is not None else None
         if health is not None and not health.healthy:
             raise Unwell("; ".join(health.reasons))
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """What LagPolicy goes by."""
+        """The metrics that LagPolicy scales on."""
         worker = self._worker
         return {} if worker is None else {BACKLOG: float(worker.backlog()), PARTITIONS: float(worker.partitions)}
 
     def __del__(self) -> None:
-        """Serve calls this when it stops the replica: finishes what is under way, commits it and leaves the group."""
+        """Finishes what is in flight, commits it and leaves the group. Serve calls this when it stops the replica."""
         if not hasattr(self, "_metrics") or self._stopping:
             return
         self._stopping = True
         if self._worker is not None:
             self._worker.stop()
             if not self._worker.join():
-                log.error("intake_not_drained", note="what was not committed is another's to judge")
+                log.error("intake_not_drained", note="another replica judges what was not committed")
         self._metrics.close()
 
     def _registry(self) -> CollectorRegistry | None:
         return self._worker.registry if self._worker is not None else None
 
     def _change(self, changes: LiveChanges) -> None:
-        if self._worker is not None and changes == self._changes:  # only the rank is another
+        if self._worker is not None and changes == self._changes:  # only the rank changed
             return
         settings = _of_a_replica(changed(self._settings, changes, "user_config"))
         model = load_served_model(settings)
@@ -134,8 +134,9 @@ def _started(settings: Settings, model: Model, engine: ServeEngine) -> WorkerThr
 
 
 def _of_a_replica(settings: Settings) -> Settings:
-    """Without what only a single process may have: names in the group and for transactions, which replicas would take
-    from one another, and a metrics port; Ray exports the metrics."""
+    """The settings without those that replicas cannot share: the static member name, the transactional id (replicas
+    would fence each other) and the metrics port (Ray exports the metrics).
+    """
     return settings.model_copy(
         update={
             "kafka": settings.kafka.model_copy(update={"transactional_id": None, "group_instance_id": None}),
@@ -149,7 +150,7 @@ def build(arguments: IntakeArguments) -> Application:
     settings = arguments.load()
     deployment = serve.deployment(
         name=INTAKE,
-        graceful_shutdown_wait_loop_s=0.1,  # nobody calls it
+        graceful_shutdown_wait_loop_s=0.1,  # it takes no calls
         graceful_shutdown_timeout_s=settings.intake.drain_seconds + CLOSE_SECONDS,
     )(IntakeReplica)
     return deployment.bind(settings, arguments.engine, arguments.call_seconds, arguments.engine_patience_seconds)

@@ -1,4 +1,4 @@
-"""Waiting for what an application needs before it can start."""
+"""Waits for servers that an application needs before it can start."""
 
 import time
 from collections.abc import Callable
@@ -27,8 +27,9 @@ def patiently(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> T:
-    """What `work` returns, which is called again, and `tell` told why, as long as it raises one of `faults`. Raises the
-    fault when the time is up, when `stopping`, or at once when it is a LogRefused, which waiting does not mend."""
+    """Calls `work` until it raises none of `faults`, and returns its result. `tell` is called with each fault. Raises
+    the fault when the time is up, when `stopping`, or at once if it is a LogRefused, which waiting does not fix.
+    """
     deadline = clock() + patience_seconds
     while True:
         try:
@@ -47,11 +48,11 @@ def once_kafka_answers(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> T:
-    """What `open_it` returns, which is called again as long as it raises LogError, for PATIENCE_SECONDS.
+    """Calls `open_it` until it raises no LogError, for up to PATIENCE_SECONDS, and returns its result.
 
-    Serve gives up a deployment whose replicas fail three times before one has run, and tries it no more; so one that
-    comes up before its Kafka, or before the topics are made, must wait rather than fail. Raises LogError when the time
-    is up, or when `stopping`; LogRefused, as for a missing permission or a wrong password, at once.
+    Serve stops trying a deployment whose replicas fail three times before one has run. So a replica that starts before
+    Kafka, or before the topics exist, must wait instead of failing. Raises LogError when the time is up or when
+    `stopping`, and LogRefused (a missing permission, a wrong password) at once.
     """
     return patiently(
         open_it,

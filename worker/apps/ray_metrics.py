@@ -1,4 +1,4 @@
-"""A replica's Prometheus metrics by way of Ray's own exporter."""
+"""Exports a replica's Prometheus metrics through Ray."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ log = structlog.get_logger(__name__)
 
 EXPORT_SECONDS = 5.0
 FROM_PYTHON = "process_"
-"""Of processes Ray tells itself."""
+"""Ray exports process metrics itself."""
 
 
 class Instrument(Protocol):
@@ -20,12 +20,12 @@ class Instrument(Protocol):
 
 
 class RayMetrics:
-    """Hands each sample of a registry to Ray under its own name, every few seconds; Ray exports it with the prefix
-    `ray_` and the replica's tags at each node's metrics address, which Prometheus reads anyway.
+    """Passes each sample of a registry to Ray every few seconds. Ray exports it with the prefix `ray_` and the
+    replica's tags at each node's metrics address.
 
-    Replicas cannot have ports of their own that Prometheus knows. Every sample goes as a gauge that holds its present
-    value, also the buckets of histograms: so numbers are exact, and counters start from 0 with each replica, as
-    Prometheus expects. A series that ended is set to 0 and told no more.
+    Replicas cannot have metrics ports of their own, because Prometheus would not know them. Every sample, including
+    histogram buckets, is a gauge with the current value. So values are exact, and counters start at 0 with each
+    replica, as Prometheus expects. A series that ended is set to 0 once.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class RayMetrics:
         tags: dict[str, str],
         gauge: Callable[[str, str, tuple[str, ...]], Instrument] = Gauge,
     ) -> None:
-        """`registry`: the one to export at the moment."""
+        """`registry` returns the registry to export now."""
         self._registry = registry
         self._tags = tags
         self._gauge = gauge
@@ -44,15 +44,15 @@ class RayMetrics:
         self._thread = threading.Thread(target=self._run, name="sluice-metrics", daemon=True)
 
     def start(self) -> None:
-        """Exports from now on, on a thread of its own, until `close`."""
+        """Starts exporting, on its own thread, until `close`."""
         self._thread.start()
 
     def close(self) -> None:
-        """Exports a last time; does not wait for it."""
+        """Exports once more and stops. Does not wait."""
         self._stop.set()
 
     def export(self) -> None:
-        """Hands the present samples over."""
+        """Passes the current samples to Ray."""
         told = set()
         for name, text, labels, value in self._samples():
             if name not in self._gauges:
@@ -78,5 +78,5 @@ class RayMetrics:
     def _try(self) -> None:
         try:
             self.export()
-        except Exception:  # metrics are not worth a replica
+        except Exception:  # a failed export must not end the replica
             log.exception("metrics_not_exported")

@@ -1,7 +1,8 @@
-"""The private functions of Ray that Sluice uses, all of them here.
+"""All private functions of Ray that Sluice uses.
 
 `sluice deploy check` builds applications as `serve deploy` does, and Ray has no public function for that.
-pyproject.toml allows only the versions of Ray that they were tried with; test_ray_private.py fails when one moves.
+pyproject.toml allows only the versions of Ray that they were tested with; test_ray_private.py fails when one of them
+moves.
 """
 
 from ray._common.utils import import_attr

@@ -1,4 +1,4 @@
-"""The engine application, as an engine: what the intake, the gateway and others call."""
+"""An engine that calls the engine application. Used by the intake, the gateway and others."""
 
 import time
 from collections.abc import Callable
@@ -15,26 +15,28 @@ from worker.scoring.engine import BatchFailed, EngineLost, Features, Prompts, Vi
 from worker.telemetry.trace_context import CALLER
 
 ENGINE = "engine"
-"""The engine's deployment, and by default its application too."""
+"""The name of the engine's deployment and, by default, of its application."""
 
 PATIENCE_SECONDS = 30.0
 RETRY_SECONDS = 0.2
 
 
 class EngineAway(BatchFailed):
-    """No replica answered in time, or the one that had the batch died with it. The batch may be tried again."""
+    """No replica answered in time, or the replica with the batch died. The batch may be retried."""
 
 
 class ModelNotServed(BatchFailed):
-    """The replica has no such model: the engine is being changed, or its settings name another. May be tried again."""
+    """The replica does not serve the model: the engine is changing models, or its settings name another. May be
+    retried.
+    """
 
 
 class ServeEngine:
-    """The replicas of the engine application as one engine for one model; Serve picks the replica. Safe for many
-    threads, but not for an event loop: calls wait.
+    """The replicas of the engine application as one engine for one model. Serve picks the replica. Thread-safe. Calls
+    block, so do not use it on an event loop.
 
-    A replica that lacks the model is no answer while others may have it (they change one after another), so such calls
-    are repeated within `patience_seconds`.
+    Replicas change models one after another. So a call that reaches a replica without the model is repeated within
+    `patience_seconds`.
     """
 
     def __init__(
@@ -55,20 +57,20 @@ class ServeEngine:
 
     @property
     def max_batch(self) -> int:
-        """Asked of the engine once. Raises EngineAway or ModelNotServed."""
+        """Requested from the engine once. Raises EngineAway or ModelNotServed."""
         if self._max_batch is None:
             self._max_batch = int(self._call(self._handle.max_batch, self._digest))
         return self._max_batch
 
     def infer(self, views: Views, prompts: Prompts | None = None) -> Features:
-        """See Engine.infer. The arrays cannot be written to. Raises EngineAway and ModelNotServed too."""
+        """See Engine.infer. The returned arrays are read-only. Also raises EngineAway and ModelNotServed."""
         caller = CALLER.get()
         traced = () if caller is None else (caller,)  # a replica of an older version knows no such argument
         features: Features = self._call(self._handle.infer, self._digest, dict(views), prompts, *traced)
         return features
 
     def close(self) -> None:
-        """The engine is another application's: nothing of it ends here."""
+        """Does nothing: the engine belongs to another application."""
 
     def _call(self, method: DeploymentHandle[Any], *arguments: object) -> Any:
         deadline = self._clock() + self._patience
@@ -89,20 +91,20 @@ class ServeEngine:
         except TimeoutError:
             response.cancel()  # type: ignore[no-untyped-call]
             raise EngineAway(
-                f"no engine replica answered within {self._patience:g} s; look at `serve status` for the engine "
-                "application"
+                f"no engine replica answered within {self._patience:g} s; see `serve status` for the engine application"
             ) from None
         except (RayError, RayServeException, CancelledError) as error:
-            raise EngineAway(f"the engine replica went away ({type(error).__name__})") from error
+            raise EngineAway(f"the engine replica ended ({type(error).__name__})") from error
 
 
 def _as_seen_here(cause: BaseException) -> BatchFailed:
-    """What a replica's own exception means for its callers. An engine that is lost to the replica's process is not lost
-    to them: Serve starts another replica."""
+    """Translates a replica's exception for its callers. An engine that is lost in the replica's process is not lost for
+    the callers, because Serve starts another replica.
+    """
     if isinstance(cause, BatchFailed):
         return type(cause)(str(cause))
     if isinstance(cause, EngineLost):
-        return EngineAway(f"the engine replica has lost its engine and is replaced: {cause}")
+        return EngineAway(f"the engine replica lost its engine and is being replaced: {cause}")
     return BatchFailed(f"{type(cause).__name__}: {cause}")
 
 
@@ -112,8 +114,9 @@ def find_engine(
     patience_seconds: float,
     stopping: Callable[[], bool] = lambda: False,
 ) -> DeploymentHandle[Any]:
-    """The handle of the engine application; waits until there is one, since applications of one Serve config come up in
-    any order. Raises EngineAway when there is none in time, or when `stopping`."""
+    """The handle of the engine application. Waits until it exists, because the applications of a Serve config start in
+    any order. Raises EngineAway if it does not exist in time, or when `stopping`.
+    """
 
     def find() -> DeploymentHandle[Any]:
         return serve.get_deployment_handle(ENGINE, application)

@@ -1,4 +1,4 @@
-"""A model as the engine's callers need it, and the engine once it serves that model."""
+"""Loads a model for callers of the engine, and waits until the engine serves it."""
 
 import dataclasses
 import time
@@ -16,9 +16,8 @@ log = structlog.get_logger(__name__)
 
 
 def load_served_model(settings: Settings) -> Model:
-    """The model without its graphs, which are the engine's affair and may be hundreds of megabytes.
-
-    Raises ManifestError.
+    """Loads the model without its graphs, which only the engine needs and which may be hundreds of megabytes. Raises
+    ManifestError.
     """
     model = load_model(settings.model, settings.s3)
     prompt = dataclasses.replace(model.prompt, text=b"") if model.prompt is not None else None
@@ -33,8 +32,9 @@ def wait_for_engine(
     patience_seconds: float,
     stopping: Callable[[], bool] = lambda: False,
 ) -> ServeEngine:
-    """The engine of an application, once it serves the model. Raises EngineAway or ModelNotServed when it does not
-    within `patience_seconds`, or when `stopping`."""
+    """Waits until the application's engine serves the model, and returns it. Raises EngineAway or ModelNotServed when
+    it does not within `patience_seconds`, or when `stopping`.
+    """
     deadline = time.monotonic() + patience_seconds
     handle = find_engine(application, patience_seconds=patience_seconds, stopping=stopping)
     engine = ServeEngine(handle, model.manifest.digest, patience_seconds=call_seconds)
@@ -42,7 +42,7 @@ def wait_for_engine(
         lambda: engine.infer(blank_views(model.manifest.views)),
         (EngineAway, ModelNotServed),
         patience_seconds=deadline - time.monotonic(),
-        retry_seconds=RETRY_SECONDS,  # a deployment that Serve has given up on refuses calls at once
+        retry_seconds=RETRY_SECONDS,  # a deployment that failed for Serve refuses calls at once
         tell=lambda error: log.warning("waiting_for_the_engine", error=str(error)),
         stopping=stopping,
     )

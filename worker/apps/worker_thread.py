@@ -1,4 +1,4 @@
-"""A worker on its own thread. An intake replica runs one, and replaces it when its settings change."""
+"""Runs a worker on its own thread. An intake replica has one, and replaces it when its settings change."""
 
 import threading
 
@@ -20,15 +20,16 @@ from worker.wiring import Worker
 log = structlog.get_logger(__name__)
 
 CLOSE_SECONDS = 30.0
-"""What leaving the group and closing clients may take after the drain."""
+"""Time to leave the group and close clients after the drain."""
 
 
 class WorkerThread:
-    """Runs one worker, a member of the consumer group, from start to drained end. Several may run at once."""
+    """Runs one worker (a member of the consumer group) until it has drained. Several may run at once."""
 
     def __init__(self, settings: Settings, model: Model, engine: Engine) -> None:
-        """Raises PolicyError when the policy cannot be used, LogError when Kafka cannot be reached or does not give
-        what a worker needs."""
+        """Raises PolicyError if the policy cannot be used, LogError if Kafka cannot be reached or lacks what a worker
+        needs.
+        """
         self._settings = settings
         self._kafka = for_one_worker(settings.kafka)
         require_servers(settings)
@@ -45,7 +46,7 @@ class WorkerThread:
         return self._worker.registry
 
     def start(self) -> None:
-        """Returns when the worker has opened the log. Raises LogError, or whatever ended it before."""
+        """Returns when the worker has opened the log. Raises LogError, or the error that ended it before that."""
         self._thread.start()
         self._settled.wait()
         if self._failure is not None:
@@ -56,7 +57,7 @@ class WorkerThread:
         self._stop.set()
 
     def join(self) -> bool:
-        """Waits until the worker has drained and closed all; False when it has not within its time."""
+        """Waits until the worker has drained and closed everything. False if it has not in time."""
         self._thread.join(self._settings.intake.drain_seconds + CLOSE_SECONDS)
         return not self._thread.is_alive()
 
@@ -64,7 +65,7 @@ class WorkerThread:
         """Whether the worker is healthy, and if not, why."""
         if self._thread.is_alive():
             return self._worker.health()
-        return Health(False, (f"the intake has ended: {self._failure or 'it was told to stop'}",))
+        return Health(False, (f"the intake has ended: {self._failure or 'it was stopped'}",))
 
     def backlog(self) -> int:
         """Records of this worker's partitions that have no committed verdict."""
@@ -79,7 +80,7 @@ class WorkerThread:
     def _run(self) -> None:
         try:
             self._worker.run(self._stop)
-        except BaseException as error:  # the health check must tell whatever it was
+        except BaseException as error:  # the health check must report any error
             self._failure = error
             log.exception("intake_ended")
         finally:
@@ -87,7 +88,7 @@ class WorkerThread:
 
 
 def count_partitions(settings: Settings) -> int:
-    """How many partitions the topic of image events has. Raises LogError."""
+    """The number of partitions of the image topic. Raises LogError."""
     with explained(settings.kafka):
         consumer = open_reader(settings.kafka)
         try:

@@ -29,7 +29,7 @@ def _wait_for_key() -> None:
     try:
         import termios
         import tty
-    except ImportError:  # Windows has neither module module
+    except ImportError:  # Windows has neither module
         sys.stdin.readline()
         return
     before = termios.tcgetattr(sys.stdin)

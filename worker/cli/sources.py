@@ -109,7 +109,7 @@ class Sources:
             suffix = PurePosixPath(reference.key).suffix.lower()
             if is_named or suffix in SUFFIXES or (not suffix and not reference.key.endswith("/")):
                 yield ImageSource(f"s3://{bucket}/{reference.key}", reference)
-            elif not reference.key.endswith("/"):  # S3 S3 consoles make "folders" as empty objects
+            elif not reference.key.endswith("/"):  # S3 consoles make "folders" as empty objects
                 self._skip(f"s3://{bucket}/{reference.key}")
 
     def _files(self, argument: str) -> Iterator[ImageSource]:

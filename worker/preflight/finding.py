@@ -8,18 +8,17 @@ from enum import Enum
 class CheckStatus(Enum):
     OK = "ok"
     UNKNOWN = "unknown"
-    """It could not be checked; the worker can run."""
+    """The check could not be made. The worker can run."""
     WRONG = "wrong"
-    """The worker runs, but not as it should: slower, or with part of its events failing."""
+    """The worker runs, but slower or with some events failing."""
     BLOCKED = "blocked"
     """The worker cannot run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`check` names what was looked at, `detail` says what was found, `advice` what to do.
-
-    `lasting`: only a person can mend it, so waiting does not help.
+    """`check`: what was checked. `detail`: what was found. `advice`: how to fix it. `lasting`: only a person can fix
+    it, so waiting does not help.
     """
 
     check: str
@@ -30,10 +29,10 @@ class Finding:
 
 
 def blocking(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """The findings that keep the worker from working."""
+    """The findings that prevent the worker from running."""
     return tuple(finding for finding in findings if finding.status is CheckStatus.BLOCKED)
 
 
 def explain(finding: Finding) -> str:
-    """One line for logs, health checks and errors."""
+    """The finding as one line, for logs, health checks and errors."""
     return f"{finding.check}: {finding.detail}" + (f"; {finding.advice}" if finding.advice else "")

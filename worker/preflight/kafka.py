@@ -1,4 +1,4 @@
-"""What the worker needs of Kafka: topics, permissions, the group, the transactional id."""
+"""Checks Kafka: topics, permissions, the consumer group and the transactional id."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -17,7 +17,7 @@ _TRANSACTIONS_SINCE: Final = (2, 5)
 
 
 def check_kafka(settings: KafkaSettings, *, desk: bool = False) -> Iterator[Finding]:
-    """All checks of Kafka; with `desk` also what the review desk needs. Raises nothing."""
+    """Runs all checks of Kafka; with `desk`, also those of the review desk. Never raises."""
     try:
         with admin_client(settings) as admin:
             yield Finding("Kafka", CheckStatus.OK, f"connected to {settings.bootstrap_servers}")
@@ -27,13 +27,12 @@ def check_kafka(settings: KafkaSettings, *, desk: bool = False) -> Iterator[Find
     except LogError as error:
         yield Finding("Kafka", CheckStatus.BLOCKED, str(error), lasting=isinstance(error, LogRefused))
     except (KafkaError, OSError) as error:
-        yield Finding("Kafka", CheckStatus.BLOCKED, f"the broker did not answer a question: {error}", lasting=False)
+        yield Finding("Kafka", CheckStatus.BLOCKED, f"the broker did not answer a request: {error}", lasting=False)
 
 
 def check_permissions(admin: Any, settings: KafkaSettings, *, desk: bool = False) -> Iterator[Finding]:
-    """Whether the topics exist, and whether the worker may use them, the group and the transactional id.
-
-    Raises KafkaError when the broker does not answer.
+    """Checks that the topics exist, and that the worker may use them, the group and the transactional id. Raises
+    KafkaError if the broker does not answer.
     """
     needs = needed_operations(settings.topics, desk=desk)
     for topic in admin.describe_topics(list(needs)):
@@ -44,7 +43,7 @@ def check_permissions(admin: Any, settings: KafkaSettings, *, desk: bool = False
 
 
 def _check_lost(admin: Any, settings: KafkaSettings) -> Iterator[Finding]:
-    """Whether records left the images topic before the group has judged them."""
+    """Checks whether Kafka deleted records that the group had not judged."""
     check = "Kafka offsets"
     try:
         lost = lost_ranges(admin, settings)
@@ -52,14 +51,14 @@ def _check_lost(admin: Any, settings: KafkaSettings) -> Iterator[Finding]:
         yield Finding(check, CheckStatus.UNKNOWN, f"could not be read ({type(error).__name__})")
         return
     for each in lost:
-        advice = "`sluice topics accept-loss` lets workers go on without them"
+        advice = "run `sluice topics accept-loss` to let workers continue without them"
         yield Finding(check, CheckStatus.WRONG, str(each), advice)
     if not lost:
         yield Finding(check, CheckStatus.OK, "no unjudged record has been deleted")
 
 
 def needed_operations(topics: TopicSettings, *, desk: bool) -> Mapping[str, frozenset[str]]:
-    """The operations, by their names in Kafka's access control lists, that are needed on each topic."""
+    """The operations (Kafka ACL names) that are needed on each topic."""
     needs = {
         **dict.fromkeys(topics.incoming, frozenset({"READ"})),
         topics.verdicts: frozenset({"WRITE"}),
@@ -72,7 +71,7 @@ def needed_operations(topics: TopicSettings, *, desk: bool) -> Mapping[str, froz
     return needs | {
         topics.verdicts: frozenset({"READ", "WRITE"}),
         topics.review: frozenset({"READ", "WRITE"}),
-        topics.images: frozenset({"READ", "WRITE"}),  # dead letters are submitted again
+        topics.images: frozenset({"READ", "WRITE"}),  # `sluice dead redrive` writes events
         topics.dead: frozenset({"READ", "WRITE"}),
         topics.dead_actions: frozenset({"READ", "WRITE"}),
         topics.decisions: frozenset({"READ", "WRITE"}),
@@ -90,8 +89,8 @@ def _check_topic(topic: Mapping[str, Any], needed: frozenset[str], settings: Kaf
             check,
             CheckStatus.BLOCKED,
             "does not exist",
-            "make it with `sluice topics create`, or correct kafka.topics",
-            lasting=False,  # who sets a cluster up may be making it just now
+            "create it with `sluice topics create`, or correct kafka.topics",
+            lasting=False,  # it may be created at this moment
         )
     if error is TopicAuthorizationFailedError:
         detail = f"no permission to {words} (Kafka does not say whether it exists)"
@@ -105,7 +104,7 @@ def _check_topic(topic: Mapping[str, Any], needed: frozenset[str], settings: Kaf
     if leaderless:
         numbers = ", ".join(map(str, sorted(leaderless)))
         return Finding(
-            check, CheckStatus.WRONG, f"no broker leads partition {numbers}", "bring its brokers back", lasting=False
+            check, CheckStatus.WRONG, f"no leader for partition {numbers}", "start its brokers", lasting=False
         )
     return Finding(check, CheckStatus.OK, f"may {words}; partitions: {len(topic['partitions'])}")
 
@@ -115,7 +114,9 @@ def _check_group(admin: Any, settings: KafkaSettings) -> Finding:
     if may_use_group(admin, settings.group_id):
         return Finding(check, CheckStatus.OK, "may read as a member")
     advice = _grant(settings, "group", settings.group_id, {"READ"})
-    return Finding(check, CheckStatus.BLOCKED, "no permission to read as a member of it (kafka.group_id)", advice)
+    return Finding(
+        check, CheckStatus.BLOCKED, ("no permission to read as a member of the group (kafka.group_id)"), advice
+    )
 
 
 def _check_transactions(admin: Any, settings: KafkaSettings) -> Finding:
@@ -123,10 +124,10 @@ def _check_transactions(admin: Any, settings: KafkaSettings) -> Finding:
         return Finding(
             "Kafka transactions",
             CheckStatus.BLOCKED,
-            "the broker is older than Kafka 2.5 and cannot keep a worker that was replaced from committing",
+            "the broker is older than Kafka 2.5 and cannot fence a worker that was replaced",
             "set kafka.delivery to at_least_once",
         )
-    # Without a name of its own a worker takes the group's with something random behind it.
+    # Without a transactional id of its own, a worker uses the group id with a random suffix.
     fixed = settings.transactional_id or (
         f"{settings.group_id}-{settings.group_instance_id}" if settings.group_instance_id else None
     )
@@ -148,7 +149,7 @@ def _check_transactions(admin: Any, settings: KafkaSettings) -> Finding:
 def _grant(
     settings: KafkaSettings, kind: str, name: str, operations: frozenset[str] | set[str], *, prefixed: bool = False
 ) -> str:
-    """The command that an administrator of Kafka gives the permission with."""
+    """The command with which a Kafka administrator grants the permission."""
     user = settings.sasl_username or "NAME"
     asked = " ".join(f"--operation {operation.title()}" for operation in sorted(operations))
     pattern = " --resource-pattern-type prefixed" if prefixed else ""

@@ -1,4 +1,4 @@
-"""Whether Kafka's limits fit ours: sizes, timeouts, replicas, cleanup policies."""
+"""Checks Kafka's limits against the settings: sizes, timeouts, replicas, cleanup policies."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,7 +13,9 @@ from worker.settings import KafkaSettings
 
 
 def check_limits(admin: Any, settings: KafkaSettings) -> Iterator[Finding]:
-    """Compares the settings of topics and brokers with ours, as far as we may see them. Raises KafkaError."""
+    """Compares the configuration of topics and brokers with our settings, as far as we have permission to read it.
+    Raises KafkaError.
+    """
     topics = settings.topics
     used = [*topics.judged, topics.verdicts, topics.review, topics.dead]
     known = {topic["name"]: topic for topic in admin.describe_topics(used) if not topic["error_code"]}
@@ -62,26 +64,26 @@ def _topic_problems(
     if name not in topics.incoming and needed > replicas:
         yield (
             CheckStatus.BLOCKED,
-            f"min.insync.replicas {needed} is more than its {replicas} replicas: nothing can be written",
+            f"min.insync.replicas {needed} is more than its {replicas} replicas, so nothing can be written",
             "add replicas, or lower min.insync.replicas",
         )
     policy = configs.get("cleanup.policy", "delete").split(",")
     if name in topics.judged and "compact" in policy:
         yield (
             CheckStatus.WRONG,
-            "cleanup.policy has compact: of events with one key only the newest is sure to be judged",
+            "cleanup.policy has compact: events may be deleted unjudged when a newer one has the same key",
             "set cleanup.policy to delete",
         )
     if name == topics.review and "delete" in policy:
         yield (
             CheckStatus.WRONG,
-            "cleanup.policy has delete: items vanish after the retention time, whether or not somebody decided",
+            "cleanup.policy has delete: items are deleted after the retention time even if nobody decided",
             "set cleanup.policy to compact",
         )
     if name == topics.dead and "compact" in policy:
         yield (
             CheckStatus.WRONG,
-            "cleanup.policy has compact: of dead letters of one event only the newest stays",
+            "cleanup.policy has compact: older dead letters of an event are deleted",
             "set cleanup.policy to delete",
         )
 
@@ -95,7 +97,7 @@ def _check_timeouts(configs: Mapping[str, str], settings: KafkaSettings) -> Iter
     wrong = [*_timeout_problems(configs, settings)]
     yield from (Finding(check, CheckStatus.BLOCKED, detail, advice) for detail, advice in wrong)
     if not wrong:
-        yield Finding(check, CheckStatus.OK, "ours are within the broker's")
+        yield Finding(check, CheckStatus.OK, "the settings are within the broker's limits")
 
 
 def _timeout_problems(configs: Mapping[str, str], settings: KafkaSettings) -> Iterator[tuple[str, str]]:
@@ -105,7 +107,7 @@ def _timeout_problems(configs: Mapping[str, str], settings: KafkaSettings) -> It
         yield (
             f"kafka.transaction_timeout_seconds {settings.transaction_timeout_seconds:g} is more than the broker's "
             f"transaction.max.timeout.ms {longest}",
-            "lower ours, or raise the broker's",
+            "lower the setting, or raise the broker's limit",
         )
     session = settings.session_timeout_seconds * 1000
     least, most = (int(configs.get(f"group.{end}.session.timeout.ms", session)) for end in ("min", "max"))
@@ -113,7 +115,7 @@ def _timeout_problems(configs: Mapping[str, str], settings: KafkaSettings) -> It
         yield (
             f"kafka.session_timeout_seconds {settings.session_timeout_seconds:g} is outside the broker's "
             f"group.min.session.timeout.ms {least} and group.max.session.timeout.ms {most}",
-            "set it between them",
+            "set it to a value between them",
         )
 
 
@@ -126,7 +128,7 @@ def _broker_configs(admin: Any) -> Mapping[str, str]:
 
 
 def _configs(admin: Any, kind: ConfigResourceType, names: list[str]) -> Mapping[str, Mapping[str, str]]:
-    """The settings of each, those with a value; empty where we may not see them."""
+    """The configuration of each resource that has a value; empty without permission to read it."""
     if not names:
         return {}
     try:

@@ -1,4 +1,4 @@
-"""Whether the schema registry answers."""
+"""Checks that the schema registry answers."""
 
 from collections.abc import Iterator
 
@@ -10,9 +10,9 @@ from worker.settings import SchemaRegistrySettings, SettingsError
 
 
 def check_registry(settings: SchemaRegistrySettings) -> Iterator[Finding]:
-    """Asks for the kinds of schemas that it has. Raises nothing."""
+    """Asks the registry for its schema types. Never raises."""
     check = "schema registry"
-    advice = "check kafka.schema_registry; until it answers, records in Avro wait"
+    advice = "check kafka.schema_registry; Avro records wait until it answers"
     try:
         with open_client(settings) as client:
             answer = client.get(f"{settings.url.rstrip('/')}/schemas/types", auth=registry_login(settings))

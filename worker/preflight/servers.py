@@ -1,4 +1,4 @@
-"""What the worker needs of Redis and S3, and whether their clocks agree with ours."""
+"""Checks Redis and S3, and compares their clocks with this machine's."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -19,16 +19,16 @@ from worker.settings import RedisSettings, Settings, SettingsError
 MOST_CLOCK_SECONDS = 5.0
 _KEY = "sluice:permission-check"
 _CREDENTIALS_REFUSED = {
-    "InvalidAccessKeyId": "the access key is not known there",
-    "SignatureDoesNotMatch": "the secret key does not fit the access key",
+    "InvalidAccessKeyId": "the store does not know the access key",
+    "SignatureDoesNotMatch": "the secret key is wrong",
     "ExpiredToken": "the session token has expired",
     "InvalidToken": "the session token is not valid",
-    "RequestTimeTooSkewed": "our clock differs too much from the store's",
+    "RequestTimeTooSkewed": "this machine's clock differs too much from the store's",
 }
 
 
 def check_redis(settings: RedisSettings, *, clock: Callable[[], float] = time.time) -> Iterator[Finding]:
-    """Whether the cache answers and stores entries, and whether its clock agrees with ours. Raises nothing."""
+    """Checks that Redis answers and stores entries, and compares its clock with this machine's. Never raises."""
     try:
         client = connect(settings)
     except SettingsError as error:
@@ -40,7 +40,7 @@ def check_redis(settings: RedisSettings, *, clock: Callable[[], float] = time.ti
         yield Finding("Redis", CheckStatus.OK, "connected")
         client.set(_KEY, b"1", ex=10)
         if client.get(_KEY) is None:
-            yield Finding("Redis cache", CheckStatus.WRONG, "an entry was evicted at once", "give Redis more memory")
+            yield Finding("Redis cache", CheckStatus.WRONG, "a new entry was evicted at once", "give Redis more memory")
         else:
             yield Finding("Redis cache", CheckStatus.OK, "an entry was stored and read back")
         seconds, microseconds = client.time()
@@ -59,9 +59,9 @@ def check_redis(settings: RedisSettings, *, clock: Callable[[], float] = time.ti
 
 
 def check_s3(settings: Settings, *, clock: Callable[[], float] = time.time) -> Iterator[Finding]:
-    """Whether the credentials work, and for the buckets that the settings name. Raises nothing.
+    """Checks the credentials, and the buckets that the settings name. Never raises.
 
-    Without `s3.endpoint_url`, without credentials and without an `s3://` in the settings S3 is not used.
+    S3 counts as unused without `s3.endpoint_url`, credentials and `s3://` addresses in the settings.
     """
     buckets = sorted(_buckets(settings))
     try:
@@ -72,9 +72,9 @@ def check_s3(settings: Settings, *, clock: Callable[[], float] = time.time) -> I
     try:
         without = boto3.session.Session(profile_name=settings.s3.profile).get_credentials() is None
         if without and settings.s3.endpoint_url is None and not buckets:
-            yield Finding("S3", CheckStatus.UNKNOWN, "no credentials: only images from elsewhere can be fetched")
+            yield Finding("S3", CheckStatus.UNKNOWN, "no credentials: images in S3 cannot be fetched")
             return
-        # Which buckets events name is not known beforehand; to list them is a question that any credentials may ask.
+        # The buckets of events are not known in advance. Valid credentials can always ask for a list of buckets.
         for bucket in buckets:
             yield from _check_bucket(client, bucket, clock)
         if not buckets:
@@ -100,10 +100,11 @@ def _check_bucket(client: Any, bucket: str | None, clock: Callable[[], float]) -
         if refused:
             yield Finding(check, CheckStatus.WRONG, f"{refused} ({code})", "check the AWS_* variables, profile or role")
         elif code == "404":
-            yield Finding(check, CheckStatus.WRONG, "does not exist", "make it, or correct the settings that name it")
+            yield Finding(check, CheckStatus.WRONG, "does not exist", "create it, or correct the settings that name it")
         elif bucket is None and code in ("AccessDenied", "403"):
             detail = (
-                "the credentials are known; they may not list buckets, so whether they may read shows with an image"
+                "the credentials are valid but may not list buckets; whether they may read is known with the "
+                "first image"
             )
             yield Finding(check, CheckStatus.OK, detail)
         else:
@@ -126,7 +127,7 @@ def _clock_finding(server: str, theirs: float, ours: float) -> Finding:
     check = f"clock of {server}"
     ahead = theirs - ours
     if abs(ahead) <= MOST_CLOCK_SECONDS:
-        return Finding(check, CheckStatus.OK, f"within {MOST_CLOCK_SECONDS:g} s of ours")
+        return Finding(check, CheckStatus.OK, f"within {MOST_CLOCK_SECONDS:g} s of this machine's clock")
     shown = datetime.fromtimestamp(theirs, UTC).isoformat(timespec="seconds")
-    detail = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} ours (there it is {shown})"
-    return Finding(check, CheckStatus.WRONG, detail, "set both machines' clocks by NTP")
+    detail = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this machine's (it shows {shown})"
+    return Finding(check, CheckStatus.WRONG, detail, "synchronize both clocks with NTP")

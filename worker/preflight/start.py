@@ -15,11 +15,11 @@ log = structlog.get_logger(__name__)
 
 
 class ServersNotReady(LogRefused):
-    """A server lacks something that the worker cannot run without. Each line says what is wrong and what to do."""
+    """A server does not provide what the worker needs. Each line says what is wrong and how to fix it."""
 
 
 def check_servers(settings: Settings, *, desk: bool = False) -> Iterator[Finding]:
-    """Every check, one after another; with `desk` also what the review desk needs. Raises nothing."""
+    """Runs all checks; with `desk`, also those of the review desk. Never raises."""
     yield from check_kafka(settings.kafka, desk=desk)
     if settings.kafka.schema_registry is not None:
         yield from check_registry(settings.kafka.schema_registry)
@@ -28,9 +28,8 @@ def check_servers(settings: Settings, *, desk: bool = False) -> Iterator[Finding
 
 
 def require_servers(settings: Settings) -> None:
-    """Returns when the worker can run. Problems that do not prevent that are logged.
-
-    Raises ServersNotReady where somebody has to change something, LogError where waiting may help.
+    """Returns if the worker can run. Problems that do not prevent that are logged. Raises ServersNotReady if a person
+    has to fix something, LogError if waiting may help.
     """
     findings = list(check_servers(settings))
     for finding in findings:

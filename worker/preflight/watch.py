@@ -1,4 +1,4 @@
-"""Checks, while the worker runs, that Kafka still offers what the worker needs."""
+"""Checks periodically that topics and permissions of the worker still exist."""
 
 import threading
 import time
@@ -23,10 +23,10 @@ REMIND_SECONDS = 60.0
 
 
 class KafkaWatch:
-    """Checks every few seconds, over one connection, that the topics and permissions are still there.
+    """Checks every few seconds, over one connection, that the topics and permissions still exist.
 
-    kafka-python reports most such losses only by a timeout. A broker that does not answer is not reported here: the
-    member that reads and commits does that.
+    kafka-python reports most of these losses only as a timeout. A broker that does not answer is not reported here; the
+    member that reads and commits reports that.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class KafkaWatch:
         self._told_at = float("-inf")
 
     def start(self, supervisor: Supervisor) -> None:
-        """Looks from now on, in a loop of the supervisor."""
+        """Starts checking, in a loop of the supervisor."""
         supervisor.start("kafka-watch", self._run)
 
     def health_problems(self) -> tuple[str, ...]:
-        """Topics and permissions that are missing now; empty when none is. From any thread."""
+        """Topics and permissions that are missing now. May be called from any thread."""
         return self._problems
 
     def _run(self, stop: threading.Event) -> None:
@@ -68,7 +68,7 @@ class KafkaWatch:
                     return
 
     def _tell(self, found: tuple[Finding, ...]) -> None:
-        """Logs what is missing when it changes, and once a minute while it lasts."""
+        """Logs what is missing: on each change, and once a minute."""
         problems = tuple(map(explain, found))
         now = self._clock()
         if problems and (problems != self._problems or now - self._told_at >= REMIND_SECONDS):

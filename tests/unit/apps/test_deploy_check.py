@@ -73,7 +73,7 @@ def test_the_shipped_gpu_config_is_refused_as_long_as_it_holds_examples() -> Non
         "keys",
         "public_url",
     ]
-    assert lines[3].endswith("kafka.example.com is an example; write the name of your own")
+    assert lines[3].endswith("kafka.example.com is an example; replace it with your own name")
     assert "make a key with `sluice deploy key`" in lines[4]
 
 
@@ -95,9 +95,9 @@ def test_engine_values_that_harm_it_are_told(problems_of: Changed) -> None:
 
     problems = problems_of(change)
     said = {problem.partition(":")[0].rpartition("deployments[0].")[2]: problem for problem in problems}
-    assert "keeps 2 of the 4 calls_at_once from ever being used" in said["max_ongoing_requests"]
+    assert "is less than calls_at_once, so 2 of 4 calls are never used" in said["max_ongoing_requests"]
     assert "after 0.1 s Serve kills the replica" in said["graceful_shutdown_timeout_s"]
-    assert "0.5 s is less than a busy replica may take" in said["health_check_timeout_s"]
+    assert "0.5 s is less than a busy replica may need" in said["health_check_timeout_s"]
     assert "the engine uses only model, engine, s3" in said["user_config.kafka"]
     assert "the engine uses only model, engine, s3" in said["user_config.policy"]
     assert len(problems) == 5
@@ -226,7 +226,7 @@ def test_a_deployment_that_stands_there_twice_is_told(problems_of: Changed) -> N
 def test_a_user_config_for_a_deployment_that_takes_none_is_told(problems_of: Changed) -> None:
     """Ray would start no replica."""
     (problem,) = problems_of(lambda data: deployment(data, "desk").update(user_config={"web": {"port": 1}}))
-    assert "applications[3].deployments[0].user_config: 'desk' takes none" in problem
+    assert "applications[3].deployments[0].user_config: 'desk' has no user_config" in problem
 
 
 @pytest.mark.parametrize("scaling", [{"num_replicas": "auto"}, {"autoscaling_config": {"max_replicas": 3}}])
@@ -238,7 +238,7 @@ def test_an_intake_that_would_scale_on_calls_is_told_that_it_gets_none(
         deployment(data, "intake").update(scaling)
 
     (problem,) = problems_of(change)
-    assert "nobody calls the intake" in problem
+    assert "the intake gets none" in problem
 
 
 def test_an_intake_that_names_another_model_than_its_engine_is_noted(tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_times_that_do_not_fit_together_are_told(problems_of: Changed) -> None:
     assert "applications[1].deployments[0].graceful_shutdown_timeout_s: after 10 s Serve kills" in problems
     assert "applications[2].deployments[0].graceful_shutdown_timeout_s: after 10 s Serve kills" in problems
     assert "http_options.request_timeout_s: 20 s is not more than gateway.timeout_seconds" in problems
-    assert "cut the desk's live events" in problems
+    assert "end the desk's live event streams" in problems
 
 
 def test_times_that_a_user_config_changes_must_fit_too(problems_of: Changed) -> None:
@@ -278,13 +278,13 @@ def test_times_that_a_user_config_changes_must_fit_too(problems_of: Changed) -> 
         deployment(data, "gateway")["user_config"] = {"gateway": {"max_requests": 200}}
 
     drain, room = problems_of(change)
-    assert "before the 130 s that stopping may take" in drain
-    assert "leaves no room for health checks beside the 200 requests" in room
+    assert "which may need 130 s to stop" in drain
+    assert "leaves no capacity for health checks besides the 200 requests" in room
 
 
 def test_a_gateway_without_room_for_health_checks_is_told(problems_of: Changed) -> None:
     (problem,) = problems_of(lambda data: deployment(data, "gateway").update(max_ongoing_requests=64))
-    assert "leaves no room for health checks" in problem
+    assert "leaves no capacity for health checks" in problem
 
 
 @pytest.mark.parametrize("option", [{"num_replicas": 2}, {"autoscaling_config": {"max_replicas": 3}}])

@@ -128,5 +128,5 @@ def test_an_engine_that_is_lost_to_its_replica_is_only_away_for_the_callers(
     engine_of: Callable[[Any], ServeEngine],
 ) -> None:
     """Serve replaces the replica; the caller's own process is sound."""
-    with pytest.raises(EngineAway, match="is replaced: the GPU is lost"):
+    with pytest.raises(EngineAway, match="is being replaced: the GPU is lost"):
         engine_of(FakeHandle(raised_there(EngineLost("the GPU is lost")))).infer(VIEWS)

@@ -46,9 +46,7 @@ def test_a_file_over_the_limit_is_not_inlined_and_does_not_stop_the_others(tmp_p
 
 
 def test_only_files_can_be_inlined() -> None:
-    assert list(EventMaker(inline=True).events([S3])) == [
-        UnreadableEvent("s3://b/a.jpg: --inline needs local files")
-    ]
+    assert list(EventMaker(inline=True).events([S3])) == [UnreadableEvent("s3://b/a.jpg: --inline needs local files")]
 
 
 def test_a_file_that_went_away_is_a_problem(tmp_path: Path) -> None:

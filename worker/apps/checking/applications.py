@@ -1,4 +1,4 @@
-"""Builds the applications of a Serve config here, as Ray would on the cluster, to see whether they can be built."""
+"""Builds the applications of a Serve config locally, as Ray would on the cluster, to find errors."""
 
 import copy
 import inspect
@@ -27,15 +27,16 @@ _SETTING: Final = re.compile(r"(?:args\.settings|user_config): (?:([\w.\[\]]+): 
 
 @dataclass(slots=True)
 class Built:
-    """One application: what the config says of it (`entry`, at `path`), and what came of building it."""
+    """One application: its entry in the config (`entry`, at `path`), and the result of building it."""
 
     path: Path
     entry: Mapping[str, Any]
     builder: Any = None
     arguments: Arguments | None = None
     settings: Settings | None = None
-    """Of one of Sluice's applications, as `user_config` leaves them; without its settings file where that is not on
-    this machine."""
+    """The settings of one of Sluice's applications with `user_config` applied. Without the settings file if that is not
+    on this machine.
+    """
     deployments: dict[str, Deployment] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -44,14 +45,14 @@ class Built:
         return str(self.entry.get("name", ""))
 
     def entries(self) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-        """The deployments as the config has them, each with its path."""
+        """The deployments in the config, each with its path."""
         listed = self.entry.get("deployments") or []
         for index, entry in enumerate(listed if isinstance(listed, list) else []):
             if isinstance(entry, dict):
                 yield (*self.path, "deployments", index), entry
 
     def option(self, deployment: str, name: str) -> tuple[Path, Any]:
-        """An option of a deployment as it will be, and where the config sets it or could."""
+        """The effective option of a deployment, and the place where the config sets it or could set it."""
         for path, entry in self.entries():
             if entry.get("name") == deployment and name in entry:
                 return (*path, name), entry[name]
@@ -59,15 +60,15 @@ class Built:
 
 
 def build(entry: Mapping[str, Any], path: Path, found: list[DocumentProblem]) -> Built:
-    """Imports and builds the application; what is wrong is added to `found`."""
+    """Imports and builds the application. Problems are added to `found`."""
     built = Built(path, entry)
     try:
         validate_route_prefix(entry.get("route_prefix"))
     except ValueError as error:
         found.append(DocumentProblem((*path, "route_prefix"), str(error)))
-    except AttributeError:  # no text: the schema has said so
+    except AttributeError:  # not a string: the schema check reports it
         pass
-    if not isinstance(entry.get("import_path"), str):  # the schema says so
+    if not isinstance(entry.get("import_path"), str):  # the schema check reports it
         return built
     try:
         built.builder = import_attr(entry["import_path"])
@@ -94,12 +95,12 @@ def build(entry: Mapping[str, Any], path: Path, found: list[DocumentProblem]) ->
 
 
 def _arguments_are_sound(built: Built, found: list[DocumentProblem]) -> bool:
-    """Checks `args` against the builder's model, where it has one."""
+    """Checks `args` against the builder's model, if it has one."""
     model, path = _model(built.builder), (*built.path, "args")
     if model is None:
         return True
     given = built.entry.get("args") or {}
-    # As one that forbids unknown keys tells of them too.
+    # Validated with unknown keys forbidden, so that they are reported too.
     unknown = list(unknown_keys(model, given, path))
     told = {problem.path for problem in unknown}
     refused = [problem for problem in refused_values(model, given, path) if problem.path not in told]
@@ -109,7 +110,7 @@ def _arguments_are_sound(built: Built, found: list[DocumentProblem]) -> bool:
     if issubclass(model, Arguments):
         arguments = model.model_validate(given)
         if arguments.config is not None and not arguments.config.is_file():
-            built.notes.append(f"{arguments.config} is not on this machine, so what it says was not checked")
+            built.notes.append(f"{arguments.config} is not on this machine, so it was not checked")
             arguments = arguments.model_copy(update={"config": None})
         built.arguments = arguments
     return True
@@ -123,7 +124,7 @@ def _called(built: Built) -> serve.Application:
 
 
 def _model(builder: object) -> type[BaseModel] | None:
-    """What a builder's one parameter is annotated with."""
+    """The annotation of a builder's only parameter."""
     if not inspect.isfunction(builder):
         return None
     parameters = list(inspect.signature(builder).parameters.values())
@@ -137,11 +138,9 @@ def _of_deployments(built: Built) -> Iterator[DocumentProblem]:
         yield from _of_scaling(entry.get("autoscaling_config"), (*path, "autoscaling_config", "policy"))
         name = entry.get("name")
         if not isinstance(name, str):
-            continue  # the schema says what is wrong with that
+            continue  # the schema check reports it
         if name in seen:
-            yield DocumentProblem(
-                (*path, "name"), f"there are two entries for {name!r}; Ray would lay one over the other"
-            )
+            yield DocumentProblem((*path, "name"), f"there are two entries for {name!r}; Ray would use only one")
         seen.add(name)
         if name not in built.deployments:
             text = f"the application has no deployment {name!r}{suggestion(name, built.deployments)}"
@@ -152,7 +151,9 @@ def _of_deployments(built: Built) -> Iterator[DocumentProblem]:
 
 def _of_user_config(built: Built, deployment: str, given: Any, path: Path) -> Iterator[DocumentProblem]:
     if not hasattr(built.deployments[deployment].func_or_class, "reconfigure"):
-        yield DocumentProblem(path, f"{deployment!r} takes none, and could not start; write what it needs under args")
+        yield DocumentProblem(
+            path, (f"{deployment!r} has no user_config and could not start with one; put the settings under args")
+        )
     elif built.settings is not None:
         try:
             built.settings = changed(built.settings, given, "user_config")
@@ -161,7 +162,7 @@ def _of_user_config(built: Built, deployment: str, given: Any, path: Path) -> It
 
 
 def _of_options(built: Built, told: Sequence[Path]) -> Iterator[DocumentProblem]:
-    """What Ray's own checks of a deployment say, where nothing is known to be wrong (`told`)."""
+    """Ray's own checks of a deployment, unless a problem with it is already known (`told`)."""
     for path, entry in built.entries():
         deployment = built.deployments.get(str(entry.get("name")))
         if deployment is None or any(each[: len(path)] == path for each in told):
@@ -174,7 +175,7 @@ def _of_options(built: Built, told: Sequence[Path]) -> Iterator[DocumentProblem]
 
 
 def _of_scaling(config: object, path: Path) -> Iterator[DocumentProblem]:
-    """Whether a policy class takes its arguments; Ray finds that out in the controller, again and again."""
+    """Checks that a policy class accepts its arguments. In Ray this fails in the controller, repeatedly."""
     policy = config.get("policy") if isinstance(config, dict) else None
     if not isinstance(policy, dict) or not isinstance(policy.get("policy_function"), str):
         return
@@ -189,9 +190,9 @@ def _of_scaling(config: object, path: Path) -> Iterator[DocumentProblem]:
 
 
 def _setting(line: str, around: Path, settings: Path) -> DocumentProblem:
-    """A line of a SettingsError, with the path of the setting where the config itself sets it."""
+    """A line of a SettingsError, with the setting's path if the config sets it."""
     match = _SETTING.fullmatch(line)
-    if match is None:  # of the settings file, or a variable: it says so itself
+    if match is None:  # from the settings file or a variable: the message names it
         return DocumentProblem(around, line)
     keys = re.findall(r"\w+", match[1] or "")
     return DocumentProblem((*settings, *(int(key) if key.isdigit() else key for key in keys)), match[2])

@@ -1,4 +1,4 @@
-"""`sluice deploy check`: every mistake in a Serve config that can be found before it is deployed."""
+"""`sluice deploy check`: finds mistakes in a Serve config before it is deployed."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from worker.yaml_document import YamlDocument, YamlError, read_yaml
 
 
 class DeployConfigError(Exception):
-    """The config cannot be deployed. Each line names a problem: file and line, where in it, and what is expected."""
+    """The config cannot be deployed. Each line names a problem: file, line, key and what is expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A config without a mistake that can be seen here. `notes` are what cannot be."""
+    """A config in which no mistake was found. `notes`: what could not be checked."""
 
     applications: tuple[str, ...]
     notes: tuple[str, ...]
@@ -30,8 +30,8 @@ class Checked:
 def check(file: Path, *, online: bool = False) -> Checked:
     """Checks a config for `serve run` and `serve deploy`. Imports what it names. Raises DeployConfigError.
 
-    Relative paths in it count from the present folder, as for Ray. `online`: also asks, once nothing else is wrong, for
-    what the config names: model, policy, Kafka, Redis and S3.
+    Relative paths in it start from the working directory, as for Ray. `online`: if nothing else is wrong, also checks
+    the model, policy, Kafka, Redis and S3 that the config names.
     """
     try:
         document = read_yaml(file)
@@ -46,7 +46,7 @@ def check(file: Path, *, online: bool = False) -> Checked:
     if online and not found:
         found.extend(problems_online(applications))
     if found:
-        # What stops the whole config from being read is told where it stands, if that is known.
+        # An error that prevents reading the config is reported with its line, if that is known.
         placed = {problem.text for problem in found if problem.path}
         told = [problem for problem in found if problem.path or problem.text not in placed]
         told.sort(key=lambda problem: document.line(problem.path))

@@ -1,7 +1,7 @@
-"""Keys and values of a Serve config that Ray would pass over in silence.
+"""Finds keys and values of a Serve config that Ray would silently ignore.
 
-Ray ignores keys that it does not know, so that an older one can read a newer one's configs: a mistyped `max_replcas` is
-no error there, and does nothing. And where it takes a dictionary or a model of its own, it takes any dictionary.
+Ray ignores unknown keys, so that an older version can read a newer version's configs: a mistyped `max_replcas` is not
+an error and has no effect. Where Ray accepts a dictionary, it accepts any dictionary.
 """
 
 import copy
@@ -20,13 +20,13 @@ Path = tuple[str | int, ...]
 
 _RUNTIME_ENV: Final = "runtime_env"
 _LOOSE: Final[Mapping[str, type[BaseModel]]] = {"autoscaling_policy": AutoscalingPolicy}
-"""Keys whose values Ray declares as mere dictionaries, and what they are."""
+"""Keys whose values Ray declares as plain dictionaries, and their real types."""
 
 
 def unknown_keys(model: type[BaseModel], data: object, path: Path) -> Iterator[DocumentProblem]:
-    """Keys of `data`, and of all that is below it, that the model has no field for."""
+    """Keys of `data`, at any depth, for which the model has no field."""
     if not isinstance(data, dict):
-        return  # the model itself says what is wrong with that
+        return  # the model's validation reports it
     fields = {field.alias or name: field for name, field in model.model_fields.items()}
     for key, value in data.items():
         below = (*path, key)
@@ -39,9 +39,9 @@ def unknown_keys(model: type[BaseModel], data: object, path: Path) -> Iterator[D
 
 
 def refused_values(model: type[BaseModel], data: object, path: Path) -> Iterator[DocumentProblem]:
-    """What the model says against `data`."""
+    """The model's validation errors for `data`."""
     try:
-        model.model_validate(copy.deepcopy(data))  # Ray's validators write into what they are given
+        model.model_validate(copy.deepcopy(data))  # Ray's validators modify their input
     except ValidationError as error:
         yield from (DocumentProblem((*path, *problem.path), problem.text) for problem in problems(error))
     except Exception as error:  # noqa: BLE001  # validators import what a config names, and that may do anything

@@ -1,4 +1,4 @@
-"""Looks at what a Serve config names: model, policy, Kafka, Redis, S3 and the topic's partitions."""
+"""Checks what a Serve config names: model, policy, Kafka, Redis, S3 and the topic's partitions."""
 
 from collections.abc import Iterator, Sequence
 
@@ -16,7 +16,7 @@ from worker.settings import Settings
 
 
 def problems_online(applications: Sequence[Built]) -> Iterator[DocumentProblem]:
-    """What is not there, or not as it must be. Each place is asked once, however many applications name it."""
+    """Problems with the named resources. Each resource is checked once, even if several applications name it."""
     asked: set[tuple[str, str]] = set()
 
     def first(kind: str, place: object) -> bool:
@@ -26,7 +26,7 @@ def problems_online(applications: Sequence[Built]) -> Iterator[DocumentProblem]:
 
     for built in applications:
         settings = built.settings
-        if settings is None or built.notes:  # a settings file that is not here would name other places
+        if settings is None or built.notes:  # a settings file that is not on this machine would name other places
             continue
         if built.builder is not desk.build and first("model", (settings.model, settings.s3)):
             yield from _model(built, settings)
@@ -62,7 +62,7 @@ def _servers(built: Built, settings: Settings, is_desk: bool) -> Iterator[Docume
 
 
 def _partitions(built: Built, settings: Settings) -> Iterator[DocumentProblem]:
-    """More replicas than partitions would have nothing to read."""
+    """Replicas beyond the number of partitions would have nothing to read."""
     for path, entry in built.entries():
         scaling = entry.get("autoscaling_config")
         wanted = scaling.get("max_replicas") if isinstance(scaling, dict) else entry.get("num_replicas")
@@ -70,9 +70,9 @@ def _partitions(built: Built, settings: Settings) -> Iterator[DocumentProblem]:
             continue
         try:
             partitions = count_partitions(settings)
-        except LogError:  # the servers' checks have said so
+        except LogError:  # the server checks report it
             return
         if wanted > partitions:
             where = "autoscaling_config" if isinstance(scaling, dict) else "num_replicas"
             text = f"{wanted} replicas, but {settings.kafka.topics.images} has {partitions} partitions"
-            yield DocumentProblem((*path, where), f"{text}; more than that have nothing to read")
+            yield DocumentProblem((*path, where), f"{text}; replicas beyond that have nothing to read")

@@ -1,4 +1,4 @@
-"""What a shipped config has for the reader's own names, and the reader has left as it is."""
+"""Finds example names of the shipped configs that were not replaced."""
 
 import re
 from collections.abc import Iterator
@@ -8,17 +8,17 @@ from schemas.explain import DocumentProblem
 from worker.apps.checking.keys import Path
 
 _RESERVED: Final = re.compile(r"(?:^|[/.@,\s])((?:[\w-]+\.)*example\.(?:com|net|org))(?=$|[:/,\s])")
-"""Hosts and buckets of RFC 2606, section 3: nobody's servers."""
+"""Reserved example domains (RFC 2606, section 3)."""
 
 
 def placeholders(data: object) -> Iterator[DocumentProblem]:
-    """Each text that names a host or bucket below example.com, .net or .org; repeated ones are told once."""
+    """Each text with a host or bucket below example.com, .net or .org; repeated ones are reported once."""
     told: set[tuple[str | int, str]] = set()
     for path, text in _texts(data, ()):
         match = _RESERVED.search(text)
         if match is not None and (path[-1], text) not in told:
             told.add((path[-1], text))
-            yield DocumentProblem(path, f"{match[1]} is an example; write the name of your own")
+            yield DocumentProblem(path, f"{match[1]} is an example; replace it with your own name")
 
 
 def _texts(data: object, path: Path) -> Iterator[tuple[Path, str]]:

@@ -1,4 +1,4 @@
-"""What must fit together in a Serve config of Sluice's applications."""
+"""Rules that a Serve config of Sluice's applications must follow."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -13,14 +13,15 @@ from worker.settings import Settings
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 ENGINE_SETTINGS: Final = ("model", "engine", "s3", "telemetry")
 ENGINE_STOP_SECONDS: Final = 10.0
-"""What the calls that an engine replica has when it is stopped may take: a few batches."""
+"""Time for the calls in progress when an engine replica is stopped: a few batches."""
 HEALTH_CHECK_SECONDS: Final = 5.0
-"""A replica under full load answers a health check within this time. Serve replaces one that does not, three times in a
-row."""
+"""A replica under full load answers a health check within this time. Serve replaces a replica that fails three checks
+in a row.
+"""
 
 
 def misfits(applications: Sequence[Built], http_options: Mapping[str, Any]) -> Iterator[DocumentProblem]:
-    """Values that are each right and together wrong."""
+    """Finds values that are valid by themselves and wrong together."""
     for built in applications:
         rule = _RULES.get(built.builder)
         if rule is not None and built.settings is not None and built.deployments:
@@ -33,23 +34,23 @@ def misfits(applications: Sequence[Built], http_options: Mapping[str, Any]) -> I
 
 
 def notes(applications: Sequence[Built], *, online: bool) -> Iterator[str]:
-    """What was not checked: what needs the cluster, and unless `online` its servers."""
+    """Lists what was not checked: what needs the cluster and, unless `online`, the servers."""
     models = {built.name: _model(built) for built in applications if ENGINE in built.deployments}
     for built in applications:
         yield from (f"{built.name}: {note}" for note in built.notes)
         wanted, served = _model(built), models.get(getattr(built.arguments, "engine", ""))
         if wanted is not None and served is not None and wanted != served:
             yield (
-                f"{built.name}: its model is {wanted}, its engine's {served}; unless these are the same it waits for "
-                "the engine, then fails"
+                f"{built.name}: its model is {wanted}, its engine's {served}; unless these are the same model, "
+                "it waits for the engine and then fails"
             )
     if not online:
         for what, names in _named(applications).items():
-            yield f"not looked at, which --online does: {what} {', '.join(names)}"
+            yield f"not checked without --online: {what} {', '.join(names)}"
 
 
 def _named(applications: Sequence[Built]) -> dict[str, list[str]]:
-    """What the applications name outside the config. The places of a settings file that is not here are unknown."""
+    """The resources that the applications use. Those in a settings file that is not on this machine are unknown."""
     named: dict[str, list[str]] = {}
 
     def add(what: str, name: str) -> None:
@@ -80,7 +81,11 @@ def _engine(built: Built, settings: Settings) -> Iterator[DocumentProblem]:  # n
     calls = getattr(built.arguments, "calls_at_once", 0)
     if isinstance(ongoing, int) and ongoing < calls:
         yield DocumentProblem(
-            path, f"{ongoing} keeps {calls - ongoing} of the {calls} calls_at_once from ever being used; write {calls}"
+            path,
+            (
+                f"{ongoing} is less than calls_at_once, so {calls - ongoing} of {calls} calls are never used; set "
+                f"{calls}"
+            ),
         )
     for path, entry in built.entries():
         given = entry.get("user_config")
@@ -88,7 +93,7 @@ def _engine(built: Built, settings: Settings) -> Iterator[DocumentProblem]:  # n
             if name in Settings.model_fields and name not in ENGINE_SETTINGS:
                 yield DocumentProblem(
                     (*path, "user_config", name),
-                    f"the engine uses only {', '.join(ENGINE_SETTINGS)}; write this under the intake and the gateway",
+                    f"the engine uses only {', '.join(ENGINE_SETTINGS)}; put this under the intake and the gateway",
                 )
 
 
@@ -101,7 +106,7 @@ def _intake(built: Built, settings: Settings) -> Iterator[DocumentProblem]:
         if entry.get("num_replicas") == "auto" or (isinstance(scaling, dict) and not scaling.get("policy")):
             yield DocumentProblem(
                 path,
-                "scales on calls, and nobody calls the intake, so that it stays at the fewest; set policy in "
+                "scales on calls, and the intake gets none, so it would stay at the minimum; set policy in "
                 "autoscaling_config (docs/ray-serve.md#scaling), or num_replicas",
             )
 
@@ -112,20 +117,20 @@ def _gateway(built: Built, settings: Settings) -> Iterator[DocumentProblem]:
     if isinstance(ongoing, int) and ongoing <= settings.gateway.max_requests:
         yield DocumentProblem(
             path,
-            f"{ongoing} leaves no room for health checks beside the {settings.gateway.max_requests} requests of "
-            "gateway.max_requests; set more, or leave it out",
+            f"{ongoing} leaves no capacity for health checks besides the {settings.gateway.max_requests} requests of "
+            "gateway.max_requests; increase it, or remove it",
         )
 
 
 def _desk(built: Built, settings: Settings) -> Iterator[DocumentProblem]:  # noqa: ARG001
     if built.entry.get("route_prefix", "/") != "/":
-        yield DocumentProblem(
-            (*built.path, "route_prefix"), "the desk's page names its addresses from the root; write /"
-        )
+        yield DocumentProblem((*built.path, "route_prefix"), "the desk's page needs the root path; set /")
     for name in ("num_replicas", "autoscaling_config"):
         path, value = built.option(desk.DESK, name)
         if value not in (None, 1):
-            yield DocumentProblem(path, "there can be only one desk: its local users lie in a file; leave this out")
+            yield DocumentProblem(
+                path, ("there can be only one desk replica, because local users are stored in a file; remove this")
+            )
 
 
 def _model(built: Built) -> str | None:
@@ -134,7 +139,7 @@ def _model(built: Built) -> str | None:
 
 def _has_no_route(built: Built) -> Iterator[DocumentProblem]:
     if built.entry.get("route_prefix", "/") is not None:
-        yield DocumentProblem((*built.path, "route_prefix"), "this application answers no HTTP; write null")
+        yield DocumentProblem((*built.path, "route_prefix"), "this application does not answer HTTP; set null")
 
 
 def _calls_an_engine(built: Built, applications: Sequence[Built]) -> Iterator[DocumentProblem]:
@@ -150,8 +155,8 @@ def _may_take(built: Built, deployment: str, seconds: float, what: str) -> Itera
     if isinstance(timeout, int | float) and timeout < seconds:
         yield DocumentProblem(
             path,
-            f"after {timeout:g} s Serve kills the replica, before the {seconds:g} s that stopping may take ({what}); "
-            "set more, or leave it out",
+            f"after {timeout:g} s Serve kills the replica, which may need {seconds:g} s to stop ({what}); "
+            "increase it, or remove it",
         )
 
 
@@ -161,17 +166,17 @@ def _has_time_for_health_checks(built: Built) -> Iterator[DocumentProblem]:
         if isinstance(limit, int | float) and limit < HEALTH_CHECK_SECONDS:
             yield DocumentProblem(
                 (*path, "health_check_timeout_s"),
-                f"{limit:g} s is less than a busy replica may take ({HEALTH_CHECK_SECONDS:g} s): Serve would replace "
-                "replicas under load; set more, or leave it out",
+                f"{limit:g} s is less than a busy replica may need ({HEALTH_CHECK_SECONDS:g} s): Serve would "
+                "replace replicas under load; increase it, or remove it",
             )
 
 
 def _lets_callers_in(built: Built, settings: Settings, http_options: Mapping[str, Any]) -> Iterator[DocumentProblem]:
-    elsewhere = bool(built.notes)  # a settings file that is not here may hold keys
+    elsewhere = bool(built.notes)  # a settings file that is not on this machine may have keys
     if http_options.get("host", "127.0.0.1") not in LOOPBACK and not settings.gateway.keys and not elsewhere:
         yield DocumentProblem(
             (*built.path, "args", "settings", "gateway", "keys"),
-            "is empty, so that only programs on the proxy's own node are answered; make a key with `sluice deploy key`",
+            "is empty, so only callers on the proxy's own node are answered; make a key with `sluice deploy key`",
         )
 
 
@@ -183,9 +188,9 @@ def _has_time_for_answers(
         return
     path = ("http_options", "request_timeout_s")
     if built.builder is gateway.build and limit <= settings.gateway.timeout_seconds:
-        yield DocumentProblem(path, f"{limit:g} s is not more than gateway.timeout_seconds; set more, or leave it out")
+        yield DocumentProblem(path, f"{limit:g} s is not more than gateway.timeout_seconds; increase it, or remove it")
     if built.builder is desk.build:
-        yield DocumentProblem(path, "it would cut the desk's live events, which have no end; leave it out")
+        yield DocumentProblem(path, "it would end the desk's live event streams; remove it")
 
 
 _RULES: Final[Mapping[object, Callable[[Built, Settings], Iterator[DocumentProblem]]]] = {

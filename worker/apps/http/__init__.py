@@ -1,1 +1,1 @@
-"""The gateway's HTTP door: callers, limits, and the way from a request to its answer."""
+"""The gateway's HTTP API: callers, limits, requests and answers."""

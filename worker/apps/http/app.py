@@ -35,7 +35,7 @@ _LATER: Final = {"Retry-After": RETRY_SECONDS}
 
 
 class ScoreAnswer(BaseModel):
-    """An image that was judged. Nothing is written to a topic: to act on `route` is the caller's business."""
+    """The scores and route of an image. Nothing is written to a topic; the caller acts on `route`."""
 
     event_id: Identifier
     content_hash: Digest
@@ -50,7 +50,7 @@ class ScoreAnswer(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """The parts behind the door."""
+    """The parts of the gateway that requests use."""
 
     manifest: ModelManifest
     scoring: Scoring
@@ -64,17 +64,16 @@ class Gateway:
 
 
 def build_app() -> FastAPI:
-    """The application; `state.gateway` is its Gateway, which may be another at the next request.
-
-    Every error is a problem (RFC 9457).
+    """Builds the application. `state.gateway` is its Gateway, which may be replaced between requests. Every error is a
+    problem document (RFC 9457).
     """
     app = Described(
         title="Sluice gateway",
         version=version("sluice"),
         openapi_url="/v1/openapi.json",
-        docs_url=None,  # they load scripts from elsewhere
+        docs_url=None,  # they load scripts from other sites
         redoc_url=None,
-        redirect_slashes=False,  # behind a proxy it would send callers, and their keys, to an http:// address
+        redirect_slashes=False,  # behind a proxy it would redirect callers, with their keys, to an http:// address
     )
     problems.install(app)
     app.add_exception_handler(Exception, _unexpected)
@@ -91,8 +90,11 @@ def build_app() -> FastAPI:
 
 
 async def score(request: Request) -> ScoreAnswer:
-    """Judge one image as the stream would, now. Any answer but 200 means that the image was not judged: it must not
-    pass. Where the event was read, the answer then has a `route`, to review, as the stream would have sent it."""
+    """Judge one image now, as the stream would.
+
+    An answer other than 200 means that the image was not judged: do not let it pass. If the event could be read, such
+    an answer has a `route` to review, as in the stream.
+    """
     gateway: Gateway = request.app.state.gateway
     caller = gateway.callers.identify(request)
     with gateway.meter.request(caller) as note:
@@ -114,7 +116,8 @@ async def _score(gateway: Gateway, caller: str, request: Request) -> ScoreAnswer
         async with asyncio.timeout(gateway.timeout_seconds):
             event = await read_event(request.headers, await seat.read(request), gateway.now())
             flight = gateway.scoring.begin(event)
-            # What has begun goes on, for others who wait for it, and keeps its seat, even if its caller has left.
+            # A judgement that has started continues, for others who wait for it, and keeps its place in the limits even
+            # if its caller disconnects.
             flight.add_done_callback(lambda _: seat.leave())
             judged = await asyncio.shield(flight)
     except Problem as problem:
@@ -138,11 +141,11 @@ async def _score(gateway: Gateway, caller: str, request: Request) -> ScoreAnswer
 
 
 _UNREAD: Final = (HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-"""What the stream would call a malformed event: it is routed too."""
+"""Problems that would be malformed events in the stream. They get a route too."""
 
 
 def _failed_closed(problem: Problem, policy: Policy, event: ImageEvent | None) -> Problem:
-    """The problem with the route that the stream gives to what cannot be judged."""
+    """Adds the route that the stream gives to events that cannot be judged."""
     tenant, priority = (event.tenant, event.priority) if event is not None else ("default", 50)
     problem.more["route"] = policy.failure_route(tenant, priority).model_dump(mode="json")
     return problem
@@ -160,14 +163,14 @@ def _problem(error: Exception, timeout_seconds: float, event: ImageEvent | None)
             return Problem(
                 HTTPStatus.SERVICE_UNAVAILABLE, _kind(FailureReason.ENGINE_FAILED), str(error), headers=_LATER
             )
-        case ClientDisconnect():  # the answer is for nobody
-            return Problem(HTTPStatus.BAD_REQUEST, UNFINISHED, "the body broke off")
+        case ClientDisconnect():  # the caller has disconnected
+            return Problem(HTTPStatus.BAD_REQUEST, UNFINISHED, "the body is incomplete")
         case TimeoutError():
             detail = f"no answer within {timeout_seconds:g} s (gateway.timeout_seconds)"
             return Problem(HTTPStatus.GATEWAY_TIMEOUT, "timed-out", detail, headers=_LATER)
         case _:
             log.error("scoring_failed", event_id=event.id if event is not None else None, exc_info=error)
-            detail = "a fault of ours; the log of the gateway tells more"
+            detail = "internal error; see the gateway's log"
             return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, _kind(FailureReason.INTERNAL_ERROR), detail)
 
 
@@ -176,6 +179,6 @@ def _kind(reason: FailureReason) -> str:
 
 
 async def _unexpected(_request: Request, _error: Exception) -> JSONResponse:
-    """The error itself goes on to whoever runs the application, who logs it."""
-    detail = "a fault of ours; the log of the gateway tells more"
+    """The error itself is raised to the server, which logs it."""
+    detail = "internal error; see the gateway's log"
     return problems.response(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", detail))

@@ -1,4 +1,4 @@
-"""From a request's body to the image event that it carries."""
+"""Reads the image event from a request's body."""
 
 from collections.abc import AsyncGenerator
 from datetime import datetime
@@ -21,11 +21,11 @@ TEXT_FIELDS: Final = ("id", "tenant", "prompt", "generator", "sha256", "priority
 _KNOWN: Final = tuple(field.alias or name for name, field in ImageEvent.model_fields.items())
 _MAX_TEXT_BYTES: Final = 256 * 1024
 _MAX_VALUES: Final = 50_000
-"""More than the fields and attributes of an event need; base64 holds no mark that begins or parts values in JSON."""
+"""More values than an event can have. Base64 data contains none of the JSON characters that are counted."""
 
 
 async def read_event(headers: Headers, body: bytes, now: datetime) -> ImageEvent:
-    """The event of a body: an image event in JSON, or a form with a field `image`. Raises Problem."""
+    """The event in a body: an image event as JSON, or a form with a field `image`. Raises Problem."""
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == "application/json":
         return await run_in_threadpool(_from_json, body)
@@ -39,8 +39,8 @@ async def read_event(headers: Headers, body: bytes, now: datetime) -> ImageEvent
 
 
 def _from_json(body: bytes) -> ImageEvent:
-    # A body as large as an image may be would, full of small values, take gigabytes and half a minute to read; all that
-    # time no other thread runs, not even the one that answers health checks.
+    # A body of the maximum size that is full of small values would take gigabytes and half a minute to parse, and no
+    # other thread would run meanwhile, not even the health check.
     if len(body) > _MAX_VALUES and sum(map(body.count, (b",", b"[", b"{"))) > _MAX_VALUES:
         raise _malformed(f"more than {_MAX_VALUES} commas and opening brackets: too many for an image event")
     try:
@@ -61,7 +61,7 @@ async def _from_form(headers: Headers, body: bytes, now: datetime) -> ImageEvent
         if isinstance(value, UploadFile) != (name == IMAGE_FIELD) or name not in (IMAGE_FIELD, *TEXT_FIELDS):
             raise _malformed(f"field {name[:60]!r}: expected a file `image` and, as text, {', '.join(TEXT_FIELDS)}")
         if name in fields:
-            raise _malformed(f"field {name!r}: stands there twice")
+            raise _malformed(f"field {name!r}: appears twice")
         if isinstance(value, UploadFile):
             fields[name] = InlineReference(bytes=await value.read())
         else:
@@ -79,12 +79,12 @@ async def _form(headers: Headers, body: bytes) -> FormData:
         yield body
 
     parser = MultiPartParser(headers, stream(), max_files=1, max_fields=len(TEXT_FIELDS), max_part_size=_MAX_TEXT_BYTES)
-    parser.spool_max_size = len(body)  # it is in memory already: nothing is gained by writing it to disk
+    parser.spool_max_size = len(body)  # it is already in memory, so nothing is written to disk
     try:
         return await parser.parse()
     except MultiPartException as error:
         raise _malformed(f"not multipart/form-data: {error.message}") from None
-    except (KeyError, UnicodeDecodeError):  # no boundary, or names in no known encoding
+    except (KeyError, UnicodeDecodeError):  # no boundary, or names in an unknown encoding
         raise _malformed("not multipart/form-data: the boundary is missing, or a name is not UTF-8") from None
 
 

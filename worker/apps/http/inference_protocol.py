@@ -1,7 +1,7 @@
-"""Health and metadata as the Open Inference Protocol (KServe v2) has them, for platforms that ask every model server
-alike: https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol
+"""Health and metadata of the Open Inference Protocol (KServe v2), for platforms that query all model servers the same
+way: https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol
 
-There is no `infer`: what is sent here are images, to `POST /v1/score`, and never tensors.
+There is no `infer`: clients send images to `POST /v1/score`, not tensors.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
 PROBE_SECONDS: Final = 5.0
-"""How long an answer about the engine holds, and how long one is waited for."""
+"""How long a probe's result is used, and the timeout of a probe."""
 
 
 class ServerMetadata(BaseModel):
@@ -40,7 +40,7 @@ class TensorMetadata(BaseModel):
 
 
 class ModelMetadata(BaseModel):
-    """What goes to the engine behind the gateway, and what comes back."""
+    """Inputs and outputs of the engine behind the gateway."""
 
     name: str
     versions: tuple[str, ...]
@@ -63,10 +63,10 @@ class ModelReady(BaseModel):
 
 
 class Readiness:
-    """Whether the engine answers; asked at most once in PROBE_SECONDS, however many ask. For one event loop."""
+    """Whether the engine answers. It is probed at most once in PROBE_SECONDS. For one event loop."""
 
     def __init__(self, probe: Callable[[], Awaitable[object]], clock: Callable[[], float]) -> None:
-        """`probe` raises when the engine does not do its work."""
+        """`probe` raises if the engine does not work."""
         self._probe = probe
         self._clock = clock
         self._lock = asyncio.Lock()
@@ -115,7 +115,7 @@ def _identified(request: Request) -> None:
 
 
 def _in_its_words(problem: Problem) -> Problem:
-    """The problem with `error`, where clients of the protocol look for what was wrong."""
+    """The problem with a field `error`, where clients of the protocol expect the message."""
     problem.more["error"] = problem.detail
     return problem
 

@@ -1,4 +1,4 @@
-"""How many requests, and how many bytes of them, may be under way at once."""
+"""Limits on requests in progress, and on the bytes of their bodies."""
 
 from collections import Counter
 from http import HTTPStatus
@@ -11,11 +11,11 @@ from worker.settings import GatewaySettings, ImageSettings
 
 RETRY_SECONDS: Final = "1"
 ROOM_FOR_THE_REST: Final = 1024 * 1024
-"""For everything in a body that is not the image."""
+"""Bytes for everything in a body except the image."""
 
 
 class Seat:
-    """One request's share of the limits; held until `leave`."""
+    """One request's place within the limits, held until `leave`."""
 
     def __init__(self, limits: "Limits", caller: str) -> None:
         self._limits = limits
@@ -24,7 +24,7 @@ class Seat:
         self._left = False
 
     async def read(self, request: Request) -> bytes:
-        """The body. Raises Problem: 413 when it is too large, 503 when there is no room for it now."""
+        """Reads the body. Raises Problem: 413 if it is too large, 503 if there is no memory for it now."""
         length = request.headers.get("content-length", "")
         if length.isdigit() and int(length) > self._limits.max_body_bytes:
             raise self._limits.too_large()
@@ -38,14 +38,14 @@ class Seat:
         return b"".join(chunks)
 
     def leave(self) -> None:
-        """Gives everything back; again does nothing."""
+        """Releases everything. Idempotent."""
         if not self._left:
             self._left = True
             self._limits.free(self._caller, self._bytes)
 
 
 class Limits:
-    """The limits of one replica. For the thread of its event loop only."""
+    """The limits of one replica. Not thread-safe: use it on the event loop only."""
 
     def __init__(self, settings: GatewaySettings, images: ImageSettings) -> None:
         self._settings = settings
@@ -55,25 +55,27 @@ class Limits:
 
     @property
     def requests(self) -> int:
-        """Those under way."""
+        """The number of requests in progress."""
         return self._of_caller.total()
 
     def enter(self, caller: str) -> Seat:
-        """A seat. Raises Problem: 429 when the caller has its share, 503 when all are taken."""
+        """Admits a request. Raises Problem: 429 if the caller has too many requests in progress, 503 if the replica
+        has.
+        """
         most = self._settings.max_requests_a_caller
         if self._of_caller[caller] >= most:
-            detail = f"{most} of your requests are under way, and gateway.max_requests_a_caller allows no more"
+            detail = f"{most} of your requests are in progress, and gateway.max_requests_a_caller allows no more"
             raise Problem(
                 HTTPStatus.TOO_MANY_REQUESTS, "too-many-requests", detail, headers={"Retry-After": RETRY_SECONDS}
             )
         if self.requests >= self._settings.max_requests:
-            raise _busy("all seats are taken (gateway.max_requests)")
+            raise _busy("too many requests are in progress (gateway.max_requests)")
         self._of_caller[caller] += 1
         return Seat(self, caller)
 
     def take_bytes(self, number: int) -> None:
         if self._bytes + number > self._settings.max_bytes_in_flight:
-            raise _busy("the bodies under way fill the memory set aside for them (gateway.max_bytes_in_flight)")
+            raise _busy("request bodies in progress fill the memory limit (gateway.max_bytes_in_flight)")
         self._bytes += number
 
     def free(self, caller: str, number: int) -> None:
@@ -90,5 +92,8 @@ class Limits:
 
 def _busy(why: str) -> Problem:
     return Problem(
-        HTTPStatus.SERVICE_UNAVAILABLE, "busy", f"{why}; try again in a moment", headers={"Retry-After": RETRY_SECONDS}
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "busy",
+        (f"{why}; try again after the time in Retry-After"),
+        headers={"Retry-After": RETRY_SECONDS},
     )

@@ -1,4 +1,4 @@
-"""What the gateway counts, beside what its stages count."""
+"""The gateway's metrics, in addition to those of the pipeline."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 UNFINISHED: Final = "unfinished"
-"""The answer of a request whose caller left, or that met a fault of ours."""
+"""The answer label of a request whose caller disconnected, or that failed with an internal error."""
 
 
 class Meter:
@@ -26,11 +26,13 @@ class Meter:
         self._seconds = Histogram(
             "sluice_gateway_request_seconds", "Seconds until the answer.", registry=registry, buckets=_SECONDS
         )
-        self._under_way = Gauge("sluice_gateway_requests_in_flight", "Requests to score under way.", registry=registry)
+        self._under_way = Gauge(
+            ("sluice_gateway_requests_in_flight"), ("Requests to score in progress."), registry=registry
+        )
 
     @contextmanager
     def request(self, caller: str) -> Iterator[Callable[[str], None]]:
-        """For as long as a request lasts; gives what to call with its answer."""
+        """Measures a request; yields a function to call with its answer."""
         answer = UNFINISHED
         started = self._clock()
 

@@ -1,4 +1,4 @@
-"""What `/v1/openapi.json` says beyond what FastAPI knows: bodies that are read by hand, problems, and keys."""
+"""Adds to `/v1/openapi.json` what FastAPI does not know: request bodies, problem documents and keys."""
 
 from typing import Any, Final
 
@@ -27,18 +27,18 @@ _STRANGERS: Final[dict[int | str, dict[str, Any]]] = {
 }
 OF_METADATA: Final = {**_STRANGERS, "default": _problem("Any other answer.")}
 OF_MODELS: Final[dict[int | str, dict[str, Any]]] = {
-    404: _problem("The model here is another, or of another version."),
+    404: _problem("The gateway serves another model or version."),
     "default": _problem("Any other answer."),
 }
 OF_SCORE: Final[dict[int | str, dict[str, Any]]] = {
     **_STRANGERS,
     413: _problem("The body is too large. Fails closed: see `route`."),
     415: _problem("Neither JSON nor a form."),
-    422: _problem("No image event, or an image that cannot be judged. Fails closed: see `route`."),
-    429: _problem("The caller has its share of requests under way.", "Retry-After"),
-    500: _problem("A fault of ours, or a rule without an answer. Fails closed."),
-    503: _problem("Full, or a server behind does not answer. Try again.", "Retry-After"),
-    504: _problem("No answer in time. Fails closed; try again.", "Retry-After"),
+    422: _problem("Not an image event, or an image that cannot be judged. Fails closed: see `route`."),
+    429: _problem("The caller has too many requests in progress.", "Retry-After"),
+    500: _problem("An internal error, or a policy rule that failed. Fails closed."),
+    503: _problem("Too busy, or a server that the gateway needs does not answer. Try again.", "Retry-After"),
+    504: _problem("Timeout. Fails closed; try again.", "Retry-After"),
 }
 NEEDS_KEY: Final[dict[str, Any]] = {"security": _KEY}
 SCORE: Final[dict[str, Any]] = {
@@ -63,14 +63,17 @@ SCORE: Final[dict[str, Any]] = {
 }
 _PROBLEM: Final[dict[str, Any]] = {
     "type": "object",
-    "description": "An answer that says no (RFC 9457).",
+    "description": "A problem document (RFC 9457).",
     "required": ["type", "title", "status", "detail"],
     "properties": {
-        "type": {"type": "string", "description": "`urn:sluice:problem:` and a word for programs."},
+        "type": {"type": "string", "description": "`urn:sluice:problem:` and a code for programs."},
         "title": {"type": "string"},
         "status": {"type": "integer"},
-        "detail": {"type": "string", "description": "A sentence for people."},
-        "error": {"type": "string", "description": "Below `/v2`: `detail`, as the Open Inference Protocol names it."},
+        "detail": {"type": "string", "description": "A message for people."},
+        "error": {
+            "type": "string",
+            "description": ("Below `/v2`: the same as `detail`, by the name that the Open Inference Protocol uses."),
+        },
         "route": {"$ref": f"{_SCHEMAS}Route"},
         "faults": {
             "type": "array",
@@ -85,8 +88,9 @@ _PROBLEM: Final[dict[str, Any]] = {
 
 
 class Described(FastAPI):
-    """An application whose document has these components. Clients are made from it, and few of them find schemas that
-    lie anywhere but below `components`."""
+    """An application whose OpenAPI document has these components. Few client generators find schemas outside
+    `components`.
+    """
 
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()
@@ -99,7 +103,7 @@ class Described(FastAPI):
 
 
 def _moved(schema: Any) -> Any:
-    """The schema with its references to where its definitions lie in the document."""
+    """The schema with references to the places of its definitions in the document."""
     if isinstance(schema, dict):
         return {key: _moved(value) for key, value in schema.items()}
     if isinstance(schema, list):

@@ -1,4 +1,4 @@
-"""Puts the gateway's parts together from the settings."""
+"""Builds the gateway from the settings."""
 
 import asyncio
 import random
@@ -38,13 +38,15 @@ CLOSE_POLL_SECONDS: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class OpenGateway:
-    """A gateway, and what it holds."""
+    """A gateway and its resources."""
 
     gateway: Gateway
     _resources: ExitStack
 
     async def close(self) -> None:
-        """Finishes what is under way, a request whose body is yet to come included, then frees everything."""
+        """Finishes all requests in progress, including those whose body has not arrived yet, then releases
+        everything.
+        """
         while self.gateway.limits.requests:
             await asyncio.sleep(CLOSE_POLL_SECONDS)
         await self.gateway.scoring.close()
@@ -59,9 +61,10 @@ def open_gateway(
     metrics: Metrics,
     meter: Meter,
 ) -> OpenGateway:
-    """Waits for the engine, so not for an event loop; closes engine and client with itself.
+    """Opens a gateway. Blocks until the engine answers, so do not call it on an event loop. Closing the gateway closes
+    engine and client.
 
-    Raises PolicyError, ProvenanceError, EngineError, or ValueError for settings of servers that make no sense.
+    Raises PolicyError, ProvenanceError, EngineError, or ValueError for invalid server settings.
     """
     manifest = model.manifest
     with ExitStack() as resources:
@@ -69,7 +72,7 @@ def open_gateway(
         resources.callback(engine.close)
         policies = PolicyWatch(place_of(settings, None), {}, provenance=settings.images.provenance)
         supervisor = Supervisor()
-        resources.callback(supervisor.close, 0.1)  # not longer for a policy store that does not answer
+        resources.callback(supervisor.close, 0.1)  # no longer, even if a policy store does not answer
         provenance = open_reader(settings.images)
         if provenance is not None:
             resources.callback(provenance.close)

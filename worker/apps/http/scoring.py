@@ -1,4 +1,4 @@
-"""Judges the events of HTTP requests, by the same pipeline as the stream's."""
+"""Judges the events of HTTP requests, with the same pipeline as the stream."""
 
 import asyncio
 import threading
@@ -24,14 +24,14 @@ from worker.settings import IntakeSettings
 log = structlog.get_logger(__name__)
 
 IDLE_SECONDS: Final = 0.5
-"""How long the pipeline's thread waits when nothing is due; a request wakes it."""
+"""How long the pipeline's thread waits when nothing is due. A request wakes it."""
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What the model makes of an event's image, and where the policy sends it."""
+    """The scores and the route of an event's image."""
 
     event: ImageEvent
     content_hash: str
@@ -44,7 +44,7 @@ class Judged:
 
 
 class NotJudged(Exception):
-    """The event could not be judged. `retriable`: the cause may pass, and the caller may send it again."""
+    """The event could not be judged. `retriable`: the cause is transient, so the caller may send it again."""
 
     def __init__(self, failure: Failure, *, retriable: bool) -> None:
         super().__init__(failure.message)
@@ -54,17 +54,18 @@ class NotJudged(Exception):
 
 @dataclass(slots=True, eq=False)
 class RequestJob(Job):
-    """The event of one request; `answer` is done when it is judged."""
+    """The event of one request. `answer` is done when the event is judged."""
 
     answer: "Future[Judged]"
 
 
 class Scoring:
-    """Runs a pipeline on a thread of its own. Requests do not wait for what is down: they fail at once, and may be
-    repeated by whoever sent them."""
+    """Runs a pipeline on its own thread. Requests do not wait for a store or engine that is down: they fail at once,
+    and callers may retry them.
+    """
 
     def __init__(self, parts: PipelineParts[RequestJob], settings: IntakeSettings, *, max_batch: int) -> None:
-        """`max_batch` is the largest that the engine takes."""
+        """`max_batch` is the engine's maximum batch size."""
         self._parts = parts
         self._pipeline: JudgingPipeline[RequestJob] = JudgingPipeline(
             parts, request_options(settings, max_batch), deliver=self._deliver
@@ -76,24 +77,24 @@ class Scoring:
         self._thread.start()
 
     def begin(self, event: ImageEvent) -> "asyncio.Future[Judged]":
-        """Judges an event; goes on when whoever asked has left, as others may wait for the same image.
-
-        The future raises NotJudged when the event could not be judged, EngineError when this process no longer can.
+        """Starts to judge an event. It continues if the caller disconnects, because others may wait for the same image.
+        The future raises NotJudged if the event could not be judged, EngineError if this process can judge nothing any
+        more.
         """
         job = RequestJob(event, self._parts.clock(), Future())
-        job.answer.set_running_or_notify_cancel()  # from now on nobody can cancel it
+        job.answer.set_running_or_notify_cancel()  # from now on it cannot be cancelled
         self._pipeline.mailbox.post(partial(self._submit, job))
         answer = asyncio.wrap_future(job.answer)
         answer.add_done_callback(_retrieve)
         return answer
 
     def check(self) -> None:
-        """Raises EngineError when this process can judge no more."""
+        """Raises EngineError if this process can judge nothing any more."""
         if self._failure is not None:
             raise self._ended(self._failure)
 
     async def close(self) -> None:
-        """Waits for what is under way, then ends the thread."""
+        """Waits for the events in progress, then ends the thread."""
         self._closing.set()
         self._pipeline.mailbox.post(lambda: None)
         await asyncio.to_thread(self._thread.join)
@@ -111,7 +112,7 @@ class Scoring:
             self._failure = error
         for job in self._open:
             job.answer.set_exception(self._ended(self._failure))
-        while not self._closing.is_set():  # nobody may wait for an answer that never comes
+        while not self._closing.is_set():  # no caller may wait for an answer that never comes
             with suppress(Exception):
                 pipeline.mailbox.read(IDLE_SECONDS)
 
@@ -128,7 +129,7 @@ class Scoring:
             job.answer.set_exception(NotJudged(judgement.failure, retriable=judgement.retriable))
             return
         if job.content_hash is None or judgement.scores is None:
-            raise ValueError("a judgement without a failure has scores, and its job a content hash")
+            raise ValueError("a result without a failure has scores, and its job a content hash")
         timings = Timings.model_validate(job.timings(self._parts.clock()))
         job.answer.set_result(
             Judged(
@@ -144,11 +145,11 @@ class Scoring:
         )
 
     def _ended(self, failure: Exception | None) -> EngineError:
-        return EngineError(f"this gateway can judge no more: {failure}; start it again")
+        return EngineError(f"this gateway cannot judge images any more: {failure}; restart it")
 
 
 def request_options(settings: IntakeSettings, max_batch: int) -> PipelineOptions:
-    """A request fails at once where the stream would wait; whoever sent it may repeat it."""
+    """Options with which a request fails at once where the stream would wait. The caller may retry."""
     once = RetryPolicy(1, settings.retry_base_seconds, settings.retry_max_seconds, settings.retry_deadline_seconds)
     return PipelineOptions(
         batch_size=min(settings.batch_size, max_batch),
@@ -162,11 +163,11 @@ def request_options(settings: IntakeSettings, max_batch: int) -> PipelineOptions
 
 
 def _retrieve(answer: "asyncio.Future[Judged]") -> None:
-    """Marks the exception as seen, for when nobody waits for the answer any more."""
+    """Marks the exception as retrieved, in case no caller waits for the answer any more."""
     if not answer.cancelled():
         answer.exception()
 
 
 async def on_thread(threads: Executor, function: Callable[..., _T], *arguments: Any) -> _T:
-    """What the function returns, from a thread of `threads`."""
+    """Runs the function on a thread of `threads` and returns its result."""
     return await asyncio.get_running_loop().run_in_executor(threads, partial(function, *arguments))

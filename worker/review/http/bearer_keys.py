@@ -14,7 +14,7 @@ _SCHEME: Final = "bearer"
 
 
 def digest_of(key: str) -> str:
-    """What settings keep of a key. Keys are random and long, so a plain hash of one cannot be searched."""
+    """The digest of a key, as stored in the settings. A plain hash is enough, because keys are long and random."""
     return f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
 
 
@@ -25,13 +25,13 @@ def name_of_key(request: Request, digests: Mapping[str, str]) -> str:
     """
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     given = digest_of(key.strip() if scheme.lower() == _SCHEME else "").encode()
-    # All are compared, so that the time of an answer tells nothing of how far the comparison came.
+    # All keys are compared, so that the time of an answer reveals nothing about them.
     found = [name for name, digest in digests.items() if hmac.compare_digest(given, digest.encode())]
     if not found:
         raise Problem(
             HTTPStatus.UNAUTHORIZED,
             "key-required",
-            "no key, or one that is not known; send it as `Authorization: Bearer KEY`",
+            "no key, or an unknown one; send it as `Authorization: Bearer KEY`",
             headers={"WWW-Authenticate": "Bearer"},
         )
     return found[0]
