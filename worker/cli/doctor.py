@@ -27,7 +27,7 @@ def doctor(
     config: ConfigOption = None,
     desk: Annotated[bool, typer.Option("--desk", help="Also check what the review desk needs.")] = False,
 ) -> None:
-    """Check that Kafka, Redis, S3 and this machine provide what the worker needs, and show how to fix what is wrong.
+    """Check what the worker needs from Kafka, Redis, S3 and this machine, and show how to fix problems.
 
     Changes nothing and does not disturb running workers. `sluice up` makes the same checks of the servers before it
     starts.

@@ -13,7 +13,7 @@ COMMANDS = {
     "score": "Score images and show the route that the policy gives them.",
     "up": "Run the worker: judge images as their events arrive.",
     "config": "Show the settings in effect, without secrets.",
-    "doctor": "Check that Kafka, Redis, S3 and this machine provide what the worker needs, and show how to fix what is wrong.",
+    "doctor": "Check what the worker needs from Kafka, Redis, S3 and this machine, and show how to fix problems.",
     "submit": "Publish one event for each image.",
     "tail": "Follow verdicts, or the records of another topic, as they are committed.",
     "dead": "List, show, redrive and drop dead letters.",
