@@ -149,9 +149,7 @@ class WebhookDelivery:
                 return True
             except NotDelivered as error:
                 reason = str(error)
-                log.warning(
-                    "webhook_failed", webhook=self._name, message=message.id, attempt=attempt, reason=reason
-                )
+                log.warning("webhook_failed", webhook=self._name, message=message.id, attempt=attempt, reason=reason)
                 self._job.hold()
                 if stop.wait(backoff.seconds(attempt, self._rng)):
                     return False
