@@ -1,4 +1,4 @@
-"""What the dashboards show: every panel with its queries. `$job` is chosen on the dashboard."""
+"""The panels of the dashboards, with their queries. `$job` is chosen on the dashboard."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ Kind = Literal["time series", "stat"]
 
 @dataclass(frozen=True, slots=True)
 class PanelQuery:
-    """A PromQL expression, and what its lines are called."""
+    """A PromQL expression and the names of its lines."""
 
     expression: str
     legend: str = ""
@@ -61,7 +61,7 @@ OVERVIEW = DashboardSpec(
     "Sluice: overview",
     (
         (
-            "Is it well?",
+            "Health",
             (
                 Panel(
                     "Workers",
@@ -72,7 +72,7 @@ OVERVIEW = DashboardSpec(
                 ),
                 Panel(
                     "Behind",
-                    "Records between what is read and the end of the images topic.",
+                    "Records between the read position and the end of the images topic.",
                     "short",
                     (PanelQuery('sum(sluice_consumer_lag_records{job=~"$job"})'),),
                     "stat",
@@ -94,18 +94,18 @@ OVERVIEW = DashboardSpec(
             ),
         ),
         (
-            "What comes out",
+            "Output",
             (
                 Panel(
                     "Events by outcome",
-                    "`cached` events had been scored before, `failed` ones are dead letters and go to review.",
+                    "`cached` events were scored before; `failed` events are dead letters and go to review.",
                     "reqps",
                     (PanelQuery('sum by (outcome) (rate(sluice_events_total{job=~"$job"}[5m]))', "{{outcome}}"),),
                     stacked=True,
                 ),
                 Panel(
                     "Verdicts by route",
-                    "What the policy decided. A sudden change means another policy, another model or other images.",
+                    "The policy's decisions. A sudden change means a new policy, a new model or different images.",
                     "reqps",
                     (
                         PanelQuery(
@@ -117,13 +117,13 @@ OVERVIEW = DashboardSpec(
                 ),
                 Panel(
                     "Time to verdict",
-                    "From reading the record to the verdict, waiting included.",
+                    "From reading the record to the verdict, including waiting.",
                     "s",
                     (_quantile("total", 0.5), _quantile("total", 0.95), _quantile("total", 0.99)),
                 ),
                 Panel(
                     "Age of events at their verdict",
-                    "From the event's first record in Kafka: waiting in any topic is included.",
+                    "From the event's first record in Kafka, including waiting in any topic.",
                     "s",
                     (_age_quantile(0.5), _age_quantile(0.95), _age_quantile(0.99)),
                 ),
@@ -184,7 +184,7 @@ STREAM = DashboardSpec(
                 ),
                 Panel(
                     "Paused partitions",
-                    "Partitions that are not read at the moment, because too much is in flight or a breaker is open.",
+                    "Partitions that are not being read, because too much is in flight or a breaker is open.",
                     "short",
                     (PanelQuery('sum by (instance) (sluice_partitions_paused{job=~"$job"})', "{{instance}}"),),
                 ),
@@ -207,7 +207,7 @@ STREAM = DashboardSpec(
             (
                 Panel(
                     "Seconds in each stage, p95",
-                    "`total` contains the waiting between the stages.",
+                    "`total` includes the waiting between the stages.",
                     "s",
                     (
                         PanelQuery(
@@ -231,7 +231,7 @@ STREAM = DashboardSpec(
                 ),
                 Panel(
                     "Retries by cause",
-                    "Attempts that failed and will be repeated.",
+                    "Failed attempts that will be retried.",
                     "reqps",
                     (
                         PanelQuery(
@@ -241,7 +241,7 @@ STREAM = DashboardSpec(
                 ),
                 Panel(
                     "Failed fetches by store",
-                    "Attempts that the store did not answer or denied; the stores with most, and `other`.",
+                    "Attempts that the store did not answer or denied; the stores with the most, and `other`.",
                     "reqps",
                     (
                         PanelQuery(
@@ -252,13 +252,13 @@ STREAM = DashboardSpec(
                 ),
                 Panel(
                     "Stores that are down",
-                    "Image stores that do not answer or refuse everything, by how many workers say so.",
+                    "Image stores that do not answer or deny every request, with the number of workers that report it.",
                     "short",
                     (PanelQuery('sum by (store) (sluice_store_down{job=~"$job"}) or vector(0)', "{{store}}"),),
                 ),
                 Panel(
                     "Cache hits",
-                    "Of the cache's answers, the share that spared a fetch (`alias`) or the engine (`score`).",
+                    "Share of cache lookups that saved a fetch (`alias`) or an engine call (`score`).",
                     "percentunit",
                     (
                         PanelQuery(
@@ -281,7 +281,7 @@ STREAM = DashboardSpec(
                 ),
                 Panel(
                     "How full batches are",
-                    "Images in a batch, by the most there may be. Near 100 %: the engine is the bottleneck.",
+                    "Images in a batch, relative to the maximum. Near 100 %, the engine is the bottleneck.",
                     "percentunit",
                     (
                         PanelQuery(
@@ -294,7 +294,7 @@ STREAM = DashboardSpec(
                 ),
                 Panel(
                     "How busy the engine and the threads are",
-                    "Of the batches that the engine takes at once, and of the threads that fetch and decode.",
+                    "Share of the engine's batches, and of the threads that fetch and decode, in use.",
                     "percentunit",
                     (
                         _share_of_capacity("engine", "batches", "engine"),
@@ -303,7 +303,7 @@ STREAM = DashboardSpec(
                 ),
                 Panel(
                     "Memory",
-                    "Resident memory of each worker, and the bytes that it knows to hold.",
+                    "Resident memory of each worker, and the bytes of records in flight.",
                     "bytes",
                     (
                         PanelQuery('process_resident_memory_bytes{job=~"$job"}', "{{instance}} resident"),
@@ -312,7 +312,7 @@ STREAM = DashboardSpec(
                 ),
                 Panel(
                     "Processors",
-                    "Processor seconds a second.",
+                    "CPU seconds per second.",
                     "short",
                     (PanelQuery('rate(process_cpu_seconds_total{job=~"$job"}[5m])', "{{instance}}"),),
                 ),

@@ -1,5 +1,6 @@
 """The documentation says what is there: links lead somewhere, and what is written from code is fresh."""
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -34,6 +35,34 @@ def test_every_file_of_the_code_that_a_page_names_exists(page: Path) -> None:
         assert (ROOT / found[1]).exists(), f"{page.name} names {found[1]}, which is not there"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_names_files_by_their_full_path(page: Path) -> None:
+    assert re.findall(r"`[a-z][a-z0-9_]*\.py`", page.read_text(encoding="utf-8")) == []
+
+
+def test_each_function_that_the_architecture_page_names_is_in_a_file_of_its_row() -> None:
+    rows = _section((ROOT / "docs" / "architecture.md").read_text(), "## Where to look").splitlines()
+    found = [(row, name) for row in rows for name in re.findall(r"`([A-Z]\w+(?:\.\w+)?|[a-z]+_\w+)`", row)]
+    assert len(found) > 5, "the rows name functions"
+    assert [name for row, name in found if name not in _definitions(CODE.findall(row))] == []
+
+
+@pytest.mark.parametrize(
+    ("question", "path"),
+    [
+        ("an event is retried", "worker/judging/fetch_retries.py"),
+        ("a policy is loaded", "worker/policy/loading.py"),
+        ("an engine is promoted", "worker/scoring/promotion.py"),
+    ],
+)
+def test_a_newcomer_finds_the_code_within_two_links_of_the_index(question: str, path: str) -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    [row] = [row for row in index.splitlines() if question in row]
+    [(page, heading)] = re.findall(r"\]\(([\w.]+)#([\w-]+)\)", row)
+    section = _section((ROOT / "docs" / page).read_text(), "## " + heading.replace("-", " ").capitalize())
+    assert f"`{path}`" in section
+
+
 def test_the_configuration_reference_is_what_the_settings_say() -> None:
     assert FILE.read_text(encoding="utf-8") == reference(), "run: python -m worker.settings.reference"
 
@@ -53,6 +82,22 @@ def test_the_layers_of_the_architecture_page_are_those_of_the_contract() -> None
 def test_the_readme_names_every_command() -> None:
     readme = (ROOT / "README.md").read_text()
     assert [name for name in COMMANDS if not re.search(rf"`{name}\b|sluice {name}\b", readme)] == []
+
+
+def _section(page: str, heading: str) -> str:
+    return page.partition(f"{heading}\n")[2].partition("\n## ")[0]
+
+
+def _definitions(paths: list[str]) -> set[str]:
+    """The functions and classes of the files, and the methods as `Class.method`."""
+    names = set()
+    for path in paths:
+        for node in ast.parse((ROOT / path).read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef):
+                names.add(node.name)
+            if isinstance(node, ast.ClassDef):
+                names |= {f"{node.name}.{inner.name}" for inner in node.body if isinstance(inner, ast.FunctionDef)}
+    return names
 
 
 def _headings(file: Path) -> set[str]:

@@ -28,10 +28,10 @@ _INTRODUCTION: Final = f"""\
 Settings are one YAML file, given as `--config FILE`. Every key can also be set by an environment variable, which
 overrides the file: the prefix `{PREFIX}`, then the key's path in capitals, joined by `{DELIMITER}`. For example
 `{PREFIX}KAFKA{DELIMITER}BOOTSTRAP_SERVERS` sets `kafka.bootstrap_servers`. In a variable, lists and mappings are JSON.
-`NAME` in a key stands for a name of your choice, in a variable one without capitals.
 
-An unknown key is an error that names its line. Relative paths in the file start from the file's folder.
-`sluice config show` prints the settings in effect, without secrets.
+`NAME` in a key stands for any name; in a variable, use a name without capitals. An unknown key is an error that
+names its line. Relative paths in the file start from the file's folder. `sluice config show` prints the settings in
+effect, without secrets.
 
 S3 credentials are not settings: boto3 finds them (`AWS_ACCESS_KEY_ID`, profiles, instance roles).
 """

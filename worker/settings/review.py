@@ -32,22 +32,23 @@ class QueueSettings(Section):
 
 
 class WebhookSettings(Section):
-    """A receiver of signed HTTP requests (docs/desk.md)."""
+    """A receiver of signed HTTP requests."""
 
     url: str
     """The address that receives the requests."""
     secret: Annotated[SecretStr, Field(min_length=16)]
     """The key that signs each request."""
     sends: Literal["decisions", "verdicts"] = "decisions"
-    """`decisions`: each decision, when it can no longer be undone. `verdicts`: up to 100 verdicts in a request."""
+    """`decisions` sends each decision when it can no longer be undone. `verdicts` sends verdicts with one of `actions`,
+    up to 100 in a request."""
     actions: Annotated[tuple[Literal["pass", "review", "reject"], ...], Field(min_length=1)] = ("review", "reject")
-    """The actions whose verdicts are sent."""
+    """Actions of the verdicts to send."""
     allowed_hosts: tuple[str, ...] = ()
     """Hosts on private addresses that may be used."""
     timeout_seconds: PositiveFloat = 10.0
     """Timeout of a request."""
     max_attempts: PositiveInt = 8
-    """Maximum attempts to deliver a message."""
+    """Maximum attempts to deliver a request."""
 
     @field_validator("url")
     @classmethod
@@ -87,7 +88,6 @@ class ReviewSettings(Section):
     """How long settled items can be searched and looked at. The topics keep them for good; `sluice desk export` reads
     those."""
     webhooks: dict[Name, WebhookSettings] = Field(default_factory=dict)
-    """Receivers of decisions and verdicts, by name."""
 
     def queue(self, name: str) -> QueueSettings:
         """The queue's settings, or the defaults."""
