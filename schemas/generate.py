@@ -82,7 +82,8 @@ _CHANNELS: Final[tuple[tuple[str, str, type[Contract], Literal["receive", "send"
             ImageEvent,
             "send",
             "Events of tenants that sent more than their share. Only Sluice writes and reads it. The header "
-            "`sluice-deferred` says where the event first stood.",
+            "`sluice-deferred` says where the event first stood. A record with the header `sluice-pack` holds up to "
+            "100 such records, as MessagePack: [[value, key or nil, [[header name, header value], ...]], ...].",
         )
         for name in ("surplus", "surplus_long")
     ),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 
 from ops.drills.bench import Bench
@@ -13,16 +14,21 @@ EVENTS = 2_000
 """Of one turn."""
 OTHERS = 10
 """Events of another tenant that come right behind."""
+FLOODS = 50
 MOST_DELAY_SECONDS = 5.0
+"""Behind FLOODS times EVENTS."""
+MOST_DELAY_ON_BUSY_MACHINE = 60.0
+"""Behind fewer: a short run tells that all events are judged, each once, and not how fast this machine is."""
 PATIENCE_SECONDS = 900.0
 
 
 def tenant_flood(bench: Bench, repeats: int) -> None:
     """Publishes `repeats` times EVENTS of one tenant as fast as it goes, and compares how long another's events wait
     behind them with how long they waited before."""
-    bench.ensure_workers(1)
+    (worker,) = bench.ensure_workers(1)
     usual = bench.publisher.rate
     alone = _slowest_of_next(bench)
+    used, load = worker.processor_seconds(), os.getloadavg()[0]
     began, count = len(bench.publisher.published), repeats * EVENTS
     bench.publisher.value_of = lambda i: _of_tenant(bench.publisher.event(i), "flood")
     bench.publisher.rate = math.inf
@@ -34,6 +40,7 @@ def tenant_flood(bench: Bench, repeats: int) -> None:
     bench.publisher.rate = usual
     _wait_for_usual_rate(bench)
     behind = _slowest_of_next(bench)
+    used = worker.processor_seconds() - used
     bench.recoveries.append(behind)
     bench.wait(
         lambda: (
@@ -43,9 +50,10 @@ def tenant_flood(bench: Bench, repeats: int) -> None:
         PATIENCE_SECONDS,
     )
     bench.notes.append(
-        f"{OTHERS} events of another tenant took {alone:.1f} s before the flood and {behind:.1f} s behind it"
+        f"{OTHERS} events of another tenant took {alone:.1f} s before {count:,} events and {behind:.1f} s behind them; "
+        f"the worker used {used:.1f} processor seconds meanwhile, on {os.cpu_count()} cores whose load was {load:.1f}"
     )
-    if behind - alone > MOST_DELAY_SECONDS:
+    if behind - alone > (MOST_DELAY_SECONDS if repeats >= FLOODS else MOST_DELAY_ON_BUSY_MACHINE):
         raise DrillError(f"another tenant's events were delayed by {behind - alone:.1f} s")
 
 
@@ -83,6 +91,6 @@ DRILLS = (
         f"One tenant sends {EVENTS:,} events each time, all at once, and another {OTHERS} behind them, which wait at "
         f"most {MOST_DELAY_SECONDS:g} s longer than before (the time that is given).",
         tenant_flood,
-        50,
+        FLOODS,
     ),
 )

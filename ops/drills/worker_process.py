@@ -63,6 +63,10 @@ class WorkerProcess:
         """Memory of the worker and its producer."""
         return sum(map(_resident_bytes, [self._process.pid, *self.producers()]))
 
+    def processor_seconds(self) -> float:
+        """What the worker and its producer have used so far."""
+        return sum(map(_processor_seconds, [self._process.pid, *self.producers()]))
+
     def freeze(self) -> None:
         """Stops the worker and its producer where they are, as a paused virtual machine does."""
         self._signal([self._process.pid, *self.producers()], signal.SIGSTOP)
@@ -119,6 +123,13 @@ def _resident_bytes(pid: int) -> int:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def _processor_seconds(pid: int) -> float:
+    # The name may hold anything, brackets too; what follows it may not.
+    _, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+    user, system = rest.split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds_of_ended_children() -> float:

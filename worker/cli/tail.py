@@ -1,6 +1,7 @@
 """`sluice tail`: follows a topic."""
 
 import json
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from itertools import islice
 from typing import Annotated
@@ -13,6 +14,9 @@ from worker.cli.options import ConfigOption, DataOption, find_place
 from worker.cli.records import Topic, describe
 from worker.cli.stream import open_stream
 from worker.intake.embedded import embedded_log
+from worker.intake.log import Record
+from worker.intake.notifications import MalformedRecord
+from worker.intake.packs import is_pack, unpack
 
 app = typer.Typer(add_completion=False)
 
@@ -41,7 +45,8 @@ def tail(
         console.err.print(f"there was no log in {place.data}; a new one was made", markup=False, soft_wrap=True)
     with closing(open_stream(place)) as stream:
         try:
-            for record in islice(stream.read(name, from_beginning=from_beginning, follow=follow), limit):
+            records = _unpacked(stream.read(name, from_beginning=from_beginning, follow=follow))
+            for record in islice(records, limit):
                 try:
                     _print(topic, record.value or b"", as_json)
                 except ValueError:  # of which pydantic's and JSON's errors are kinds
@@ -49,6 +54,15 @@ def tail(
                     console.err.print(f"{where}: not a valid record of this topic; skipped", markup=False)
         except KeyboardInterrupt:  # Ctrl-C ends the command
             return
+
+
+def _unpacked(records: Iterable[Record]) -> Iterator[Record]:
+    """Each moved event as a record of its own; a pack that cannot be read stays as it is."""
+    for record in records:
+        try:
+            yield from unpack(record) if is_pack(record) else [record]
+        except MalformedRecord:
+            yield record
 
 
 def _print(topic: Topic, value: bytes, as_json: bool) -> None:

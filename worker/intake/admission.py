@@ -12,10 +12,12 @@ from worker.intake.deferral import Deferral, read_deferral
 from worker.intake.delayed import DelayedJobs
 from worker.intake.ledger import OffsetLedger, Ticket
 from worker.intake.log import LogError, Output, Record
+from worker.intake.packs import is_pack, unpack
 from worker.intake.parse import MalformedRecord, parse
 from worker.intake.retry_topics import RetryTopics
+from worker.intake.surplus_backlog import MovedRecords, SurplusBacklog
 from worker.intake.verdicts import VerdictWriter
-from worker.intake.work import RecordJob, RecordWork
+from worker.intake.work import PackWork, RecordJob, RecordWork
 from worker.judging.lanes import Lane
 from worker.judging.router import PolicyRouter
 from worker.outbox import ROOM_FOR_OURS
@@ -31,7 +33,7 @@ class Admission:
     """Takes in records as they are polled. For the member's thread.
 
     Each is opened in the ledger. A record without an event to judge is finished at once, an event that is not due goes
-    to `delayed`, and all others are returned to be judged.
+    to `delayed`, a record of a surplus topic to `surplus`, and all others are returned to be judged.
     """
 
     def __init__(
@@ -42,25 +44,30 @@ class Admission:
         router: PolicyRouter,
         guard: CrashGuard,
         delayed: DelayedJobs,
+        surplus: SurplusBacklog,
         retry_topics: RetryTopics,
         metrics: Metrics,
         *,
         deferred_topics: Collection[str],
+        surplus_topics: Collection[str],
         lane_of: Callable[[ImageEvent, Record], Lane],
         max_event_bytes: int,
         wall_clock: Callable[[], float],
         traces: "EventTraces | None" = None,
     ) -> None:
-        """`deferred_topics`: those where a record's headers say where its event first stood."""
+        """`deferred_topics`: those where a record's headers say where its event first stood; the `surplus_topics` are
+        among them."""
         self._ledger = ledger
         self._completion = completion
         self._writer = writer
         self._router = router
         self._guard = guard
         self._delayed = delayed
+        self._surplus = surplus
         self._retry_topics = retry_topics
         self._metrics = metrics
         self._deferred_topics = frozenset(deferred_topics)
+        self._surplus_topics = frozenset(surplus_topics)
         self._lane_of = lane_of
         self._max_event_bytes = max_event_bytes
         self._wall_clock = wall_clock
@@ -69,25 +76,60 @@ class Admission:
     def admit(self, records: Sequence[Record], now: float) -> list[RecordJob]:
         """The events that can be judged now. Raises LogError when the log does not go on where it was."""
         self._metrics.records_polled.inc(len(records))
+        works: list[RecordWork] = []
+        for record in records:
+            if record.partition.topic in self._surplus_topics:
+                self._receive_surplus(record)
+                continue
+            deferral = read_deferral(record) if record.partition.topic in self._deferred_topics else None
+            works.append(RecordWork(record, self._receive(record, deferral), [], 0, deferral))
+        return self._open_all(works, now)
+
+    def take_up(self, moved: Sequence[MovedRecords], now: float) -> list[RecordJob]:
+        """The events of records that waited in `surplus`."""
+        works: list[RecordWork] = []
+        for ticket, records, packed in moved:
+            pack = PackWork([()] * len(records), len(records)) if packed else None
+            works += [
+                RecordWork(record, ticket, [], 0, read_deferral(record), pack, slot)
+                for slot, record in enumerate(records)
+            ]
+        return self._open_all(works, now)
+
+    def _open_all(self, works: Sequence[RecordWork], now: float) -> list[RecordJob]:
         wall = self._wall_clock()
         has_attempts, suspects_any = self._guard.has_attempts, self._guard.suspects_any
         admitted: list[RecordJob] = []
-        for record in records:
-            deferral = read_deferral(record) if record.partition.topic in self._deferred_topics else None
-            ticket = self._receive(record, deferral)
-            opened = self._open(record, ticket, deferral, now)
+        for work in works:
+            opened = self._open(work, now)
             if isinstance(opened, Failure):
-                self._completion.close(ticket, self._writer.malformed(record, opened))
+                self._completion.close(work, self._writer.malformed(work, opened))
                 continue
             if not opened:
-                self._completion.close(ticket)
+                self._completion.close(work)
             if suspects_any:
                 opened = [job for job in opened if self._may_be_judged(job)]
+            deferral = work.deferral
             for job in opened if deferral is not None or has_attempts else ():
                 self._restore(job, deferral, now, wall)
             if deferral is None or self._is_due(opened, deferral, now, wall):
                 admitted.extend(opened)
         return admitted
+
+    def _receive_surplus(self, record: Record) -> None:
+        """A record of a surplus topic waits unopened: a pack may hold more events than there is room for."""
+        if not is_pack(record):
+            ticket = self._receive(record, read_deferral(record))
+            self._surplus.push(MovedRecords(ticket, [record], packed=False))
+            return
+        try:
+            records = unpack(record)
+        except MalformedRecord as error:
+            work = RecordWork(record, self._receive(record, None), [], 0)
+            failure = Failure(reason=error.reason, message=str(error))
+            self._completion.close(work, self._writer.malformed(work, failure))
+        else:
+            self._surplus.push(MovedRecords(self._receive(record, read_deferral(records[0])), records, packed=True))
 
     def _receive(self, record: Record, deferral: Deferral | None) -> Ticket:
         """Opens the record in the ledger; one with an event that was moved is as old as that event."""
@@ -97,12 +139,11 @@ class Admission:
         except ValueError as error:  # the log was truncated or reset under us
             raise LogError(f"the log does not go on where it was: {error}") from error
 
-    def _open(
-        self, record: Record, ticket: Ticket, deferral: Deferral | None, now: float
-    ) -> Sequence[RecordJob] | Failure:
+    def _open(self, work: RecordWork, now: float) -> Sequence[RecordJob] | Failure:
         """One job an event; none for a record that only announces other things than new images."""
+        record = work.record
         # In its canonical form an event may take some bytes more than in the record in which it came.
-        room = ROOM_FOR_OURS if deferral is not None else 0
+        room = ROOM_FOR_OURS if work.deferral is not None else 0
         try:
             parsed = parse(record, max_bytes=self._max_event_bytes + room)
         except MalformedRecord as error:
@@ -113,7 +154,8 @@ class Admission:
             return Failure(reason=FailureReason.INTERNAL_ERROR, message=message)
         if parsed.ignored:
             self._metrics.events.labels("ignored").inc(parsed.ignored)
-        work = RecordWork(record, ticket, [()] * len(parsed.events), len(parsed.events), deferral)
+        work.remaining = len(parsed.events)
+        work.outputs = [()] * work.remaining
         movable = self._retry_topics.take(record)
         jobs = [
             RecordJob(event, now, work, i, may_be_deferred=movable, lane=self._lane_of(event, record))

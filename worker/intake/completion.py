@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Sequence
 
-from worker.intake.ledger import OffsetLedger, Ticket
+from worker.intake.ledger import OffsetLedger
 from worker.intake.log import Output
 from worker.intake.verdicts import VerdictWriter
 from worker.intake.work import RecordJob, RecordWork
@@ -47,12 +47,19 @@ class Completion:
         """As `move`, of all events of a record, none of which is finished. The caller counts them."""
         self._ledger.finish(work.ticket, tuple(moved), sum(len(output.value) for output in moved), is_moved=True)
 
-    def close(self, ticket: Ticket, outputs: tuple[Output, ...] = ()) -> None:
+    def close(self, work: RecordWork, outputs: tuple[Output, ...] = ()) -> None:
         """Finishes a whole record."""
+        if work.pack is not None:
+            pack = work.pack
+            pack.outputs[work.slot] = outputs
+            pack.remaining -= 1
+            if pack.remaining:
+                return
+            outputs = tuple(itertools.chain.from_iterable(pack.outputs))
         size = 0
         for output in outputs:
             size += len(output.value)
-        self._ledger.finish(ticket, outputs, size)
+        self._ledger.finish(work.ticket, outputs, size)
 
     def _finish(self, job: RecordJob, outputs: tuple[Output, ...]) -> None:
         work = job.work
@@ -60,7 +67,7 @@ class Completion:
         work.remaining -= 1
         if not work.remaining:
             alone = len(work.outputs) == 1
-            self.close(work.ticket, outputs if alone else tuple(itertools.chain.from_iterable(work.outputs)))
+            self.close(work, outputs if alone else tuple(itertools.chain.from_iterable(work.outputs)))
 
 
 def with_headers(output: Output, headers: Sequence[tuple[str, bytes]]) -> Output:

@@ -20,6 +20,7 @@ import structlog
 from schemas import Failure, FailureReason
 from worker.intake.crash_markers import EventPlace, FailedAttempts, Marker, MarkerStore
 from worker.intake.log import Partition
+from worker.intake.notifications import MAX_NOTIFICATION_RECORDS
 from worker.intake.work import RecordJob
 
 log = structlog.get_logger(__name__)
@@ -222,4 +223,4 @@ class CrashGuard:
 
 
 def _place(job: RecordJob) -> EventPlace:
-    return EventPlace(job.work.ticket.offset, job.index)
+    return EventPlace(job.work.ticket.offset, job.work.slot * MAX_NOTIFICATION_RECORDS + job.index)

@@ -1,6 +1,7 @@
 """Fair shares at the log: which records are put off into a topic for surplus events, and which topics are read now."""
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Final
@@ -11,6 +12,7 @@ from worker.intake.deferral import Deferral, deferred_output, deferred_whole
 from worker.intake.fairness import FairAdmission
 from worker.intake.log import Output, Partition, Record
 from worker.intake.retry_topics import MOST_MOVED_BYTES
+from worker.intake.surplus_backlog import MovedRecords, SurplusBacklog
 from worker.intake.work import RecordJob, RecordWork
 from worker.judging.lanes import Lane
 from worker.judging.pipeline import JudgingPipeline
@@ -47,6 +49,7 @@ class FairShares:
         topics: TopicSettings,
         pipeline: JudgingPipeline[RecordJob],
         completion: Completion,
+        surplus: SurplusBacklog,
         metrics: Metrics,
         *,
         window: int,
@@ -55,9 +58,9 @@ class FairShares:
         self._incoming = frozenset(topics.incoming)
         self._images = topics.images
         self._topics = {Lane.SURPLUS: topics.surplus, Lane.SURPLUS_LONG: topics.surplus_long}
-        self._lanes = {topic: lane for lane, topic in self._topics.items()}
         self._pipeline = pipeline
         self._completion = completion
+        self._surplus = surplus
         self._metrics = metrics
         self._admission = FairAdmission(settings, window=window)
         self._sizes: Mapping[str, int] = {}
@@ -113,19 +116,32 @@ class FairShares:
                 judged_now += of_record
         return judged_now
 
+    def due_surplus(self) -> list[MovedRecords]:
+        """Moved records for whose events there is room now."""
+        due: list[MovedRecords] = []
+        for lane, topic in self._topics.items():
+            if self._surplus.waiting(topic):
+                due += self._surplus.pop(topic, self._room(lane))
+        return due
+
     def full(self, assigned: Callable[[], Set[Partition]]) -> frozenset[Partition]:
-        """Partitions of the surplus topics of which enough was read.
+        """Partitions of the surplus topics of which enough was read."""
+        waiting, room = self._surplus.waiting, self._admission.room
+        full = {topic for lane, topic in self._topics.items() if waiting(topic) >= room or self._room(lane) <= 0}
+        return frozenset(p for p in assigned() if p.topic in full) if full else frozenset()
+
+    def _room(self, lane: Lane) -> int:
+        """How many more events of a surplus lane may be in the pipeline.
 
         While live events are put off, others may stand behind them, and a processor that judges surplus events would
-        reach those later: only the share of the surplus is then read, and what keeps the pipeline busy.
+        reach those later: there is then room only for the share of the surplus, and for what keeps the pipeline busy.
         """
         queued = self._pipeline.queued
-        is_busy = self._pipeline.in_progress + len(queued) >= self._window
-        if self._allowance <= 0 and is_busy and self._admission.is_putting_off(self._turned_at):
-            full = set(self._topics)
-        else:
-            full = {lane for lane in self._topics if queued.waiting(lane) >= self._admission.room}
-        return frozenset(p for p in assigned() if self._lanes.get(p.topic) in full) if full else frozenset()
+        room = self._admission.room - queued.waiting(lane)
+        if self._admission.is_putting_off(self._turned_at):
+            idle = self._window - self._pipeline.in_progress - len(queued)
+            room = min(room, max(math.ceil(self._allowance), idle))
+        return room
 
     def _lane(self, work: RecordWork, jobs: Sequence[RecordJob], live: int, now: float) -> Lane:
         """The lane for a record's jobs. A record stays where it is when a part of it is known, when it is suspected of

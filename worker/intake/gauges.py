@@ -6,6 +6,7 @@ from collections.abc import Mapping, Set
 from worker.intake.delayed import DelayedJobs
 from worker.intake.ledger import OffsetLedger, Ticket
 from worker.intake.log import Lag, Log, Output, Partition
+from worker.intake.surplus_backlog import SurplusBacklog
 from worker.intake.watchdog import Watchdog
 from worker.intake.work import RecordJob
 from worker.judging.pipeline import JudgingPipeline
@@ -23,6 +24,7 @@ class MemberGauges:
         ledger: OffsetLedger[Output],
         pipeline: JudgingPipeline[RecordJob],
         delayed: DelayedJobs,
+        surplus: SurplusBacklog,
         metrics: Metrics,
         *,
         stall_seconds: float,
@@ -31,6 +33,7 @@ class MemberGauges:
         self._ledger = ledger
         self._pipeline = pipeline
         self._delayed = delayed
+        self._surplus = surplus
         self._metrics = metrics
         self._stall_seconds = stall_seconds
         self._watchdog = Watchdog(stall_seconds)
@@ -81,8 +84,9 @@ class MemberGauges:
         )
 
     def waiting(self) -> set[Ticket]:
-        """Records that wait for a store that is down, or until they are due."""
-        return {*self._delayed.tickets(), *(job.work.ticket for job in self._pipeline.held())}
+        """Records that wait for a store that is down, until they are due, or for room."""
+        held = (job.work.ticket for job in self._pipeline.held())
+        return {*self._delayed.tickets(), *self._surplus.tickets(), *held}
 
     def _uncommitted(self, partition: Partition, lag: Lag) -> int:
         """Records from the committed offset to the end."""

@@ -21,6 +21,7 @@ from worker.intake.log import Fenced, Log, Output, Partition, Poll
 from worker.intake.pressure import Bounds, partitions_to_pause
 from worker.intake.retry_topics import RetryTopics
 from worker.intake.stream_options import stream_options
+from worker.intake.surplus_backlog import SurplusBacklog
 from worker.intake.verdicts import VerdictWriter
 from worker.intake.work import RecordJob
 from worker.judging.mailbox import Mailbox
@@ -83,6 +84,7 @@ class Member:
         for topic in parts.topics.deferred:
             self._metrics.events_deferred.labels(topic)  # so that a rate over it is 0 and not absent
         self._delayed = DelayedJobs(self._is_ours)
+        self._surplus = SurplusBacklog()
         self._completion = Completion(self._ledger, parts.writer, self._metrics)
         self._mailbox = Mailbox()
         self._guard = CrashGuard(parts.markers, parts.process, self._clock, parts.wall_clock)
@@ -93,9 +95,11 @@ class Member:
             self._router,
             self._guard,
             self._delayed,
+            self._surplus,
             self._retry_topics,
             self._metrics,
             deferred_topics=parts.topics.deferred,
+            surplus_topics=parts.topics.surplus_topics,
             lane_of=LaneChooser(parts.fairness, parts.topics).lane,
             max_event_bytes=parts.max_event_bytes,
             wall_clock=parts.wall_clock,
@@ -113,13 +117,29 @@ class Member:
             watch=self._guard,
         )
         self._fair_shares = FairShares(
-            parts.fairness, parts.topics, self._pipeline, self._completion, self._metrics, window=options.window
+            parts.fairness,
+            parts.topics,
+            self._pipeline,
+            self._completion,
+            self._surplus,
+            self._metrics,
+            window=options.window,
         )
         self._gauges = MemberGauges(
-            log, self._ledger, self._pipeline, self._delayed, self._metrics, stall_seconds=settings.stall_seconds
+            log,
+            self._ledger,
+            self._pipeline,
+            self._delayed,
+            self._surplus,
+            self._metrics,
+            stall_seconds=settings.stall_seconds,
         )
         self._commits = CommitCycle(
-            Committer(log, lambda outcome: self._mailbox.post(lambda: self._on_commit(outcome))),
+            Committer(
+                log,
+                lambda outcome: self._mailbox.post(lambda: self._on_commit(outcome)),
+                packed_topics=parts.topics.surplus_topics,
+            ),
             self._ledger,
             options.retries,
             settings,
@@ -185,6 +205,8 @@ class Member:
         self._writer.flush()
         self._router.refresh()
         self._pipeline.submit(self._delayed.pop_due(now))
+        if self._stop_at is None and (due := self._fair_shares.due_surplus()):
+            self._pipeline.submit(self._admission.take_up(due, now))
         self._pipeline.turn(now)
         self._guard.turn(now)
         self._fair_shares.turn(now)
@@ -242,6 +264,7 @@ class Member:
 
     def _forget(self, partitions: Iterable[Partition]) -> None:
         self._delayed.drop(partitions)
+        self._surplus.drop(partitions)
         for partition in partitions:
             self._ledger.drop([partition])
             self._gauges.dropped(partition)

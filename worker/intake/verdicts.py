@@ -7,8 +7,8 @@ from collections.abc import Callable
 import structlog
 
 from schemas import Failure, FailureReason
-from worker.intake.log import Output, Record
-from worker.intake.work import RecordJob, source_of
+from worker.intake.log import Output
+from worker.intake.work import RecordJob, RecordWork
 from worker.judging.job import TimingFields
 from worker.judging.judgement import Judgement
 from worker.judging.router import PolicyRouter
@@ -63,12 +63,12 @@ class VerdictWriter:
         self._count("cached" if judgement.cached else "scored", judgement, timings, job)
         return outputs
 
-    def malformed(self, record: Record, failure: Failure) -> tuple[Output, ...]:
+    def malformed(self, work: RecordWork, failure: Failure) -> tuple[Output, ...]:
         """The outputs of a record that holds no event."""
         judgement = self._router.fail(None, failure)
         self._count("failed", judgement, _NO_TIMINGS)
         return self._outbox_of(judgement).failed(
-            record, None, source_of(record), failure, judgement.route, _NO_TIMINGS, shadow=judgement.shadow
+            work.record, None, work.source, failure, judgement.route, _NO_TIMINGS, shadow=judgement.shadow
         )
 
     def flush(self) -> None:

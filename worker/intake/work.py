@@ -10,15 +10,36 @@ from worker.outbox import SourceFields
 
 
 @dataclass(slots=True, eq=False)
+class PackWork:
+    """A pack under way (worker.intake.packs); it is finished when the last of its records is."""
+
+    outputs: list[tuple[Output, ...]]
+    """Of each record in it."""
+    remaining: int
+
+
+@dataclass(slots=True, eq=False)
 class RecordWork:
     """A record whose events are judged one by one; it is finished when the last of them is."""
 
     record: Record
     ticket: Ticket
+    """Of the pack, for a record of one."""
     outputs: list[tuple[Output, ...]]
     remaining: int
     deferral: Deferral | None = None
     """Of a record that holds an event which was moved."""
+    pack: PackWork | None = None
+    slot: int = 0
+    """Where it stands in its pack."""
+
+    @property
+    def source(self) -> SourceFields:
+        """Where its first event first stood."""
+        if self.deferral is None:
+            return source_of(self.record, self.slot)
+        first = self.deferral.source
+        return {"topic": first.topic, "partition": first.partition, "offset": first.offset, "index": first.index}
 
 
 @dataclass(slots=True, eq=False)
@@ -37,10 +58,9 @@ class RecordJob(Job):
     @property
     def source(self) -> SourceFields:
         """Where the event first stood."""
-        if self.work.deferral is None:
+        if self.work.deferral is None and self.work.pack is None:
             return source_of(self.work.record, self.index)
-        first = self.work.deferral.source
-        return {"topic": first.topic, "partition": first.partition, "offset": first.offset, "index": first.index}
+        return self.work.source
 
 
 def source_of(record: Record, index: int = 0) -> SourceFields:

@@ -66,7 +66,12 @@ class TopicSettings(Section):
     @property
     def deferred(self) -> tuple[str, ...]:
         """The retry and surplus topics: Sluice moves events there to judge them later."""
-        return *self.retry, self.surplus, self.surplus_long
+        return *self.retry, *self.surplus_topics
+
+    @property
+    def surplus_topics(self) -> tuple[str, ...]:
+        """Topics for events of tenants over their share; they also hold packs (worker.intake.packs)."""
+        return self.surplus, self.surplus_long
 
     @property
     def incoming(self) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from threading import Event
+from typing import Any
 
 import pytest
 
@@ -10,8 +12,11 @@ from tests.unit.intake.pictures import png
 from worker.intake.deferral import Deferral, deferred_whole, read_deferral
 from worker.intake.fair_shares import LANE_HEADER, LaneChooser
 from worker.intake.fairness import FIRST_GUESS
+from worker.intake.ledger import Ticket
 from worker.intake.log import Lag, Output, Partition, Poll, Record
+from worker.intake.packs import is_pack, pack, unpack
 from worker.intake.parse import parse
+from worker.intake.surplus_backlog import MovedRecords, SurplusBacklog
 from worker.judging.lanes import Lane
 from worker.settings import FairnessSettings, TopicSettings
 
@@ -73,8 +78,113 @@ def test_what_was_put_off_is_not_put_off_again() -> None:
     log = LoopLog(flood_then_small(300))
     bench = Bench(log, FakeStore({"http://images/x": png(9)}), settings=QUICK, fairness=FairnessSettings())
     bench.run_until(lambda: len(log.verdicts) == 303)
-    written = Counter(output.value for output in log.outputs if output.topic == TOPICS.surplus)
-    assert set(written.values()) == {1}
+    moved = moved_in(log.outputs)
+    assert set(moved.values()) == {1}
+    packs = [output for output in log.outputs if output.topic == TOPICS.surplus]
+    assert len(packs) < moved.total() / 3, "they travel in packs"
+
+
+def moved_in(outputs: Sequence[Output]) -> Counter[bytes]:
+    """The values that were moved to the surplus topic."""
+    moved: Counter[bytes] = Counter()
+    for output in outputs:
+        if output.topic == TOPICS.surplus:
+            record = Record(SURPLUS[0], 0, output.value, output.key, output.headers)
+            moved.update([each.value or b"" for each in (unpack(record) if is_pack(record) else [record])])
+    return moved
+
+
+def a_pack(*values: bytes) -> Record:
+    """A record of the surplus topic with events that came at offsets 70, 71, … of the live one."""
+    moved = [
+        deferred_whole(Record(IN, 70 + i, value, b"k"), TOPICS.surplus, first_seen_ms=5, reason="its share")
+        for i, value in enumerate(values)
+    ]
+    (packed,) = pack(moved, {TOPICS.surplus}).outputs
+    return Record(SURPLUS[0], 3, packed.value, packed.key, packed.headers, 7)
+
+
+def surplus_bench(log: FakeLog, **answers: Any) -> Bench:
+    store = FakeStore({"http://images/x": png(9)} | {f"http://images/{name}": answers[name] for name in answers})
+    return Bench(log, store, settings=QUICK, fairness=FairnessSettings())
+
+
+def test_each_event_of_a_pack_ends_as_it_would_by_itself_and_names_its_first_place() -> None:
+    values = [event("good", http("x")), event("bad", http("bad")), b"no event", event("last", http("x"))]
+    log = FakeLog([a_pack(*values)], partitions=(IN, *SURPLUS))
+    bench = surplus_bench(log, bad=b"no image")
+    bench.run_until(lambda: bool(log.offsets))
+    verdicts = {v["event_id"]: v for v in log.verdicts}
+    assert {name: v["source"]["offset"] for name, v in verdicts.items()} == {
+        "good": 70,
+        "bad": 71,
+        "record:images.in/0/72": 72,
+        "last": 73,
+    }
+    letters = log.written("images.dead")
+    assert {letter["source"]["offset"]: letter["failure"]["reason"] for letter in letters} == {
+        71: "unsupported_format",
+        72: "malformed_event",
+    }
+    assert log.offsets == {SURPLUS[0]: 4}
+
+
+def test_nothing_of_a_pack_is_written_before_its_last_event_is_judged() -> None:
+    waits, seen = Event(), []
+
+    def slow() -> bytes:
+        seen.append(len(log.verdicts))
+        waits.wait(0.3)
+        seen.append(len(log.verdicts))
+        return png(200)
+
+    slow_pack = a_pack(*(event(f"e{i}", http("x")) for i in range(9)), event("slow", http("slow")))
+    log = FakeLog([slow_pack], partitions=(IN, *SURPLUS))
+    surplus_bench(log, slow=slow).run_until(lambda: bool(log.offsets))
+    assert seen == [0, 0]
+    assert len(log.verdicts) == 10
+
+
+def test_a_pack_that_cannot_be_read_is_a_dead_letter_and_its_partition_goes_on() -> None:
+    broken = a_pack(event("a", http("x")), event("b", http("x")))._replace(value=b"\x91broken")
+    good = a_pack(event("c", http("x")), event("d", http("x")))._replace(offset=4)
+    log = FakeLog([broken, good], partitions=(IN, *SURPLUS))
+    surplus_bench(log).run_until(lambda: log.offsets.get(SURPLUS[0]) == 5)
+    (letter,) = log.written("images.dead")
+    assert (letter["failure"]["reason"], letter["source"]["offset"]) == ("malformed_event", 3)
+    assert {v["event_id"] for v in log.verdicts} == {"record:images.surplus/0/3", "c", "d"}
+
+
+def test_packs_that_were_read_wait_as_bytes_until_there_is_room() -> None:
+    packs = [a_pack(*(event(f"{n}-{i}", http("x")) for i in range(100)))._replace(offset=n) for n in range(6)]
+    log, gate = LoopLog(packs), Event()
+    bench = surplus_bench(log, x=lambda: gate.wait(20) and png(9))
+    at_gate: list[tuple[int, int]] = []
+
+    def is_done() -> bool:
+        if log.polled > 10 and not at_gate:
+            member = bench.member
+            in_pipeline = member._pipeline.queued.waiting(Lane.SURPLUS) + member._pipeline.in_progress
+            at_gate.append((in_pipeline, member._surplus.waiting(TOPICS.surplus)))
+            gate.set()
+        return len(log.verdicts) == 600
+
+    bench.run_until(is_done)
+    ((in_pipeline, waiting),) = at_gate
+    assert in_pipeline + waiting == 600
+    assert in_pipeline <= 2 * FIRST_GUESS + 100, "what it judges in two seconds, and one pack"
+
+
+def test_packs_of_a_partition_that_goes_to_another_worker_are_forgotten() -> None:
+    backlog = SurplusBacklog()
+    for number, offset in ((0, 1), (1, 1), (0, 2)):
+        partition = Partition(TOPICS.surplus, number)
+        record = Record(partition, offset, b"")
+        backlog.push(MovedRecords(Ticket(partition, 1, offset), [record] * 10, packed=True))
+    backlog.drop([Partition(TOPICS.surplus, 0)])
+    assert backlog.waiting(TOPICS.surplus) == 10
+    assert [moved.ticket.partition.number for moved in backlog.pop(TOPICS.surplus, 100)] == [1]
+    assert (backlog.waiting(TOPICS.surplus), list(backlog.tickets())) == (0, [])
 
 
 def test_events_known_from_the_cache_are_never_put_off() -> None:

@@ -117,7 +117,7 @@ def test_without_shadows_a_verdict_carries_none() -> None:
 def test_what_cannot_be_judged_goes_where_each_policy_has_its_failures(fail: str) -> None:
     bench = Bench(policy(2), {"strict": policy(4, queue="other")})
     failure = Failure(reason=FailureReason.IMAGE_NOT_FOUND, message="gone")
-    outputs = bench.failed(failure) if fail == "failed" else bench.writer.malformed(RECORD, failure)
+    outputs = bench.failed(failure) if fail == "failed" else bench.writer.malformed(job().work, failure)
     judged = verdict(outputs)
     assert judged.route.queue == "failures-quality"
     assert judged.shadow[0].route is not None
