@@ -26,6 +26,7 @@ from worker.intake.interpreter import tune_interpreter
 from worker.intake.log import Log
 from worker.intake.member import Parts
 from worker.intake.sqlite_log import SqliteLog
+from worker.intake.tenant_memory import RedisTenants, TenantMemory
 from worker.intake.verdicts import VerdictWriter
 from worker.intake.work import RecordJob
 from worker.judging.batch_runner import BatchRunner
@@ -148,6 +149,11 @@ class Worker:
             settings=settings.intake,
             fairness=settings.fairness,
             topics=settings.kafka.topics,
+            tenants=TenantMemory(
+                None if data is not None else RedisTenants(redis_client, settings.kafka.group_id),
+                clock=time.monotonic,
+                wall_clock=time.time,
+            ),
             traces=self._traces(settings, rng),
         )
         self._intake = Intake(open_log, parts)

@@ -13,6 +13,7 @@ from worker.intake.fairness import FairAdmission
 from worker.intake.log import Output, Partition, Record
 from worker.intake.retry_topics import MOST_MOVED_BYTES
 from worker.intake.surplus_backlog import MovedRecords, SurplusBacklog
+from worker.intake.tenant_memory import TenantMemory
 from worker.intake.work import RecordJob, RecordWork
 from worker.judging.lanes import Lane
 from worker.judging.pipeline import JudgingPipeline
@@ -50,6 +51,7 @@ class FairShares:
         pipeline: JudgingPipeline[RecordJob],
         completion: Completion,
         surplus: SurplusBacklog,
+        tenants: TenantMemory,
         metrics: Metrics,
         *,
         window: int,
@@ -61,6 +63,8 @@ class FairShares:
         self._pipeline = pipeline
         self._completion = completion
         self._surplus = surplus
+        self._tenants = tenants
+        self._were_several = False
         self._metrics = metrics
         self._admission = FairAdmission(settings, window=window)
         self._sizes: Mapping[str, int] = {}
@@ -72,7 +76,7 @@ class FairShares:
         self._moved: Counter[str] = Counter()
         """Events put off since the last turn, by topic; a labelled instrument costs more than all else here."""
 
-    def turn(self, now: float) -> None:
+    def turn(self, now: float, wall: float) -> None:
         """Measures how fast the pipeline is. Called in each turn of the loop."""
         for topic, count in self._moved.items():
             self._metrics.events_deferred.labels(topic).inc(count)
@@ -84,8 +88,21 @@ class FairShares:
         per_second = self._share * self._admission.speed.per_second
         self._allowance = min(per_second, self._allowance + per_second * (now - self._turned_at))
         self._turned_at = now
+        self._tenants.turn()
         if pipeline.is_idle:
             self._admission.forget_backlogs()
+        if self._tenants.are_several and not self._were_several:
+            # Another tenant has come: what was kept for want of others is now divided into shares.
+            self._admission.forget_backlogs()
+            waiting = list(pipeline.queued)
+            pipeline.queued.clear()
+            pipeline.queued.extend(self._take_on(waiting, now, wall, again=True))
+        self._were_several = self._tenants.are_several
+
+    def see(self, jobs: Sequence[RecordJob]) -> None:
+        """Called with all events that are read, those whose scores are known among them."""
+        if jobs:
+            self._tenants.see({job.event.tenant for job in jobs})
 
     def set_share(self, assigned: Callable[[], Set[Partition]], sizes: Mapping[str, int]) -> None:
         """Tells which partitions are this member's, and how many each topic has: quotas are over all members. The same
@@ -101,12 +118,15 @@ class FairShares:
     def take_on(self, jobs: Sequence[RecordJob], now: float, wall: float) -> list[RecordJob]:
         """The jobs to judge now, of those whose scores are not known. The others' records are finished by moving their
         events. The jobs of a record follow one another."""
+        return self._take_on(jobs, now, wall, again=False)
+
+    def _take_on(self, jobs: Sequence[RecordJob], now: float, wall: float, *, again: bool) -> list[RecordJob]:
         judged_now: list[RecordJob] = []
         queued = self._pipeline.queued
         live = self._pipeline.in_progress + queued.waiting(Lane.PRIORITY) + queued.waiting(Lane.LIVE)
         for work, group in itertools.groupby(jobs, key=lambda job: job.work):
             of_record = tuple(group)
-            lane = self._lane(work, of_record, live, now)
+            lane = self._lane(work, of_record, live, now, again=again)
             if lane in self._topics and work.record.partition.topic in self._incoming:
                 self._move(work, of_record, self._topics[lane], wall)
             else:
@@ -143,15 +163,18 @@ class FairShares:
             room = min(room, max(math.ceil(self._allowance), idle))
         return room
 
-    def _lane(self, work: RecordWork, jobs: Sequence[RecordJob], live: int, now: float) -> Lane:
-        """The lane for a record's jobs. A record stays where it is when a part of it is known, when it is suspected of
-        killing workers, or when it is large."""
+    def _lane(self, work: RecordWork, jobs: Sequence[RecordJob], live: int, now: float, *, again: bool) -> Lane:
+        """The lane for a record's jobs. A record stays where it is when a part of it is known or was tried, when it is
+        suspected of killing workers, or when it is large."""
         record, own = work.record, jobs[0].lane
         if record.partition.topic not in self._incoming or len(jobs) < len(work.outputs) or jobs[0].is_alone:
             return own
-        if _size(record) > MOST_MOVED_BYTES:
+        if _size(record) > MOST_MOVED_BYTES or (again and any(job.waits_since is not None for job in jobs)):
             return own
-        return self._admission.lane(jobs[0].event.tenant, len(jobs), own, live=live, now=now)
+        is_alone = not self._tenants.are_several
+        return self._admission.lane(
+            jobs[0].event.tenant, len(jobs), own, live=live, now=now, is_alone=is_alone, again=again
+        )
 
     def _move(self, work: RecordWork, jobs: Sequence[RecordJob], topic: str, wall: float) -> None:
         self._moved[topic] += len(jobs)

@@ -160,17 +160,21 @@ class FairAdmission:
         """Nothing waits any more, as far as this worker knows."""
         self._backlogs.clear()
 
-    def lane(self, tenant: str, events: int, own: Lane, *, live: int, now: float) -> Lane:
+    def lane(
+        self, tenant: str, events: int, own: Lane, *, live: int, now: float, is_alone: bool = False, again: bool = False
+    ) -> Lane:
         """The lane for events of one record, whose own lane is `own`: live or priority. `live`: events of these two
-        lanes that are in memory and not judged."""
+        lanes that are in memory and not judged. `is_alone`: there is no other tenant. `again`: the events were counted
+        against the quota before."""
         if not self._settings.defer_surplus:
             return own
-        over_quota = self.quotas.excess_seconds(tenant, events, now)
+        over_quota = 0.0 if again else self.quotas.excess_seconds(tenant, events, now)
         seconds = self._backlogs.add(tenant, events, self.speed.per_second)
         # What is let in now stands before all that is not read yet; so while events are put off, only as much as keeps
         # the pipeline busy.
         room = self._window if self.is_putting_off(now) else self.room
-        if not over_quota and (live < room or seconds <= self._settings.delay_seconds):
+        has_share = is_alone and self._settings.defer_surplus == "auto"
+        if not over_quota and (has_share or live < room or seconds <= self._settings.delay_seconds):
             return own
         self._put_off_at = now
         return Lane.SURPLUS if max(seconds, over_quota) <= LONG_SECONDS else Lane.SURPLUS_LONG

@@ -22,6 +22,7 @@ from worker.intake.pressure import Bounds, partitions_to_pause
 from worker.intake.retry_topics import RetryTopics
 from worker.intake.stream_options import stream_options
 from worker.intake.surplus_backlog import SurplusBacklog
+from worker.intake.tenant_memory import TenantMemory
 from worker.intake.verdicts import VerdictWriter
 from worker.intake.work import RecordJob
 from worker.judging.mailbox import Mailbox
@@ -52,6 +53,7 @@ class Parts:
     settings: IntakeSettings
     fairness: FairnessSettings
     topics: TopicSettings
+    tenants: TenantMemory
     traces: "EventTraces | None" = None
     """None where nothing is traced."""
     wall_clock: Callable[[], float] = time.time
@@ -122,6 +124,7 @@ class Member:
             self._pipeline,
             self._completion,
             self._surplus,
+            parts.tenants,
             self._metrics,
             window=options.window,
         )
@@ -209,7 +212,7 @@ class Member:
             self._pipeline.submit(self._admission.take_up(due, now))
         self._pipeline.turn(now)
         self._guard.turn(now)
-        self._fair_shares.turn(now)
+        self._fair_shares.turn(now, self._wall_clock())
         self._commits.turn(now, hurry=bool(self._draining) or self._stop_at is not None, not_due=len(self._delayed))
         self._release_drained(now)
         full = self._fair_shares.full(self._ledger.partitions)
@@ -222,7 +225,9 @@ class Member:
         for gap in poll.gaps:
             self._metrics.records_lost.inc(gap.next - gap.first)
         if poll.records and self._stop_at is None:
-            self._pipeline.submit(self._admission.admit(poll.records, self._clock()))
+            admitted = self._admission.admit(poll.records, self._clock())
+            self._fair_shares.see(admitted)
+            self._pipeline.submit(admitted)
         self._mailbox.read(self._wait_seconds() if busy and not poll.records else 0.0)
 
     def _wait_seconds(self) -> float:

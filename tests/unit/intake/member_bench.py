@@ -26,6 +26,7 @@ from worker.intake.crash_markers import Marker, MarkerStore
 from worker.intake.event_traces import EventTraces
 from worker.intake.log import Lag, LogError, Output, Partition, Poll, Record
 from worker.intake.member import Member, Parts
+from worker.intake.tenant_memory import TenantMemory, TenantStore
 from worker.intake.verdicts import VerdictWriter
 from worker.judging.batch_runner import BatchRunner
 from worker.judging.parts import PipelineParts
@@ -196,6 +197,7 @@ class Bench:
     fairness: FairnessSettings = NOTHING_PUT_OFF
     provenance: ProvenanceReader = field(default_factory=ProvenanceReader)
     wall_clock: Callable[[], float] = time.time
+    tenant_store: TenantStore | None = None
     traces: EventTraces | None = None
 
     def __post_init__(self) -> None:
@@ -248,6 +250,7 @@ class Bench:
             settings=self.settings,
             fairness=self.fairness,
             topics=TopicSettings(),
+            tenants=TenantMemory(self.tenant_store, clock=time.monotonic, wall_clock=time.time),
             traces=self.traces,
             wall_clock=self.wall_clock,
         )

@@ -1,14 +1,16 @@
 """A member whose log gives back what was put off: a flood holds up nobody, and each event gets its one verdict."""
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from threading import Event
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from tests.unit.intake.member_bench import IN, QUICK, Bench, FakeLog, FakeStore, event, http, s3
 from tests.unit.intake.pictures import png
+from worker.cache.client import connect_embedded
 from worker.intake.deferral import Deferral, deferred_whole, read_deferral
 from worker.intake.fair_shares import LANE_HEADER, LaneChooser
 from worker.intake.fairness import FIRST_GUESS
@@ -17,6 +19,7 @@ from worker.intake.log import Lag, Output, Partition, Poll, Record
 from worker.intake.packs import is_pack, pack, unpack
 from worker.intake.parse import parse
 from worker.intake.surplus_backlog import MovedRecords, SurplusBacklog
+from worker.intake.tenant_memory import RedisTenants
 from worker.judging.lanes import Lane
 from worker.settings import FairnessSettings, TopicSettings
 
@@ -236,3 +239,61 @@ def test_a_record_that_is_moved_as_it_is_reads_as_one_that_the_models_wrote() ->
             "reason": "its tenant sent more than its share",
         }
     )
+
+
+def test_a_lone_tenants_backlog_keeps_its_partition() -> None:
+    log = LoopLog(flood_then_small(300)[:300])
+    bench = Bench(log, FakeStore({"http://images/x": png(9)}), settings=QUICK, fairness=FairnessSettings())
+    bench.run_until(lambda: len(log.verdicts) == 300)
+    assert not moved_in(log.outputs)
+
+
+@pytest.mark.parametrize("setting", [True, "auto"])
+def test_a_lone_tenants_backlog_moves_by_setting_or_when_another_tenant_came_within_a_day(
+    setting: Literal["auto"] | bool,
+) -> None:
+    client = connect_embedded()
+    if setting == "auto":
+        RedisTenants(client, "group").exchange({"small": time.time() - 3600})
+    log = LoopLog(flood_then_small(300)[:300])
+    bench = Bench(
+        log,
+        FakeStore({"http://images/x": png(9)}),
+        settings=QUICK,
+        fairness=FairnessSettings(defer_surplus=setting),
+        tenant_store=RedisTenants(client, "group"),
+    )
+    bench.run_until(lambda: len(log.verdicts) == 300)
+    assert moved_in(log.outputs)
+
+
+def test_a_lone_tenants_quota_holds() -> None:
+    log = LoopLog(flood_then_small(300)[:300])
+    fairness = FairnessSettings(quota_per_second=1, quota_burst_seconds=100)
+    bench = Bench(log, FakeStore({"http://images/x": png(9)}), settings=QUICK, fairness=fairness)
+    bench.run_until(lambda: len(log.verdicts) == 300)
+    assert moved_in(log.outputs).total() == pytest.approx(200, abs=20)
+
+
+def test_what_was_kept_for_a_lone_tenant_moves_when_another_comes() -> None:
+    flood, small = flood_then_small(300)[:300], flood_then_small(300)[300:]
+    log, gate = LoopLog(flood), Event()
+    bench = Bench(
+        log,
+        FakeStore({"http://images/x": lambda: gate.wait(20) and png(9)}),
+        settings=QUICK,
+        fairness=FairnessSettings(),
+    )
+
+    def is_done() -> bool:
+        if bench.member._pipeline.begun and small:
+            log.waiting += small
+            small.clear()
+        if bench.parts.tenants.are_several:
+            gate.set()
+        return len(log.verdicts) == 303
+
+    bench.run_until(is_done)
+    assert moved_in(log.outputs).total() >= 150
+    last_small = max(i for i, v in enumerate(log.verdicts) if v["tenant"] == "small")
+    assert last_small < 150, "it does not wait for what stood before it"
