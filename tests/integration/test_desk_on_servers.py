@@ -12,6 +12,8 @@ import httpx
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from schemas import Decision, FileReference, ReviewItem, Scores, Source
+from worker.intake.log import Output
+from worker.intake.packs import pack
 from worker.review.http.serving import open_and_serve_desk
 from worker.samples.sample import SAMPLE_IMAGES
 from worker.settings import FileSettings, KafkaSettings, RedisSettings, Settings, TopicSettings, WebSettings
@@ -54,6 +56,9 @@ def test_an_item_is_leased_seen_and_decided_on_real_servers(
         producer.send(topics.review, key=item_id.encode(), value=item(item_id).model_dump_json().encode()).get(10)
         for _ in range(3):
             producer.send(topics.images, value=b"{}").get(10)
+        producer.send(topics.retry_1, value=b"{}").get(10)
+        (packed,) = pack([Output(topics.surplus, b"{}")] * 10, topics.surplus_topics).outputs
+        producer.send(packed.topic, value=packed.value, headers=list(packed.headers)).get(10)
         with (
             open_and_serve_desk(settings, None, tmp_path) as served,
             httpx.Client(base_url=served.address, timeout=10) as web,
@@ -74,7 +79,7 @@ def test_an_item_is_leased_seen_and_decided_on_real_servers(
             )
             assert answer.json()["resolution"] == "reject"
             intake = intake_numbers(web)
-            assert intake["behind"] == 3  # no worker runs here
+            assert intake["behind"] == 3 + 1 + 10  # no worker runs here
             assert sum(hour["events"] for hour in intake["hours"]) == 3
     decision = the_decision(kafka_server.bootstrap_servers, topics.decisions)
     assert (decision.item_id, decision.reviewer, decision.outcome) == (item_id, "ana", "reject")

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from worker.intake.log import Output, OutputsTooLarge, Record
-from worker.intake.notifications import malformed
+from worker.intake.notifications import MalformedRecord, malformed
 
 HEADER: Final = "sluice-pack"
 """It counts only on records of topics that nobody but Sluice writes."""
@@ -68,6 +68,14 @@ def pack(outputs: Sequence[Output], topics: Collection[str]) -> PackedOutputs:
 
 def is_pack(record: Record) -> bool:
     return any(name == HEADER for name, _ in record.headers)
+
+
+def record_count(record: Record) -> int:
+    """How many moved records a record of a surplus topic holds: itself, or those of a pack."""
+    try:
+        return len(unpack(record)) if is_pack(record) else 1
+    except MalformedRecord:
+        return 1
 
 
 def unpack(record: Record) -> list[Record]:

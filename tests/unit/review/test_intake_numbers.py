@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from worker.intake.embedded import embedded_log
-from worker.intake.log import Output
+from worker.intake.log import Output, Partition
+from worker.intake.packs import pack
 from worker.intake.sqlite_log import SqliteLog
 from worker.intake.sqlite_topics import SqliteTopics
 from worker.review.intake_numbers import HOUR, IntakeNumbers, from_embedded
@@ -93,3 +94,28 @@ def test_an_hour_whose_records_are_gone_is_unknown_rather_than_empty(
     with worker(tmp_path, clock, retain=2) as log:
         finish(log, 20)
     assert from_embedded(Settings(), tmp_path).numbers(HOURS).events[0] is None
+
+
+def test_events_that_wait_in_the_retry_and_surplus_topics_are_behind_each_of_a_pack_too(
+    tmp_path: Path, topics: SqliteTopics, clock: Clock
+) -> None:
+    intake = from_embedded(Settings(), tmp_path)
+    names = Settings().kafka.topics
+    add(topics, clock, NOON, 2)
+    topics.create(dict.fromkeys(names.deferred, 1))
+    topics.append([Output(names.retry_1, b"{}") for _ in range(3)])
+    assert intake.numbers(HOURS).behind == 5
+    moved = pack([Output(names.surplus, b"{}", b"k")] * 1000, names.surplus_topics).outputs
+    assert len(moved) == 10
+    topics.append(moved)
+    assert intake.numbers(HOURS) == IntakeNumbers((0, 0, 2), behind=1005)
+    topics.start_group("sluice", {Partition(names.surplus, 0): 1})
+    assert intake.numbers(HOURS).behind == 905
+
+
+def test_events_that_come_to_the_priority_topic_are_counted(tmp_path: Path, topics: SqliteTopics, clock: Clock) -> None:
+    settings = Settings.model_validate({"kafka": {"topics": {"priority": "images.priority"}}})
+    topics.create({"images.priority": 1})
+    add(topics, clock, NOON, 2)
+    topics.append([Output("images.priority", b"{}")])
+    assert from_embedded(settings, tmp_path).numbers(HOURS) == IntakeNumbers((0, 0, 3), behind=3)

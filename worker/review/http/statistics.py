@@ -26,7 +26,7 @@ class IntakeHourOut(BaseModel):
 
 
 class IntakeOut(BaseModel):
-    """Events that came to the gate, and how many records wait for their verdict."""
+    """Events that came to the gate, and about how many wait for their verdict, in whichever topic."""
 
     hours: list[IntakeHourOut]
     behind: int
