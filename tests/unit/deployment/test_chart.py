@@ -24,6 +24,7 @@ from tests.unit.deployment.chart import (
     text_of,
 )
 from worker.apps.checking.check import check
+from worker.intake.packs import MOST_RECORDS
 from worker.settings import Settings, TopicSettings, load_settings
 
 STRIMZI = CHART.parents[2] / "ops/dev/strimzi"
@@ -262,10 +263,11 @@ def test_workers_are_upgraded_without_a_gap_and_scaled_on_the_lag() -> None:
     assert one("small", "Deployment", "worker")["spec"]["replicas"] == 1
     scaled = one("everything", "ScaledObject")["spec"]
     assert scaled["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
-    (trigger,) = scaled["triggers"]
-    settings = Settings()
-    assert trigger["metadata"]["topic"] == settings.kafka.topics.images
-    assert trigger["metadata"]["consumerGroup"] == settings.kafka.group_id
+    kafka = Settings().kafka
+    thresholds = {t["metadata"]["topic"]: int(t["metadata"]["lagThreshold"]) for t in scaled["triggers"]}
+    surplus = dict.fromkeys(kafka.topics.surplus_topics, 5000 // MOST_RECORDS)
+    assert thresholds == {kafka.topics.images: 5000, **surplus}, "what was moved needs workers, too"
+    assert {t["metadata"]["consumerGroup"] for t in scaled["triggers"]} == {kafka.group_id}
     budget = one("everything", "PodDisruptionBudget")["spec"]
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     assert budget["selector"]["matchLabels"].items() <= labels.items()
