@@ -9,6 +9,7 @@ from PIL.AvifImagePlugin import AvifImageFile
 
 from worker.images import exif
 from worker.images.av1 import Bits, frames
+from worker.images.boxes import boxes
 from worker.images.colour import CodedColour, Colour, IccProfile
 from worker.images.errors import bomb
 from worker.images.picture import BYTES_A_PIXEL, Picture
@@ -68,15 +69,7 @@ def check_boxes(data: bytes) -> None:
 
 def ends_early(data: bytes) -> bool:
     """Whether the last box says that it is longer than the file."""
-    at = 0
-    for _ in range(BOXES):
-        if at + 8 > len(data):
-            return at > len(data)
-        size = int.from_bytes(data[at : at + 4], "big")
-        if size == 1:
-            size = int.from_bytes(data[at + 8 : at + 16], "big")
-        at += max(size or len(data) - at, 8)
-    return False
+    return any(box.is_cut for box in islice(boxes(data), BOXES))
 
 
 def avif_colour(data: bytes, profile: bytes | None) -> Colour | None:
@@ -143,14 +136,7 @@ def _properties(meta: memoryview) -> Iterator[tuple[bytes, memoryview]]:
 
 def _boxes(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
     """The boxes that follow each other in `data`: their types and contents."""
-    at = 0
-    while at + 8 <= len(data):
-        size, header = int.from_bytes(data[at : at + 4], "big"), 8
-        if size == 1:
-            size, header = int.from_bytes(data[at + 8 : at + 16], "big"), 16
-        size = max(size or len(data) - at, header)
-        yield bytes(data[at + 4 : at + 8]), data[at + header : at + size]
-        at += size
+    return ((box.kind, data[box.start : box.end]) for box in boxes(data))
 
 
 def _top_boxes(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
@@ -160,8 +146,8 @@ def _top_boxes(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
         yield box
 
 
-def _below(boxes: memoryview, kind: bytes) -> Iterator[memoryview]:
-    return (content for found, content in _boxes(boxes) if found == kind)
+def _below(parent: memoryview, kind: bytes) -> Iterator[memoryview]:
+    return (content for found, content in _boxes(parent) if found == kind)
 
 
 def _pictures(kind: bytes, content: memoryview, file: memoryview, is_sequence: bool) -> Iterator[_Pieces]:
@@ -216,11 +202,11 @@ def _track_samples(moov: memoryview, file: memoryview, is_sequence: bool) -> Ite
 
 def _samples(table: memoryview, file: memoryview) -> Iterator[memoryview]:
     """By its sample table (14496-12, 8.7): nothing where that tells none that is coded in AV1."""
-    boxes = [(kind, content) for kind, content in _boxes(table) if kind in _SAMPLE_TABLE]
-    found = dict(boxes)
+    listed = [(kind, content) for kind, content in _boxes(table) if kind in _SAMPLE_TABLE]
+    found = dict(listed)
     if b"av01" not in bytes(found.get(b"stsd", b"")):
         return
-    if len(boxes) != 4 or not {b"stsc", b"stsz"} < found.keys():
+    if len(listed) != 4 or not {b"stsc", b"stsz"} < found.keys():
         raise ValueError("a track has no sample table, or several")
     sizes, counts = found[b"stsz"], found[b"stsc"]
     width = 4 if b"stco" in found else 8

@@ -5,38 +5,28 @@ read beside them.
 """
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
+
+from worker.images.boxes import boxes
 
 Span = tuple[int, int]
 BOXES: Final = 100_000
+"""Boxes that are looked at, of each level."""
 ITEMS: Final = 10_000
 """Items and extents that are looked at. A picture of many tiles has hundreds."""
 _XMP_TYPE: Final = b"application/rdf+xml"
 
 
-def boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[bytes, int, int]]:
-    """Types of the boxes from `start` to `end`, and where their contents begin and end; BOXES at most."""
-    at, stop = start, len(data) if end is None else min(end, len(data))
-    for _ in range(BOXES):
-        if at + 8 > stop:
-            return
-        size, header = int.from_bytes(data[at : at + 4], "big"), 8
-        if size == 1:
-            size, header = int.from_bytes(data[at + 8 : at + 16], "big"), 16
-        size = max(size or stop - at, header)
-        yield data[at + 4 : at + 8], at + header, min(at + size, stop)
-        at += size
-
-
 def read_items(data: bytes, most: int) -> tuple[bytes, bytes]:
     """The first Exif block, from its TIFF header on, and the first XMP packet, `most` bytes of each; empty where there
     is none. Raises ValueError for damaged boxes."""
-    meta = next(((start + 4, end) for kind, start, end in boxes(data) if kind == b"meta"), None)
+    meta = next((box for box in islice(boxes(data), BOXES) if box.kind == b"meta"), None)
     if meta is None:
         return b"", b""
     found: dict[bytes, Span] = {}
-    for kind, start, end in boxes(data, *meta):
-        found.setdefault(kind, (start, end))
+    for box in islice(boxes(data, meta.start + 4, meta.end), BOXES):
+        found.setdefault(box.kind, (box.start, box.end))
     if b"iinf" not in found or b"iloc" not in found:
         return b"", b""
     wanted = _kinds(data, *found[b"iinf"])
@@ -74,9 +64,7 @@ def _kinds(data: bytes, start: int, end: int) -> dict[int, bytes]:
     version = reader.number(4) >> 24
     entries = start + 4 + (2 if version == 0 else 4)
     found: dict[int, bytes] = {}
-    for count, (kind, at, stop) in enumerate(boxes(data, entries, end)):
-        if count >= ITEMS:
-            break
+    for kind, at, stop, _ in islice(boxes(data, entries, end), ITEMS):
         if kind != b"infe":
             continue
         entry = _Reader(data, at, stop)

@@ -9,10 +9,12 @@ import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 from worker.images import exif
-from worker.images.provenance.heif_items import boxes, read_items
+from worker.images.boxes import boxes
+from worker.images.provenance.heif_items import BOXES, read_items
 from worker.settings.image_format import ImageFormat
 
 TEXT_BYTES: Final = 1024 * 1024
@@ -175,7 +177,7 @@ def _read_tiff(data: bytes, found: Metadata) -> None:
 
 def _note_boxes(data: bytes, found: Metadata) -> None:
     """The boxes of the file itself (ISO/IEC 14496-12, 4.2), of JPEG XL's container too (18181-2)."""
-    for kind, start, end in boxes(data):
+    for kind, start, end, _ in islice(boxes(data), BOXES):
         if kind == b"jumb" or (kind == b"uuid" and data[start : start + 16] == _C2PA_UUID):
             found.manifest_bytes += end - start
         elif kind == b"Exif":
