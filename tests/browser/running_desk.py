@@ -45,9 +45,16 @@ class RunningDesk:
             assert accounts.accept(accounts.invite(role, "test"), name, PASSWORD) is not None
 
     def add_items(
-        self, count: int, *, queue: str = "quality", image: Path | None = None, provenance: Provenance | None = None
+        self,
+        count: int,
+        *,
+        queue: str = "quality",
+        image: Path | None = None,
+        provenance: Provenance | None = None,
+        worst_of: tuple[int, int] | None = None,
     ) -> list[str]:
-        """Publishes review items, as the worker does, and waits until the desk knows them."""
+        """Publishes review items, as the worker does, and waits until the desk knows them. `worst_of`: of an animation
+        the worst frame, from 0, and how many it has."""
         samples = sorted(SAMPLE_IMAGES.glob("*.jpg"))
         items = []
         for number in itertools.islice(self.numbers, count):
@@ -68,7 +75,11 @@ class RunningDesk:
                     generator="sd-1.5",
                     provenance=provenance,
                     scores=Scores(
-                        quality=1.5 + number % 10 / 10, anchors=(0.5, 0.3, 0.1, 0.06, 0.04), coarse_share=0.4
+                        quality=1.5 + number % 10 / 10,
+                        anchors=(0.5, 0.3, 0.1, 0.06, 0.04),
+                        coarse_share=0.4,
+                        worst_frame=worst_of[0] if worst_of else None,
+                        frames=worst_of[1] if worst_of else 1,
                     ),
                     labels=("poor",),
                     rule="poor",

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import Page, Route, expect
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -35,6 +36,12 @@ DRAWN_WIDTH = """
 () => {
   const image = document.querySelector(".frame img");
   return [image.naturalWidth, image.getBoundingClientRect().width * devicePixelRatio];
+}
+"""
+MIDDLE_OF_CANVAS = """
+() => {
+  const canvas = document.querySelector("canvas");
+  return [...canvas.getContext("2d").getImageData(canvas.width / 2, canvas.height / 2, 1, 1).data];
 }
 """
 RENDITIONS_ASKED_FOR = """
@@ -320,6 +327,41 @@ def test_blurred_means_that_the_image_itself_is_never_sent(desk: RunningDesk, si
     kinds = page.evaluate(RENDITIONS_ASKED_FOR)
     assert kinds
     assert set(kinds) == {"blurred"}
+
+
+def test_an_animation_is_played_and_its_worst_frame_marked(desk: RunningDesk, sign_in: SignIn, tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (160, 90), (20 * number, 60, 200)) for number in range(12)]
+    frames[4].paste((255, 255, 0), (40, 20, 120, 70))
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:], duration=60)
+    desk.add_items(2, image=tmp_path / "moving.gif", worst_of=(4, 12))
+    page = sign_in()
+    ready(page)
+    expect(page.locator(".tools .size")).to_contain_text("worst frame 5 of 12")
+    page.keyboard.press("m")
+    which, ticks = page.locator(".film .which"), page.locator(".ticks button")
+    expect(ticks).to_have_count(12)
+    for shown in ("frame 11 of 12", "frame 2 of 12", "worst frame 5 of 12"):  # it plays, and again from the start
+        expect(which).to_have_text(shown)
+    page.keyboard.press("m")
+    expect(page.get_by_role("button", name="Play", exact=True)).to_have_attribute("aria-pressed", "false")
+    paused = which.inner_text()
+    page.wait_for_timeout(200)
+    assert which.inner_text() == paused
+    expect(page.locator(".ticks .worst")).to_have_accessible_name("Frame 5 of 12, the worst")
+    page.locator(".ticks .worst").click()
+    expect(which).to_have_text("worst frame 5 of 12")
+    red, green, blue, _ = page.evaluate(MIDDLE_OF_CANVAS)
+    assert min(red, green) > 230
+    assert blue < 40
+    page.keyboard.press("m")  # it plays: the next one does so by itself
+    page.keyboard.press("a")
+    expect(page.locator(".ticks button")).to_have_count(12)
+    page.emulate_media(reduced_motion="reduce")
+    page.reload()
+    ready(page)
+    page.keyboard.press("b")
+    page.keyboard.press("m")
+    expect(page.get_by_text("The image is blurred: its frames would show it")).to_be_visible()
 
 
 def test_native_pixels_are_the_image_s_own(desk: RunningDesk, sign_in: SignIn) -> None:

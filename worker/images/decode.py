@@ -60,6 +60,8 @@ class ShownFrames:
 
     count: int
     """Of all frames; 1 for a still image."""
+    seconds: float
+    """How long all frames are shown, once; 0 for a still image, and where that is not known."""
     numbers: tuple[int, ...]
     """Of the frames that are decoded, from 0."""
     pixels: Iterator[Pixels]
@@ -108,7 +110,8 @@ def decoded(
     if numbers != (0,):
         _check_animation(picture, limits.max_animation_pixels)
     with budget.reserve(picture.memory):
-        yield ShownFrames(picture.frame_count, numbers, _frames(picture, numbers, image_format, data))
+        pixels = _frames(picture, numbers, image_format, data)
+        yield ShownFrames(picture.frame_count, picture.seconds, numbers, pixels)
 
 
 def _frames(picture: Picture, numbers: Sequence[int], image_format: ImageFormat, data: bytes) -> Iterator[Pixels]:
@@ -226,7 +229,8 @@ def _open_png(data: bytes) -> Picture:
         return pick(compose(png.frames(), png.width, png.height), numbers)
 
     count = max(1, len(png.animation))
-    return Picture(png.width, png.height, load, png.orientation, png.colour, memory, count, frames)
+    seconds = sum(frame.seconds for frame in png.animation)
+    return Picture(png.width, png.height, load, png.orientation, png.colour, memory, count, seconds, frames)
 
 
 def _open_gif(data: bytes, most_frames: int | None) -> Picture:
@@ -239,7 +243,15 @@ def _open_gif(data: bytes, most_frames: int | None) -> Picture:
     def frames(numbers: Sequence[int]) -> Iterator[Image.Image]:
         return pick(compose((frame.open() for frame in gif.frames), gif.width, gif.height), numbers)
 
-    return Picture(gif.width, gif.height, load, memory=memory, frame_count=len(gif.frames), frames=frames)
+    return Picture(
+        gif.width,
+        gif.height,
+        load,
+        memory=memory,
+        frame_count=len(gif.frames),
+        seconds=sum(frame.seconds for frame in gif.frames),
+        frames=frames,
+    )
 
 
 def _open_webp(data: bytes) -> Picture:
@@ -253,7 +265,9 @@ def _open_webp(data: bytes) -> Picture:
             yield image
 
     memory = image.width * image.height * _BYTES_A_PIXEL_WEBP
-    return Picture(image.width, image.height, lambda: image, 1, webp.colour, memory, image.n_frames, frames)
+    return Picture(
+        image.width, image.height, lambda: image, 1, webp.colour, memory, image.n_frames, webp.seconds, frames
+    )
 
 
 def _damaged(image_format: ImageFormat, data: bytes, error: Exception) -> ImageError:

@@ -19,13 +19,15 @@ class DecodedViews:
     """`views`: view name → uint8 array; of an animation with a leading axis, one entry for each number.
 
     `frame_count` and `numbers`: all frames of the image, and those that were decoded. `pixels`: the whole image, or the
-    first frame, [height, width, 3] RGB, where it was asked for.
+    first frame, [height, width, 3] RGB, where it was asked for. `seconds`: how long all frames are shown, once; 0 for a
+    still image, and where that is not known.
     """
 
     views: Mapping[str, NDArray[np.uint8]]
     frame_count: int
     numbers: tuple[int, ...]
     pixels: Pixels | None = None
+    seconds: float = 0.0
 
 
 class ViewDecoder(Protocol):
@@ -69,4 +71,4 @@ def decode_views(
     made = frames[0]
     if shown.count > 1:
         made = {name: np.stack([each[name] for each in frames]) for name in views}
-    return DecodedViews(made, shown.count, shown.numbers, first)
+    return DecodedViews(made, shown.count, shown.numbers, first, shown.seconds)

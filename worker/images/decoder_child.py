@@ -84,7 +84,7 @@ def _put(made: DecodedViews, memory: mmap.mmap, names: list[str]) -> Decoded:
     for array in arrays:
         np.frombuffer(memory, np.uint8, array.size, at)[:] = array.reshape(-1)
         at += array.size
-    return Decoded(frame_count=made.frame_count, numbers=made.numbers, height=height, width=width)
+    return Decoded(frame_count=made.frame_count, numbers=made.numbers, height=height, width=width, seconds=made.seconds)
 
 
 def _say(connection: socket.socket, answer: MemoryRequest | ImageRefused | Decoded) -> None:

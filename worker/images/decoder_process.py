@@ -155,7 +155,7 @@ class DecoderProcess:
                 raise ValueError("it tells of more pixels than are allowed")
             pixels = self._array(at, (answer.height, answer.width, 3))
             at += pixels.size
-        return DecodedViews(made, answer.frame_count, answer.numbers, pixels), at
+        return DecodedViews(made, answer.frame_count, answer.numbers, pixels, answer.seconds), at
 
     def _array(self, at: int, shape: tuple[int, ...]) -> Pixels:
         return np.frombuffer(self._memory, np.uint8, int(np.prod(shape)), at).reshape(shape).copy()

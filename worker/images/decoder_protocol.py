@@ -91,6 +91,7 @@ class Decoded(_Message):
     """Of the frames that were decoded, rising."""
     height: Annotated[int, Field(ge=0, le=MAX_NUMBER)] = 0
     width: Annotated[int, Field(ge=0, le=MAX_NUMBER)] = 0
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
 class DecoderAnswer(BaseModel):

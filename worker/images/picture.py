@@ -32,5 +32,7 @@ class Picture:
     """Bytes that `load` takes, with the array that it becomes."""
     frame_count: int = 1
     """Of an animation; 1 for a still image."""
+    seconds: float = 0.0
+    """How long all frames of an animation are shown, once; 0 where that is not known."""
     frames: Callable[[Sequence[int]], Iterator[Image.Image]] | None = None
     """The frames of these numbers, which rise, as they are seen: each is valid until the next is asked for."""

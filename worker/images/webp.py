@@ -20,10 +20,11 @@ _HAS_PROFILE, _HAS_EXIF, _HAS_XMP = 0x20, 0x08, 0x04
 
 @dataclass(frozen=True, slots=True)
 class WebP:
-    """The picture alone, and its colours."""
+    """The picture alone, its colours, and how long all its frames are shown."""
 
     data: bytes
     colour: Colour | None
+    seconds: float
 
     def open(self) -> WebPImageFile:
         """Reads the header. Raises whatever Pillow raises."""
@@ -35,6 +36,7 @@ def read_webp(data: bytes) -> WebP:
     profile = b""
     kept: list[bytes | memoryview] = []
     names = set()
+    seconds = 0.0
     view = memoryview(data)
     at = 12
     stop = 8 + int.from_bytes(data[4:8], "little")  # what follows is no part of the image
@@ -48,6 +50,8 @@ def read_webp(data: bytes) -> WebP:
                 raise truncated("a WebP that ends within its picture")
             kept += _chunk(name, view[at + 8 : end])
             names.add(name)
+            if name == b"ANMF":
+                seconds += int.from_bytes(data[at + 20 : at + 23], "little") / 1000
         elif name == b"ICCP" and end <= len(data):
             profile = profile or data[at + 8 : end]
         at = end + size % 2
@@ -56,7 +60,7 @@ def read_webp(data: bytes) -> WebP:
     if names.isdisjoint((b"VP8 ", b"VP8L", b"ANMF")):
         raise truncated("a WebP without a picture")
     size = 4 + sum(map(len, kept))
-    return WebP(b"".join([b"RIFF", size.to_bytes(4, "little"), b"WEBP", *kept]), IccProfile.of(profile))
+    return WebP(b"".join([b"RIFF", size.to_bytes(4, "little"), b"WEBP", *kept]), IccProfile.of(profile), seconds)
 
 
 def _chunk(name: bytes, content: memoryview) -> list[bytes | memoryview]:

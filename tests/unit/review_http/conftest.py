@@ -26,6 +26,7 @@ from worker.review.dead_letters import DeadLetters
 from worker.review.http.accounts import Accounts
 from worker.review.http.app import build_app
 from worker.review.http.app_context import AppContext, ShownVerdicts
+from worker.review.http.frame_sheets import SHEET_VIEWS, sheet_limits
 from worker.review.http.heat_maps import ExplainEngine, HeatMaps
 from worker.review.http.image_links import ImageLinks
 from worker.review.http.past_verdicts import PastVerdicts
@@ -34,7 +35,7 @@ from worker.review.http.renditions import Renderer
 from worker.review.http.roles import Role
 from worker.review.http.sessions import Sessions
 from worker.review.intake_numbers import from_embedded
-from worker.settings import Settings
+from worker.settings import ImageSettings, Settings
 from worker.supervision import Supervisor
 
 
@@ -74,7 +75,11 @@ def make_context(
         secret = b"s" * 32
         fetcher = FileFetcher((tmp_path,), max_bytes=10_000_000)
         renderer = Renderer(
-            fetcher, decoder=ThreadDecoder(DecodeLimits(4_000_000), {}), cache_bytes=1_000_000, threads=2
+            fetcher,
+            decoder=ThreadDecoder(DecodeLimits(4_000_000), {}),
+            frame_decoder=ThreadDecoder(sheet_limits(ImageSettings(max_pixels=4_000_000)), SHEET_VIEWS),
+            cache_bytes=1_000_000,
+            threads=2,
         )
         parts: dict[str, Any] = {
             "origin": ORIGIN,

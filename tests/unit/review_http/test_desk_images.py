@@ -4,6 +4,7 @@ import hashlib
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from worker.images.decoded_views import ThreadDecoder
 from worker.images.errors import ImageError
 from worker.images.fetch import FetchedImage
 from worker.review.http.app_context import AppContext
+from worker.review.http.frame_sheets import FRAMES, SHEET_VIEWS, SIDE
 from worker.review.http.image_links import LINK_SECONDS, ImageLinks
 from worker.review.http.renditions import Renderer, Rendition
 from worker.review.http.roles import Role
@@ -123,6 +125,50 @@ def test_of_an_animation_the_worst_frame_is_shown(tmp_path: Path, desk: StandInD
     assert [grey(name) for name in ("moving", "first", "unmarked")] == [10, 250, 250]
 
 
+def moving(folder: Path, desk: StandInDesk, greys: list[int], **options: Any) -> None:
+    """The desk's item `moving`: an animation whose frames have these greys, of which the last but one is the worst."""
+    frames = [Image.new("RGB", (64, 48), (grey, grey, grey)) for grey in greys]
+    path = folder / "moving"
+    frames[0].save(path, save_all=True, append_images=frames[1:], **options)
+    item = review_item("moving", str(path))
+    assert item.scores is not None
+    scores = item.scores.model_copy(update={"frames": len(greys), "worst_frame": len(greys) - 2})
+    desk.items["moving"] = item.model_copy(update={"item_id": "moving", "scores": scores})
+    desk.status["moving"] = desk.status["item-0"]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "AVIF"])
+def test_the_frames_of_an_animation_come_in_one_picture(
+    tmp_path: Path, desk: StandInDesk, sign_in: SignIn, kind: str
+) -> None:
+    greys = [250, 10, 120, 60, 200]
+    moving(tmp_path, desk, greys, format=kind, duration=400)
+    client = sign_in()
+    answer = client.get(links(client, "moving")["frames"])
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
+    said = {name: answer.headers[f"x-frame-{name}"] for name in ("columns", "numbers", "count", "seconds")}
+    assert said == {"columns": "3", "numbers": "0,1,2,3,4", "count": "5", "seconds": "2.000"}
+    assert (answer.headers["x-image-width"], answer.headers["x-image-height"]) == ("64", "48")
+    with Image.open(io.BytesIO(answer.content)) as sheet:
+        assert sheet.size == (3 * SIDE, 2 * SIDE)
+        shown = [
+            sheet.convert("L").getpixel((SIDE * (at % 3) + SIDE // 2, SIDE * (at // 3) + SIDE // 2)) for at in range(5)
+        ]
+    np.testing.assert_allclose(shown, greys, atol=3)
+
+
+def test_of_many_frames_some_are_shown_and_the_worst_among_them(
+    tmp_path: Path, desk: StandInDesk, sign_in: SignIn
+) -> None:
+    moving(tmp_path, desk, [2 * number for number in range(100)], format="GIF", duration=100)
+    client = sign_in()
+    answer = client.get(links(client, "moving")["frames"])
+    numbers = [int(number) for number in answer.headers["x-frame-numbers"].split(",")]
+    assert (numbers[0], numbers[-1], len(numbers)) == (0, 99, FRAMES + 1)
+    assert 98 in numbers
+    assert answer.headers["x-frame-count"] == "100"
+
+
 def test_an_image_that_was_exchanged_is_not_shown(picture: Path, sign_in: SignIn) -> None:
     client = sign_in()
     link = links(client)["screen"]
@@ -177,7 +223,11 @@ class CountingFetcher:
 
 def test_a_bomb_is_refused_by_its_header() -> None:
     renderer = Renderer(
-        CountingFetcher(png(100, 100)), decoder=ThreadDecoder(DecodeLimits(9_999), {}), cache_bytes=1000, threads=1
+        CountingFetcher(png(100, 100)),
+        decoder=ThreadDecoder(DecodeLimits(9_999), {}),
+        frame_decoder=ThreadDecoder(DecodeLimits(9_999), SHEET_VIEWS),
+        cache_bytes=1000,
+        threads=1,
     )
     with pytest.raises(ImageError, match="max_pixels is 9999"):
         renderer.render(FileReference(path="bomb"), None, Rendition.SCREEN)
@@ -185,11 +235,23 @@ def test_a_bomb_is_refused_by_its_header() -> None:
 
 def test_the_cache_spares_the_fetch_and_stays_within_its_bytes() -> None:
     fetcher = CountingFetcher(png(300, 300))
-    roomy = Renderer(fetcher, decoder=ThreadDecoder(DecodeLimits(10**6), {}), cache_bytes=10**6, threads=1)
+    roomy = Renderer(
+        fetcher,
+        decoder=ThreadDecoder(DecodeLimits(10**6), {}),
+        frame_decoder=ThreadDecoder(DecodeLimits(10**6), SHEET_VIEWS),
+        cache_bytes=10**6,
+        threads=1,
+    )
     for _ in range(3):
         roomy.render(FileReference(path="a"), None, Rendition.SCREEN)
     assert fetcher.fetched == 1
-    tight = Renderer(fetcher, decoder=ThreadDecoder(DecodeLimits(10**6), {}), cache_bytes=10, threads=1)
+    tight = Renderer(
+        fetcher,
+        decoder=ThreadDecoder(DecodeLimits(10**6), {}),
+        frame_decoder=ThreadDecoder(DecodeLimits(10**6), SHEET_VIEWS),
+        cache_bytes=10,
+        threads=1,
+    )
     for _ in range(3):
         tight.render(FileReference(path="a"), None, Rendition.SCREEN)
     assert fetcher.fetched == 4

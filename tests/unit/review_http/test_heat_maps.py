@@ -27,6 +27,7 @@ from worker.images.decoded_views import ThreadDecoder
 from worker.images.fetch.file import FileFetcher
 from worker.review.http.app import build_app
 from worker.review.http.app_context import AppContext
+from worker.review.http.frame_sheets import SHEET_VIEWS
 from worker.review.http.heat_maps import AT_ONCE, Busy, ExplainEngine, HeatMaps, NoEngine
 from worker.review.http.images import LOOKS
 from worker.review.http.renditions import Renderer
@@ -87,6 +88,7 @@ def heat_maps(tmp_path: Path, engine: RedHater) -> HeatMaps:
     renderer = Renderer(
         FileFetcher((tmp_path,), max_bytes=10_000_000),
         decoder=ThreadDecoder(DecodeLimits(4_000_000), {}),
+        frame_decoder=ThreadDecoder(DecodeLimits(4_000_000), SHEET_VIEWS),
         cache_bytes=1_000_000,
         threads=2,
     )

@@ -30,6 +30,8 @@ class ImageOut(BaseModel):
     screen: str
     native: str
     blurred: str
+    frames: str
+    """Of an animation: a sheet of frames to play."""
 
 
 _RENDITIONS: Final = tuple(Rendition(name) for name in ImageOut.model_fields)

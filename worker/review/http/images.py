@@ -92,6 +92,7 @@ def _image(context: AppContext, session: Session, token: str, rendition: Renditi
         "Content-Disposition": "inline",
         "X-Image-Width": str(rendered.width),
         "X-Image-Height": str(rendered.height),
+        **rendered.headers,
     }
     if known == rendered.etag:
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)

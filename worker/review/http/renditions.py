@@ -3,7 +3,9 @@
 import hashlib
 import io
 import threading
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -15,6 +17,7 @@ from schemas import FailureReason, ImageReference
 from worker.images.decoded_views import ViewDecoder
 from worker.images.errors import DecoderUnavailableError, ImageError, TransientFetchError
 from worker.images.fetch import Fetcher
+from worker.review.http.frame_sheets import make_sheet
 from worker.review.http.lru_cache import LruCache
 from worker.review.waiting import held
 
@@ -33,19 +36,22 @@ class Rendition(StrEnum):
     SCREEN = "screen"
     NATIVE = "native"
     BLURRED = "blurred"
+    FRAMES = "frames"
+    """Of an animation: a sheet of frames for the page to play (frame_sheets.py)."""
     HEAT_MAP = "heat-map"
     """Made elsewhere (heat_maps.py), shown by the same links."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """An encoded rendition. `width` and `height` are those of the original."""
+    """An encoded rendition. `width` and `height` are those of the original; `headers` say more of it."""
 
     data: bytes = field(repr=False)
     media_type: str
     etag: str
     width: int
     height: int
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Renderer:
@@ -59,12 +65,14 @@ class Renderer:
         fetcher: Fetcher,
         *,
         decoder: ViewDecoder,
+        frame_decoder: ViewDecoder,
         cache_bytes: int,
         threads: int,
     ) -> None:
-        """`decoder` makes no views; its pixels are used."""
+        """`decoder` makes no views; its pixels are used. `frame_decoder` is that of `frame_sheets`."""
         self._fetcher = fetcher
         self._decoder = decoder
+        self._frame_decoder = frame_decoder
         self._cache: LruCache[Rendered] = LruCache(cache_bytes)
         self._room = threading.BoundedSemaphore(threads)
 
@@ -79,7 +87,10 @@ class Renderer:
         with held(self._room, WAIT_SECONDS, "decoding images"):
             if (known := self._cache.get(key)) is not None:  # made while we waited
                 return known
-            rendered = _encode(self._decoded(reference, content_hash, frame), rendition)
+            if rendition is Rendition.FRAMES:
+                rendered = self._sheet(reference, content_hash, frame)
+            else:
+                rendered = _encode(self._decoded(reference, content_hash, frame), rendition)
         self._cache.put(key, rendered, len(rendered.data))
         return rendered
 
@@ -94,19 +105,36 @@ class Renderer:
         image = content_hash or hashlib.sha256(reference.model_dump_json().encode()).hexdigest()
         return f"{image}#{frame}" if frame else image
 
+    def _sheet(self, reference: ImageReference, content_hash: str | None, frame: int) -> Rendered:
+        data = self._fetched(reference, content_hash)
+        with _decoder_faults():
+            sheet = make_sheet(self._frame_decoder, data, frame)
+        picture = encoded(Image.fromarray(sheet.pixels), sheet.width, sheet.height)
+        return replace(picture, headers=sheet.headers())
+
     def _decoded(self, reference: ImageReference, content_hash: str | None, frame: int) -> NDArray[np.uint8]:
+        data = self._fetched(reference, content_hash)
+        with _decoder_faults():
+            pixels = self._decoder.decode(data, wants_pixels=True, frame=frame).pixels
+        assert pixels is not None  # noqa: S101  # they were asked for
+        return pixels
+
+    def _fetched(self, reference: ImageReference, content_hash: str | None) -> bytes:
         data = self._fetcher.fetch(reference).data
         if content_hash is not None and f"sha256:{hashlib.sha256(data).hexdigest()}" != content_hash:
             raise ImageError(
                 FailureReason.HASH_MISMATCH,
                 "the image was exchanged after it was judged; what is there now is not it",
             )
-        try:
-            pixels = self._decoder.decode(data, wants_pixels=True, frame=frame).pixels
-        except DecoderUnavailableError as error:
-            raise TransientFetchError(str(error)) from error
-        assert pixels is not None  # noqa: S101  # they were asked for
-        return pixels
+        return data
+
+
+@contextmanager
+def _decoder_faults() -> Iterator[None]:
+    try:
+        yield
+    except DecoderUnavailableError as error:
+        raise TransientFetchError(str(error)) from error
 
 
 def _encode(pixels: NDArray[np.uint8], rendition: Rendition) -> Rendered:

@@ -26,6 +26,7 @@ from worker.review.http import past_verdicts
 from worker.review.http.accounts import PEOPLE_FILE, Accounts
 from worker.review.http.app import build_app
 from worker.review.http.app_context import AppContext, ShownVerdicts
+from worker.review.http.frame_sheets import SHEET_VIEWS, sheet_limits
 from worker.review.http.heat_maps import ExplainEngine, HeatMaps
 from worker.review.http.image_links import ImageLinks
 from worker.review.http.oidc import OidcProvider
@@ -148,9 +149,11 @@ def open_app(
     accounts = Accounts(folder / PEOPLE_FILE, time.time) if web.local_users else None
     fetcher = build_fetcher(settings)
     decoders = DecoderPool(DecodeLimits.of(settings.images), {}, settings.images)
+    frame_decoders = DecoderPool(sheet_limits(settings.images), SHEET_VIEWS, settings.images)
     renderer = Renderer(
         fetcher,
         decoder=decoders,
+        frame_decoder=frame_decoders,
         cache_bytes=web.cache_bytes,
         threads=web.decode_threads,
     )
@@ -208,6 +211,7 @@ def open_app(
         http.close()
         fetcher.close()
         decoders.close()
+        frame_decoders.close()
         if accounts is not None:
             accounts.close()
 

@@ -1,5 +1,6 @@
 /** What is known of an item beside its image. */
 
+import { isAnimation, worstFrame } from "./animation.js";
 import { address } from "./address.js";
 import { h, icon } from "./dom.js";
 import { picture, small } from "./pictures.js";
@@ -97,6 +98,7 @@ function provenance(file) {
 
 function facts(item) {
   const rows = [
+    isAnimation(item) && ["Animation", worstFrame(item)],
     ["Generator", item.generator],
     ["Tenant", item.tenant],
     ["Priority", String(item.priority)],

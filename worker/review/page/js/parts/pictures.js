@@ -72,5 +72,6 @@ export function missing(title, detail) {
 /** What a screen reader says instead of the image. */
 export function described(item) {
   const score = item.scores ? `expected quality ${item.scores.quality.toFixed(2)} of 5, most likely ${likeliest(item.scores).word}` : "not judged";
-  return `Image to review, ${score}${item.prompt ? `, prompt: ${item.prompt.slice(0, 200)}` : ""}`;
+  const frames = item.scores?.frames > 1 ? `, animation of ${item.scores.frames} frames, the worst is frame ${(item.scores.worst_frame ?? 0) + 1}` : "";
+  return `Image to review, ${score}${frames}${item.prompt ? `, prompt: ${item.prompt.slice(0, 200)}` : ""}`;
 }

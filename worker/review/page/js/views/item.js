@@ -1,5 +1,6 @@
 /** One item at an address of its own: the image, what is known of it, and what can be done to it. */
 
+import { Animation, isAnimation } from "../parts/animation.js";
 import { get, post } from "../parts/api.js";
 import { address, itemLink } from "../parts/address.js";
 import { ask } from "../parts/dialogs.js";
@@ -7,7 +8,7 @@ import { button, empty, h, replace } from "../parts/dom.js";
 import { itemPanel } from "../parts/item-panel.js";
 import { setKeys } from "../parts/keys.js";
 import { onQuietDesk } from "../parts/live.js";
-import { complain, toast } from "../parts/messages.js";
+import { announce, complain, toast } from "../parts/messages.js";
 import { Newest } from "../parts/newest.js";
 import { described, large, missing, picture } from "../parts/pictures.js";
 import { prefer, preference } from "../parts/preferences.js";
@@ -22,7 +23,7 @@ export async function show(main, context, [id]) {
   const view = new ItemView(main, context, id);
   await view.load();
   const forget = onQuietDesk(() => view.load().catch(() => {}), LOOK_EVERY);
-  return () => { forget(); view.newest.cancel(); };
+  return () => { forget(); view.leave(); };
 }
 
 class ItemView {
@@ -33,6 +34,9 @@ class ItemView {
   /** @type {any} The item as it was loaded last. */
   #item = null;
   #drawn = "";
+  /** @type {Animation | null} What plays in place of the image. */
+  #animation = null;
+  #playButton = button("Play", { iconName: "play", key: "M", "aria-pressed": "false", onclick: () => this.#togglePlay() });
   newest = new Newest();
 
   constructor(main, context, id) {
@@ -40,6 +44,11 @@ class ItemView {
     this.#context = context;
     this.#id = id;
     this.#path = `/v1/items/${encodeURIComponent(id)}`;
+  }
+
+  leave() {
+    this.newest.cancel();
+    this.#stop();
   }
 
   async load() {
@@ -64,9 +73,10 @@ class ItemView {
     const item = this.#item;
     const shot = h("div.shot");
     const none = (title, detail) => replace(shot, missing(title, detail));
-    if (item.image) shot.append(picture(large(item.image), described(item), { onmissing: none }));
+    if (item.image && this.#animation?.isLoaded) shot.append(this.#animation.element);
+    else if (item.image) shot.append(picture(large(item.image), described(item), { onmissing: none }));
     else none("There is no image", item.failure?.message ?? "");
-    const blur = () => { prefer("blur", !preference("blur", false)); this.#draw(); };
+    const blur = () => { this.#stop(); prefer("blur", !preference("blur", false)); this.#draw(); };
     const copy = async () => {
       const link = itemLink(item.item_id);
       await (navigator.clipboard?.writeText(link) ?? Promise.reject()).then(() => toast("Link copied"), () => ask("Link to this item", [], { field: "Link", value: link, action: "Done" }));
@@ -74,15 +84,44 @@ class ItemView {
     replace(this.#main, h("div.page.item-page", null,
       h("header", null, h("div", null, h("h1", null, item.event_id), h("p", null, `${item.status} in “${item.queue}”`)),
         h("div.picker", null, this.#mayDecide && button("Decide now", { kind: "primary", iconName: "check", onclick: () => this.#decideNow() }),
+          isAnimation(item) && this.#playButton,
           button("Blur", { iconName: "blur", key: "B", "aria-pressed": String(preference("blur", false)), onclick: blur }),
           button("Copy link", { iconName: "copy", onclick: copy }))),
       this.#leadActions(),
       h("div.opened", null, shot, h("div.about.panel", null, h("h2.unseen", null, "About this item"), itemPanel(item)))));
     setKeys(this.#main, [{ title: "Item", keys: [
       { key: "b", id: "blur", label: "Blur on and off", run: blur },
+      { key: "m", id: "play", label: "Play and pause an animation", run: () => this.#togglePlay() },
       { key: "d", label: "Decide now", run: () => { if (this.#mayDecide) this.#decideNow(); } },
       { key: "l", label: "Copy the link to this item", run: copy },
     ] }]);
+  }
+
+  /** Plays and pauses an animation. */
+  async #togglePlay() {
+    if (!isAnimation(this.#item)) return;
+    if (preference("blur", false)) return void toast("The image is blurred: its frames would show it");
+    if (this.#animation) return void (this.#animation.isLoaded && this.#animation.toggle());
+    const animation = new Animation(this.#item, () => {
+      this.#playButton.setAttribute("aria-pressed", String(animation.isPlaying));
+      announce(animation.isPlaying ? "Playing" : "Paused");
+    });
+    this.#animation = animation;
+    try {
+      await animation.load();
+    } catch (/** @type {any} */ error) {
+      if (this.#animation === animation) this.#stop();
+      return void toast(`The frames cannot be shown: ${error.message}`, { bad: true });
+    }
+    if (this.#animation !== animation) return animation.leave();
+    this.#draw();
+    animation.play();
+  }
+
+  #stop() {
+    this.#animation?.leave();
+    this.#animation = null;
+    this.#playButton.setAttribute("aria-pressed", "false");
   }
 
   /** Leads decide on what waits; reviewers on what is assigned to them or they have skipped. The desk checks. */

@@ -1,8 +1,9 @@
-/** The image that is judged: blurred, grey, in native pixels, zoomed, or as a heat map. */
+/** The image that is judged: blurred, grey, in native pixels, zoomed, as a heat map, or played. */
 
 import { get } from "../../parts/api.js";
 import { button, h, replace } from "../../parts/dom.js";
 import { announce, complain, toast } from "../../parts/messages.js";
+import { Animation, isAnimation, wantsStillness, worstFrame } from "../../parts/animation.js";
 import { described, large, missing, originalSize, picture } from "../../parts/pictures.js";
 import { applyGrey, prefer, preference } from "../../parts/preferences.js";
 import { keyOf, named } from "../../parts/keys.js";
@@ -27,6 +28,8 @@ export class Stage {
   #zoom = 1;
   /** @type {{ map: any } | null} */
   #heat = null;
+  /** @type {Animation | null} */
+  #animation = null;
   #blur = preference("blur", false);
   #grey = preference("grey", false);
   #frame = h("div.frame", { tabindex: "-1" });
@@ -45,7 +48,9 @@ export class Stage {
       grey: tool("grey", "Grey", "grey", "g", this.#grey, () => this.toggleGrey()),
       native: tool("native", "1:1", "zoom", "z", false, () => this.toggleNative()),
       heat: tool("heat", "Heat", "heat", "h", false, () => this.toggleHeat()),
+      play: tool("play", "Play", "play", "m", false, () => this.togglePlay()),
     };
+    this.#tools.play.hidden = true;
     this.element = h("section.stage", { "aria-label": "Image" }, this.#frame, h("div.tools", { role: "group", "aria-label": "View" }, ...Object.values(this.#tools), this.#size));
     this.#listen();
   }
@@ -66,17 +71,24 @@ export class Stage {
 
   /** Shows an item's image, as it is. */
   show(/** @type {Item} */ item) {
-    if (item !== this.#item) this.#heat = null;
+    if (item !== this.#item) {
+      this.#heat = null;
+      this.#forgetAnimation();
+    }
     this.#item = item;
+    this.#tools.play.hidden = !isAnimation(item);
     this.#zoom = 1;
     this.#shownAt = performance.now();
     this.draw();
+    if (isAnimation(item) && !this.#animation && !this.#blur && preference("play", false) && !wantsStillness()) this.#play(item);
   }
 
   /** Shows a message in place of an image. */
   clear(/** @type {Element} */ message) {
     this.#item = null;
     this.#heat = null;
+    this.#forgetAnimation();
+    this.#tools.play.hidden = true;
     this.#seen = false;
     this.#frame.className = "frame";
     replace(this.#size);
@@ -92,6 +104,7 @@ export class Stage {
       { key: "g", id: "grey", label: "Grey on and off", run: () => this.toggleGrey() },
       { key: "z", id: "native", label: "Native pixels", run: () => this.toggleNative() },
       { key: "h", id: "heat", label: "Heat map: where the model sees damage", run: () => this.toggleHeat() },
+      { key: "m", id: "play", label: "Play and pause an animation", run: () => this.togglePlay() },
       { key: "ArrowLeft", label: "Move an enlarged image", also: ["ArrowUp", "ArrowDown", "ArrowRight"], repeats: true, run: (_, key) => {
         const [left, top] = steps[key];
         if (this.#isEnlarged) this.#frame.scrollBy({ left, top });
@@ -122,6 +135,7 @@ export class Stage {
       replace(this.#frame, missing(title, detail));
     };
     if (heat) return void replace(this.#frame, picture(heat.picture, `heat map: ${heatWords(heat)}`, { onmissing, className: "fit" }), h("p.veil.notice", null, heatWords(heat)));
+    if (this.#animation?.isLoaded) return void replace(this.#frame, this.#animation.element);
     const image = picture(native ? item.image.native : large(item.image), described(item), { onmissing, className: native ? "" : "fit" });
     if (!image.complete) this.#load(image);
     image.decode().then(() => this.#drawSize(image), () => {});
@@ -137,12 +151,13 @@ export class Stage {
 
   /** The image's size, and how much it is enlarged: a small image looks soft for that reason alone. */
   async #drawSize(/** @type {HTMLImageElement} */ image) {
+    const item = this.#item;
     const size = await originalSize(image.currentSrc);
-    if (!size || image.parentElement !== this.#frame) return;
+    if (!item || !size || image.parentElement !== this.#frame) return;
     const { width, height } = size;
     const larger = devicePixelRatio * Math.min(image.clientWidth / width, image.clientHeight / height);
     const enlarged = image.classList.contains("fit") && !this.#blur && larger >= 1.5;
-    replace(this.#size, `${width} × ${height}`, enlarged && h("b", null, ` drawn ${larger.toFixed(larger < 10 ? 1 : 0)} × larger`));
+    replace(this.#size, `${width} × ${height}`, enlarged && h("b", null, ` drawn ${larger.toFixed(larger < 10 ? 1 : 0)} × larger`), isAnimation(item) && h("b", null, ` ${worstFrame(item)}`));
     this.#size.title = "Pixels of the image, width and height";
   }
 
@@ -163,6 +178,7 @@ export class Stage {
 
   toggleBlur() {
     this.#blur = !this.#blur;
+    this.#forgetAnimation();
     prefer("blur", this.#blur);
     this.#redraw("blur", "Blur", this.#blur);
     this.#onblur();
@@ -178,6 +194,7 @@ export class Stage {
 
   toggleNative() {
     this.#heat = null;
+    this.#forgetAnimation();
     this.#native = !this.#native;
     this.#redraw("native", "Native pixels", this.#native);
   }
@@ -194,6 +211,7 @@ export class Stage {
     }
     const heat = { map: null };
     this.#heat = heat;
+    this.#forgetAnimation();
     announce("Making the heat map");
     this.draw();
     try {
@@ -206,6 +224,47 @@ export class Stage {
     if (this.#item !== item || (heat.map && this.#heat !== heat)) return;
     if (heat.map) announce(heatWords(heat.map));
     this.draw();
+  }
+
+  /** Plays and pauses an animation. Whoever plays one sees the next ones play by themselves. */
+  togglePlay() {
+    if (!this.#item || !isAnimation(this.#item)) return;
+    if (this.#blur) return void toast("The image is blurred: its frames would show it");
+    if (!this.#animation) this.#play(this.#item);
+    else if (this.#animation.isLoaded) this.#animation.toggle();
+    else return;
+    prefer("play", !this.#animation?.isLoaded || this.#animation.isPlaying);
+  }
+
+  async #play(/** @type {Item} */ item) {
+    const animation = new Animation(item, () => {
+      this.#tools.play.setAttribute("aria-pressed", String(animation.isPlaying));
+      announce(animation.isPlaying ? "Playing" : "Paused");
+    });
+    this.#forgetAnimation();
+    this.#animation = animation;
+    this.#tools.play.setAttribute("aria-busy", "true");
+    try {
+      await animation.load();
+    } catch (/** @type {any} */ error) {
+      if (this.#animation === animation) {
+        this.#forgetAnimation();
+        toast(`The frames cannot be shown: ${error.message}`, { bad: true });
+      }
+    }
+    if (this.#animation !== animation) return animation.leave();
+    this.#tools.play.setAttribute("aria-busy", "false");
+    this.#heat = null;
+    this.#native = false;
+    this.draw();
+    animation.play();
+  }
+
+  #forgetAnimation() {
+    this.#animation?.leave();
+    this.#animation = null;
+    this.#tools.play.setAttribute("aria-pressed", "false");
+    this.#tools.play.setAttribute("aria-busy", "false");
   }
 
   #redraw(/** @type {"blur" | "native"} */ tool, /** @type {string} */ what, /** @type {boolean} */ on) {
