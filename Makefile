@@ -45,6 +45,7 @@ lint-js: | $(BIN)/python
 .PHONY: bench
 bench: server-prerequisites $(BIN)/.all ## Measure stages, engines, latency and the whole path; writes ops/benchmarks/*.json and plots
 	$(BIN)/python -m ops.benchmarks.decode_benchmark --out ops/benchmarks
+	$(BIN)/python -m ops.benchmarks.decoder_processes_benchmark --out ops/benchmarks
 	$(BIN)/python -m ops.benchmarks.stages_benchmark --out ops/benchmarks
 	$(BIN)/python -m ops.benchmarks.first_second_benchmark --out ops/benchmarks
 	$(BIN)/python -m ops.benchmarks.engines_benchmark --out ops/benchmarks

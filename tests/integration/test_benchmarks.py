@@ -13,6 +13,7 @@ import pytest
 
 from ops.benchmarks import (
     decode_benchmark,
+    decoder_processes_benchmark,
     engines_benchmark,
     first_second_benchmark,
     latency_benchmark,
@@ -108,6 +109,13 @@ def test_records_from_the_cache_are_measured_by_both_kafka_clients(options: Opti
     kinds = [f"{kind} {client}" for kind in ("bare", "Sluice with") for client in clients]
     assert all(report[kind]["per_second"] > 0 for kind in kinds)
     assert report["bare kafka-python"]["rate_ratio"] == 1.0
+
+
+def test_decoding_in_a_process_is_measured_beside_a_thread(options: Options) -> None:
+    decoder_processes_benchmark.run(options)
+    report = written(options, "decoder_processes")
+    assert all(cost["process_ms"] > 0 for cost in report["costs"])
+    assert report["pipeline"]["ratio"].keys() == {"off", "auto", "all"}
 
 
 def test_decoding_is_measured_beside_pillow(options: Options) -> None:
