@@ -41,6 +41,7 @@ from worker.scoring.model import Model, load_model
 from worker.scoring.opening import open_engine as open_engine
 from worker.settings import Settings
 from worker.supervision import Supervisor
+from worker.telemetry.cells import CellCounts
 from worker.telemetry.metrics import Metrics
 from worker.telemetry.open_tracing import open_tracing, samples
 from worker.telemetry.server import Health, TelemetryServer
@@ -123,6 +124,12 @@ class Worker:
         )
         router = PolicyRouter(lambda: self._policies.active, self.metrics)
         rng = random.Random()  # noqa: S311  # jitter and samples are no secret
+        cells = CellCounts(
+            self.metrics,
+            tenants=settings.telemetry.top_tenants,
+            generators=settings.telemetry.top_generators,
+            clock=time.monotonic,
+        )
         parts = Parts(
             judging=PipelineParts(
                 preparer=Preparer(
@@ -144,7 +151,7 @@ class Worker:
             if data is None
             else FileMarkers(data / "in-flight"),
             process=uuid.uuid4().hex,
-            writer=VerdictWriter(router, outbox, self.metrics, time.monotonic),
+            writer=VerdictWriter(router, outbox, self.metrics, time.monotonic, cells),
             max_event_bytes=settings.kafka.max_message_bytes - ROOM_FOR_OURS,
             settings=settings.intake,
             fairness=settings.fairness,

@@ -56,6 +56,11 @@ def _share_of_capacity(stages: str, resource: str, legend: str) -> PanelQuery:
     return PanelQuery(f'{busy} / sum(sluice_capacity{{job=~"$job",of="{resource}"}})', legend)
 
 
+def _mean_quality(label: str) -> str:
+    of = f'sum by ({label}) (rate(sluice_cell_quality_{{part}}{{{{job=~"$job"}}}}[1h]))'
+    return f"{of.format(part='sum')} / {of.format(part='count')}"
+
+
 OVERVIEW = DashboardSpec(
     "sluice-overview",
     "Sluice: overview",
@@ -90,6 +95,46 @@ OVERVIEW = DashboardSpec(
                     "short",
                     (PanelQuery('sum(sluice_breaker_open{job=~"$job"})'),),
                     "stat",
+                ),
+            ),
+        ),
+        (
+            "Tenants and generators",
+            (
+                Panel(
+                    "Images by generator",
+                    "As senders name it. `other`: generators beyond the largest `telemetry.top_generators`.",
+                    "reqps",
+                    (
+                        PanelQuery(
+                            'sum by (generator) (rate(sluice_cell_routes_total{job=~"$job"}[5m]))', "{{generator}}"
+                        ),
+                    ),
+                    stacked=True,
+                ),
+                Panel(
+                    "Mean quality by generator",
+                    "In an hour. A step in one line means that this generator's images changed.",
+                    "short",
+                    (PanelQuery(_mean_quality("generator"), "{{generator}}"),),
+                ),
+                Panel(
+                    "Mean quality by tenant",
+                    "In an hour. A step in one line means that this tenant sends other images.",
+                    "short",
+                    (PanelQuery(_mean_quality("tenant"), "{{tenant}}"),),
+                ),
+                Panel(
+                    "Not passed, by tenant",
+                    "The share of a tenant's images that went to review or was rejected.",
+                    "percentunit",
+                    (
+                        PanelQuery(
+                            'sum by (tenant) (rate(sluice_cell_routes_total{job=~"$job",action!="pass"}[1h]))'
+                            ' / sum by (tenant) (rate(sluice_cell_routes_total{job=~"$job"}[1h]))',
+                            "{{tenant}}",
+                        ),
+                    ),
                 ),
             ),
         ),

@@ -14,6 +14,7 @@ from worker.judging.judgement import Judgement
 from worker.judging.router import PolicyRouter
 from worker.outbox import Outbox
 from worker.policy.replay import destination
+from worker.telemetry.cells import CellCounts
 from worker.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -30,14 +31,16 @@ class VerdictWriter:
         outbox: Outbox,
         metrics: Metrics,
         clock: Callable[[], float],
+        cells: CellCounts,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """`router` judges events whose records cannot be written."""
+        """`router` judges events whose records cannot be written. `cells` counts by tenant and generator."""
         self._router = router
         self._outbox = outbox
         self._policy = ""
         self._metrics = metrics
         self._clock = clock
+        self._cells = cells
         self._wall_clock = wall_clock
         # Counting with a labelled instrument costs ten times as much as here.
         self._outcomes: Counter[str] = Counter()
@@ -79,6 +82,7 @@ class VerdictWriter:
             self._metrics.routes.labels(*labels).inc(number)
         for names, number in self._shadow_routes.items():
             self._metrics.shadow_routes.labels(*names).inc(number)
+        self._cells.flush()
         self._total.observe_all(self._totals)
         self._metrics.verdict_age_seconds.observe_all(self._ages)
         if self._tenants:
@@ -122,6 +126,8 @@ class VerdictWriter:
         seconds = timings["total_ms"] / 1000
         if job is not None:
             self._tenants[job.event.tenant] += 1
+            quality = judgement.scores.quality if judgement.scores is not None else None
+            self._cells.count(job.event.tenant, job.event.generator, route.action, quality)
             if (first_seen := job.first_seen_ms) > 0:
                 self._ages.append(max(0.0, self._wall_clock() - first_seen / 1000))
         if job is None or job.trace is None or not job.trace.is_recording:

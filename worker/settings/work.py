@@ -192,6 +192,9 @@ class TelemetrySettings(Section):
     top_tenants: Annotated[int, Field(ge=0, le=200)] = 20
     """How many tenants, those with the most events, have their own series of `sluice_tenant_events_total`. All others
     are counted as `other`."""
+    top_generators: Annotated[int, Field(ge=0, le=100)] = 12
+    """How many generators have their own series. A tenant and a generator that occur together have up to 17 series in a
+    worker."""
     traces_endpoint: Annotated[str, StringConstraints(pattern=r"^https?://[^\s@]+$", max_length=500)] | None = None
     """Where OpenTelemetry traces are sent (OTLP over HTTP), such as `http://collector:4318/v1/traces`. Needs
     `sluice[otel]`. Default: no tracing. See docs/tracing.md."""

@@ -2,7 +2,7 @@
 
 Names follow https://prometheus.io/docs/practices/naming/: one prefix, base units at the end, `_total` on counters.
 Every label has a closed set of values or one that the operator chose (topics, partitions, the policy's queues). Of what
-events carry, only tenants and stores become labels: the largest of them, and `other` for the rest.
+events carry, only tenants, generators and stores become labels: the largest of them, and `other` for the rest.
 """
 
 import time
@@ -26,6 +26,7 @@ TOP_STORES = 20
 _NAMESPACE = "sluice"
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _LONG_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 21600)
+_QUALITIES = (1.5, 2, 2.5, 3, 3.5, 4, 4.5)
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -64,6 +65,12 @@ class Metrics:
         )
         self.events = counter("events", "Events finished, by outcome.", "outcome")
         self.routes = counter("routes", "Verdicts, by the route the policy chose.", "action", "queue")
+        self.cell_routes = counter(
+            "cell_routes", "Verdicts by tenant, generator and route.", "tenant", "generator", "action"
+        )
+        self.cell_quality = histogram(
+            "cell_quality", "Quality of the images of a tenant and generator.", _QUALITIES, "tenant", "generator"
+        )
         self.shadow_routes = counter(
             "shadow_routes",
             "Verdicts that a shadow policy was asked about, by its name, the route that was and the one it wanted.",

@@ -37,6 +37,7 @@ from worker.policy import load_policy
 from worker.policy.watch import ActivePolicies
 from worker.scoring.engine import PROMPT, Features, Prompts, Views
 from worker.settings import FairnessSettings, IntakeSettings, TopicSettings
+from worker.telemetry.cells import CellCounts
 from worker.telemetry.metrics import Metrics
 from worker.view import ViewSpec
 
@@ -245,7 +246,13 @@ class Bench:
             ),
             markers=self.markers,
             process=self.process,
-            writer=VerdictWriter(router, outbox, self.metrics, time.monotonic),
+            writer=VerdictWriter(
+                router,
+                outbox,
+                self.metrics,
+                time.monotonic,
+                CellCounts(self.metrics, tenants=2, generators=2, clock=lambda: 0.0),
+            ),
             max_event_bytes=100_000,
             settings=self.settings,
             fairness=self.fairness,

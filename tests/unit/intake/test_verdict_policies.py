@@ -17,6 +17,7 @@ from worker.outbox import Identity, Outbox
 from worker.policy import Policy, parse_policy
 from worker.policy.watch import ActivePolicies
 from worker.settings import TopicSettings
+from worker.telemetry.cells import CellCounts
 from worker.telemetry.metrics import Metrics
 
 MODEL = "sha256:" + "a" * 64
@@ -49,7 +50,9 @@ class Bench:
         outbox = Outbox(TopicSettings(), Identity(MODEL, live.digest), max_message_bytes=1_000_000, now=lambda: NOW)
         metrics = Metrics(self.registry)
         self.router = PolicyRouter(lambda: self.active, metrics)
-        self.writer = VerdictWriter(self.router, outbox, metrics, lambda: 0.0)
+        self.writer = VerdictWriter(
+            self.router, outbox, metrics, lambda: 0.0, CellCounts(metrics, tenants=2, generators=2, clock=lambda: 0.0)
+        )
 
     def scored(self, quality: float) -> Verdict:
         self.router.refresh()
@@ -162,7 +165,9 @@ def test_a_verdict_that_cannot_be_written_fails_closed() -> None:
 
     bench = Bench(policy(2))
     outbox = Unwritable(TopicSettings(), Identity(MODEL, ""), max_message_bytes=1_000_000, now=lambda: NOW)
-    bench.writer = VerdictWriter(bench.router, outbox, Metrics(CollectorRegistry()), lambda: 0.0)
+    metrics = Metrics(CollectorRegistry())
+    cells = CellCounts(metrics, tenants=2, generators=2, clock=lambda: 0.0)
+    bench.writer = VerdictWriter(bench.router, outbox, metrics, lambda: 0.0, cells)
     judged = bench.scored(3)
     assert judged.failure is not None
     assert judged.failure.reason is FailureReason.INTERNAL_ERROR

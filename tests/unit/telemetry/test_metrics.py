@@ -26,7 +26,7 @@ def test_every_metric_has_the_prefix_and_ends_with_its_unit() -> None:
     for name, kind in families.items():
         assert re.fullmatch(r"sluice_[a-z_]+", name)
         if kind == "histogram":
-            assert name.endswith(("_seconds", "_size"))
+            assert name.endswith(("_seconds", "_size", "_quality"))
 
 
 def test_closed_labels_are_there_from_the_start() -> None:

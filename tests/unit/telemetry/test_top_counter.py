@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from worker.telemetry.top_counter import KNOWN, REVIEW_SECONDS, TopCounter
+from worker.telemetry.top_counter import TopCounter
+from worker.telemetry.top_labels import KNOWN, REVIEW_SECONDS
 
 
 class Bench:
@@ -67,5 +68,5 @@ def test_a_flood_of_names_takes_no_more_memory_and_no_large_tenants_place() -> N
     bench.counter.add({"a": 1000, "b": 1000})
     for start in range(0, 4 * KNOWN, 1000):
         bench.counter.add({f"tenant-{start + i}": 1 for i in range(1000)})
-    assert len(bench.counter._weights) <= KNOWN
+    assert len(bench.counter._labels._weights) <= KNOWN
     assert bench.series() == {"a": 1000, "b": 1000, "other": 4 * KNOWN}
