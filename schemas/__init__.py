@@ -1,5 +1,6 @@
 """The wire contracts of Sluice. They import nothing of ours; everything else stands on them."""
 
+from schemas.audit_plan import AuditDraw, AuditPlan, AuditStratum
 from schemas.base import Base64Data, Contract, Digest, Identifier, Name, Priority, Timestamp
 from schemas.dead_letter import DeadLetter, DeadLetterAction
 from schemas.failure import Failure, FailureReason
@@ -17,7 +18,10 @@ from schemas.verdict import Route, Scores, ShadowRoute, Source, Timings, Verdict
 
 __all__ = [
     "NO_PROVENANCE",
+    "AuditDraw",
     "AuditEntry",
+    "AuditPlan",
+    "AuditStratum",
     "Base64Data",
     "Contract",
     "DeadLetter",

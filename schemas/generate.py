@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 import yaml
 
+from schemas.audit_plan import AuditPlan
 from schemas.base import Contract
 from schemas.dead_letter import DeadLetter, DeadLetterAction
 from schemas.image_event import ImageEvent
@@ -24,6 +25,7 @@ CONTRACTS: Final[tuple[type[Contract], ...]] = (
     ReviewItem,
     Decision,
     AuditEntry,
+    AuditPlan,
     DeadLetter,
     DeadLetterAction,
 )
@@ -49,6 +51,13 @@ _CHANNELS: Final[tuple[tuple[str, str, type[Contract], Literal["receive", "send"
         "What people decided at the review desk, keyed by review item. `resolution` is what counts for the image.",
     ),
     ("audit", "images.audit", AuditEntry, "send", "Every action at the review desk, for good."),
+    (
+        "audit_plans",
+        "images.audit.plans",
+        AuditPlan,
+        "send",
+        "With which probability a passed image is drawn for the audit, and from when on. Compacted.",
+    ),
     ("dead", "images.dead", DeadLetter, "send", "Records that could not be judged, as they came, with the reason."),
     (
         "dead_actions",

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from schemas.audit_plan import AuditDraw
 from schemas.base import Base64Data, Contract, Digest, Identifier, Name, Priority, Timestamp
 from schemas.failure import Failure
 from schemas.image_event import ImageReference
@@ -15,7 +16,8 @@ class ReviewItem(Contract):
     """An image that people should look at.
 
     `features` holds each tower's embedding as little-endian float16, so that heads can be fitted to decisions without
-    the image. An item whose image could not be judged carries `failure` instead of scores.
+    the image. An item whose image could not be judged carries `failure` instead of scores. `audit` tells how an image
+    that had passed was drawn for the audit; it is absent elsewhere.
     """
 
     schema_: Literal["sluice.review-item/1"] = Field(default="sluice.review-item/1", alias="schema")
@@ -39,6 +41,7 @@ class ReviewItem(Contract):
     model: Digest
     policy: Digest
     source: Source
+    audit: AuditDraw | None = None
 
 
 Vote = Literal["approve", "reject"]

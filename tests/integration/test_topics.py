@@ -49,7 +49,7 @@ def test_topics_are_made_with_their_retention_and_compaction(settings: KafkaSett
         configs = _configs(settings, topic)
         assert (configs["cleanup.policy"], configs["retention.ms"]) == (policy, retention)
         assert configs["max.message.bytes"] == "3000000"
-    for topic in (names.review, names.dead_actions):
+    for topic in (names.review, names.dead_actions, names.audit_plans):
         assert _configs(settings, topic)["cleanup.policy"] == "compact"
     with KafkaAdminClient(bootstrap_servers=settings.bootstrap_servers) as admin:
         described = admin.describe_topics(list(report.created))

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from schemas import (
     AuditEntry,
+    AuditPlan,
     DeadLetter,
     DeadLetterAction,
     Decision,
@@ -32,6 +33,7 @@ class Topic(StrEnum):
     REVIEW = "review"
     DECISIONS = "decisions"
     AUDIT = "audit"
+    AUDIT_PLANS = "audit_plans"
     DEAD = "dead"
     DEAD_ACTIONS = "dead_actions"
     REPLAYS = "replays"
@@ -109,6 +111,12 @@ def _audit_entry(value: bytes) -> Text:
     return _line(entry.at, _padded(Text(printable(entry.action), style="bold")), entry.actor, subjects, more, *detail)
 
 
+def _audit_plan(value: bytes) -> Text:
+    plan = AuditPlan.model_validate_json(value)
+    strata = (f"{stratum.name} {stratum.probability:.2%}" for stratum in plan.strata)
+    return _line(plan.effective_from, *strata)
+
+
 def _dead_letter(value: bytes) -> Text:
     letter = DeadLetter.model_validate_json(value)
     reason = Text(letter.failure.reason.value, style=STYLES["reject"])
@@ -133,6 +141,7 @@ _DESCRIBE: Mapping[Topic, Callable[[bytes], Text]] = {
     Topic.REVIEW: _review_item,
     Topic.DECISIONS: _decision,
     Topic.AUDIT: _audit_entry,
+    Topic.AUDIT_PLANS: _audit_plan,
     Topic.DEAD: _dead_letter,
     Topic.DEAD_ACTIONS: _dead_letter_action,
     Topic.REPLAYS: _verdict,

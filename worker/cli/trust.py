@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from rich.table import Table
 from rich.text import Text
 
-from schemas import Decision, Verdict
+from schemas import AuditPlan, Decision, Verdict
 from worker.cli import console
 from worker.cli.errors import CommandFailed, UsageError
 from worker.cli.options import ConfigOption, DataOption, find_place
@@ -21,14 +21,15 @@ from worker.cli.stream import Stream, open_stream
 from worker.review.answers import Status
 from worker.review.item_state import CLOSED, fold
 from worker.review.sampling import AUDIT_QUEUE
-from worker.trust.certificate import Certificate, certify
-from worker.trust.misses import MissRate, miss_rates
+from worker.trust.certificate import Certificate
+from worker.trust.drawing import AuditDraws
+from worker.trust.misses import MissRate, MissRates, miss_rates
 
 app = typer.Typer(
     name="trust", help="Estimate how many passed images are bad, with confidence intervals.", no_args_is_help=True
 )
 
-_T = TypeVar("_T", Verdict, Decision)
+_T = TypeVar("_T", AuditPlan, Verdict, Decision)
 _STYLES = {"certified": "green", "undecided": "yellow", "violated": "bold red"}
 
 
@@ -55,7 +56,8 @@ def report(
 ) -> None:
     """Estimate the share of passed images that are bad, from the audit queue's decisions, and certify a bound.
 
-    The interval and the certificate stay valid however often you run this.
+    Audits are weighted by the probability with which they were drawn. The interval is for one look at these days; the
+    certificate stays valid however often you look.
 
     Exit code: 0, 1 when a record could not be read, 2 for wrong options. A violated bound is not an error.
     """
@@ -67,24 +69,23 @@ def report(
     since = datetime.now(UTC) - timedelta(days=days) if days is not None else None
     unreadable = Counter[str]()
     with closing(open_stream(place)) as stream:
+        draws = AuditDraws(_read(stream, topics.audit_plans, AuditPlan, unreadable), place.settings.review.audit_share)
         audits = _audits(_read(stream, topics.decisions, Decision, unreadable))
         verdicts = (
             verdict
             for verdict in _read(stream, topics.verdicts, Verdict, unreadable)
             if since is None or verdict.judged_at >= since
         )
-        found = miss_rates(verdicts, audits, by_generator=by_generator, confidence=confidence)
-    rows = [
-        (rate, certify(rate.missed, rate.audited, at_most=at_most, confidence=confidence))
-        for rate in (found.rates if history else found.in_force())
-    ]
+        found = miss_rates(verdicts, audits, draws, at_most=at_most, by_generator=by_generator, confidence=confidence)
+    rows = found.rates if history else found.in_force()
     if as_json:
-        print(json.dumps({"rates": [_document(*row) for row in rows], "audits_without_verdict": found.without_verdict}))
+        left_out = {"audits_without_verdict": found.without_verdict, "audits_not_drawn": found.not_drawn}
+        print(json.dumps({"rates": [_document(rate) for rate in rows], **left_out}))
     elif not rows:
         console.out.print("no image has passed yet, so there is nothing to audit", markup=False)
     else:
         console.out.print(_table(rows, by_generator=by_generator))
-        for line in _explanations(rows, at_most, confidence, found.without_verdict if days is None else 0):
+        for line in _explanations(rows, found, at_most, confidence, windowed=days is not None):
             console.out.print(line, markup=False, soft_wrap=True)
     if unreadable:
         numbers = ", ".join(f"{number:,} of {topic}" for topic, number in sorted(unreadable.items()))
@@ -112,20 +113,20 @@ def _audits(decisions: Iterator[Decision]) -> dict[str, bool]:
     return {verdict_id: status is Status.REJECTED for verdict_id, status in states if status in CLOSED}
 
 
-def _document(rate: MissRate, certificate: Certificate) -> dict[str, object]:
+def _document(rate: MissRate) -> dict[str, object]:
     times = {"first_at": rate.first_at.isoformat(), "last_at": rate.last_at.isoformat()}
-    return {**asdict(rate), **times, "share": rate.share, "certificate": asdict(certificate)}
+    return {**asdict(rate), **times, "reason": rate.reason}
 
 
-def _table(rows: list[tuple[MissRate, Certificate]], *, by_generator: bool) -> Table:
+def _table(rows: Sequence[MissRate], *, by_generator: bool) -> Table:
     table = Table()
     for name in ("tenant", *(("generator",) if by_generator else ()), "model", "policy"):
         table.add_column(name, overflow="fold")
     for name in ("passed", "audited", "bad", "share", "interval"):
-        table.add_column(name, justify="right")
-    table.add_column("bound")
-    for rate, certificate in rows:
-        cell = rate.cell
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("bound", no_wrap=True)
+    for rate in rows:
+        cell, found = rate.cell, rate.estimate
         generator = (cell.generator or "unknown",) if by_generator else ()
         names = (cell.tenant, *generator, _short(cell.model), _short(cell.policy))
         table.add_row(
@@ -133,9 +134,9 @@ def _table(rows: list[tuple[MissRate, Certificate]], *, by_generator: bool) -> T
             f"{rate.passed:,}",
             f"{rate.audited:,}",
             f"{rate.missed:,}",
-            "-" if rate.share is None else f"{rate.share:.2%}",
-            f"{rate.interval.low:.2%} to {rate.interval.high:.2%}",
-            Text(certificate.state, style=_STYLES[certificate.state]),
+            "-" if found.share is None else f"{found.share:.2%}",
+            "-" if found.share is None else f"{found.interval.low:.2%} to {found.interval.high:.2%}",
+            Text(rate.certificate.state, style=_STYLES[rate.certificate.state]),
         )
     return table
 
@@ -146,29 +147,51 @@ def _short(digest: str) -> str:
 
 
 def _explanations(
-    rows: list[tuple[MissRate, Certificate]], at_most: float, confidence: float, without_verdict: int
+    rows: Sequence[MissRate], found: MissRates, at_most: float, confidence: float, *, windowed: bool
 ) -> Iterator[str]:
-    """The table in sentences."""
-    for rate, certificate in rows:
+    """What the table says, in sentences."""
+    for rate in rows:
         cell = rate.cell
         whose = f"{cell.tenant}, {cell.generator or 'unknown generator'}" if cell.generator is not None else cell.tenant
-        yield f"{console.printable(whose)} ({_short(cell.model)}, {_short(cell.policy)}): {_sentence(certificate)}"
-    if without_verdict:
-        yield f"audits skipped because the topic no longer holds their verdict: {without_verdict:,}"
+        yield f"{console.printable(whose)} ({_short(cell.model)}, {_short(cell.policy)}): {_sentence(rate)}"
+        if rate.reason is None and rate.not_auditable:
+            yield f"  not covered: {rate.not_auditable:,} images that cannot be audited"
+    if found.without_verdict and not windowed:
+        yield f"audits left out because the topic no longer holds their verdict: {found.without_verdict:,}"
+    if found.not_drawn:
+        yield f"audits left out because no plan draws them, so their probability is unknown: {found.not_drawn:,}"
     yield (
-        f"Each interval covers the true share at all times with a probability of {confidence:.0%}. The bound is that "
-        f"at most {at_most:.2%} of the passed images are bad. Both hold for one row; of many rows, some will be wrong."
+        f"Each interval covers the share of bad images among those that passed with a probability of {confidence:.0%}, "
+        "for one look."
     )
+    yield (
+        f"The bound is that at most {at_most:.2%} of the images that passed so far are bad. Over all looks, a wrong "
+        f"answer to it has a probability of at most {1 - confidence:.0%}."
+    )
+    yield "Both hold for one row; of many rows, some will be wrong."
 
 
-def _sentence(certificate: Certificate) -> str:
+def _sentence(rate: MissRate) -> str:
+    if rate.reason is not None:
+        return rate.reason
+    certificate = rate.certificate
     bound = f"at most {certificate.at_most:.2%} of the passed images are bad"
     match certificate.state:
         case "certified":
             return f"certified that {bound}"
         case "violated":
-            return f"the bound is violated: it is not true that {bound}"
-        case "undecided" if certificate.more_audits is None:
-            return "the audits are inconclusive, and no reachable number of clean audits would certify the bound"
+            return f"the bound is violated: it is not true that {bound}{_stricter(rate)}"
         case "undecided":
-            return f"not certified yet; {certificate.more_audits:,} more audits without a bad image would certify it"
+            return f"{_undecided(certificate)}{_stricter(rate)}"
+
+
+def _undecided(certificate: Certificate) -> str:
+    if certificate.more_audits is None:
+        return "the audits decide nothing, and no reachable number of clean audits would certify the bound"
+    return f"not certified yet; {certificate.more_audits:,} more audits without a bad image would certify it"
+
+
+def _stricter(rate: MissRate) -> str:
+    if rate.loosest_threshold is None:
+        return ""
+    return f"; it is certified for images of a quality of at least {rate.loosest_threshold:g}"

@@ -74,7 +74,8 @@ def topic_configs(settings: KafkaSettings, *, replication_factor: int) -> dict[s
 
     Verdicts are keyed by event: the newest of each stays for 90 days. Review items are the truth of the review queue:
     the newest of each stays for good, as do all decisions about them and every action at the desk. The newest action
-    on each dead letter stays for good: it keeps the letter from being redriven twice.
+    on each dead letter stays for good: it keeps the letter from being redriven twice. So do all plans of the audit:
+    they tell with which probability an image was drawn.
     """
     topics = settings.topics
     wanted = {
@@ -83,6 +84,7 @@ def topic_configs(settings: KafkaSettings, *, replication_factor: int) -> dict[s
         topics.review: {"cleanup.policy": "compact"},
         topics.decisions: {"cleanup.policy": "delete", "retention.ms": "-1"},
         topics.audit: {"cleanup.policy": "delete", "retention.ms": "-1"},
+        topics.audit_plans: {"cleanup.policy": "compact"},
         topics.dead: _kept_for("delete", timedelta(days=30)),
         topics.dead_actions: {"cleanup.policy": "compact"},
         topics.replays: _kept_for("delete", timedelta(days=30)),

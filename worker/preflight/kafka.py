@@ -76,6 +76,7 @@ def needed_operations(topics: TopicSettings, *, desk: bool) -> Mapping[str, froz
         topics.dead_actions: frozenset({"READ", "WRITE"}),
         topics.decisions: frozenset({"READ", "WRITE"}),
         topics.audit: frozenset({"READ", "WRITE"}),
+        topics.audit_plans: frozenset({"READ", "WRITE"}),
     }
 
 

@@ -186,6 +186,27 @@ class HourOfWork:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditMisses:
+    """What audits say of the images of a tenant that passed under the model and the policy which judged last.
+
+    Of `drawn` images `audited` are settled, and `missed` of these should not have passed. `share` estimates the share
+    of bad images among all that passed: audits are weighted, so it is not `missed` / `audited`. None without audits.
+    `low` and `high` bound the true share, at all times together with a confidence of 95 %.
+    """
+
+    tenant: str
+    model: str
+    policy: str
+    since: datetime
+    drawn: int
+    audited: int
+    missed: int
+    share: float | None
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
 class Statistics:
     """The desk in numbers. `hours` are in order; hours without work are there too."""
 
@@ -195,8 +216,8 @@ class Statistics:
     """Agreement of each two reviewers who judged enough of the same items."""
     fleiss_kappa: float | None
     """Agreement of all, over items with equally many votes; None where there are too few."""
-    audit_misses: Share
-    """Of the audited images that had passed, those that people rejected."""
+    audit_misses: tuple[AuditMisses, ...]
+    """By tenant."""
     resolved_after_seconds: float | None
     """Median time from an item's coming to its settling, of those settled last."""
 

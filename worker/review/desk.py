@@ -225,7 +225,7 @@ class Desk:
         return self._views.one(item_id, blind_to=blind_to)
 
     def statistics(self, *, hours: int = 24) -> Statistics:
-        return statistics(self._redis, self._now(), hours)
+        return statistics(self._redis, self._catalogue, self._now(), hours)
 
     def events(self, stop: threading.Event) -> Iterator[Sequence[DeskEvent]]:
         return desk_events.subscribe(self._redis, stop)

@@ -139,6 +139,11 @@ class Projector:
             self._lease.leave()
 
     @property
+    def is_caught_up(self) -> bool:
+        """Whether the catalogue has what stood in the topics when they were last looked at."""
+        return self._reader.is_caught_up
+
+    @property
     def _is_done(self) -> bool:
         """Whether nothing is left to read or to fill in."""
         return self._reader.is_caught_up and self._filled is not None and not self._filled.waiting

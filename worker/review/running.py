@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import redis
 
 from worker.intake.log import LogError
+from worker.review.audit_planner import AuditPlanner
 from worker.review.catalogue.catalogue import FILE, Catalogue
 from worker.review.desk import Desk
 from worker.review.open_topics import open_topics
@@ -51,7 +52,10 @@ class RunningDesk(Desk):
         metrics = QueueMetrics(self.queues, settings.review, self._now)
         self.supervisor.registry.register(metrics)
         self._open.callback(self.supervisor.registry.unregister, metrics)
-        loops = [("projector", projector.run), ("queue-metrics", metrics.run)]
+        planner = AuditPlanner(
+            settings, self._opened(settings, data), client, catalogue, lambda: projector.is_caught_up, self._now
+        )
+        loops = [("projector", projector.run), ("queue-metrics", metrics.run), ("audit-planner", planner.run)]
         counter = delivery_counter()
         self.supervisor.registry.register(counter)
         self._open.callback(self.supervisor.registry.unregister, counter)

@@ -1,9 +1,8 @@
-"""The audit sample: which images that passed are reviewed anyway, and the interval of the share that was bad."""
+"""The items of audited images, and the interval of a share."""
 
-import hashlib
 import math
 
-from schemas import ReviewItem, Verdict
+from schemas import AuditDraw, ReviewItem, Verdict
 from worker.review.answers import Share
 
 AUDIT_QUEUE = "audit"
@@ -12,18 +11,8 @@ _Z = 1.959964
 """The normal quantile of 97.5 %."""
 
 
-def is_sampled(event_id: str | bytes, share: float) -> bool:
-    """Whether an event belongs to the audit sample: about `share` of all do, the same ones each time and everywhere."""
-    key = event_id.encode() if isinstance(event_id, str) else event_id
-    point = int.from_bytes(hashlib.sha256(b"sluice.audit\0" + key).digest()[:8], "big")
-    return point < share * 2**64
-
-
-def audit_item(verdict: Verdict) -> ReviewItem | None:
-    """The item by which a sampled verdict is audited; None where the image did not pass, or cannot be looked at because
-    it came within its event, which the verdict does not repeat."""
-    if verdict.route.action != "pass" or verdict.image is None:
-        return None
+def audit_item(verdict: Verdict, draw: AuditDraw) -> ReviewItem:
+    """The item by which a passed image is audited that was drawn so."""
     return ReviewItem(
         item_id=verdict.verdict_id,
         verdict_id=verdict.verdict_id,
@@ -42,6 +31,7 @@ def audit_item(verdict: Verdict) -> ReviewItem | None:
         model=verdict.model,
         policy=verdict.policy,
         source=verdict.source,
+        audit=draw,
     )
 
 

@@ -3,7 +3,7 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from statistics import median
 from typing import Any, Final
 
@@ -11,13 +11,18 @@ import redis
 
 from schemas import Vote
 from worker.review.agreement import Panel, overall_kappa, pairwise_kappas
-from worker.review.answers import HourOfWork, ReviewerStatistics, Share, Statistics
+from worker.review.answers import AuditMisses, HourOfWork, ReviewerStatistics, Share, Statistics
+from worker.review.catalogue.audits import AuditedItem, audited_items
+from worker.review.catalogue.catalogue import Catalogue
 from worker.review.index import keys
 from worker.review.sampling import wilson
+from worker.trust.audits import Audits
 from worker.trust.confidence import confidence_interval
 
 ENOUGH_SHARED: Final = 5
 """The fewest shared items for which the agreement of reviewers is computed."""
+AUDITED_WITHIN: Final = timedelta(days=90)
+FIRST_AUDITS: Final = 50
 LAST_TIMED: Final = 1_000
 LAST_PANELS: Final = 10_000
 """Settlement time and agreement are computed over this many of the items settled last."""
@@ -25,17 +30,16 @@ LAST_PANELS: Final = 10_000
 _Settled = tuple[Panel, Vote]
 
 
-def statistics(client: redis.Redis, now: datetime, hours: int) -> Statistics:
-    """The last so many hours, the present one among them; agreement, audit and times of the newest items."""
+def statistics(client: redis.Redis, catalogue: Catalogue, now: datetime, hours: int) -> Statistics:
+    """The last so many hours, the present one among them; agreement and times of the newest items; the audit of the
+    last 90 days."""
     present = int(now.timestamp()) // 3600 * 3600
     starts = [present - 3600 * back for back in reversed(range(hours))]
     with client.pipeline(transaction=False) as pipeline:
         for start in starts:
             pipeline.hgetall(keys.hour(start))
-        pipeline.scard(keys.AUDITED)
-        pipeline.scard(keys.MISSED)
         pipeline.zrange(keys.CLOSED, 0, LAST_PANELS - 1, desc=True)
-        *tallies, audited, missed, closed = pipeline.execute()
+        *tallies, closed = pipeline.execute()
     panels, times = _of_settled(client, closed)
     counts = [_numbers(tally) for tally in tallies]
     settled: list[_Settled] = [tuple(json.loads(panel)) for panel in panels]
@@ -45,15 +49,39 @@ def statistics(client: redis.Redis, now: datetime, hours: int) -> Statistics:
         reviewers=_reviewers(client, counts, settled),
         cohen_kappa=pairwise_kappas(votes, ENOUGH_SHARED),
         fleiss_kappa=overall_kappa(votes, ENOUGH_SHARED),
-        audit_misses=_audit_misses(min(missed, audited), audited),  # read a moment apart
+        audit_misses=_audit_misses(audited_items(catalogue, now - AUDITED_WITHIN)),
         resolved_after_seconds=median(times) if times else None,
     )
 
 
-def _audit_misses(missed: int, audited: int) -> Share:
-    """The share of audited images that are bad. Leads look at it every day, so its interval must hold at all times."""
-    interval = confidence_interval(missed, audited)
-    return Share(missed, audited, interval.low, interval.high)
+def _audit_misses(items: Sequence[AuditedItem]) -> tuple[AuditMisses, ...]:
+    """One for each tenant. Leads look at it every day, so its interval holds at all times."""
+    newest = {item.tenant: (item.model, item.policy) for item in items}
+    in_force: defaultdict[str, list[AuditedItem]] = defaultdict(list)
+    for item in items:
+        if newest[item.tenant] == (item.model, item.policy):
+            in_force[item.tenant].append(item)
+    return tuple(_misses_of(in_force[tenant]) for tenant in sorted(in_force))
+
+
+def _misses_of(items: Sequence[AuditedItem]) -> AuditMisses:
+    audits = Audits.of((item.probability, item.bad) for item in items if item.bad is not None)
+    # The first ones show what the interval may expect; those that come later must have no say in it.
+    smallest = min(item.probability for item in items[:FIRST_AUDITS])
+    interval = confidence_interval(audits, smallest)
+    first = items[0]
+    return AuditMisses(
+        tenant=first.tenant,
+        model=first.model,
+        policy=first.policy,
+        since=first.at,
+        drawn=len(items),
+        audited=audits.audited,
+        missed=audits.missed,
+        share=audits.share,
+        low=interval.low,
+        high=interval.high,
+    )
 
 
 def _of_settled(client: redis.Redis, item_ids: Sequence[bytes]) -> tuple[list[bytes], list[float]]:

@@ -82,6 +82,9 @@ class ReviewSettings(Section):
     """Settings of single queues, by name."""
     audit_share: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Share of the passed images that is reviewed in the queue `audit`."""
+    audits_per_day: PositiveInt | None = None
+    """How many audits to draw in a day: half of them evenly, half where past audits found bad images. `audit_share` is
+    then the least probability with which each passed image is drawn. Default: `audit_share` alone."""
     duplicate_cosine: Annotated[float, Field(gt=0, le=1)] = 0.975
     """Similarity from which two items are near duplicates. With 1 only equal files are."""
     keep_closed_days: PositiveInt = 90

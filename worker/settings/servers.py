@@ -39,6 +39,8 @@ class TopicSettings(Section):
     """Reviewers' decisions."""
     audit: TopicName = "images.audit"
     """Audit entries."""
+    audit_plans: TopicName = "images.audit.plans"
+    """The probabilities with which passed images are drawn for the audit."""
     dead: TopicName = "images.dead"
     """Dead letters: events that could not be judged."""
     dead_actions: TopicName = "images.dead.actions"

@@ -1,26 +1,29 @@
 """Whether at most a stated share of the passed images is bad, answered at any time."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from worker.trust.confidence import log_evidence
+import numpy as np
+
+from worker.trust.audits import Audits
+from worker.trust.confidence import log_evidence_above, log_evidence_below
 
 State = Literal["certified", "undecided", "violated"]
 
-_EXPECTED: Final = (0.25, 3.0)
-"""What the test expects, in parts of the bound: a gate well below it, or one well above. A gate near the bound takes
-many audits whatever the test expects."""
 MOST_AUDITS: Final = 10_000_000
+THRESHOLDS: Final = tuple(1 + step / 4 for step in range(1, 16))
+"""The qualities from which on a bound is tried. They are fixed beforehand, since each costs certainty."""
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What the audits say of the statement "at most `at_most` of the passed images are bad".
+    """What the audits say of the statement "at most `at_most` of the images that passed so far are bad".
 
     `certified`: the statement holds, or an event of probability 1 - confidence happened. `violated`: it does not hold,
-    in the same sense. `more_audits`: how many further audits without a single bad image would certify it; 0 when it is
-    certified, None when it is violated or that many audits are out of reach.
+    in the same sense. `more_audits`: how many further audits without a single bad image would certify it, drawn with
+    the probabilities of those so far; 0 when it is certified, None when it is violated or that many are out of reach.
     """
 
     at_most: float
@@ -29,44 +32,71 @@ class Certificate:
     more_audits: int | None
 
 
-def certify(missed: int, audited: int, *, at_most: float, confidence: float = 0.95) -> Certificate:
+def certify(audits: Audits, smallest: float, *, at_most: float, confidence: float = 0.95) -> Certificate:
     """Tests the statement with a sequential test that may be looked at after every audit.
 
-    `missed` of `audited` images that passed were found to be bad. Over all looks, the probability that either answer
-    is ever wrong is at most 1 - confidence: both follow from one confidence sequence. Raises ValueError for a bound or
-    a confidence outside of 0..1, or counts that cannot be.
+    The probability that it ever says `certified` while the statement is false is at most 1 - confidence, and so is that
+    of an ever wrong `violated`: see `worker.trust.confidence`, also for `smallest`. Raises ValueError for a bound or a
+    confidence outside of 0..1.
     """
     if not 0 < at_most < 1 or not 0 < confidence < 1:
         raise ValueError(f"at most {at_most} with a confidence of {confidence}")
     limit = -math.log(1 - confidence)
-    evidence = _evidence(missed, audited, at_most)
-    if evidence < limit:
-        return Certificate(at_most, confidence, "undecided", _more(missed, audited, at_most, limit))
-    if missed < at_most * audited:
+    if log_evidence_below(at_most, audits, smallest) >= limit:
         return Certificate(at_most, confidence, "certified", 0)
-    return Certificate(at_most, confidence, "violated", None)
+    if log_evidence_above(at_most, audits, smallest) >= limit:
+        return Certificate(at_most, confidence, "violated", None)
+    return Certificate(at_most, confidence, "undecided", _more(audits, smallest, at_most, limit))
 
 
-def _evidence(missed: int, audited: int, at_most: float) -> float:
-    """The mean of two kinds of evidence against the bound, as a logarithm; a mean of martingales is one, too."""
-    kinds = [log_evidence(at_most, missed, audited, (1.0, 1.0 / (part * at_most))) for part in _EXPECTED]
-    largest = max(kinds)
-    return largest + math.log(sum(math.exp(kind - largest) for kind in kinds) / len(kinds))
+def loosest_threshold(
+    by_quality: Mapping[float, Audits], smallest: float, *, at_most: float, confidence: float = 0.95
+) -> float | None:
+    """The lowest of THRESHOLDS for which the bound is certified, counting only images of at least this quality; None
+    where none is.
+
+    `by_quality` has the audits of the images of at least each threshold. As the lowest of many is chosen, each is
+    tested with its part of the error (Bonferroni). Raises ValueError as `certify`.
+    """
+    each = 1 - (1 - confidence) / len(THRESHOLDS)
+    for threshold in THRESHOLDS:
+        audits = by_quality.get(threshold)
+        if audits is not None and certify(audits, smallest, at_most=at_most, confidence=each).state == "certified":
+            return threshold
+    return None
 
 
-def _more(missed: int, audited: int, at_most: float, limit: float) -> int | None:
-    """Audits that would certify the bound if none of them found a bad image."""
+def at_least(audits: Sequence[tuple[float, float, bool]]) -> dict[float, Audits]:
+    """The audits of the images of at least each of THRESHOLDS; thresholds that no image reaches are left out.
 
-    def certifies(audits: int) -> bool:
-        return missed < at_most * audits and _evidence(missed, audits, at_most) >= limit
+    `audits`: of each image its quality, its probability of being drawn, and whether it is bad.
+    """
+    found: dict[float, Audits] = {}
+    for threshold in THRESHOLDS:
+        above = [(probability, bad) for quality, probability, bad in audits if quality >= threshold]
+        if above:
+            found[threshold] = Audits.of(above)
+    return found
 
-    enough = max(1, audited)
+
+def _more(audits: Audits, smallest: float, at_most: float, limit: float) -> int | None:
+    """Clean audits that would certify the bound, drawn with the probabilities of those so far, in the same parts."""
+    if audits.audited == 0:
+        audits = Audits(np.array([smallest]), np.zeros(1), np.zeros(1))
+        parts = np.ones(1)
+    else:
+        parts = (audits.good + audits.bad) / audits.audited
+
+    def certifies(more: int) -> bool:
+        after = Audits(audits.probabilities, audits.good + more * parts, audits.bad)
+        return log_evidence_below(at_most, after, smallest) >= limit
+
+    few, enough = 0, 64
     while not certifies(enough):
-        enough *= 2
+        few, enough = enough, enough * 2
         if enough > MOST_AUDITS:
             return None
-    few = enough // 2
     while enough - few > 1:
         middle = (few + enough) // 2
         few, enough = (few, middle) if certifies(middle) else (middle, enough)
-    return max(1, enough - audited)
+    return enough

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from schemas import Decision, Route, Scores, Source, Verdict
+from schemas import AuditPlan, AuditStratum, Decision, FileReference, Route, Scores, Source, Verdict
 from schemas.base import Contract
 from worker.cli.main import app
 from worker.intake.embedded import open_embedded_topics
 from worker.intake.log import Output
 from worker.settings import Settings, TopicSettings
+from worker.trust.drawing import draw_point
 
 MODEL = f"sha256:{'a' * 64}"
 NOW = datetime.now(UTC)
@@ -26,6 +27,7 @@ def passed(number: int, tenant: str = "acme") -> Verdict:
         tenant=tenant,
         occurred_at=NOW,
         judged_at=NOW - timedelta(days=number // 100),
+        image=FileReference(path=f"/{number}.png"),
         content_hash=None,
         status="scored",
         scores=Scores(quality=4.0),
@@ -66,7 +68,15 @@ def write(data: Path, topic: str, *records: Contract | bytes) -> None:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """400 images passed; of 120 that were audited, one is bad, and one more was decided and reopened."""
+    """400 images passed, and every one is drawn for the audit; of 120 that were
+    audited, one is bad, and one more was decided and reopened."""
+    every = AuditPlan(
+        effective_from=NOW - timedelta(days=9),
+        made_at=NOW,
+        uniform_share=1.0,
+        strata=(AuditStratum(name="all", probability=1.0),),
+    )
+    write(tmp_path, TOPICS.audit_plans, every)
     write(tmp_path, TOPICS.verdicts, *(passed(number) for number in range(400)), passed(400, tenant="globex"))
     write(
         tmp_path,
@@ -89,9 +99,10 @@ def test_the_audits_of_each_tenant_are_counted_with_an_interval_and_a_certificat
     assert code == 0
     acme, globex = json.loads(output)["rates"]
     assert (acme["cell"]["tenant"], acme["passed"], acme["audited"], acme["missed"]) == ("acme", 400, 120, 1)
-    assert acme["interval"]["low"] < 1 / 120 < acme["interval"]["high"] < 0.1
+    assert acme["estimate"]["interval"]["low"] < 1 / 120 < acme["estimate"]["interval"]["high"] < 0.1
     assert acme["certificate"]["state"] == "certified"
-    assert (globex["audited"], globex["share"], globex["certificate"]["state"]) == (0, None, "undecided")
+    assert (globex["audited"], globex["estimate"]["share"], globex["certificate"]["state"]) == (0, None, "undecided")
+    assert globex["reason"] == "none of the 1 drawn images has been judged yet"
 
 
 def test_the_table_is_explained_in_sentences(data: Path) -> None:
@@ -99,6 +110,16 @@ def test_the_table_is_explained_in_sentences(data: Path) -> None:
     assert code == 0
     assert "0.83%" in output
     assert "more audits without a bad image would certify it" in output
+    assert "globex (aaaaaaaaaaaa, aaaaaaaaaaaa): none of the 1 drawn images has been judged yet" in output
+
+
+def test_audits_without_a_plan_that_draws_them_are_left_out_and_told(tmp_path: Path) -> None:
+    write(tmp_path, TOPICS.verdicts, *(passed(number) for number in range(100)))
+    write(tmp_path, TOPICS.decisions, *(decided(number, "approve") for number in range(100)))
+    drawn = sum(draw_point(f"e{number}") < 0.01 for number in range(100))
+    code, output = run(tmp_path)
+    assert code == 0
+    assert f"no plan draws them, so their probability is unknown: {100 - drawn}" in output
 
 
 def test_only_recent_images_count_on_request(data: Path) -> None:

@@ -13,8 +13,8 @@ from worker.intake.log import LogError, Output
 from worker.review.answers import Choice, DeskEvent, Query, Status
 from worker.review.errors import LeaseLost, NotPossible, NotReady, NotRecorded, UnknownItem
 from worker.review.projector import rebuild
-from worker.review.sampling import is_sampled
 from worker.settings import QueueSettings
+from worker.trust.drawing import draw_point
 
 
 def test_what_is_due_first_comes_first() -> None:
@@ -595,16 +595,19 @@ def test_the_audit_sample_tells_how_many_bad_images_passed() -> None:
     events = [f"e{number}" for number in range(40)]
     bench.publish("images.verdicts", *(verdict(event) for event in events), verdict("r", "review"))
     bench.projector.step()
-    sampled = [event for event in events if is_sampled(event, 0.5)]
+    sampled = [event for event in events if draw_point(event) < 0.5]
     leases = bench.desk.lease("audit", "ann", count=100)
     assert sorted(lease.items[0].item.event_id for lease in leases) == sorted(sampled)
     for lease in leases[:10]:
         bench.decide(lease, "reject" if lease is leases[0] else "approve")
-    share = bench.desk.statistics().audit_misses
-    assert (share.count, share.total) == (1, 10)
-    assert share.low < 0.1 < share.high
+    bench.projector.step()
+    (misses,) = bench.desk.statistics().audit_misses
+    assert (misses.drawn, misses.audited, misses.missed) == (len(sampled), 10, 1)
+    assert misses.low < misses.share == 0.1 < misses.high
     bench.desk.reopen(leases[0].item_id, "lead")
-    assert bench.desk.statistics().audit_misses.total == 9
+    bench.projector.step()
+    (misses,) = bench.desk.statistics().audit_misses
+    assert (misses.audited, misses.missed) == (9, 0)
 
 
 def test_only_what_the_policy_held_back_can_be_a_flip() -> None:

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.review.review_bench import START, verdict
+from tests.unit.review.review_bench import START
 from worker.review.agreement import cohen_kappa, fleiss_kappa, overall_kappa, pairwise_kappas
 from worker.review.capacity import Capacity, CapacityError, Scored, propose
 from worker.review.capacity_plot import plot
 from worker.review.order import due
-from worker.review.sampling import AUDIT_QUEUE, audit_item, is_sampled, wilson
+from worker.review.sampling import wilson
 from worker.review.votes import settle
 from worker.settings import QueueSettings, ReviewSettings
 
@@ -84,25 +84,6 @@ def test_nothing_starves_behind_what_comes_after_it_was_due(item: Any, other: An
     when = due(START + timedelta(seconds=item[1]), item[0], item[2], WEIGHTED)
     late = START + timedelta(seconds=when - START.timestamp() + 1)
     assert due(late, other[0], other[2], WEIGHTED) > when
-
-
-def test_the_audit_sample_is_the_same_each_time_and_as_large_as_asked() -> None:
-    ids = [f"event-{number}" for number in range(20_000)]
-    sampled = [event_id for event_id in ids if is_sampled(event_id, 0.05)]
-    assert 850 < len(sampled) < 1150
-    assert sampled == [event_id for event_id in ids if is_sampled(event_id.encode(), 0.05)]
-    assert set(sampled) <= {event_id for event_id in ids if is_sampled(event_id, 0.1)}
-    assert not any(is_sampled(event_id, 0) for event_id in ids)
-    assert all(is_sampled(event_id, 1) for event_id in ids)
-
-
-def test_only_images_that_passed_and_can_be_looked_at_are_audited() -> None:
-    item = audit_item(verdict("e"))
-    assert item is not None
-    assert (item.queue, item.event_id, item.priority) == (AUDIT_QUEUE, "e", 0)
-    assert audit_item(verdict("e", "review")) is None
-    assert audit_item(verdict("e", "reject")) is None
-    assert audit_item(verdict("e", image=None)) is None
 
 
 @pytest.mark.parametrize(

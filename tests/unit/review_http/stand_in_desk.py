@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from schemas import Decision, FileReference, ImageReference, ReviewItem, Scores, Source, Vote
 from worker.review.answers import (
+    AuditMisses,
     Choice,
     Decided,
     DeskEvent,
@@ -200,7 +201,7 @@ class StandInDesk:
             reviewers=(ReviewerStatistics("ana", 5, 3, 0, 0, 1, 4.2, nothing, nothing),),
             cohen_kappa={("ana", "ben"): 0.7},
             fleiss_kappa=0.66,
-            audit_misses=Share(1, 40, 0.004, 0.13),
+            audit_misses=(AuditMisses("acme", "sha256:0", "sha256:0", NOW, 44, 40, 1, 0.025, 0.004, 0.13),),
             resolved_after_seconds=31.0,
         )
 

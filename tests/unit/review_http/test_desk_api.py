@@ -230,7 +230,11 @@ def test_statistics_carry_intervals_and_agreement(sign_in: SignIn) -> None:
         "hour": "2026-11-24T12:00:00Z", "arrived": 12, "approved": 5, "rejected": 3, "held": 7, "flips": 4,
     }  # fmt: skip
     assert data["agreement"] == [{"first": "ana", "second": "ben", "kappa": 0.7}]
-    assert data["audit_misses"] == {"count": 1, "total": 40, "share": 0.025, "low": 0.004, "high": 0.13}
+    (misses,) = data["audit_misses"]
+    assert {name: misses[name] for name in ("tenant", "drawn", "audited", "missed", "share", "low", "high")} == {
+        **{"tenant": "acme", "drawn": 44, "audited": 40, "missed": 1},
+        **{"share": 0.025, "low": 0.004, "high": 0.13},
+    }
 
 
 def a_verdict(number: int, quality: float, action: str, queue: str | None) -> Verdict:

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
 import schemas.generate as generate
-from schemas import AuditEntry, DeadLetter, DeadLetterAction, Decision, ImageEvent, ReviewItem, Verdict
+from schemas import AuditEntry, AuditPlan, DeadLetter, DeadLetterAction, Decision, ImageEvent, ReviewItem, Verdict
 from schemas.generate import CONTRACTS, FOLDER, asyncapi, contract_name, json_schema, main, stale
 
 DIGEST = f"sha256:{'0' * 64}"
@@ -47,6 +47,10 @@ EXAMPLES: dict[type, dict[str, Any]] = {
         **{"reviewer": "me", "outcome": "approve", "decided_at": TIME, "fencing_token": 1},
     },
     AuditEntry: {"at": TIME, "actor": "me", "action": "lease", "subjects": ["i"], "detail": {"queue": "q"}},
+    AuditPlan: {
+        **{"effective_from": TIME, "made_at": TIME, "uniform_share": 0.01, "budget_per_day": 400},
+        "strata": [{"name": "below-2.5", "below": 2.5, "probability": 0.2}, {"name": "rest", "probability": 0.01}],
+    },
     DeadLetterAction: {
         "letter_id": "0123456789abcdef0123",
         "event_id": "42",
@@ -168,6 +172,7 @@ def test_the_asyncapi_document_hangs_together() -> None:
         "send_review": "send",
         "send_decisions": "send",
         "send_audit": "send",
+        "send_audit_plans": "send",
         "send_dead": "send",
         "send_dead_actions": "send",
         "send_replays": "send",

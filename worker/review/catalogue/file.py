@@ -9,7 +9,7 @@ from typing import Final
 from worker.intake.log import LogError
 from worker.intake.sqlite_topics import transaction
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 BUSY_SECONDS: Final = 10.0
 CACHE_KIB: Final = 65_536
 """Of the writer."""

@@ -10,11 +10,13 @@ from pydantic import ValidationError
 
 from schemas import Contract, Decision, ReviewItem, Verdict
 from worker.intake.log import Partition, Record
+from worker.review.audit_plans import AuditPlanReader
 from worker.review.catalogue.catalogue import Catalogue
 from worker.review.placed import Placed
-from worker.review.sampling import audit_item, is_sampled
+from worker.review.sampling import audit_item
 from worker.review.topics import Topics
 from worker.settings import Settings
+from worker.trust.drawing import AuditDraws
 
 log = structlog.get_logger(__name__)
 
@@ -56,7 +58,8 @@ class CatalogueReader:
 
     def __init__(self, settings: Settings, topics: Topics, catalogue: Catalogue, now: Callable[[], datetime]) -> None:
         self._names = settings.kafka.topics
-        self._audit_share = settings.review.audit_share
+        self._audit_plans = AuditPlanReader(settings, topics)
+        self._audit_draws = AuditDraws((), settings.review.audit_share)
         self._topics = topics
         self._catalogue = catalogue
         self._now = now
@@ -98,6 +101,7 @@ class CatalogueReader:
         progress.targets = {p: end for p, end in progress.targets.items() if progress.positions[p] < end}
 
     def _find_targets(self) -> ReadProgress:
+        self._audit_draws = self._audit_plans.draws()
         names = (self._names.decisions, self._names.review, self._names.verdicts)
         ends = {partition: end for name in names for partition, end in self._topics.ends(name).items()}
         stored = self._catalogue.positions()
@@ -132,11 +136,12 @@ class CatalogueReader:
     def _item(self, record: Record) -> ReviewItem | None:
         if record.partition.topic == self._names.review:
             return _message(ReviewItem, record)
-        # By the key alone: most verdicts are never parsed.
-        if record.key is None or not is_sampled(record.key, self._audit_share):
+        # By the key alone: many verdicts are never parsed.
+        if record.key is None or not self._audit_draws.may_draw(record.key):
             return None
         verdict = _message(Verdict, record)
-        return audit_item(verdict) if verdict is not None else None
+        draw = self._audit_draws.draw(verdict) if verdict is not None else None
+        return audit_item(verdict, draw) if verdict is not None and draw is not None else None
 
 
 def _message(contract: type[_T], record: Record) -> _T | None:

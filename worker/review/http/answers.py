@@ -18,7 +18,7 @@ from schemas import (
     S3Reference,
     Scores,
 )
-from worker.review.answers import Found, ItemView, Lease, Share, Statistics
+from worker.review.answers import AuditMisses, Found, ItemView, Lease, Share, Statistics
 from worker.review.http.image_links import ImageLinks
 from worker.review.http.renditions import Rendition
 
@@ -141,7 +141,7 @@ class StatisticsOut(BaseModel):
     reviewers: list[ReviewerOut]
     agreement: list[AgreementOut]
     fleiss_kappa: float | None
-    audit_misses: ShareOut
+    audit_misses: list[AuditMisses]
     resolved_after_seconds: float | None
 
 
@@ -242,7 +242,7 @@ def statistics(answer: Statistics) -> StatisticsOut:
             for (first, second), kappa in sorted(answer.cohen_kappa.items())
         ],
         fleiss_kappa=answer.fleiss_kappa,
-        audit_misses=share(answer.audit_misses),
+        audit_misses=list(answer.audit_misses),
         resolved_after_seconds=answer.resolved_after_seconds,
     )
 

@@ -21,7 +21,7 @@ MAX_PROMPT: Final = 400
 MAX_ITEM: Final = 1200
 """Bytes."""
 _DECISION: Final = b"decision|"
-_OPTIONAL: Final = ("prompt", "generator", "provenance", "failure", "labels")
+_OPTIONAL: Final = ("prompt", "generator", "provenance", "failure", "labels", "audit")
 
 LANES: Final = {
     Status.OPEN: "open",

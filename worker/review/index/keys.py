@@ -20,8 +20,7 @@ SETTLED_AFTER: Final = f"{PREFIX}settled-after"
 """Hash: settled item → the seconds that it took."""
 PANELS: Final = f"{PREFIX}votes-on"
 """Hash: settled item that several people judged → their votes, and what those came to."""
-AUDITED: Final = f"{PREFIX}audited"
-MISSED: Final = f"{PREFIX}missed"
+AUDIT_PLANNER: Final = f"{PREFIX}audit-planner"
 
 
 def courier(webhook: str) -> str:

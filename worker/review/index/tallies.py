@@ -45,9 +45,6 @@ def count_decision(writes: Writes, before: ItemState, decision: Decision) -> Non
 def count_settling(writes: Writes, item: ReviewItem, state: ItemState, before: ItemState) -> None:
     """What counts while an item is settled, and no longer when it is reopened. `before` is its former state."""
     item_id, closed_at = item.item_id, state.closed_at
-    if item.queue == AUDIT_QUEUE:
-        writes.member(keys.AUDITED, item_id, state.status in CLOSED)
-        writes.member(keys.MISSED, item_id, state.status is Status.REJECTED)
     if state.status in CLOSED and closed_at is not None:
         writes.score(keys.CLOSED, item_id, closed_at.timestamp())
         writes.field(keys.SETTLED_AFTER, item_id, repr(max(0.0, (closed_at - item.created_at).total_seconds())))

@@ -51,7 +51,15 @@ function numbers({ hours, fleiss_kappa: kappa, audit_misses: misses, resolved_af
     tile("Decisions", decided.toLocaleString("en"), after === null ? "nothing settled yet" : `half of the items settled within ${duration(after)}`),
     tile("Flips", held ? percent(flips / held) : "–", held ? `${flips.toLocaleString("en")} of ${held.toLocaleString("en")} that the policy sent to review` : "approved, though the policy sent them to review"),
     tile("Agreement", kappa === null ? "–" : kappa.toFixed(2), kappa === null ? "too few shared items" : "Fleiss’ kappa"),
-    tile("Audit misses", misses.share === null ? "–" : percent(misses.share, 1), misses.total ? `${misses.count} of ${misses.total} passed images` : "no image audited yet"));
+    missesTile(misses, tile));
+}
+
+/** The tenant with the greatest share of bad images among those that passed; the others are in the panel below. */
+function missesTile(misses, tile) {
+  const worst = misses.filter((each) => each.share !== null).sort((a, b) => b.share - a.share)[0];
+  if (!worst) return tile("Audit misses", "–", "no image audited yet");
+  const found = `${worst.missed} of ${worst.audited} audits`;
+  return tile("Audit misses", percent(worst.share, 1), misses.length > 1 ? `${worst.tenant}: ${found}` : found);
 }
 
 /** The share of events that was sent to review; unknown where the topic no longer holds some of them. */
@@ -89,17 +97,19 @@ function lag(queues) {
 
 function quality({ agreement, fleiss_kappa: kappa, audit_misses: misses }) {
   return h("div.pair", null,
-    h("section.panel", null, h("div", null, h("h2", null, "Audit"), h("p.soft", null, "A sample of passed images is reviewed, too. This share should not have passed.")), misses.total ? interval(misses) : h("p.soft", null, "No audited image was settled yet.")),
+    h("section.panel", null, h("div", null, h("h2", null, "Audit"), h("p.soft", null, "A sample of passed images is reviewed, too. This share of all passed images should not have passed, under the model and policy now in force.")), misses.some((each) => each.audited) ? intervals(misses.filter((each) => each.audited)) : h("p.soft", null, "No audited image was settled yet.")),
     h("section.panel", null, h("div", null, h("h2", null, "Agreement"), h("p.soft", null, `Cohen’s kappa of each two; 1 is perfect, 0 is chance.${kappa === null ? "" : ` All together (Fleiss): ${kappa.toFixed(2)}.`}`)),
       agreement.length ? h("div.scroll", { tabindex: "0", role: "region", "aria-label": "Agreement of each two" }, matrix(agreement)) : h("p.soft", null, "No two reviewers judged enough of the same images yet.")));
 }
 
-function interval({ share, low, high, count, total }) {
-  const most = Math.max(0.05, high * 1.25);
+/** One interval for each tenant, all on the same scale. */
+function intervals(misses) {
+  const most = Math.max(0.05, Math.max(...misses.map((each) => each.high)) * 1.1);
   const at = (value) => `${(100 * value) / most}%`;
-  return h("div", null,
-    h("div.interval", { role: "img", "aria-label": `${percent(share, 1)}, between ${percent(low, 1)} and ${percent(high, 1)}` }, h("div.track"), h("div.range", { style: { left: at(low), width: at(high - low) } }), h("div.point", { style: { left: at(share) } })),
-    h("p", null, h("b", null, percent(share, 1)), ` missed (${count} of ${total}); between ${percent(low, 1)} and ${percent(high, 1)} with 95 % confidence`));
+  return h("div.column", null, misses.map(({ tenant, share, low, high, missed, audited, drawn }) => h("div", null,
+    h("h3", null, tenant),
+    h("div.interval", { role: "img", "aria-label": `${tenant}: ${percent(share, 1)}, between ${percent(low, 1)} and ${percent(high, 1)}` }, h("div.track"), h("div.range", { style: { left: at(low), width: at(high - low) } }), h("div.point", { style: { left: at(share) } })),
+    h("p", null, h("b", null, percent(share, 1)), ` should not have passed; between ${percent(low, 1)} and ${percent(high, 1)} with 95 % confidence. ${missed} of ${count(audited, "audit")} rejected${drawn > audited ? `, ${drawn - audited} still waiting` : ""}.`))));
 }
 
 function matrix(agreement) {
