@@ -25,8 +25,8 @@ from PIL import Image
 from rich.table import Table
 
 from ops.benchmarks.pipeline_benchmark import distinct_jpegs, embedded_rate
-from ops.benchmarks.plot import bars
 from ops.benchmarks.results import Options, console, machine, option_parser, publish
+from worker.charts import bar_chart
 from worker.images.decode import DECODE_MEMORY, DecodeLimits
 from worker.images.decoded_views import ThreadDecoder
 from worker.images.decoder_process import DecoderProcess
@@ -186,7 +186,7 @@ def pipeline_table(pipeline: Mapping[str, Any]) -> Table:
 
 def plot(costs: Sequence[Cost]) -> str:
     values = {f"{cost.format} {cost.side} x {cost.side}": cost.ratio for cost in costs}
-    return bars("Decoding in a process beside a thread", "ratio of processor time", values)
+    return bar_chart("Decoding in a process beside a thread", "ratio of processor time", values)
 
 
 def main() -> None:

@@ -18,9 +18,9 @@ class FairnessSettings(Section):
     """
 
     defer_surplus: Literal["auto"] | bool = "auto"
-    """Move events over a tenant's share or quota to the surplus topics. `auto` moves events over a share only while more
-    than one tenant has sent events within a day. If false, events keep their order within a partition, tenants take turns
-    only among the events that a worker has read, and quotas have no effect."""
+    """Move events over a tenant's share or quota to the surplus topics. `auto` moves events over a share only while
+    more than one tenant has sent events within a day. If false, events keep their order within a partition, tenants
+    take turns only among the events that a worker has read, and quotas have no effect."""
     tenant_weights: dict[Name, PositiveFloat] = Field(default_factory=dict)
     """A tenant's share relative to other tenants while both have events waiting. Tenants that are not listed have 1."""
     delay_seconds: PositiveFloat = 2.0
