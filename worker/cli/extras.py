@@ -23,6 +23,7 @@ EXTRAS = {
     "open_clip": "train",
     "openpyxl": "train",
     "opentelemetry": "otel",
+    "pyarrow": "backfill",
     "python_multipart": "serve",
     "ray": "serve",
     "scipy": "train",

@@ -18,6 +18,7 @@ COMMANDS = {
     "tail": "Follow verdicts, or the records of another topic, as they are committed.",
     "dead": "List, show, redrive and drop dead letters.",
     "replay": "Judge past events again with another model or policy, and compare the verdicts.",
+    "backfill": "Judge the images that a bucket already holds, and write their verdicts to Parquet files.",
     "topics": "Create the topics that the worker needs.",
     "policy": "Check policies, replay them over past verdicts, and propose thresholds.",
     "desk": "Serve the review desk, rebuild its index, export items and import votes.",

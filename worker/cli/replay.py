@@ -1,12 +1,9 @@
 """`sluice replay`: judges past events again and writes the verdicts to a separate topic."""
 
-import signal
 import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -16,6 +13,7 @@ from worker.cli import console
 from worker.cli.errors import CommandFailed, UsageError
 from worker.cli.extras import need
 from worker.cli.options import ConfigOption, DataOption, ModelOption, Place, PolicyOption, find_place
+from worker.cli.stopping import stopping
 from worker.cli.times import point_in_time
 from worker.images.fetch import build_fetcher
 from worker.replay.comparison import ReplayComparison, compare
@@ -65,7 +63,7 @@ def replay_command(
     configure_logging(place.settings.telemetry.model_copy(update={"log_level": "WARNING"}))
     if report is not None:
         need("jinja2")
-    with _stopping() as stop:
+    with stopping() as stop:
         result = _run(place, begin, end, stop)
     if not result.is_over:
         raise CommandFailed(
@@ -132,19 +130,3 @@ def _write(path: Path, request: ReplayRequest, comparison: ReplayComparison, car
     except OSError as error:
         raise CommandFailed(f"{path}: the report cannot be written: {error.strerror}") from error
     console.out.print(f"report: {path}", markup=False, soft_wrap=True)
-
-
-@contextmanager
-def _stopping() -> Iterator[threading.Event]:
-    """An event that SIGTERM and Ctrl-C set."""
-    stop = threading.Event()
-
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -4,37 +4,16 @@ import glob
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePath
 
 from pydantic import ValidationError
 
 from schemas import FailureReason, FileReference, HttpReference, ImageReference, S3Reference
 from worker.cli.errors import UsageError
 from worker.images.formats import HEAD_BYTES, foreign_format, sniff
+from worker.images.suffixes import SUFFIXES, is_image_key
 from worker.settings.image_format import DEFAULT_FORMATS, ImageFormat
 
-SUFFIXES = frozenset(
-    {
-        *(
-            ".jpg",
-            ".jpeg",
-            ".jpe",
-            ".jfif",
-            ".png",
-            ".apng",
-            ".webp",
-            ".gif",
-            ".avif",
-            ".avifs",
-            ".bmp",
-            ".dib",
-            ".jxl",
-        ),
-        *(".heic", ".heif", ".hif", ".tif", ".tiff", ".jp2", ".j2k", ".jpf", ".jpx", ".psd", ".svg", ".ico", ".exr"),
-        *(".hdr", ".dds", ".qoi", ".xcf", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2"),
-    }
-)
-"""Suffixes of images. A file with such a suffix is used whatever it contains."""
 LISTED = 20
 """How many names of skipped files are kept."""
 
@@ -106,8 +85,7 @@ class Sources:
         bucket, prefix = _bucket_and_prefix(uri)
         for reference in self._list_objects(bucket, prefix):
             is_named = reference.key == prefix and not prefix.endswith("/")
-            suffix = PurePosixPath(reference.key).suffix.lower()
-            if is_named or suffix in SUFFIXES or (not suffix and not reference.key.endswith("/")):
+            if is_named or is_image_key(reference.key):
                 yield ImageSource(f"s3://{bucket}/{reference.key}", reference)
             elif not reference.key.endswith("/"):  # S3 consoles make "folders" as empty objects
                 self._skip(f"s3://{bucket}/{reference.key}")

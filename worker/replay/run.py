@@ -2,21 +2,18 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from worker.cache.client import connect_embedded
 from worker.intake.embedded import embedded_log
 from worker.intake.kafka_client import open_kafka_log
 from worker.intake.log import Log
 from worker.intake.sqlite_log import SqliteLog
-from worker.policy.loading import parse_policy
-from worker.policy.place import ShippedPlace, place_of
+from worker.policy.frozen import frozen_policy
 from worker.replay.replay_log import ReplayLog, ReplayProgress
 from worker.replay.window import ReplayRequest, ReplayWindow, finish, open_window
 from worker.scoring.model import load_model
@@ -53,7 +50,7 @@ def replay(
     Several processes may share it; on the embedded log one works and the others wait. The live group, its cache, its
     review queue and its dead letters are not touched. Raises LogError, ManifestError, PolicyError.
     """
-    with _frozen_policy(settings, data) as (settings, digest):
+    with frozen_policy(settings, data) as (settings, digest):
         model = load_model(settings.model, settings.s3)
         request = ReplayRequest(settings.kafka.topics.images, since, until, model.manifest.digest, digest)
         group = f"{settings.kafka.group_id}-replay-{request.run}"
@@ -107,21 +104,3 @@ def _settings_of_run(settings: Settings, group: str) -> Settings:
             "shadow_policies": {},
         }
     )
-
-
-@contextmanager
-def _frozen_policy(settings: Settings, data: Path | None) -> Iterator[tuple[Settings, str]]:
-    """The settings with a copy of the policy, so that somebody who saves another meanwhile changes nothing; its digest.
-
-    Raises PolicyError.
-    """
-    place = place_of(settings, data)
-    found = place.read()
-    digest = parse_policy(found.content, place.address).digest
-    if isinstance(place, ShippedPlace) or found.shipped:
-        yield settings.model_copy(update={"policy": None}), digest
-        return
-    with TemporaryDirectory(prefix="sluice-replay-") as folder:
-        copy = Path(folder) / "policy.yaml"
-        copy.write_bytes(found.content)
-        yield settings.model_copy(update={"policy": copy}), digest

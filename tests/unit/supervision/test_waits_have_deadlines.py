@@ -23,6 +23,7 @@ ALLOWED = {
     "worker/apps/serve_engine.py: CALLER.get()": "a variable of the context, not a queue",
     "worker/apps/worker_thread.py: self._settled.wait()": "set in a finally of the thread that is waited for",
     "worker/apps/serve_engine.py: response.result(timeout_s=max(0.0, deadline - self._clock()))": "Ray's timeout_s",
+    "worker/backfill/run.py: ended.result()": "a future of a pool that has shut down, of a command",
     "worker/cli/desk_serve.py: stop.wait()": "a command that serves until it is told to stop",
     "worker/demo/run.py: ended.result()": "a future that has ended",
     "worker/intake/committer.py: self._batches.get()": "the thread's own queue; close() puts an end marker into it",

@@ -1,0 +1,28 @@
+"""A policy that does not change while a run judges by it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from worker.policy.loading import parse_policy
+from worker.policy.place import ShippedPlace, place_of
+from worker.settings import Settings
+
+
+@contextmanager
+def frozen_policy(settings: Settings, data: Path | None) -> Iterator[tuple[Settings, str]]:
+    """The settings with a copy of the policy, so that somebody who saves another meanwhile changes nothing; its digest.
+
+    Raises PolicyError.
+    """
+    place = place_of(settings, data)
+    found = place.read()
+    digest = parse_policy(found.content, place.address).digest
+    if isinstance(place, ShippedPlace) or found.shipped:
+        yield settings.model_copy(update={"policy": None}), digest
+        return
+    with TemporaryDirectory(prefix="sluice-policy-") as folder:
+        copy = Path(folder) / "policy.yaml"
+        copy.write_bytes(found.content)
+        yield settings.model_copy(update={"policy": copy}), digest
