@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 from worker.cli import console
+from worker.cli.errors import UsageError
 from worker.cli.extras import extra
 
 app = typer.Typer(
     name="deploy",
-    help="Check Ray Serve configs, and make keys for the gateway and the desk's API.",
+    help="Check Ray Serve configs, show applications' state, and make keys for the gateway and the desk's API.",
     no_args_is_help=True,
 )
 
@@ -41,6 +42,34 @@ def check(
     console.out.print(f"{file}: {verdict}", markup=False, soft_wrap=True)
     for note in checked.notes:
         console.out.print(f"note: {note}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def status(
+    address: Annotated[
+        str, typer.Option("--address", envvar="RAY_DASHBOARD_ADDRESS", help="Ray's dashboard.")
+    ] = "http://127.0.0.1:8265",
+) -> None:
+    """Show the state of the Serve applications, and why one has failed.
+
+    `serve status` shows the reason at the end of a traceback; this command shows it alone.
+
+    Exit code: 0 when all applications run, 1 when one does not, 2 when Ray does not answer.
+    """
+    with extra("serve"):
+        from worker.apps.status import StatusError, read_status  # Ray takes seconds to import
+    try:
+        found = read_status(address)
+    except StatusError as error:
+        raise UsageError(str(error)) from error
+    for part in found:
+        console.out.print(f"{part.name}: {part.status}", markup=False, soft_wrap=True)
+        if part.reason and not part.is_well:
+            console.out.print(f"  {part.reason}", markup=False, soft_wrap=True)
+    if not found:
+        console.out.print("no application is deployed", markup=False)
+    if not all(part.is_well for part in found):
+        raise typer.Exit(1)
 
 
 @app.command()

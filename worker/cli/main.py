@@ -22,7 +22,7 @@ COMMANDS = {
     "topics": "Create the topics that the worker needs.",
     "policy": "Check policies, replay them over past verdicts, and propose thresholds.",
     "desk": "Serve the review desk, rebuild its index, export items and import votes.",
-    "deploy": "Check Ray Serve configs, and make keys for the gateway and the desk's API.",
+    "deploy": "Check Ray Serve configs, show applications' state, and make keys for the gateway and the desk's API.",
     "model": "List, show, import and promote models.",
     "build": "Compile a model's towers into engines, and publish them in a model repository.",
     "verify": "Compare the engines of a repository with the reference engine, and store the reports.",

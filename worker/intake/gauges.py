@@ -6,6 +6,7 @@ from collections.abc import Mapping, Set
 from worker.intake.delayed import DelayedJobs
 from worker.intake.ledger import OffsetLedger, Ticket
 from worker.intake.log import Lag, Log, Output, Partition
+from worker.intake.memory_return import MemoryReturn
 from worker.intake.surplus_backlog import SurplusBacklog
 from worker.intake.watchdog import Watchdog
 from worker.intake.work import RecordJob
@@ -40,6 +41,7 @@ class MemberGauges:
         self._settled: dict[Partition, int] = {}
         self._sizes: Mapping[str, int] = {}
         self._due = 0.0
+        self._memory = MemoryReturn()
 
     def assigned(self, partitions: Set[Partition]) -> None:
         self._settled.update(dict.fromkeys(partitions, 0))
@@ -61,6 +63,7 @@ class MemberGauges:
         metrics = self._metrics
         metrics.set_lag({(p.topic, p.number): self._uncommitted(p, lag) for p in lag.by_partition})
         metrics.set_oldest(self._ledger.oldest_timestamp_ms())
+        self._memory.turn(self._pipeline.is_idle, self._pipeline.begun, now)
         metrics.records_in_flight.set(self._ledger.held)
         metrics.bytes_in_flight.set(self._ledger.held_bytes)
         metrics.records_not_due.set(len(self._delayed))
