@@ -13,7 +13,8 @@ import openvino
 from trt_build.compile import BuildCancelled, BuildOptions, Compiler
 from trt_build.errors import BuildError
 from trt_build.openvino_build import ImageViews, compile_openvino, openvino_layers
-from trt_build.reports import BuildReport, LayerReport, render
+from trt_build.reports import BuildReport, LayerReport
+from worker.html_report.pages import render
 from worker.scoring.compiled import load_torch_engine
 from worker.scoring.cuda_device import CudaDevice, NoDevice
 from worker.scoring.engine_record import BatchProfile, EngineMismatch, EngineRecord, Target, TensorRtBackend
@@ -165,7 +166,7 @@ class EngineBuilder:
         text = report.model_dump_json(by_alias=True, indent=2) + "\n"
         self._repository.write_report(self._version, record.target, "build.json", text)
         self._repository.write_report(
-            self._version, record.target, "build.html", render("build.html.j2", report=report)
+            self._version, record.target, "build.html", render("trt_build", "build.html.j2", report=report)
         )
         named = {spec.path: data for spec, data in zip(record.files, files, strict=True)}
         self._repository.publish_engine(self._version, record, named)

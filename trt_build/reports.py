@@ -39,17 +39,3 @@ class BuildReport(BaseModel):
     def precisions(self) -> list[tuple[str, int]]:
         """How many layers give which type, the most frequent first."""
         return Counter(layer.precision or "none" for layer in self.layers).most_common()
-
-
-def render(template: str, **values: object) -> str:
-    """A page from trt_build/templates. Everything that came from outside is escaped."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # installed by the extra `report`
-
-    environment = Environment(
-        loader=PackageLoader("trt_build", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(template).render(**values)

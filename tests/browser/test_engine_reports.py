@@ -9,7 +9,8 @@ import pytest
 from playwright.sync_api import Browser
 
 from trt_build.parity import Check, ImageParity, ParityReport, TowerParity
-from trt_build.reports import BuildReport, LayerReport, render
+from trt_build.reports import BuildReport, LayerReport
+from worker.html_report.pages import render
 from worker.scoring.engine_record import BatchProfile, EngineRecord, Target
 from worker.scoring.manifest import FileSpec, ParityLimits
 
@@ -32,7 +33,7 @@ def parity() -> str:
         ),
         reference_images_per_second=5.5, engine_images_per_second=48.3,
     )  # fmt: skip
-    return render("parity.html.j2", report=report, moved=report.moved(ParityLimits()), rest=[])
+    return render("trt_build", "parity.html.j2", report=report, moved=report.moved(ParityLimits()), rest=[])
 
 
 def build() -> str:
@@ -43,6 +44,7 @@ def build() -> str:
     )  # fmt: skip
     layer = LayerReport(name="/towers/" + "block/" * 20, kind="Convolution", precision="u8", shapes=("[5,32,112,112]",))
     return render(
+        "trt_build",
         "build.html.j2",
         report=BuildReport(
             schema="sluice.build-report/1", record=record, layers_of="engine", layers=(layer,), device_memory_bytes=None

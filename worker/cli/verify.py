@@ -13,12 +13,12 @@ from rich.table import Table
 
 from trt_build.golden import count_golden, golden_images
 from trt_build.parity import ParityReport, compare
-from trt_build.reports import render
 from worker.cli import console
 from worker.cli.build import RepositoryOption
 from worker.cli.errors import CommandFailed, UsageError
 from worker.cli.extras import need
 from worker.cli.options import ConfigOption, PolicyOption
+from worker.html_report.pages import render
 from worker.policy import load_policy
 from worker.policy.place import present_policy
 from worker.scoring.compiled import open_compiled
@@ -194,7 +194,7 @@ def _write(
     moved = report.moved(limits)
     names = {image.name for image in moved}
     rest = [image for image in report.images if image.name not in names]
-    page = render("parity.html.j2", report=report, moved=moved, rest=rest)
+    page = render("trt_build", "parity.html.j2", report=report, moved=moved, rest=rest)
     address = models.write_report(version, record.target, "parity.html", page)
     # Last, because this report decides.
     models.write_report(version, record.target, PARITY_REPORT, report.model_dump_json(by_alias=True, indent=2) + "\n")

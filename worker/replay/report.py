@@ -1,13 +1,12 @@
 """The report of a replay: one HTML page with pictures of what came out differently."""
 
-from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from worker.atomic_files import write_atomically
 from worker.charts import Axis, Bar, Chart, Tick
+from worker.html_report.pages import render, write_page
 from worker.images.decode import decode
 from worker.images.errors import ImageError, TransientFetchError
 from worker.images.fetch.base import Fetcher
@@ -75,19 +74,9 @@ def write_report(
     path: Path, request: ReplayRequest, comparison: ReplayComparison, cards: Sequence[ChangeCard], created_at: datetime
 ) -> None:
     """Writes the page, whole or not at all, and the folders above it. Raises OSError."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # installed by the extra `report`
-
-    environment = Environment(
-        loader=PackageLoader("worker.replay", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["short"] = lambda digest: digest.removeprefix("sha256:")[:12]
-    environment.filters["signed"] = lambda value: f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
-    environment.filters["data_uri"] = lambda jpeg: "data:image/jpeg;base64," + b64encode(jpeg).decode("ascii")
-    page = environment.get_template("comparison.html.j2").render(
+    page = render(
+        "worker.replay",
+        "comparison.html.j2",
         request=request,
         comparison=comparison,
         compared=comparison.replayed - comparison.without_past,
@@ -96,8 +85,7 @@ def write_report(
         chart=delta_chart(comparison.deltas),
         created_at=created_at,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, page.encode())
+    write_page(path, page)
 
 
 def _picture(

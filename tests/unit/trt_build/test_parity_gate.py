@@ -12,7 +12,7 @@ from PIL import Image
 from tests.unit.trt_build.towers import FEATURES, SIZE, write_model
 from trt_build.golden import PROMPTS, GoldenImage, golden_images
 from trt_build.parity import ParityReport, compare
-from trt_build.reports import render
+from worker.html_report.pages import render
 from worker.policy import Policy, load_policy
 from worker.samples.sample import load_samples
 from worker.scoring.compiled import open_compiled
@@ -194,7 +194,7 @@ def test_an_engine_that_reads_prompts_otherwise_fails_and_its_images_are_named(
     report = run(model, policy, before, {**features, PROMPT: moved})
     assert "largest error of correspondence beside a prompt" in failed(report)
     assert report.moved(ParityLimits())[0].name == "image-7"
-    page = render("parity.html.j2", report=report, moved=report.moved(ParityLimits()), rest=[])
+    page = render("trt_build", "parity.html.j2", report=report, moved=report.moved(ParityLimits()), rest=[])
     assert "Beside a prompt" in page
     assert f"{fits[7, 0]:.3f}" in page
 

@@ -1,16 +1,15 @@
 """Writes the report: one HTML page without scripts, fonts or pictures from elsewhere."""
 
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from worker.demo.report.charts import histogram, scatter
 from worker.demo.report.entry import ReportEntry
 from worker.demo.report.tally import Tally
+from worker.html_report.pages import render as render_page
+from worker.html_report.pages import write_page
 from worker.rank_correlation import rank_correlation
 
 
@@ -78,52 +77,29 @@ def _families(entries: Sequence[ReportEntry]) -> tuple[Sequence[Harm], Sequence[
     return harms, families
 
 
-def _data_uri(jpeg: bytes) -> str:
-    return "data:image/jpeg;base64," + b64encode(jpeg).decode("ascii")
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("worker.demo.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["data_uri"] = _data_uri
-    environment.filters["signed"] = lambda value: f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
-    environment.filters["short"] = lambda digest: digest.removeprefix("sha256:")[:12]
-    return environment
-
-
 def render(report: ScoreReport) -> str:
     """The page. Everything that came from outside is escaped; scripts and requests are forbidden by its own policy."""
     entries = report.tally.worst
     judged = [entry for entry in entries if entry.human is not None and entry.quality is not None]
     harms, families = _families(entries)
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            report=report,
-            tally=report.tally,
-            actions=report.tally.actions(),
-            entries=entries,
-            histogram=histogram(report.tally.bins),
-            scatter=scatter(judged),
-            correlation=rank_correlation(
-                [entry.human for entry in judged if entry.human is not None],
-                [entry.quality for entry in judged if entry.quality is not None],
-            ),
-            harms=harms,
-            families=families,
-        )
+    return render_page(
+        "worker.demo.report",
+        "report.html.j2",
+        report=report,
+        tally=report.tally,
+        actions=report.tally.actions(),
+        entries=entries,
+        histogram=histogram(report.tally.bins),
+        scatter=scatter(judged),
+        correlation=rank_correlation(
+            [entry.human for entry in judged if entry.human is not None],
+            [entry.quality for entry in judged if entry.quality is not None],
+        ),
+        harms=harms,
+        families=families,
     )
 
 
 def write_report(report: ScoreReport, path: Path) -> None:
     """Writes the page, whole or not at all, and the folders above it. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(render(report), encoding="utf-8")
-    part.replace(path)
+    write_page(path, render(report))

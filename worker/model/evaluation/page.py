@@ -3,27 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from worker.charts import Chart
+from worker.html_report.pages import render as render_page
 from worker.model.evaluation.charts import agreement_chart, calibration_chart, threshold_chart
 from worker.model.evaluation.evaluation import Evaluation
 from worker.scoring.manifest import PromptScore
-
-
-def environment() -> Environment:
-    """Templates of this package; the style is that of the demo's report."""
-    made = Environment(
-        loader=PackageLoader("worker.model.evaluation", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.globals["style"] = (Path(__file__).parents[2] / "demo" / "report" / "templates" / "style.css").read_text()
-    return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +37,13 @@ def render(
     if correspondence is not None:
         charts = [agreement_chart(correspondence), calibration_chart(correspondence)]
         beside.append(ScoreSection(TITLES["correspondence"], correspondence, charts))
-    return (
-        environment()
-        .get_template("evaluation.html.j2")
-        .render(
-            evaluation=evaluation,
-            created_at=created_at,
-            trained_on=trained_on,
-            charts=[agreement_chart(evaluation), calibration_chart(evaluation), threshold_chart(evaluation)],
-            beside=beside,
-            note=None,
-        )
+    return render_page(
+        "worker.model.evaluation",
+        "evaluation.html.j2",
+        evaluation=evaluation,
+        created_at=created_at,
+        trained_on=trained_on,
+        charts=[agreement_chart(evaluation), calibration_chart(evaluation), threshold_chart(evaluation)],
+        beside=beside,
+        note=None,
     )

@@ -5,8 +5,9 @@ from datetime import datetime
 from typing import Any
 
 from worker.charts import STROKES, Axis, Chart, Line, Tick
+from worker.html_report.pages import render as render_page
 from worker.model.evaluation.charts import agreement_chart, share_axis
-from worker.model.evaluation.page import TITLES, ScoreSection, environment
+from worker.model.evaluation.page import TITLES, ScoreSection
 from worker.model.head_training.fit import Epoch
 from worker.model.head_training.run import TrainingOutcome
 from worker.scoring.manifest import PromptScore
@@ -46,17 +47,15 @@ def render(
 ) -> str:
     """The page, self-contained; `prompts`: the outcomes of the prompt heads."""
     beside = [ScoreSection(TITLES[score], each.evaluation, _charts(each)) for score, each in prompts.items()]
-    return (
-        environment()
-        .get_template("evaluation.html.j2")
-        .render(
-            evaluation=outcome.evaluation,
-            created_at=created_at,
-            trained_on=training_data,
-            charts=_charts(outcome),
-            beside=beside,
-            note="Every image was judged by heads that had not seen its prompt; the model's own learned from all.",
-        )
+    return render_page(
+        "worker.model.evaluation",
+        "evaluation.html.j2",
+        evaluation=outcome.evaluation,
+        created_at=created_at,
+        trained_on=training_data,
+        charts=_charts(outcome),
+        beside=beside,
+        note="Every image was judged by heads that had not seen its prompt; the model's own learned from all.",
     )
 
 

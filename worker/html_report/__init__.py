@@ -1,0 +1,1 @@
+"""HTML reports: the page's head and style, shared by all reports."""
