@@ -6,9 +6,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from ops.drills.bench_opening import opened
 from ops.drills.drill import AnyDrill
 from ops.drills.faults import DRILLS
-from ops.drills.opening import opened
 from ops.drills.stream_bench import DrillError, DrillUnavailable
 from ops.drills.table import DrillResult, outcome, write
 

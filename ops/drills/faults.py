@@ -7,7 +7,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from ops.drills import clock_faults, load, retry_topics, storage_faults, tenants
+from ops.drills import clock_faults, load, retry_topic_drills, storage_faults, tenants
 from ops.drills.bench import Bench
 from ops.drills.drill import (
     REBALANCE_SECONDS,
@@ -215,7 +215,7 @@ DRILLS: tuple[AnyDrill, ...] = (
         5,
     ),
     *storage_faults.DRILLS,
-    *retry_topics.DRILLS,
+    *retry_topic_drills.DRILLS,
     *clock_faults.DRILLS,
     *load.DRILLS,
     *tenants.DRILLS,

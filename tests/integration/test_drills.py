@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from ops.dev.servers import KafkaServer, RedisServer, S3Server
-from ops.drills import retry_topics
+from ops.drills import retry_topic_drills
 from ops.drills.bench import Bench
+from ops.drills.bench_opening import opened, opened_store
 from ops.drills.drill import SETTINGS, Drill, EmbeddedDrill
 from ops.drills.fault_proxy import Fault
 from ops.drills.faults import DRILLS
-from ops.drills.opening import opened, opened_store
 from ops.drills.storage_faults import break_store
 from ops.drills.stream_bench import DrillUnavailable
 from ops.drills.table import outcome
@@ -22,7 +22,7 @@ S3_FAULTS = Drill(
 )
 """In place of a drill for each: the store's breaker would cost two seconds in each of them."""
 ON_KAFKA = [drill for drill in DRILLS if isinstance(drill, Drill) and not drill.needs_store]
-ON_KAFKA += [S3_FAULTS, *retry_topics.DRILLS]
+ON_KAFKA += [S3_FAULTS, *retry_topic_drills.DRILLS]
 EMBEDDED = [drill for drill in DRILLS if isinstance(drill, EmbeddedDrill)]
 
 

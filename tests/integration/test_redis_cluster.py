@@ -15,7 +15,7 @@ from worker.cache.values import CachedScore, ScoreKey
 from worker.intake.crash_markers import Marker, RedisMarkers
 from worker.intake.log import Partition
 from worker.preflight.finding import CheckStatus
-from worker.preflight.servers import check_redis
+from worker.preflight.server_checks import check_redis
 from worker.settings import RedisSettings, SettingsError
 from worker.telemetry.metrics import Metrics
 

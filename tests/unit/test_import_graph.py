@@ -29,6 +29,33 @@ LONG_FILES = {
     "tests/unit/trt_build/test_tensorrt_runtime.py",
 }
 
+REPEATED_FILE_NAMES = {
+    "base.py",
+    "entry.py",
+    "errors.py",
+    "explain.py",
+    "export.py",
+    "file.py",
+    "fit.py",
+    "heads.py",
+    "metrics.py",
+    "network.py",
+    "page.py",
+    "reader.py",
+    "report.py",
+    "run.py",
+    "search.py",
+    "statistics.py",
+    "stores.py",
+    "text.py",
+    "topics.py",
+    "view.py",
+    "votes.py",
+}
+ADAPTERS = ("worker/apps/", "worker/cli/", "worker/settings/")
+"""Folders whose files are named for what they serve: `worker/cli/topics.py` is the command for
+`worker/intake/topics.py`. The folders `http` are such ones, too."""
+
 
 @pytest.fixture(scope="module")
 def imports() -> grimp.ImportGraph:
@@ -61,6 +88,17 @@ def test_no_file_is_longer_than_a_few_screens() -> None:
     files = [file for file in _tracked(".py", ".js", ".css", ".j2") if "/vendor/" not in file]
     long = {file for file in files if len((ROOT / file).read_text().splitlines()) > LONGEST_FILE}
     assert long == LONG_FILES, f"files of more than {LONGEST_FILE} lines, or some in LONG_FILES that are shorter now"
+
+
+def test_a_file_name_says_by_itself_which_file_it_is() -> None:
+    places: dict[str, set[str]] = defaultdict(set)
+    for file in _tracked(".py", ".js"):
+        folder, _, name = file.rpartition("/")
+        is_adapter = file.startswith(ADAPTERS) or "/http" in folder
+        if file.startswith(("ops/", "schemas/", "trt_build/", "worker/")) and "/vendor/" not in file and not is_adapter:
+            places[name].add(file)
+    repeated = {name: sorted(files) for name, files in places.items() if len(files) > 1 and not name.startswith("__")}
+    assert repeated.keys() == REPEATED_FILE_NAMES, f"new repeated names, or some that are gone: {repeated}"
 
 
 def _circles(imports: grimp.ImportGraph) -> Iterator[frozenset[str]]:

@@ -2,8 +2,8 @@
 
 from worker.preflight.decoders import check_decoders
 from worker.preflight.finding import CheckStatus, Finding, blocking, explain
+from worker.preflight.kafka_watch import KafkaWatch
 from worker.preflight.start import ServersNotReady, check_servers, require_servers
-from worker.preflight.watch import KafkaWatch
 
 __all__ = [
     "CheckStatus",

@@ -9,7 +9,7 @@ from worker.intake.kafka_probe import admin_client, may_use_group, may_use_trans
 from worker.intake.log import LogError, LogRefused
 from worker.intake.lost_records import lost_ranges
 from worker.preflight.finding import CheckStatus, Finding
-from worker.preflight.kafka_limits import check_limits
+from worker.preflight.topic_limit_checks import check_limits
 from worker.settings import KafkaSettings, TopicSettings
 
 _TRANSACTIONS_SINCE: Final = (2, 5)

@@ -8,7 +8,7 @@ from worker.intake.log import LogError, LogRefused
 from worker.preflight.finding import CheckStatus, Finding, blocking, explain
 from worker.preflight.kafka import check_kafka
 from worker.preflight.schemas import check_registry
-from worker.preflight.servers import check_redis, check_s3
+from worker.preflight.server_checks import check_redis, check_s3
 from worker.settings import Settings
 
 log = structlog.get_logger(__name__)

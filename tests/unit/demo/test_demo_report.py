@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from schemas import Failure, FailureReason, Route, Scores
-from worker.demo.report.charts import histogram, scatter
 from worker.demo.report.entry import ReportEntry
 from worker.demo.report.page import ScoreReport, render, write_report
+from worker.demo.report.score_charts import histogram, scatter
 from worker.demo.report.tally import Tally
 from worker.images.thumbnail import thumbnail
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from worker.demo.report.charts import histogram, scatter
 from worker.demo.report.entry import ReportEntry
+from worker.demo.report.score_charts import histogram, scatter
 from worker.demo.report.tally import Tally
 from worker.html_report.pages import render as render_page
 from worker.html_report.pages import write_page

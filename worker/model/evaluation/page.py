@@ -6,8 +6,8 @@ from datetime import datetime
 
 from worker.charts import Chart
 from worker.html_report.pages import render as render_page
-from worker.model.evaluation.charts import agreement_chart, calibration_chart, threshold_chart
 from worker.model.evaluation.evaluation import Evaluation
+from worker.model.evaluation.evaluation_charts import agreement_chart, calibration_chart, threshold_chart
 from worker.scoring.manifest import PromptScore
 
 

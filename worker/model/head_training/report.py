@@ -6,7 +6,7 @@ from typing import Any
 
 from worker.charts import STROKES, Axis, Chart, Line, Tick
 from worker.html_report.pages import render as render_page
-from worker.model.evaluation.charts import agreement_chart, share_axis
+from worker.model.evaluation.evaluation_charts import agreement_chart, share_axis
 from worker.model.evaluation.page import TITLES, ScoreSection
 from worker.model.head_training.fit import Epoch
 from worker.model.head_training.run import TrainingOutcome
