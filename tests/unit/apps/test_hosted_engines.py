@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from tests.unit.clock import Clock
 from worker.apps.hosted import Hosted
 from worker.apps.serve_engine import ModelNotServed
 from worker.scoring.engine import EngineError, Features, Prompts, Views
@@ -30,13 +31,6 @@ class FakeEngine:
     def close(self) -> None:
         assert not self.closed, f"{self.name} was closed twice"
         self.closed = True
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

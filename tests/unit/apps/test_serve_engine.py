@@ -7,22 +7,13 @@ import numpy as np
 import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 
+from tests.unit.clock import Clock
 from worker.apps.serve_engine import EngineAway, ModelNotServed, ServeEngine
 from worker.scoring.engine import BatchFailed, EngineError, EngineLost
 
 VIEWS = {"whole": np.zeros((2, 2, 2, 3), np.uint8)}
 FEATURES = {"coarse": np.ones((2, 4), np.float32)}
 DIGEST = "sha256:a"
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 class FakeHandle:

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from schemas import Provenance, S3Reference, Scores
+from tests.unit.clock import Clock
 from worker.cache.client import connect, connect_embedded
 from worker.cache.score_cache import ScoreCache
 from worker.cache.values import CachedScore, ScoreKey
@@ -20,14 +21,6 @@ HASH = "sha256:" + "ab" * 32
 SCORE = CachedScore(Scores(quality=3.1415926535897931, anchors=(0.1, 0.2, 0.4, 0.2, 0.1)), {"fine": b"\x00\x3c" * 512})
 KEY = ScoreKey(HASH, None)
 VERSIONED = S3Reference(bucket="images", key="a.png", version_id="v1")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Bench:

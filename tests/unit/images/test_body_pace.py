@@ -1,18 +1,12 @@
 import pytest
 
+from tests.unit.clock import Clock
 from worker.images.errors import TransientFetchError
 from worker.images.fetch.pace import GRACE_SECONDS, BodyPace
 
 
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def test_a_body_may_be_as_slow_as_it_likes_at_first_and_then_no_slower_than_the_limit() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     pace = BodyPace("s3://bucket/key", 1000.0, clock)
     clock.now += GRACE_SECONDS - 0.001
     pace.check(0)
@@ -23,5 +17,5 @@ def test_a_body_may_be_as_slow_as_it_likes_at_first_and_then_no_slower_than_the_
 
 
 def test_what_has_come_gives_time_for_the_rest() -> None:
-    pace = BodyPace("x", 1000.0, Clock())
+    pace = BodyPace("x", 1000.0, Clock(100.0))
     assert pace.due(3000) - pace.due(0) == 3.0

@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from schemas import ImageEvent, InlineReference
+from tests.unit.clock import Clock
 from worker.cache.client import connect_embedded
 from worker.intake.crash_guard import CALM_SECONDS, CrashGuard
 from worker.intake.crash_markers import EventPlace, FileMarkers, Marker, MarkerStore, RedisMarkers
@@ -16,13 +17,6 @@ from worker.intake.log import Partition, Record
 from worker.intake.work import RecordJob, RecordWork
 
 A, B = Partition("images.in", 0), Partition("images.in", 1)
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def job(offset: int, partition: Partition = A) -> RecordJob:

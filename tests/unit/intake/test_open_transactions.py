@@ -3,6 +3,7 @@
 from kafka import TopicPartition
 from kafka.errors import KafkaTimeoutError
 
+from tests.unit.clock import Clock
 from worker.intake.kafka_open_transactions import STILL_SECONDS, OpenTransactions
 from worker.intake.log import Partition
 
@@ -20,13 +21,6 @@ class Consumer:
         if self.down:
             raise KafkaTimeoutError
         return dict.fromkeys(partitions, self.readable)
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def _open() -> tuple[OpenTransactions, Consumer, Clock]:

@@ -6,22 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.clock import Clock
 from worker.intake.log import CommitFailed, Fenced, LogError, Output, Partition, Poll, Record
 from worker.intake.sqlite_log import ASSIGN_SECONDS, SqliteLog
 from worker.intake.sqlite_topics import SqliteTopics
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1_000_000.0)
 
 
 @pytest.fixture

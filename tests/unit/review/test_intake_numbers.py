@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.clock import Clock
 from worker.intake.embedded import embedded_log
 from worker.intake.log import Output, Partition
 from worker.intake.packs import pack
@@ -18,16 +19,9 @@ NOON = 1_800_000_000 // HOUR * HOUR
 HOURS = [NOON - 2 * HOUR, NOON - HOUR, NOON]
 
 
-class Clock:
-    now = float(NOON)
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(float(NOON))
 
 
 @pytest.fixture

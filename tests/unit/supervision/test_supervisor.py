@@ -7,17 +7,11 @@ from collections.abc import Callable, Iterator
 import pytest
 from structlog.testing import capture_logs
 
+from tests.unit.clock import Clock
 from worker.supervision import RestartPolicy, Supervisor
 
 PATIENCE_SECONDS = 30.0
 QUICK = RestartPolicy(first_pause=0.001, longest_pause=0.004, steady_after=15.0, unhealthy_after=30.0)
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
