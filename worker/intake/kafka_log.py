@@ -34,8 +34,8 @@ METADATA_SECONDS: Final = 15
 class _Assignment(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
     """Turns kafka-python's callbacks into events.
 
-    They run on its network thread, inside the reader's `poll`, which waits for them: so a revocation may wait here,
-    with heartbeats going on, until the member has released the partitions.
+    They run on its network thread, inside the reader's `poll`, which waits for them. So a revocation can wait here
+    until the member has released the partitions, and heartbeats continue.
     """
 
     def __init__(

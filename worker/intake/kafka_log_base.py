@@ -51,8 +51,8 @@ class CommitOutput(Protocol):
 class KafkaLogBase(ABC):
     """Reads topics as a member of a consumer group, on a thread of its own (the reader).
 
-    The member can so finish what is under way while partitions are being revoked. Events reach `poll` through one
-    queue, in the order in which they happened. The reader reads POLLS_AHEAD polls ahead at most.
+    So the member can finish its work while partitions are being revoked. Events reach `poll` through one queue, in
+    order. The reader is at most POLLS_AHEAD polls ahead.
 
     A subclass opens its client within `opening`, calls `_open_checks`, sets `_output`, and calls `_start` last.
     """
@@ -156,7 +156,7 @@ class KafkaLogBase(ABC):
                 if records:
                     self._events.put(GroupEvent(Poll(records)))
                     self._free_polls.acquire()
-        except Exception as error:  # noqa: BLE001  # the member must hear of whatever ended the reader
+        except Exception as error:  # noqa: BLE001  # `poll` raises it
             self._events.put(self._read_error(error))
         try:
             self._close_consumer()
@@ -217,15 +217,15 @@ def opening(settings: KafkaSettings) -> Iterator[ExitStack]:
 
 
 def require_topics(existing: Callable[[], Iterable[str]], read: Sequence[str], settings: KafkaSettings) -> None:
-    """Raises LogError when a topic is missing or hidden; a worker must not wait for ever for one that was misspelt."""
+    """Raises LogError when a topic is missing or hidden: a misspelt name must not make a worker wait forever."""
     topics = settings.topics
     needed = {*read, topics.verdicts, topics.review, topics.dead}
     deadline = time.monotonic() + 5.0
     while missing := needed - set(existing()):
         if time.monotonic() >= deadline:
             raise LogError(
-                f"topics {', '.join(sorted(missing))} do not exist at {settings.bootstrap_servers}, or are hidden from "
-                "us for want of a permission: `sluice doctor` tells which; `sluice topics create` makes what is missing"
+                f"topics {', '.join(sorted(missing))} do not exist at {settings.bootstrap_servers}, or we have no "
+                "permission to see them: `sluice doctor` says which; `sluice topics create` creates missing topics"
             )
         time.sleep(0.2)
 

@@ -1,4 +1,4 @@
-"""Why a broker cannot be used: checks name, port, TLS and login one after another, with a message for each.
+"""Checks whether a broker can be used: name, port, TLS and login in turn, with an error message for each.
 
 kafka-python's clients try every broker until a timeout and then say only that none answered. This tries each broker
 once.
@@ -22,7 +22,7 @@ from worker.settings import KafkaSettings, SettingsError
 CONNECT_SECONDS = 3.0
 REQUEST_SECONDS = 5.0
 NO_PRODUCER = 2**63 - 1
-"""An id that Kafka gives to no producer: it counts them from 0."""
+"""Kafka never assigns this producer id: it counts from 0."""
 
 
 def require_login(settings: KafkaSettings) -> None:
@@ -70,7 +70,7 @@ def _split(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise LogRefused(f"{address!r} is no address of a Kafka broker: check kafka.bootstrap_servers, host:port")
+        raise LogRefused(f"{address!r} is not the address of a Kafka broker: kafka.bootstrap_servers takes host:port")
     return host, int(port)
 
 
@@ -80,7 +80,7 @@ def _try_tls(settings: KafkaSettings, address: str, host: str, sock: socket.sock
         context.wrap_socket(sock, server_hostname=host).close()
     except ssl.SSLCertVerificationError as error:
         if "mismatch" in error.verify_message or "not valid for" in error.verify_message:
-            what = f"its certificate is not made out to {host}: use the name in it in kafka.bootstrap_servers"
+            what = f"its certificate is not for {host}: use the name in the certificate in kafka.bootstrap_servers"
         elif "expired" in error.verify_message:
             what = "its certificate has expired: renew it"
         else:
@@ -132,17 +132,17 @@ def _try_login(settings: KafkaSettings, address: str) -> None:
     except errors.KafkaConnectionError as error:
         if "alert" in str(error) and "certificate" in str(error):
             raise LogRefused(
-                f"the Kafka broker at {address} takes no client without a certificate that it trusts ({error}): set "
+                f"the Kafka broker at {address} requires a client certificate that it trusts ({error}): set "
                 "kafka.ssl_certfile and kafka.ssl_keyfile"
             ) from error
         raise LogError(
-            f"the Kafka broker at {address} cuts the connection off ({error}); check that kafka.security_protocol, now "
+            f"the Kafka broker at {address} closes the connection ({error}); check that kafka.security_protocol, now "
             f"{settings.security_protocol}, is what that port is for"
         ) from error
     except errors.KafkaConfigurationError as error:
         raise LogRefused(f"the settings for Kafka cannot be used: {error}") from error
     except (KafkaError, OSError, ValueError) as error:
-        raise LogError(f"the Kafka broker at {address} does not answer as one ({error})") from error
+        raise LogError(f"the server at {address} does not answer as a Kafka broker does ({error})") from error
 
 
 def _login_settings(settings: KafkaSettings) -> str:
@@ -159,7 +159,7 @@ def _who(settings: KafkaSettings) -> str:
 
 @contextmanager
 def admin_client(settings: KafkaSettings, *, request_seconds: float = REQUEST_SECONDS) -> Iterator[FixedAdminClient]:
-    """A kafka-python admin client, closed at the end. Raises LogError and LogRefused, which say why none can be had."""
+    """A kafka-python admin client, closed at the end. Raises LogError and LogRefused, which say what is wrong."""
     require_login(settings)
     options = connection_options(settings) | {"request_timeout_ms": int(request_seconds * 1000)}
     try:
@@ -176,14 +176,15 @@ def admin_client(settings: KafkaSettings, *, request_seconds: float = REQUEST_SE
 
 
 def may_use_group(admin: FixedAdminClient, group: str) -> bool:
-    """Whether we may be a member of the group. Asks by the heartbeat of a member that there is not."""
+    """Whether we may join the group. Sends the heartbeat of a member that does not exist: the broker checks permissions
+    first."""
     request = HeartbeatRequest(group_id=group, generation_id=-1, member_id="sluice-permission-check")
     return admin.ask(request) is not errors.GroupAuthorizationFailedError
 
 
 def may_use_transactional_id(admin: FixedAdminClient, transactional_id: str, group: str) -> bool:
-    """Whether we may write in transactions of that id. Asks to add offsets to one of a producer that there is not:
-    the broker looks at permissions before all else."""
+    """Whether we may write transactions with that id. Adds offsets for a producer that does not exist: the broker
+    checks permissions first."""
     request = AddOffsetsToTxnRequest(
         transactional_id=transactional_id, producer_id=NO_PRODUCER, producer_epoch=0, group_id=group, max_version=3
     )

@@ -133,7 +133,7 @@ class LibrdkafkaLog(KafkaLogBase):
         return super()._measure_lag()
 
     def _may_poll(self) -> bool:
-        """Pauses and resumes partitions as the member wants it; False while all are paused, and only for a moment."""
+        """Pauses and resumes partitions as the member asked. False while all are paused, for ALL_PAUSED_SECONDS."""
         assigned = as_partitions(self._positions.assignment())
         self._unchecked &= assigned
         wanted = self._paused_partitions(assigned)
@@ -174,8 +174,8 @@ class LibrdkafkaLog(KafkaLogBase):
         return records, gaps
 
     def _check_offsets(self) -> None:
-        """Compares the committed offsets of partitions that were just assigned. They may have to wait until the broker
-        has ended the transaction of a worker that died."""
+        """Compares the committed offsets of partitions that were just assigned. It may have to wait until the broker
+        has ended the transaction of a dead worker."""
         if not self._unchecked:
             return
         try:
@@ -187,8 +187,8 @@ class LibrdkafkaLog(KafkaLogBase):
             self._unchecked.clear()
 
     def _on_error(self, message: Any, error: KafkaError) -> tuple[Gap, ...]:
-        """Handles an error that came in the place of a record. Returns what was skipped. Raises kafka-python's error
-        where reading cannot go on."""
+        """Handles an error that arrived instead of a record. Returns what was skipped. Raises kafka-python's error when
+        reading cannot continue."""
         if error.code() == KafkaError._PARTITION_EOF:
             self._positions.reached(Partition(message.topic(), message.partition()), message.offset())
             return ()
@@ -212,7 +212,7 @@ class LibrdkafkaLog(KafkaLogBase):
         return self._gaps.out_of_range({partition: position})
 
     def _serve_requests(self, wait_seconds: float) -> None:
-        """Does what other threads have asked for; waits for a request so long."""
+        """Runs the requests of other threads; waits at most `wait_seconds` for the first."""
         with suppress(Empty):
             request = self._requests.get(timeout=wait_seconds) if wait_seconds else self._requests.get_nowait()
             while True:
@@ -220,13 +220,13 @@ class LibrdkafkaLog(KafkaLogBase):
                 request = self._requests.get_nowait()
 
     def _commit_offsets(self, positions: list[Position]) -> None:
-        """From the committing thread. Raises KafkaException; CommitFailed when there is no answer."""
+        """Called by the committing thread. Raises KafkaException, or CommitFailed when there is no answer."""
         done: Future[None] = Future()
 
         def commit() -> None:
             try:
                 self._consumer.commit(offsets=positions, asynchronous=False)
-            except BaseException as error:  # noqa: BLE001  # it belongs to the thread that asked
+            except BaseException as error:  # noqa: BLE001  # the thread that asked raises it
                 done.set_exception(error)
             else:
                 done.set_result(None)

@@ -131,7 +131,7 @@ class SqliteLog:
     # assignment: the loop's thread
 
     def _assign_when_due(self) -> frozenset[Partition]:
-        """The partitions that are the reader's from now on: all at first, and later those that were added."""
+        """The newly assigned partitions: all of them at first, later those that were added."""
         now = self._monotonic()
         if 0 <= now - self._assign_due < ASSIGN_SECONDS:
             return frozenset()
@@ -140,7 +140,7 @@ class SqliteLog:
         if not self._acquire() or not (new := ids.keys() - self._positions.keys()):
             return frozenset()
         try:
-            # explained here, too, so that a full disk is told from other errors
+            # the inner `explained` makes a DiskFull that is caught here
             with explained(self._path), transaction(self._db):
                 self._begin_group([ids[partition] for partition in new])
         except DiskFull as error:
