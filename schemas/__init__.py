@@ -1,4 +1,4 @@
-"""The wire contracts of Sluice. They import nothing of ours; everything else stands on them."""
+"""The wire contracts of Sluice. They import no other package of Sluice."""
 
 from schemas.audit_plan import AuditDraw, AuditPlan, AuditStratum
 from schemas.base import Base64Data, Contract, Digest, Identifier, Name, Priority, Timestamp

@@ -40,7 +40,7 @@ class FailureReason(StrEnum):
     CRASHED_WORKER = "crashed_worker"
     """The worker's process died twice while it judged this image, alone."""
     INTERNAL_ERROR = "internal_error"
-    """A fault of ours that no other word fits; please report it."""
+    """An internal error that no other reason describes. Please report it."""
     POLICY_FAILED = "policy_failed"
     """A rule could not be evaluated for this event."""
 

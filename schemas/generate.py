@@ -41,7 +41,7 @@ _CHANNELS: Final[tuple[tuple[str, str, type[Contract], Literal["receive", "send"
         "Images to judge. Beside image events the worker takes S3 notifications (AWS, MinIO, Ceph) and CloudEvents"
         " 1.0 in both content modes, whose data is an image event or an S3 notification.",
     ),
-    ("verdicts", "images.verdicts", Verdict, "send", "One verdict for each image event, whatever came of it."),
+    ("verdicts", "images.verdicts", Verdict, "send", "One verdict for each image event, also for failed ones."),
     ("review", "images.review", ReviewItem, "send", "Images that people should look at."),
     (
         "decisions",

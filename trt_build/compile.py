@@ -25,7 +25,7 @@ Report = Callable[[str, int, int], bool]
 
 
 class BuildCancelled(BuildError):
-    """The build was told to stop."""
+    """The build was stopped."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ def compile_openvino(
 ) -> tuple[bytes, bytes]:
     """The towers as OpenVINO's graph (XML) and weights, with the manifest's inputs and outputs and any batch.
 
-    `fp32` and `bf16` differ in what the engine is told to compute in, not in the files. `int8` quantises by NNCF (after
+    `fp32` and `bf16` differ in the engine's precision setting, not in the files. `int8` quantises by NNCF (after
     training, from the ranges that activations take on the calibration images); the normalisation of pixels stays as it
     is, and what is not quantised computes in bf16. Raises BuildError.
     """

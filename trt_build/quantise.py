@@ -63,7 +63,7 @@ def _at_opset(graph: bytes) -> bytes:
         own = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
         converted = model if own >= OPSET else version_converter.convert_version(model, OPSET)
     except (DecodeError, RuntimeError, StopIteration) as error:
-        raise BuildError(f"the graph cannot be had in opset {OPSET}, which int8 and fp8 need: {error}") from error
+        raise BuildError(f"the graph cannot be converted to opset {OPSET}, which int8 and fp8 need: {error}") from error
     data: bytes = converted.SerializeToString()
     return data
 
@@ -113,7 +113,9 @@ def _largest_inputs(graph: bytes, calibration: Iterable[ImageViews], report: Cal
 def _insert(graph: onnx.GraphProto, largest: Sequence[float], form: _Format) -> None:
     products = _quantisable(graph)
     if len(products) != len(largest):
-        raise BuildError("lowering changed the graph's products, and calibration is of the others; export it anew")
+        raise BuildError(
+            "lowering changed the graph's products, so the calibration does not fit; export the model again"
+        )
     weights = {weight.name: weight for weight in graph.initializer}
     tops = {id(node): top for node, top in zip(products, largest, strict=True)}
     added: dict[str, TensorProto] = {}

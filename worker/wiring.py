@@ -199,8 +199,9 @@ class Worker:
         return (*lost, *self._intake.health_problems(), *decoders, *self.supervisor.health_problems())
 
     def problems(self) -> tuple[str, ...]:
-        """All that is wrong, also what a restart would not mend: a store that does not answer, and a policy that
-        cannot be used, while the last good one is. From any thread."""
+        """All problems, including those that a restart would not fix: a store that does not answer, or a changed policy
+        that cannot be used while the last valid one stays active. May be called from any thread.
+        """
         told = (*self._intake.store_outages(), *self._intake.log_notes(), *self._policies.troubles())
         return (*self.health_problems(), *told)
 

@@ -6,7 +6,7 @@ Sluice consumes image events, finds each score in Redis, and writes verdicts and
 consume the same records and produce them again: kafka-python without transactions, librdkafka (confluent-kafka) with
 them. The processor time is that of all client processes, from the first record to the last commit; broker and Redis are
 not counted. Only ratios are worth quoting: they are formed within each round, whose runs follow one another, and their
-median is told.
+median is reported.
 """
 
 import statistics

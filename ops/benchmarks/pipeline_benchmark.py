@@ -4,8 +4,8 @@
 
 Stages alone: fetch + decode + views, and the engine with heads. Pipelines: the embedded one (SQLite log), and the one
 on Kafka and Redis with the engine in process. clients_benchmark.py measures records that need no engine. Only ratios
-are worth quoting: they are formed within each round, whose runs follow one another, and their median is told. A stream
-has no end, so the runs are long enough that filling the pipeline and emptying it, about 0.6 s, hardly counts.
+are worth quoting: they are formed within each round, whose runs follow one another, and their median is reported. A
+stream has no end, so the runs are long enough that filling the pipeline and emptying it, about 0.6 s, hardly counts.
 """
 
 import statistics

@@ -1,4 +1,4 @@
-"""What every benchmark shares: its options, a clock for processor time, and how results are told and kept."""
+"""Shared by all benchmarks: options, a CPU clock, and printing and storing results."""
 
 import argparse
 import json

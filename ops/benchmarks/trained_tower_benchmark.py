@@ -62,7 +62,7 @@ class Tower:
         self.side = side.get_length() if side.is_static else 224
 
     def graph(self, side: int | None = None) -> ov.Model:
-        """Read anew each time, since quantising changes it."""
+        """Read each time, because quantising changes it."""
         graph = ov.Core().read_model(self._file)
         if self._output is not None:
             ports = [port for node in graph.get_ops() for port in node.outputs() if self._output in port.get_names()]

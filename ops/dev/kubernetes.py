@@ -32,7 +32,8 @@ def api_server_program() -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         go = find_go(Path(scratch))
-        # Its own go.mod takes staging modules from folders that its zip lacks: a module of ours takes their releases.
+        # Its own go.mod takes staging modules from folders that its zip lacks, so a generated module uses their
+        # releases.
         described = json.loads(run([go, "mod", "download", "-json", KUBERNETES]))
         replaced = json.loads(run([go, "mod", "edit", "-json", described["GoMod"]]))["Replace"] or []
         staged = sorted({each["Old"]["Path"] for each in replaced if each["New"]["Path"].startswith("./staging/")})

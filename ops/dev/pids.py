@@ -1,4 +1,6 @@
-"""Processes that another run of ours started, known by id and birth, so that a reused id is never taken for them."""
+"""Processes that an earlier run started, identified by id and start time, so that a reused id is never mistaken for
+one.
+"""
 
 import contextlib
 import os

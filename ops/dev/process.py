@@ -22,7 +22,7 @@ class ServerError(Exception):
 
 
 def die_with_parent() -> Callable[[], None] | None:
-    """What a child runs before its program, so that no crash of ours leaves it behind; nothing where only Linux can."""
+    """What a child runs before its program, so that it ends if we crash. Does nothing except on Linux."""
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None).prctl

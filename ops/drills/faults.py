@@ -198,7 +198,7 @@ DRILLS: tuple[AnyDrill, ...] = (
     Drill("storm", "Workers join and leave, by SIGTERM and by SIGKILL, beside two others.", rebalance_storm, 10),
     Drill("kill-redis", "Redis is killed (SIGKILL) and started again, empty, after 2 s.", kill_redis, 5),
     Drill("pause-redis", "Redis is frozen for 3 s.", pause_redis, 5),
-    Drill("stop-worker", "One of two workers is told to stop (SIGTERM) under load.", stop_under_load, 5, rate=150.0),
+    Drill("stop-worker", "One of two workers is stopped (SIGTERM) under load.", stop_under_load, 5, rate=150.0),
     Drill("poison", "Half of the records are no events, or have images that cannot be judged.", poison, 10),
     Drill(
         "many-partitions",

@@ -78,7 +78,8 @@ class FuzzOutcome:
 
 def fuzz_records(kind: str, count: int, rng: random.Random, folder: Path) -> FuzzOutcome:
     """Gives the records to a whole embedded worker: each must end in a verdict for each of its events, or in a verdict
-    and a dead letter, in words of ours."""
+    and a dead letter, with our own message.
+    """
     outcome = FuzzOutcome()
     with _store_without_objects() as endpoint:
         settings = _worker_settings(endpoint)

@@ -8,8 +8,9 @@ from ops.drills.fault_proxy import FaultProxy
 from ops.drills.publisher import image_event
 
 OBJECTS = 61
-"""A store is told from a single object by how many different objects it denies. A prime, so that each partition has
-events of all."""
+"""A denial counts as the store's, not the object's, if many different objects are denied. A prime, so that each
+partition has events of all.
+"""
 
 
 class DrillObjectStore:

@@ -1,4 +1,4 @@
-"""What came of the drills, as JSON and as a Markdown table."""
+"""The drills' results as JSON and as a Markdown table."""
 
 import json
 from collections.abc import Sequence

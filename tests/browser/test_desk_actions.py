@@ -129,7 +129,7 @@ def test_who_skipped_everything_is_told_so_and_can_look_again(desk: RunningDesk,
         ready(page)
         page.keyboard.press("r")
         desk.wait_for_decisions(number)
-    expect(page.get_by_role("heading", name="Nothing left to look at again")).to_be_visible()
+    expect(page.get_by_role("heading", name="No skipped images left")).to_be_visible()
     assert [made.outcome for made in desk.decisions()] == ["skip", "skip", "reject", "reject"]
 
 

@@ -223,7 +223,7 @@ def test_an_undo_whose_answer_was_lost_is_sent_again_and_counts_once(desk: Runni
     first = reject_with_a_reason(desk, page)
     lose_answers(page, "**/undo", 2)
     page.keyboard.press("u")
-    expect(page.get_by_text("It is taken back as soon as the desk answers")).to_be_visible()
+    expect(page.get_by_text("It will be undone when the desk answers")).to_be_visible()
     second = shown_prompt(page)
     assert second != first
     expect(page.get_by_text("That image comes next")).to_be_visible()

@@ -100,5 +100,5 @@ test("a queue without an image for me is called clear only when nothing waits in
   assert.equal(say({}, { ...queue, open: 4 }).link?.href, "#/review/q/skipped");
   assert.match(say({}, { ...queue, open: 3, leased: 3 }).text, /^In “q” 3 images are with other reviewers\.$/);
   assert.equal(say({ escalated: true }, { ...queue, open: 9 }).title, "All clear");
-  assert.equal(say({ skipped: true }, { ...queue, open: 9 }).title, "Nothing left to look at again");
+  assert.equal(say({ skipped: true }, { ...queue, open: 9 }).title, "No skipped images left");
 });

@@ -36,7 +36,7 @@ _CONTENT_HASH = re.compile(r"sha256:[0-9a-f]{64}")
 class ScoreCache:
     """Scores by content, and content hashes by S3 reference (an alias saves the fetch). Safe for several threads.
 
-    No method raises for a fault of Redis: what cannot be had is a miss. With `max_entries` the cache itself removes
+    No method raises for a failure of Redis: what cannot be read is a miss. With `max_entries` the cache itself removes
     the oldest of what it has put, for a Redis that does not evict by itself (the embedded one).
     """
 

@@ -161,7 +161,7 @@ class LetterActions:
         for letter in letters:
             before, state = self._book.action(letter), self._book.state(letter)
             if before is not None and before.run == self._run and before.action == action:
-                report.done.append(letter.letter_id)  # by an attempt of ours whose outcome was not known
+                report.done.append(letter.letter_id)  # by an earlier attempt whose outcome was unknown
             elif state is LetterState.OPEN or (state is LetterState.DROPPED and action == "redrive"):
                 due.append(letter)
             else:

@@ -91,7 +91,9 @@ def letter_id(letter: DeadLetter) -> str:
 
 
 def history_in(headers: Iterable[tuple[str, bytes | None]]) -> tuple[Redrive, ...]:
-    """The redrives that headers tell of, oldest first. Senders can write headers too: what is not ours is left out."""
+    """The redrives recorded in the headers, oldest first. Senders can write headers too, so invalid ones are
+    skipped.
+    """
     found: list[Redrive] = []
     for name, value in headers:
         if name == HISTORY_HEADER:

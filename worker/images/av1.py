@@ -12,7 +12,7 @@ _FRAME_HEADERS: Final = frozenset({3, 6, 7})
 """OBU_FRAME_HEADER, OBU_FRAME and OBU_REDUNDANT_FRAME_HEADER, which decoders accept in place of a first header."""
 _KEY, _SWITCH = 0, 3
 _SELECT = 2
-"""SELECT_SCREEN_CONTENT_TOOLS and the like: each frame header says whether the tool is used."""
+"""SELECT_SCREEN_CONTENT_TOOLS and similar values: each frame header says whether the tool is used."""
 
 
 class Bits:

@@ -17,8 +17,9 @@ _FILLS_OF_BITS = (255, 0)
 
 
 def load_whole(opened: Callable[[], ImageFile.ImageFile], *, is_interlaced: bool, what: str) -> Image.Image:
-    """The pixels of the image that `opened` opens anew at each call. Raises ImageError where a part is missing, else
-    whatever the decoder raises."""
+    """The pixels of the image that `opened` opens at each call. Raises ImageError where a part is missing, else
+    whatever the decoder raises.
+    """
     image, is_last_kept = _loaded(opened(), 0, is_interlaced, what)
     if is_last_kept and _loaded(opened(), 1, is_interlaced, what)[1]:
         raise _missing(what)

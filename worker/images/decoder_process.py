@@ -140,9 +140,9 @@ class DecoderProcess:
             or answer.numbers != tuple(sorted(set(answer.numbers)))
             or answer.numbers[-1] >= answer.frame_count
         ):
-            raise ValueError("it tells of other frames than were asked for")
+            raise ValueError("it has other frames than were requested")
         if frame is not None and answer.numbers != (frame,):
-            raise ValueError("it tells of another frame than was asked for")
+            raise ValueError("it has another frame than was requested")
         leading = (frames,) if answer.frame_count > 1 else ()
         at = 0
         made: dict[str, Pixels] = {}
@@ -152,7 +152,7 @@ class DecoderProcess:
         pixels = None
         if wants_pixels:
             if not 0 < answer.height * answer.width <= self._limits.max_pixels:
-                raise ValueError("it tells of more pixels than are allowed")
+                raise ValueError("it has more pixels than are allowed")
             pixels = self._array(at, (answer.height, answer.width, 3))
             at += pixels.size
         return DecodedViews(made, answer.frame_count, answer.numbers, pixels, answer.seconds), at

@@ -148,7 +148,7 @@ class Admission:
             parsed = parse(record, max_bytes=self._max_event_bytes + room)
         except MalformedRecord as error:
             return Failure(reason=error.reason, message=str(error))
-        except Exception as error:  # a fault of ours must not stop the stream
+        except Exception as error:  # a bug must not stop the stream
             log.exception("parse_failed", topic=record.partition.topic, offset=record.offset)
             message = f"{type(error).__name__} while reading the record"
             return Failure(reason=FailureReason.INTERNAL_ERROR, message=message)

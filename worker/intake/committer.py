@@ -1,4 +1,4 @@
-"""Commits on a thread of its own, so that a slow broker does not hold up the intake loop."""
+"""Commits on its own thread, so that a slow broker does not block the intake loop."""
 
 import threading
 import time

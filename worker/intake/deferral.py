@@ -1,4 +1,4 @@
-"""Deferred events: moved to a topic of ours, out of the way of others, to be judged later.
+"""Deferred events: moved to a retry or surplus topic, where they do not block others, and judged later.
 
 A member finishes the record that an event came in with an output for the other topic. Output and offset are one commit,
 so the event is neither lost nor doubled. The new record carries the one event in its canonical form, under the key of

@@ -1,4 +1,4 @@
-"""Which events are judged now and which are put off, so that no tenant's events hold up another's. Pure."""
+"""Decides which events are judged now and which are deferred, so that no tenant's events block another's. Pure."""
 
 from collections.abc import Callable
 from typing import Final

@@ -48,7 +48,7 @@ class FramedRecords:
         return (trouble,) if trouble is not None else ()
 
     def forget(self, partitions: Iterable[Partition]) -> None:
-        """These were taken from the member, or given to it anew: what is held of them comes again."""
+        """These were revoked from the member or assigned to it again; their held records will be read again."""
         if self._schemas is None:
             return
         for partition in partitions:

@@ -17,7 +17,7 @@ GAUGE_SECONDS = 0.5
 
 
 class MemberGauges:
-    """Sets the gauges now and then, and watches for partitions that stand still. For the member's thread."""
+    """Updates the gauges periodically, and detects partitions without progress. For the member's thread."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class MemberGauges:
         return self._sizes
 
     def health_problems(self, now: float) -> tuple[str, ...]:
-        """Partitions that stand still. Called from any thread."""
+        """Partitions without progress. May be called from any thread."""
         return tuple(
             f"partition {p.topic}/{p.number} is behind and has not moved for {self._stall_seconds:g} s"
             for p in sorted(self._watchdog.stalled(now))

@@ -1,4 +1,4 @@
-"""How every client of ours connects to Kafka."""
+"""The connection options of all our Kafka clients."""
 
 from typing import Any
 

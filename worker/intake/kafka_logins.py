@@ -1,4 +1,4 @@
-"""How a client of ours logs in to Kafka: passwords from files that may change, and tokens of OpenID Connect.
+"""How our clients log in to Kafka: passwords from files that may change, and tokens of OpenID Connect.
 
 kafka-python keeps a password for as long as a client lives. A password of a file is read again at each login here, so
 that a rotated one is used for the next connection without a restart.

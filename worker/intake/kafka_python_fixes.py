@@ -47,11 +47,11 @@ class FixedAssignor(CooperativeStickyAssignor):  # type: ignore[misc]  # kafka-p
 
     Fault 1 (3.0.12): a member claims the partitions of its last assignment for ever, also after the group has put it
     out and given them to others. The leader then leaves a partition with the false claimant while its owner still
-    commits for it: records are judged twice. Apache Kafka mended the same as KAFKA-12984.
+    commits for it: records are judged twice. Apache Kafka fixed the same fault as KAFKA-12984.
 
     Two fixes: a member claims only what it owns now (`owned`), and a leader gives a partition that two members claim to
-    neither, so that both give it up before the next round assigns it. The second one also protects against members
-    that run an older Sluice.
+    neither, so that both give it up before the next round assigns it. The second one also protects against members that
+    run an older Sluice.
     """
 
     def __init__(self) -> None:
@@ -122,7 +122,9 @@ class FixedCoordinator(ConsumerCoordinator):  # type: ignore[misc]
         return super().poll(timeout_ms)
 
     def close(self, **options: Any) -> None:
-        """Leaves the group, also as a static member: it was told to stop, so its partitions should move at once."""
+        """Leaves the group, also as a static member, because the worker is stopping and its partitions should move at
+        once.
+        """
         self._closing = True
         super().close(**options)
 
@@ -332,7 +334,7 @@ class FixedProducer(KafkaProducer):  # type: ignore[misc]
         """Returns when every record sent before is acknowledged or has failed.
 
         Fault 11 (3.0.12): when the broker finds a batch too large, it is split, which wakes whoever waits for it; then
-        `flush` raises UnknownError though nothing has failed. Java waits for the batches that came of it
+        `flush` raises UnknownError though nothing has failed. Java waits for the batches of the split
         (`ProduceRequestResult.awaitAllDependents`).
         """
         deadline = None if timeout is None else time.monotonic() + timeout

@@ -83,7 +83,7 @@ class _S3(Foreign):
 
 
 class _Created(Foreign):
-    """A record of an S3 notification that tells of a new object."""
+    """A record of an S3 notification about a new object."""
 
     source: str = Field("", alias="eventSource")
     time: AwareDatetime = Field(alias="eventTime")
@@ -181,7 +181,7 @@ def _from_s3(document: dict[str, Any]) -> Parsed:
 
 
 def _from_s3_record(record: Any, index: int) -> ImageEvent | None:
-    """The event of one record; None when it tells of something else than a new object."""
+    """The event of one record; None if it is not about a new object."""
     name = record.get("eventName") if isinstance(record, dict) else None
     if not isinstance(name, str):
         raise malformed(f"S3 notification: Records[{index}].eventName: expected text, such as ObjectCreated:Put")

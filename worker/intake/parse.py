@@ -73,7 +73,7 @@ def parse(record: Record, *, max_bytes: int = MAX_VALUE_BYTES) -> Parsed:
     if len(value) > max_bytes:
         message = f"the value has {len(value)} bytes; at most {max_bytes} are read"
         raise MalformedRecord(FailureReason.EVENT_TOO_LARGE, message)
-    # Problems are told key by key: of a million keys that would take long enough to stop the stream.
+    # Problems are reported key by key; for a million keys that would take long enough to stop the stream.
     if len(value) > MAX_COLONS and value.count(b":") > MAX_COLONS:
         message = f"the value has more than {MAX_COLONS} colons, too many for an image event or a notification"
         raise MalformedRecord(FailureReason.EVENT_TOO_LARGE, message)

@@ -58,7 +58,7 @@ class VerdictWriter:
         timings = job.timings(self._clock())
         try:
             outputs = self._write_scored(job, judgement, timings)
-        except Exception as error:  # a fault of ours must neither stop the stream nor let the image through
+        except Exception as error:  # a bug must neither stop the stream nor let the image pass
             log.exception("writing_failed", event_id=job.event.id)
             message = f"{type(error).__name__} while the verdict was written"
             failure = Failure(reason=FailureReason.INTERNAL_ERROR, message=message)

@@ -206,7 +206,7 @@ class FetchRetries(Generic[J]):
         return self._deferred_policy if job.may_be_deferred else self._policy
 
     def _is_too_long(self, job: J, due: float, down_since: float | None, now: float) -> bool:
-        """Whether the job, which can be tried at `due`, would hold up others for too long.
+        """Whether the job, which can be tried at `due`, would block others for too long.
 
         Once its store has been down for `hold_seconds`, a job does not wait at all: one after the other would hold its
         partition for as long.
@@ -221,7 +221,8 @@ class FetchRetries(Generic[J]):
 
 def _was_never_asked(job: Job) -> bool:
     """An object that was not asked for yet goes to a bucket that refused others: if it is given, they were at fault. So
-    a sender who names objects that are denied holds up nobody else's."""
+    a sender who names objects that are denied does not block other senders' events.
+    """
     return not (job.attempts or job.probes)
 
 

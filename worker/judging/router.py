@@ -74,7 +74,7 @@ class PolicyRouter:
         except PolicyError as error:
             failure = Failure(reason=FailureReason.POLICY_FAILED, message=str(error))
             return self._failed(event, failure, scores, provenance)
-        except Exception as error:  # a fault of ours must neither stop the stream nor let the image through
+        except Exception as error:  # a bug must neither stop the stream nor let the image pass
             log.exception("judging_failed", event_id=event.id)
             message = f"{type(error).__name__} while the policy was applied"
             return self.fail(event, Failure(reason=FailureReason.INTERNAL_ERROR, message=message))

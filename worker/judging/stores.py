@@ -115,7 +115,7 @@ class Store:
 
 
 class Stores:
-    """The stores that were asked of late, at most MAX_STORES; the one not asked for the longest time is forgotten."""
+    """The recently used stores, at most MAX_STORES; the least recently used one is dropped."""
 
     def __init__(self, *, pause_seconds: float = 2.0, min_calls: int = 20, max_stores: int = MAX_STORES) -> None:
         self._pause_seconds = pause_seconds

@@ -1,4 +1,4 @@
-"""Draws an explanation: the image, the heat map over it, the anchors, the gate."""
+"""Draws an explanation: the image, the heat map, the distribution over the grades, the weight of each stream."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ COARSE, FINE = (20, 128, 122), (185, 106, 0)
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What the picture says beside the figures."""
+    """The texts of the picture."""
 
     image: str
     model: str
@@ -51,13 +51,13 @@ def draw(pixels: NDArray[np.uint8], explanation: Explanation, words: Words) -> I
         pen.text((SIDE + 2 * GAP, bottom - 14 + 17 * line), text, SOFT, _font(12))
     y = bottom + 40
     if scores.anchors is not None:
-        pen.text((GAP, y - 8), "how the score spreads over the five anchors", SOFT, _font(13))
+        pen.text((GAP, y - 8), "probability of each grade", SOFT, _font(13))
         for index, (name, share) in enumerate(zip(words.anchors, scores.anchors, strict=True)):
             _bar(pen, y + 16 + index * (BAR + 8), f"{index + 1}  {name}", share, GOOD)
         y += 16 + 5 * (BAR + 8) + 18
     if scores.coarse_share is not None:
         text = f"coarse stream {scores.coarse_share:.0%}, fine stream {1 - scores.coarse_share:.0%}"
-        pen.text((GAP, y - 8), f"whom the gate listens to, averaged over its dimensions: {text}", SOFT, _font(13))
+        pen.text((GAP, y - 8), f"weight of each stream, averaged over the gate's dimensions: {text}", SOFT, _font(13))
         split = GAP + round((WIDTH - 2 * GAP) * scores.coarse_share)
         pen.rectangle((GAP, y + 14, split, y + 14 + BAR), COARSE)
         pen.rectangle((split, y + 14, WIDTH - GAP, y + 14 + BAR), FINE)

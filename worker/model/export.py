@@ -1,4 +1,4 @@
-"""From the trained network to what serving reads: an ONNX graph, a heads file and a manifest."""
+"""Exports the trained network for serving: an ONNX graph, a file of heads and a manifest."""
 
 import hashlib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Training a judge on what it sees, maps or statistics of them."""
+"""Trains a judge on maps, or on statistics of maps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from worker.model.network import MstLite, TwoStreamJudge
 from worker.model.statistics import Statistics
 
 Seen = Maps | Statistics
-"""What a judge sees of every image, row by row."""
+"""A judge's inputs, one row per image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def fit(
     progress: Progress,
     title: str,
 ) -> None:
-    """Trains the judge in place on these rows, drawing a variant anew for every image.
+    """Trains the judge in place on these rows, with a random variant of every image.
 
     `damaged` holds what it sees of the same images under mild and under worse damage.
 
@@ -58,7 +58,7 @@ def fit(
     optimiser = torch.optim.AdamW(parameters, lr=schedule.rate, weight_decay=schedule.weight_decay)
     batches = len(rows) // schedule.batch
     if batches < 2:
-        raise DataError(f"{len(rows)} images are too few to train on; give at least {2 * schedule.batch}")
+        raise DataError(f"{len(rows)} images are too few to train on; at least {2 * schedule.batch} are needed")
     steps = schedule.epochs * batches
     rates = torch.optim.lr_scheduler.OneCycleLR(optimiser, schedule.rate, total_steps=steps, pct_start=0.1)
     task = progress.add_task(title, total=steps)

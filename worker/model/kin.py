@@ -1,4 +1,4 @@
-"""What must stay together in a split: whatever shares a prompt, an image, or anything else that gives a score away."""
+"""Groups examples that must stay together in a split: those with the same prompt or image."""
 
 import hashlib
 from collections import Counter
@@ -11,8 +11,9 @@ from worker.model.data import DataError, Example
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """Examples whose groups hold all their kin. `copies`: images whose bytes another one has too, less one of each;
-    `before`, `after`: how many groups there were and are."""
+    """Examples with joined groups. `copies`: the number of duplicate images; `before`, `after`: the numbers of
+    groups.
+    """
 
     examples: list[Example]
     copies: int
@@ -21,10 +22,8 @@ class Joined:
 
 
 def join_kin(examples: Sequence[Example]) -> Joined:
-    """Makes one group of groups that share an image, by its bytes, or the words of a prompt, letters' case and spaces
-    apart. A group without such kin stays as it is, and so does its part of every split.
-
-    Raises DataError for an image that cannot be read.
+    """Joins groups that share an image (by its bytes) or a prompt (ignoring case and spaces). Other groups do not
+    change, and neither do their places in splits. Raises DataError for an image that cannot be read.
     """
     contents = _contents([example.image for example in examples])
     first = unite(
@@ -43,7 +42,7 @@ def join_kin(examples: Sequence[Example]) -> Joined:
 
 
 def unite(keys: Sequence[Iterable[Hashable]]) -> list[int]:
-    """For each row the first row that it is bound to: by a key that both have, or by way of other rows."""
+    """For each row the first row of its group: rows are connected by common keys, transitively."""
     above = list(range(len(keys)))
 
     def root(row: int) -> int:
@@ -61,7 +60,7 @@ def unite(keys: Sequence[Iterable[Hashable]]) -> list[int]:
 
 
 def kin_keys(prompt: str | None, content: str | None) -> list[tuple[str, str]]:
-    """What binds an image to others: the words of its prompt and its content, where they are known."""
+    """The keys of an image: its prompt and its content, if known."""
     words = " ".join((prompt or "").split()).casefold()
     return [(name, key) for name, key in (("prompt", words), ("content", content)) if key]
 

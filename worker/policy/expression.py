@@ -102,7 +102,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def type_of(value: object) -> str:
-    """The type of a CEL value in words."""
+    """The name of a CEL value's type."""
     names: dict[type, str] = {int: "a number", float: "a number", str: "text", list: "a list", dict: "a map"}
     return "null" if value is None else names.get(type(value), f"a {type(value).__name__}")
 

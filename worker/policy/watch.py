@@ -105,7 +105,7 @@ class _Watched:
             self._log_trouble(self.trouble)
 
     def look(self) -> bool:
-        """Whether another policy is in force now."""
+        """Whether the active policy changed."""
         before = self.policy
         try:
             text = self._place.read(self._seen)

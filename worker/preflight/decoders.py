@@ -30,7 +30,7 @@ def check_decoders(settings: ImageSettings) -> Iterator[Finding]:
     except SettingsError as error:
         yield Finding(_CHECK, CheckStatus.WRONG, str(error))
     except (DecoderUnavailableError, ImageError) as error:
-        advice = "mend it, or set images.decoder_processes to off where no image is hostile"
+        advice = "fix it, or set images.decoder_processes to off if all images are trusted"
         yield Finding(_CHECK, CheckStatus.WRONG, str(error), advice)
     else:
         unfiltered = syscall_filter.unavailable()

@@ -1,4 +1,4 @@
-"""Runs a replay to its end, or until it is told to stop."""
+"""Runs a replay until it ends or is stopped."""
 
 import threading
 import time

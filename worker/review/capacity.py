@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SHARES: Final = tuple(share / 100 for share in (*range(1, 10), *range(10, 101, 5)))
-"""Of all images: the volumes for which the trade is told."""
+"""Shares of all images for which cost and yield are computed."""
 MIN_BAD: Final = 20
 """Fewer images known to be bad say too little of the recall."""
 

@@ -243,7 +243,7 @@ class Desk:
         made = next((d for d in counted if d.decision_id == choice.decision_id), None)
         if made is None or made.reviewer != reviewer:
             return None
-        # Of an index that was built anew since, it is not remembered what else it covered.
+        # An index that was rebuilt since does not know what else it covered.
         covered = tuple(self._undo.covered(choice.decision_id)) or (choice.item_id,)
         return self._answer(made, covered, entry.state.status if entry is not None else None)
 

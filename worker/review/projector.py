@@ -40,7 +40,7 @@ TOLD_AT_MOST: Final = 5000
 PROGRESS_SECONDS: Final = 30
 
 # KEYS: positions. ARGV: generation, then fields and values. Nothing is written into an index that somebody has flushed
-# or begun anew since: what was lost with it would never be filled in again. Positions only rise.
+# or rebuilt since: what was lost with it would never be filled in again. Positions only rise.
 _ADVANCE = """
 if redis.call('HGET', KEYS[1], 'generation') ~= ARGV[1] then return 0 end
 for index = 2, #ARGV, 2 do
@@ -67,7 +67,7 @@ class Projector:
     """Every desk's projector keeps the desk's own catalogue; where it has read to is kept in the same file. Of all
     projectors one at a time fills the index, from its catalogue; how far that is stands in Redis beside the index, so
     that both are lost together: a flushed Redis is filled again without reading the topics. Leases are given as soon as
-    all decisions are known, on the items that are there. Records that are none of ours are logged and passed over.
+    all decisions are known, on the items that are there. Invalid records are logged and skipped.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Limits NumPy's matrix library to one thread, so that it does not take processors from the engine."""
+"""Limits NumPy's matrix library to one thread, so that it does not take CPUs from the engine."""
 
 from functools import cache
 
@@ -7,9 +7,9 @@ from threadpoolctl import threadpool_limits
 
 @cache
 def use_one_blas_thread() -> None:
-    """From now on NumPy multiplies matrices on the thread that asks, in the whole process.
+    """Makes NumPy multiply matrices on the calling thread, in the whole process.
 
-    The heads' products take microseconds. OpenBLAS shares them among a thread for each processor, which then spin for a
-    while, waiting for more: that took the engine a sixth of its speed.
+    The heads' products take microseconds. OpenBLAS would distribute them over one thread per CPU, which then spin while
+    they wait for more work. That cost the engine a sixth of its speed.
     """
     threadpool_limits(1, user_api="blas")

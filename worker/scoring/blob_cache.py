@@ -1,4 +1,4 @@
-"""Compiled OpenVINO graphs kept on disk, so that a process need not compile what an earlier one compiled."""
+"""Caches compiled OpenVINO graphs on disk for later processes."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ from worker.atomic_files import write_atomically
 log = structlog.get_logger(__name__)
 
 KEPT = 16
-"""At most this many files; those unused for longest are removed."""
+"""Maximum number of files. The least recently used are removed."""
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
@@ -21,16 +21,15 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 class BlobCache:
     """Files in one folder, named by a digest of everything that the compiled graph depends on.
 
-    A cache never fails its user: what cannot be read, written or trusted is logged and compiled again. A file is only
-    used when nobody but this user could have written it, and when its content is what was written: OpenVINO loads it as
-    native code and data.
+    Errors are logged and never raised; the graph is then compiled again. A file is used only if no other user could
+    have written it and its digest matches, because OpenVINO loads it as native code and data.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def read(self, key: Sequence[str]) -> bytes | None:
-        """The blob of a key; None where there is none that can be used."""
+        """The blob of a key; None if there is no usable one."""
         path = self._path(key)
         try:
             with path.open("rb") as file:
@@ -51,7 +50,7 @@ class BlobCache:
         return blob
 
     def write(self, key: Sequence[str], blob: bytes) -> None:
-        """Keeps a blob, and removes the files that were unused for longest."""
+        """Stores a blob, and removes the least recently used files."""
         path = self._path(key)
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -1,4 +1,4 @@
-"""Opens a compiled engine of the model repository, if it fits this machine and passed the parity gate."""
+"""Opens a compiled engine from the model repository, if it runs on this machine and passed the parity gate."""
 
 from __future__ import annotations
 
@@ -29,17 +29,15 @@ def open_compiled(
     verified: bool = True,
     threads: int | None = None,
 ) -> Engine:
-    """The engine for a target. `verified` asks for a parity report on this very engine that says it passed; `threads`:
-    processors for one of OpenVINO, absent: all.
-
-    Raises RepositoryError where there is none, Unverified, EngineMismatch for one of another model, version or GPU,
-    BindingMissing without its backend, and whatever its engine raises when it starts.
+    """Opens the engine for a target. `verified`: require a parity report of this engine that passed. `threads`: CPUs
+    for an OpenVINO engine; None: all. Raises RepositoryError if there is no such engine, Unverified, EngineMismatch for
+    another model, version or GPU, BindingMissing without the backend, and the errors of the engine's start.
     """
     record = repository.engine(version, target)
     if record is None:
         there = ", ".join(record.target.name for record in repository.engines(version)[0]) or "none"
         raise RepositoryError(
-            f"{repository.where(version)} has no engine {target.name} (there: {there}); make it: "
+            f"{repository.where(version)} has no engine {target.name} (existing: {there}); build it: "
             f"{build_command(repository, version, target)}"
         )
     try:
@@ -62,10 +60,10 @@ def load_torch_engine() -> type[TorchEngine]:
 
 
 def _fit_here(record: EngineRecord, model: Model, threads: int | None) -> Callable[[Sequence[bytes]], Engine]:
-    """A function that makes the engine from its files. Raises EngineMismatch, NoDevice or BindingMissing."""
+    """Returns a function that makes the engine from its files. Raises EngineMismatch, NoDevice or BindingMissing."""
     precision = record.target.precision
     if record.target.backend == "openvino":
-        hint = "f32" if precision == "fp32" else "bf16"  # in int8, of what is not quantised
+        hint = "f32" if precision == "fp32" else "bf16"  # the precision of the operations that are not quantised
         cache = BlobCache(cache_folder("openvino"))
         return lambda files: OpenVinoEngine(
             model, threads=threads, precision=hint, prebuilt=(files[0], files[1]), cache=cache

@@ -23,7 +23,7 @@ class DeviceLost(EngineLost):
 
 
 class NoDevice(EngineError):
-    """There is no GPU, driver or CUDA library here. The message says which."""
+    """There is no GPU, driver or CUDA library. The message says which."""
 
 
 _OUT_OF_MEMORY = {"cudaErrorMemoryAllocation"}
@@ -51,16 +51,15 @@ _LOST = {
 
 def device_lost(said: object) -> DeviceLost:
     """`said`: by what it showed."""
-    return DeviceLost(f"the GPU is lost to this process ({said}); start it again")
+    return DeviceLost(f"this process lost the GPU ({said}); restart it")
 
 
 class CudaDevice:
-    """One GPU. Pointers, streams and graphs are the runtime's own handles; who asks for one gives it back."""
+    """One GPU. Pointers, streams and graphs are the runtime's handles; the caller frees them."""
 
     def __init__(self, index: int = 0, runtime: Any = None) -> None:
-        """`runtime`: the module cuda.bindings.runtime, or one that behaves so.
-
-        Raises NoDevice, OutOfDeviceMemory on a GPU that others have filled, and DeviceLost.
+        """`runtime`: the module cuda.bindings.runtime or a compatible one. Raises NoDevice, OutOfDeviceMemory if other
+        processes use all memory, and DeviceLost.
         """
         if runtime is None:
             try:
@@ -77,7 +76,7 @@ class CudaDevice:
             raise NoDevice(f"no GPU can be used here: {error}; check nvidia-smi and the driver's version") from error
 
     def activate(self) -> None:
-        """Makes this the calling thread's GPU; each thread begins with it."""
+        """Selects this GPU for the calling thread. Call it first on each thread."""
         self._call("cudaSetDevice", self._index)
 
     @property
@@ -95,7 +94,7 @@ class CudaDevice:
         self._call("cudaFree", pointer)
 
     def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """An array in host memory that the GPU reads and writes by itself. Give it back by `unpin`."""
+        """An array in pinned host memory. Free it with `unpin`."""
         kind = np.dtype(dtype)
         size = prod(shape) * kind.itemsize
         pointer = int(self._call("cudaHostAlloc", size, self._cuda.cudaHostAllocDefault))
@@ -123,21 +122,20 @@ class CudaDevice:
         self._call("cudaMemcpyAsync", array.ctypes.data, pointer, array.nbytes, kind, stream)
 
     def synchronize(self, stream: int) -> None:
-        """Waits for all that was started on the stream; what failed there is raised here."""
+        """Waits for all work on the stream, and raises its errors."""
         self._call("cudaStreamSynchronize", stream)
 
     @contextmanager
     def capture(self, stream: int) -> Iterator["CapturedGraph"]:
-        """Records what is started on the stream inside the block, in place of doing it.
-
-        Thread-local, so that other threads may allocate meanwhile. The graph is there when the block has ended.
+        """Records the work that is started on the stream inside the block, instead of running it. Thread-local, so that
+        other threads may allocate meanwhile. The graph is ready when the block has ended.
         """
         graph = CapturedGraph()
         self._call("cudaStreamBeginCapture", stream, self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
         try:
             yield graph
         except BaseException:
-            # The stream must leave the capture, whatever comes of it; one that was sound until here gives a graph.
+            # The stream must leave capture mode in any case. A capture without an error gives a graph.
             _, unfinished = self._cuda.cudaStreamEndCapture(stream)
             if unfinished is not None:
                 self._cuda.cudaGraphDestroy(unfinished)
@@ -175,7 +173,7 @@ class CapturedGraph:
 def _typed(name: str, text: str, function: str) -> EngineError:
     said = f"{function}: {name}: {text}"
     if name in _OUT_OF_MEMORY and function == "cudaHostAlloc":
-        return OutOfDeviceMemory(f"the host gives no memory that the GPU can read ({said}); use a smaller batch")
+        return OutOfDeviceMemory(f"pinned host memory cannot be allocated ({said}); use a smaller batch")
     if name in _OUT_OF_MEMORY:
         return OutOfDeviceMemory(
             f"the GPU is out of memory ({said}); use a smaller batch, or fewer engines on this GPU"

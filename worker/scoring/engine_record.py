@@ -1,4 +1,4 @@
-"""The record of a compiled engine, and the checks of whether it can be used on this machine."""
+"""The record of a compiled engine, and the check that it can run on this machine."""
 
 import hashlib
 from datetime import datetime
@@ -12,15 +12,15 @@ TensorRtBackend = Literal["tensorrt", "tensorrt-rtx"]
 Backend = Literal["tensorrt", "tensorrt-rtx", "torch", "openvino"]
 
 ComputeCapability = Annotated[str, StringConstraints(pattern=r"^[1-9]\d?\.\d$")]
-"""What NVIDIA calls a GPU's architecture: `8.9`."""
+"""A GPU's compute capability: `8.9`."""
 
 
 class EngineMismatch(Exception):
-    """An engine was built for something else. The message lists what differs, and what to do."""
+    """An engine was built for another model, version or GPU. The message lists the differences and what to do."""
 
 
 class BatchProfile(StrictModel):
-    """Batch sizes that an engine takes, from `smallest` to `largest`, and the one it is tuned for."""
+    """The batch sizes of an engine, from `smallest` to `largest`, and the size that it is tuned for."""
 
     smallest: Annotated[int, Field(ge=1)] = 1
     best: Annotated[int, Field(ge=1)] = 16
@@ -29,17 +29,19 @@ class BatchProfile(StrictModel):
     @model_validator(mode="after")
     def _rises(self) -> Self:
         if not self.smallest <= self.best <= self.largest:
-            raise ValueError(f"smallest {self.smallest}, best {self.best}, largest {self.largest} do not rise")
+            raise ValueError(
+                f"smallest {self.smallest}, best {self.best}, largest {self.largest} must be in ascending order"
+            )
         return self
 
     def steps(self, factor: int) -> list[int]:
-        """The few sizes that batches are filled up to, each `factor` times the one before or less, rising."""
+        """The sizes to which batches are padded, ascending, each at most `factor` times the one before."""
         powers = {factor**exponent for exponent in range(self.largest.bit_length())}
         return sorted({size for size in powers if self.smallest <= size < self.largest} | {self.best, self.largest})
 
 
 class Target(StrictModel):
-    """What an engine is built for. Each target has one place in the repository."""
+    """Backend, precision and GPU of an engine. Each target has one place in the repository."""
 
     backend: Backend
     compute_capability: ComputeCapability | None = None
@@ -48,14 +50,14 @@ class Target(StrictModel):
     @model_validator(mode="after")
     def _is_sensible(self) -> Self:
         if self.backend == "openvino" and self.compute_capability is not None:
-            raise ValueError("openvino computes on processors, which have no compute_capability")
+            raise ValueError("openvino runs on CPUs, which have no compute_capability")
         if self.backend in ("tensorrt", "tensorrt-rtx") and self.compute_capability is None:
             raise ValueError(f"{self.backend} needs the compute_capability of a GPU")
         return self
 
     @property
     def on_gpu(self) -> bool:
-        """Whether it is for a GPU; an engine of torch may be for processors too."""
+        """Whether it is for a GPU. A torch engine may be for CPUs too."""
         return self.compute_capability is not None
 
     @property
@@ -85,9 +87,9 @@ class EngineRecord(StrictModel):
 
     @property
     def digest(self) -> str:
-        """Identity of the engine: sha256 over its target's name, the version that built it and all its files' digests.
-
-        The version, since torch and OpenVINO make their kernels when they start, and another makes others of the files.
+        """Identity of the engine: sha256 over the target's name, the backend's version and the digests of all files. It
+        includes the version because torch and OpenVINO compile kernels at start, so another version gives another
+        engine.
         """
         parts = [self.target.name, self.backend_version, *(spec.sha256 for spec in self.files)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
@@ -95,7 +97,7 @@ class EngineRecord(StrictModel):
     def check(
         self, *, model: str | None = None, backend_version: str | None = None, compute_capability: str | None = None
     ) -> None:
-        """Raises EngineMismatch unless the engine was built for all that is given."""
+        """Raises EngineMismatch if the engine was built for something else."""
         differs = self.differences(model=model, backend_version=backend_version, compute_capability=compute_capability)
         if differs:
             raise EngineMismatch(
@@ -105,7 +107,7 @@ class EngineRecord(StrictModel):
     def differences(
         self, *, model: str | None = None, backend_version: str | None = None, compute_capability: str | None = None
     ) -> list[str]:
-        """The differences from the given values, as texts."""
+        """The differences from the given values, as messages."""
         differs = []
         if model is not None and model != self.model:
             differs.append(f"it is of model {self.model}, this is {model}")

@@ -1,4 +1,4 @@
-"""Explains a score: the distribution over the anchors, the gate, and where the fine stream sees damage."""
+"""Explains a score: the distribution over the grades, the weight of each stream, and a heat map of the fine stream."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,13 +16,14 @@ BATCH = 10
 
 Pixels = NDArray[np.uint8]
 MakeViews = Callable[[Pixels, Mapping[str, ViewSpec]], Mapping[str, NDArray[np.uint8]]]
-"""Cuts an image's views: `worker.images.views.make_views`."""
+"""Makes an image's views: `worker.images.views.make_views`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """`scores` of the image; `relief`, [cells, cells]: by how much more than elsewhere the score rises when the fine
-    stream cannot see a spot. Positive: it sees damage there. Negative: what it sees there speaks for the image."""
+    """`scores` of the image; `relief`, [cells, cells]: how much the score rises when a cell is hidden from the fine
+    stream, relative to the median cell. Positive: the cell lowers the score. Negative: it raises the score.
+    """
 
     scores: Scores
     relief: NDArray[np.float64]
@@ -39,9 +40,9 @@ def explain(
 ) -> Explanation:
     """Explains the score of an image, (H, W, 3) RGB, by occlusion.
 
-    Spot by spot, the image is covered with its mean colour; the fine tower looks at it again while the coarse features
-    stay those of the whole image. The median change is taken off, since a cover is itself a flaw wherever it lies.
-    `advance` is called for each spot. Raises EngineError.
+    Each cell in turn is covered with the image's mean colour and scored again by the fine tower; the coarse features
+    stay those of the full image. The median change is subtracted, because the cover itself lowers the score everywhere.
+    `advance` is called for each cell. Raises EngineError.
     """
     heads = model.manifest.heads
 
@@ -71,7 +72,9 @@ Spot = tuple[slice, slice]
 
 
 def _covers(height: int, width: int, cells: int) -> Iterator[Spot]:
-    """Spots in reading order, each half a cell larger on every side, so that none hides damage on its edge."""
+    """Cells in reading order, each enlarged by half a cell on every side, so that damage at an edge is covered
+    fully.
+    """
     for row in range(cells):
         for column in range(cells):
             yield _stretch(row, height, cells), _stretch(column, width, cells)

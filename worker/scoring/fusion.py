@@ -19,7 +19,9 @@ class Fusion:
 
     @classmethod
     def read(cls, reader: TensorReader, prefix: str, coarse: int, fine: int) -> Self:
-        """The fusion of streams with so many features, from the tensors below `prefix`. Raises ManifestError."""
+        """Reads the fusion from the tensors below `prefix`. `coarse`, `fine`: features of each stream. Raises
+        ManifestError.
+        """
         hidden = reader.linear(f"{prefix}W_h", None, coarse + fine)
         gate = reader.linear(f"{prefix}W_g", None, len(hidden.bias))
         fused = len(gate.bias)
@@ -28,7 +30,7 @@ class Fusion:
 
     @property
     def features(self) -> int:
-        """How many fused features there are."""
+        """The number of fused features."""
         return len(self.gate.bias)
 
     def __call__(self, coarse: Array, fine: Array) -> tuple[Array, Array]:
@@ -46,6 +48,6 @@ def softmax(x: Array) -> Array:
 
 
 def _sigmoid(x: Array) -> Array:
-    # tanh does not overflow where exp would
+    # tanh does not overflow, exp would
     y: Array = np.float32(0.5) * (1 + np.tanh(np.float32(0.5) * x))
     return y

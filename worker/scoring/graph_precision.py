@@ -1,7 +1,7 @@
-"""The towers' ONNX graph, rewritten for TensorRT.
+"""Rewrites the towers' ONNX graph for TensorRT.
 
-Two changes, in the graph itself, since TensorRT's networks are strongly typed and know no precision flags any more:
-pixels are cast as soon as they enter (TensorRT moves no uint8), and casts decide what is computed in half precision.
+TensorRT's networks are strongly typed and have no precision flags any more. So the graph itself is changed in two ways:
+pixels are cast at the input (TensorRT does not move uint8), and casts set what is computed in half precision.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,19 +24,20 @@ MOVES = {"Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice"
     "Shape",
     "Size",
 }
-"""What hands values on as they are, or only asks for their shape, so that a cast may just as well come before."""
+"""Operators that pass values on unchanged or read only their shape, so a cast may come before them."""
 
 PRODUCTS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
-"""Where the time goes: always in the low precision."""
+"""Operators that take most of the time: always in the low precision."""
 
 ISLANDS = {"LayerNormalization", "GroupNormalization", "InstanceNormalization"}
-"""Computed in float32; their results are rounded."""
+"""Operators that compute in float32; their results are rounded."""
 
 SENSITIVE = {"Exp", "Log", "LpNormalization", "Pow", "Reciprocal", "Sqrt"} | {
     f"Reduce{kind}" for kind in ("L1", "L2", "LogSumExp", "Mean", "Prod", "Sum", "SumSquare")
 }
-"""Computed in float32, and so is what is made of their results until a product reads it: a mean over thousands of
-positions, and the variance about it, lose in half precision just what they are to tell."""
+"""Operators that compute in float32, as does everything after them up to the next product: a mean over thousands of
+positions, and its variance, lose too much in half precision.
+"""
 
 _OWN_PRECISION = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Resize"}
 """Operators with inputs that must stay float32, where the casts below would be wrong."""
@@ -59,9 +60,9 @@ def prepare_graph(graph: bytes, precision: Precision) -> bytes:
         model = onnx.load_from_string(graph)
         model = shape_inference.infer_shapes(model, strict_mode=True)
     except (DecodeError, shape_inference.InferenceError) as error:
-        raise GraphError(f"the graph is not sound ONNX: {error}; export the model again") from error
+        raise GraphError(f"the graph is not valid ONNX: {error}; export the model again") from error
     if model.functions or any(a.type == onnx.AttributeProto.GRAPH for n in model.graph.node for a in n.attribute):
-        raise GraphError("the graph has functions or branches, and towers need none; export the model without them")
+        raise GraphError("the graph has functions or branches, which are not supported; export the model without them")
     name_constants(model.graph)
     _cast_pixels_first(model.graph)
     model = shape_inference.infer_shapes(_without_value_info(model), strict_mode=True)
@@ -112,7 +113,7 @@ def _cast_pixels_first(graph: onnx.GraphProto) -> None:
 
 
 def name_constants(graph: onnx.GraphProto) -> None:
-    """Makes weights of constants that stand among the nodes."""
+    """Turns constant nodes into weights."""
     nodes = []
     for node in graph.node:
         tensors = [attribute.t for attribute in node.attribute if attribute.name == "value"]
@@ -126,7 +127,9 @@ def name_constants(graph: onnx.GraphProto) -> None:
 
 
 class _Lowering:
-    """Writes a graph's nodes anew, handing each its inputs in the precision it computes in, with one cast a value."""
+    """Rewrites a graph's nodes, so that each gets its inputs in the precision in which it computes, with one cast per
+    value.
+    """
 
     def __init__(self, graph: onnx.GraphProto, low: int) -> None:
         self._low = low
@@ -201,7 +204,7 @@ def _lower(graph: onnx.GraphProto, precision: Precision) -> None:
 
 
 def _refuse_mixed(nodes: Iterable[onnx.NodeProto], types: Mapping[str, int], precision: str) -> None:
-    advice = f"its precision is decided already: build it as it is, in fp32, rather than in {precision}"
+    advice = f"its precision is already set: build it in fp32 instead of {precision}"
     for node in nodes:
         if node.op_type in _OWN_PRECISION:
             raise GraphError(f"the graph has {node.op_type}; {advice}")
@@ -209,6 +212,4 @@ def _refuse_mixed(nodes: Iterable[onnx.NodeProto], types: Mapping[str, int], pre
             if types.get(name) in (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE):
                 raise GraphError(f"{name} is {TensorProto.DataType.Name(types[name])}; {advice}")
             if name and name not in types:
-                raise GraphError(
-                    f"the type of {name}, which {node.op_type} uses, cannot be told; export the model again"
-                )
+                raise GraphError(f"the type of {name}, which {node.op_type} uses, is unknown; export the model again")

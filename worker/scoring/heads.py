@@ -1,4 +1,4 @@
-"""From features to scores, in NumPy: gated fusion and the template head (design.md section 5)."""
+"""Computes scores from features in NumPy: gated fusion and the template head."""
 
 from collections.abc import Mapping
 
@@ -18,9 +18,8 @@ class Heads:
     """The heads of one model.
 
     Template head: the cosines of the fused features with five anchor embeddings, times a temperature, softmax; the
-    score is the expectation over the score range (MST-CLIPIQA, arXiv 2606.16799). What the engine's prompt head made of
-    a row with a prompt goes before: its correspondence, and its quality in place of the template head's. Stateless, so
-    safe to call from several threads.
+    score is the expectation over the score range (MST-CLIPIQA, arXiv 2606.16799). For a row with a prompt, the prompt
+    head's scores are used: its correspondence, and its quality instead of the template head's. Thread-safe.
     """
 
     def __init__(self, manifest: ModelManifest, tensors: Mapping[str, NDArray[np.generic]]) -> None:
@@ -38,7 +37,7 @@ class Heads:
         self._prompt_scores = manifest.prompt.scores if manifest.prompt is not None else ()
 
     def score(self, features: Features) -> list[Scores]:
-        """Scores of a batch, in its order.
+        """The scores of a batch, in order.
 
         `features`: tower name → [batch, features], float32 or float16, and under `PROMPT` the prompt head's scores.
         Raises ValueError for a tower that is missing, a wrong shape, or a value that is not finite.
@@ -66,13 +65,13 @@ class Heads:
         return [self._with_prompt(each, row) for each, row in zip(scores, prompted, strict=True)]
 
     def _with_prompt(self, scores: Scores, prompted: Array) -> Scores:
-        """A row's scores with the prompt head's; NaN stands for what it did not judge."""
+        """Combines a row's scores with the prompt head's. NaN: not scored by the prompt head."""
         found: dict[str, float] = {
             name: float(np.clip(value, *self._range))
             for name, value in zip(self._prompt_scores, prompted, strict=True)
             if not np.isnan(value)
         }
-        if "quality" in found:  # it did not come from the anchors, nor through their fusion
+        if "quality" in found:  # the quality does not come from the anchors or their fusion
             return Scores(quality=found["quality"], correspondence=found.get("correspondence"))
         return scores.model_copy(update=found)
 

@@ -1,4 +1,4 @@
-"""Draws where the fine stream sees damage, over the image."""
+"""Draws an explanation's heat map over the image."""
 
 from typing import Final
 
@@ -7,18 +7,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 STRONGEST: Final = 0.75
-"""How much of the image the strongest colour hides."""
+"""Opacity of the strongest colour."""
 FAINTEST_SCALE: Final = 0.02
-"""A change of the score below this is noise: colours are never stretched further."""
+"""A score change below this is noise, so the colour scale covers at least this range."""
 DARKEST: Final = 64
-"""The grey of black, on which a colour would not be seen."""
+"""Black is drawn as this grey, so that colours are visible on it."""
 GOOD: Final = (36, 86, 184)
 DAMAGE: Final = (179, 33, 75)
 
 
 def heat_map(photo: Image.Image, relief: NDArray[np.float64]) -> Image.Image:
-    """The photo in grey, with an explanation's relief, [rows, columns], over it: red where it is above nought, blue
-    where below."""
+    """The image in grey with an explanation's relief, [rows, columns], over it: red for positive values, blue for
+    negative ones.
+    """
     strength = relief / max(float(np.abs(relief).max()), FAINTEST_SCALE)
     smooth = Image.fromarray(strength.astype(np.float32)).resize(photo.size, Image.Resampling.BICUBIC)
     values = np.clip(np.asarray(smooth), -1, 1)[..., None]

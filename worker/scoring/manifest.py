@@ -1,4 +1,4 @@
-"""The model manifest: JSON beside the weights that names everything serving needs."""
+"""The model manifest: a JSON file beside the weights that names everything that serving needs."""
 
 import hashlib
 import json
@@ -39,7 +39,7 @@ class FileSpec(StrictModel):
     def _stays_in_the_folder(self) -> Self:
         path = PurePosixPath(self.path)
         if path.is_absolute() or ".." in path.parts or "\\" in self.path:
-            raise ValueError(f"{self.path!r} leads out of the manifest's folder; name a file inside it")
+            raise ValueError(f"{self.path!r} is outside the manifest's folder; name a file inside it")
         return self
 
 
@@ -50,7 +50,7 @@ class GraphSpec(FileSpec):
 
 
 class TowerSpec(StrictModel):
-    """One tower: the view it looks at and how many features it gives."""
+    """One tower: its view and its number of features."""
 
     name: PartName
     view: PartName
@@ -58,7 +58,7 @@ class TowerSpec(StrictModel):
 
 
 class HeadsSpec(FileSpec):
-    """The heads' weights as safetensors, and the towers that play the two streams."""
+    """The heads' weights as safetensors, and the towers of the two streams."""
 
     type: Literal["gated_template"]
     coarse: PartName
@@ -66,11 +66,11 @@ class HeadsSpec(FileSpec):
 
 
 PromptScore = Literal["quality", "correspondence"]
-"""What a prompt head tells: how good the image is, and how well it fits its prompt."""
+"""The scores of prompt heads: the image's quality, and how well it fits its prompt."""
 
 
 class PromptSpec(StrictModel):
-    """What it takes to judge an image beside its prompt: a text tower, and heads that attend to the prompt's tokens.
+    """The parts that score an image with its prompt: a text tower, and heads that attend to the prompt's tokens.
 
     `text`: the text tower as an ONNX graph, int32 `tokens` [batch, context] → float32 `text` [batch, context,
     features]. `tokenizer`: CLIP's byte pairs as tokenizers keeps them. `heads`: a prompt head for each of `scores`, as
@@ -87,9 +87,9 @@ class PromptSpec(StrictModel):
     @model_validator(mode="after")
     def _heads_give_scores(self) -> Self:
         if len(set(self.scores)) != len(self.scores):
-            raise ValueError(f"scores: each may stand once, got {list(self.scores)}")
+            raise ValueError(f"scores: each may appear once, got {list(self.scores)}")
         if (self.heads is None) != (not self.scores):
-            raise ValueError("heads and scores belong together: name the file and what its heads tell, or neither")
+            raise ValueError("heads and scores must be set together: name the file and its scores, or neither")
         return self
 
 
@@ -106,10 +106,10 @@ class Measurement(StrictModel):
 
 
 class ParityLimits(StrictModel):
-    """How far a compiled engine may stray from the reference on the golden set before it is refused.
+    """The maximum differences of a compiled engine from the reference on the golden set.
 
-    Feature errors are in units of the tower's RMS, score errors on the scale of scores; `max_flips` is the share of
-    images that the policy would route elsewhere.
+    Feature errors are in units of the tower's RMS, score errors on the scale of scores; `max_flips`: the share of
+    images with another route.
     """
 
     max_feature_error: Annotated[float, Field(gt=0)] = 0.5
@@ -121,7 +121,7 @@ class ParityLimits(StrictModel):
 
 
 _LATER = ("parity", "precision", "prompt")
-"""Fields that came later."""
+"""Fields that were added later."""
 
 
 class ModelManifest(StrictModel):
@@ -136,43 +136,44 @@ class ModelManifest(StrictModel):
     heads: HeadsSpec
     prompt: PromptSpec | None = None
     precision: Literal["bf16"] | None = None
-    """What the towers computed in when the heads were trained on their features and the quality was measured; absent:
-    float32. It is what `sluice verify` compares engines with, and what `sluice build` builds unless told otherwise."""
+    """The precision of the towers when the heads were trained and the quality was measured. Default: float32. `sluice
+    verify` compares engines with it, and `sluice build` uses it by default.
+    """
     anchors: Annotated[tuple[str, ...], Field(min_length=5, max_length=5)]
     score_range: tuple[Annotated[float, Field(ge=1)], Annotated[float, Field(le=5)]]
     license: str
     training_data: tuple[str, ...]
     quality: tuple[Measurement, ...] = ()
     parity: ParityLimits | None = None
-    """What `sluice verify` holds engines to; absent: the defaults."""
+    """The limits of `sluice verify`. Default: the standard limits."""
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
         towers = [tower.name for tower in self.towers]
         if len(set(towers)) != len(towers):
-            raise ValueError(f"towers: each name may stand once, got {towers}")
+            raise ValueError(f"towers: each name may appear once, got {towers}")
         if PROMPT in towers:
-            raise ValueError(f"towers: {PROMPT} is what engines call the prompt head's scores; rename the tower")
+            raise ValueError(f"towers: {PROMPT} is reserved for the prompt head's scores; rename the tower")
         if clash := set(towers) & set(self.views):
-            raise ValueError(f"towers: {sorted(clash)} is a view too, and a graph cannot name both; rename one")
+            raise ValueError(
+                f"towers: {sorted(clash)} is also a view, and the names in a graph must differ; rename one"
+            )
         for tower in self.towers:
             if tower.view not in self.views:
-                raise ValueError(
-                    f"towers: {tower.name} looks at view {tower.view!r}; the views are {sorted(self.views)}"
-                )
+                raise ValueError(f"towers: {tower.name} uses view {tower.view!r}; the views are {sorted(self.views)}")
         if unseen := set(self.views) - {tower.view for tower in self.towers}:
-            raise ValueError(f"views: no tower looks at {sorted(unseen)}; remove it")
+            raise ValueError(f"views: no tower uses {sorted(unseen)}; remove it")
         for stream in (self.heads.coarse, self.heads.fine):
             if stream not in towers:
                 raise ValueError(f"heads: there is no tower {stream!r}; the towers are {towers}")
         if self.score_range[0] >= self.score_range[1]:
-            raise ValueError(f"score_range: {self.score_range} does not rise; the shipped models use [1, 5]")
+            raise ValueError(f"score_range: {self.score_range} is not ascending; the shipped models use [1, 5]")
         return self
 
     @property
     def digest(self) -> str:
         """Identity of the model: sha256 of this manifest as canonical JSON; the files' digests are in it."""
-        # What is not there counts for nothing, as in manifests from before there was such a thing.
+        # Unset fields are left out, so that manifests from before a field was added keep their digest.
         fields = self.model_dump(mode="json", by_alias=True)
         fields = {name: value for name, value in fields.items() if name not in _LATER or value is not None}
         for measured in fields["quality"]:
@@ -204,7 +205,7 @@ def load_manifest(path: Path) -> ModelManifest:
     try:
         text = file.read_bytes()
     except FileNotFoundError as error:
-        raise ManifestError(f"{file}: no such file; give a manifest, or a folder that holds {MANIFEST_NAME}") from error
+        raise ManifestError(f"{file}: no such file; use a manifest, or a folder with a {MANIFEST_NAME}") from error
     except OSError as error:
         raise ManifestError(f"{file}: cannot be read: {error.strerror}") from error
     try:
@@ -214,7 +215,7 @@ def load_manifest(path: Path) -> ModelManifest:
 
 
 def explain(error: ValidationError) -> str:
-    """A validation error on one line, without the document's values."""
+    """A validation error as one line, without the document's values."""
     return "; ".join(
         ": ".join(part for part in (".".join(map(str, problem["loc"])), problem["msg"]) if part)
         for problem in error.errors(include_url=False)

@@ -1,4 +1,4 @@
-"""A model on disk: its manifest with the files it names, each checked against its digest."""
+"""Loads a model from disk. Each file in its manifest is checked against its digest."""
 
 import hashlib
 import os
@@ -36,7 +36,7 @@ SHIPPED_MODELS = Path(__file__).parent / "models"
 
 @dataclass(frozen=True, slots=True)
 class PromptParts:
-    """The parts that judge prompts: `text` is the text tower's ONNX file; `heads` is absent before training."""
+    """The parts that score images with prompts. `text`: the text tower's ONNX file. `heads`: None before training."""
 
     spec: PromptSpec
     text: bytes
@@ -44,11 +44,11 @@ class PromptParts:
     heads: PromptHeads | None
 
     def features(self, run: RunText, largest: int) -> TextFeatures:
-        """Tokens' features by a text tower that takes `largest` texts at once."""
+        """Computes token features with a text tower that takes `largest` texts per call."""
         return TextFeatures(self.tokenizer, run, largest=largest)
 
     def scorer(self, run: RunText, largest: int) -> PromptScorer:
-        """Judges prompts by a text tower that takes `largest` texts at once. Raises ValueError without heads."""
+        """Scores prompts with a text tower that takes `largest` texts per call. Raises ValueError without heads."""
         if self.heads is None:
             raise ValueError("this model's prompt head is not trained")
         return PromptScorer(self.heads, self.features(run, largest), len(self.spec.scores))
@@ -65,16 +65,14 @@ class Model:
 
     @property
     def judging_prompts(self) -> PromptParts | None:
-        """What prompts are judged with; None for a model that ignores them."""
+        """The parts for prompts; None for a model that ignores prompts."""
         return self.prompt if self.prompt is not None and self.prompt.heads is not None else None
 
 
 def find_model(name_or_path: str, s3: S3Settings | None = None) -> Path:
-    """The manifest of a shipped model, by name, or of any other, by the path of its file or folder, or by where it lies
-    in a model repository: `DIR/mst-clip` for the version that was promoted, `DIR/mst-clip/1.2.0` for that one;
-    `DIR` is a folder or `s3://bucket/models`.
-
-    Raises ManifestError for what is none of these, naming the models that ship.
+    """Finds a model's manifest: by the name of a shipped model, by the path of a manifest or its folder, or by its
+    place in a model repository. `DIR/mst-clip` is the promoted version, `DIR/mst-clip/1.2.0` that version; `DIR` is a
+    folder or `s3://bucket/models`. Raises ManifestError for anything else; the message lists the shipped models.
     """
     shipped = sorted(folder.name for folder in SHIPPED_MODELS.iterdir() if (folder / MANIFEST_NAME).is_file())
     if name_or_path in shipped:
@@ -89,16 +87,15 @@ def find_model(name_or_path: str, s3: S3Settings | None = None) -> Path:
     if not manifest.is_file():
         what = "no such manifest" if os.sep in name_or_path or path.exists() else "no model of this name"
         raise ManifestError(
-            f"model {name_or_path!r}: {what}; give one of {', '.join(shipped)}, a manifest, or a folder "
-            f"that holds {MANIFEST_NAME}"
+            f"model {name_or_path!r}: {what}; use one of {', '.join(shipped)}, a manifest, or a folder with a "
+            f"{MANIFEST_NAME}"
         )
     return manifest
 
 
 def load_model(name_or_path: str, s3: S3Settings | None = None) -> Model:
-    """Loads a model and checks every file it names. `s3`: how to reach a repository there. Raises ManifestError.
-
-    NumPy has one thread in this process from then on (blas.py).
+    """Loads a model and checks every file that it names. `s3`: settings for a repository in S3. Raises ManifestError.
+    Limits NumPy to one thread in this process (blas.py).
     """
     use_one_blas_thread()
     path = find_model(name_or_path, s3)
@@ -113,7 +110,7 @@ def _prompt_parts(path: Path, manifest: ModelManifest) -> PromptParts | None:
     if spec is None:
         return None
     text = _read_graph(path, spec.text)
-    from worker.scoring.tokenizer import ClipTokenizer  # loads tokenizers and ftfy, which other models do without
+    from worker.scoring.tokenizer import ClipTokenizer  # imports tokenizers and ftfy, which other models do not need
 
     where = str(path.parent / spec.tokenizer.path)
     tokenizer = ClipTokenizer.read(where, _read(path, spec.tokenizer), spec.context)
@@ -125,7 +122,7 @@ def _read_graph(manifest: Path, spec: GraphSpec) -> bytes:
     graph = _read(manifest, spec)
     opset = read_opset(graph)
     if opset != spec.opset:
-        found = "is no ONNX model" if opset is None else f"uses opset {opset}"
+        found = "is not an ONNX model" if opset is None else f"uses opset {opset}"
         raise ManifestError(
             f"{manifest.parent / spec.path}: {found}, the manifest says opset {spec.opset}; export the model again"
         )
@@ -153,6 +150,6 @@ def _read(manifest: Path, spec: FileSpec) -> bytes:
     if digest != spec.sha256:
         raise ManifestError(
             f"{file}: sha256 is {digest}, {manifest.name} says {spec.sha256}; "
-            "the file is damaged or of another version: fetch or export the model again"
+            "the file is damaged or from another version: fetch or export the model again"
         )
     return data

@@ -1,12 +1,12 @@
-"""ONNX files without the onnx package: the opset, and the error for a graph that a backend cannot run."""
+"""Reads the opset of an ONNX file without the onnx package, and defines the error for unsupported graphs."""
 
 
 class GraphError(Exception):
-    """A model's graph cannot be prepared for a backend, or run by it. The message says what is wrong and what to do."""
+    """A backend cannot prepare or run a model's graph. The message says what is wrong and what to do."""
 
 
 def read_opset(data: bytes) -> int | None:
-    """The version of the default operator set that an ONNX model imports; None where the bytes are no ONNX model.
+    """The version of the default operator set that an ONNX model imports; None if the bytes are not an ONNX model.
 
     Walks the top level of the protobuf message ModelProto (onnx.proto): `opset_import` is field 8, a message with
     `domain` in field 1 and `version` in field 2.

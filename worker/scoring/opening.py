@@ -1,4 +1,4 @@
-"""Opens the engine that the settings name, or with `auto` the best that this host can run."""
+"""Opens the engine that the settings name or, with `auto`, the best one that runs on this host."""
 
 import ctypes
 from collections.abc import Sequence
@@ -26,11 +26,10 @@ FASTEST_FIRST = ("int8", "fp8", "fp16", "bf16", "fp32")
 
 
 def open_engine(settings: Settings, model: Model) -> Engine:
-    """The engine of a model, warmed up, as `settings.engine` wants it.
+    """Opens and warms up the engine of a model as `settings.engine` says.
 
-    `auto` passes over what does not start here, and logs why and what would repair it. A backend that is named is
-    opened or refused: raises RepositoryError, what `open_compiled` raises, and GraphError for a graph that torch cannot
-    run.
+    `auto` skips engines that do not start here, and logs the reason and how to fix it. For a named backend, raises
+    RepositoryError, the errors of `open_compiled`, and GraphError for a graph that torch cannot run.
     """
     wanted = settings.engine
     gpu = has_gpu()
@@ -50,7 +49,9 @@ def open_engine(settings: Settings, model: Model) -> Engine:
 
 
 def has_gpu() -> bool:
-    """Whether NVIDIA's driver is here and sees a GPU; asks the driver itself, so neither torch nor CUDA is needed."""
+    """Whether NVIDIA's driver is installed and sees a GPU. Asks the driver directly, so neither torch nor CUDA is
+    needed.
+    """
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -62,7 +63,7 @@ def has_gpu() -> bool:
 def _open_published(
     wanted: EngineSettings, repository: Repository, settings: Settings, model: Model, gpu: bool
 ) -> Engine | None:
-    """The best of the repository's engines that starts; None where none does and `auto` may look elsewhere."""
+    """The repository's best engine that starts; None if none does and `auto` may use another backend."""
     automatic = wanted.backend == "auto"
     version = Version(model.manifest.name, model.manifest.version)
     refusals: list[Exception] = []
@@ -71,7 +72,7 @@ def _open_published(
             try:
                 return open_compiled(repository, version, record.target, model, threads=wanted.threads)
             except (Unverified, EngineMismatch, BindingMissing, EngineError, RepositoryError) as error:
-                # A repository holds engines for a whole fleet: those for other GPUs are no cause for alarm.
+                # A repository may hold engines for other GPUs, so a mismatch is not a warning.
                 tell = log.info if isinstance(error, EngineMismatch) else log.warning
                 tell("engine_passed_over", engine=record.target.name, reason=str(error))
                 refusals.append(error)
@@ -86,8 +87,7 @@ def _open_published(
 def _candidates(
     wanted: EngineSettings, repository: Repository, version: Version, settings: Settings, model: Model, gpu: bool
 ) -> Sequence[EngineRecord]:
-    """The engines that the settings leave to choose from, the best first. Raises RepositoryError where there is none
-    that was meant."""
+    """The engines that the settings allow, best first. Raises RepositoryError if there is none."""
     published = repository.manifest(version)
     build = f"sluice build {settings.model} --repository {wanted.repository}"
     if wanted.backend != "auto":
@@ -95,11 +95,11 @@ def _candidates(
     if wanted.precision is not None:
         build += f" --precision {wanted.precision}"
     if published is None:
-        raise RepositoryError(f"{repository.where(version)}: no such model there; make its engine: {build}")
+        raise RepositoryError(f"{repository.where(version)}: no such model; build its engine: {build}")
     if published.digest != model.manifest.digest:
         raise RepositoryError(
             f"{repository.where(version)} is model {published.digest}, and the settings' is {model.manifest.digest}; "
-            "set model to that place, or publish the other under a version of its own"
+            "set model to that place, or publish the other model with a new version"
         )
     there, damaged = repository.engines(version)
     for problem in damaged:
@@ -111,7 +111,7 @@ def _candidates(
     ]
     if not chosen and (wanted.backend != "auto" or not there):
         raise RepositoryError(
-            f"{repository.where(version)} has no such engine (there: "
+            f"{repository.where(version)} has no such engine (existing: "
             f"{', '.join(record.target.name for record in there) or 'none'}); make it: {build}"
             f"{' --rebuild' if damaged else ''}"
         )
@@ -119,8 +119,9 @@ def _candidates(
 
 
 def _suits(target: Target, backend: str, gpu: bool) -> bool:
-    """Whether the settings' backend means such an engine, on a host with or without a GPU. Torch's run on the GPU where
-    there is one; those for processors, which OpenVINO serves faster, only where they are asked for by name."""
+    """Whether the settings' backend allows such an engine, on a host with or without a GPU. Torch engines run on the
+    GPU if there is one. Torch engines for CPUs are used only if named, because OpenVINO is faster.
+    """
     if backend == "auto":
         return target.backend == "openvino" or (gpu and target.on_gpu)
     return target.backend == backend and (backend != "torch" or target.on_gpu == gpu)

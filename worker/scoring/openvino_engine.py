@@ -1,4 +1,4 @@
-"""The CPU engine: OpenVINO running the towers' ONNX graph, and the text tower's where the model has one."""
+"""The CPU engine: runs the towers' ONNX graph, and the text tower if the model has one, with OpenVINO."""
 
 import structlog
 
@@ -17,7 +17,7 @@ FLOAT32 = "f32"
 
 
 class OpenVinoEngine:
-    """Runs a model's towers on the CPU. Safe to call from several threads; their batches share the cores."""
+    """Runs a model's towers on the CPU. Thread-safe; concurrent batches share the cores."""
 
     def __init__(
         self,
@@ -28,12 +28,10 @@ class OpenVinoEngine:
         prebuilt: tuple[bytes, bytes] | None = None,
         cache: BlobCache | None = None,
     ) -> None:
-        """`threads`: cores to use; absent: all that this process may use. `precision`: what to compute in, `bf16` (on
-        processors that have it) or `f32`; absent: what the model was measured in. `prebuilt`: the towers as OpenVINO's
-        own graph and weights, in place of the model's; `sluice build` makes such ones. `cache`: where compiled graphs
-        are kept for the next process.
-
-        Raises ManifestError for a graph that is not what the manifest says.
+        """`threads`: cores to use; None: all that this process may use. `precision`: `bf16` (on CPUs that support it)
+        or `f32`; None: the precision that the model was measured in. `prebuilt`: the towers as OpenVINO graph and
+        weights made by `sluice build`, instead of the model's. `cache`: the folder for compiled graphs. Raises
+        ManifestError if the graph does not match the manifest.
         """
         manifest = self._manifest = model.manifest
         precision = precision or manifest.precision or FLOAT32
@@ -59,7 +57,10 @@ class OpenVinoEngine:
             streams=self._towers.streams,
         )
         if manifest.precision == precision == "bf16" != self._towers.precision:
-            meaning = "the model was trained and measured in bf16, so scores differ from what its thresholds mean"
+            meaning = (
+                "the model was trained and measured in bf16, so scores differ from those that thresholds were chosen "
+                "for"
+            )
             log.warning("precision_differs", model=manifest.name, meaning=meaning)
 
     @property
@@ -67,8 +68,9 @@ class OpenVinoEngine:
         return MAX_BATCH
 
     def infer(self, views: Views, prompts: Prompts | None = None) -> Features:
-        """The features of a batch. Raises BatchFailed when a view is missing, of a wrong shape or dtype, for another
-        number of prompts than images, or when OpenVINO fails."""
+        """The features of a batch. Raises BatchFailed if a view is missing or has a wrong shape or dtype, if the
+        numbers of prompts and images differ, or if OpenVINO fails.
+        """
         check_batch(views, self._manifest.views, MAX_BATCH)
         for name, pixels in views.items():
             if not pixels.flags.c_contiguous:
@@ -85,12 +87,12 @@ class OpenVinoEngine:
 
 
 class OpenVinoText:
-    """Runs a model's text tower on the CPU. Safe to call from several threads."""
+    """Runs a model's text tower on the CPU. Thread-safe."""
 
     def __init__(
         self, prompt: PromptParts, *, threads: int | None = None, precision: str, cache: BlobCache | None = None
     ) -> None:
-        """As the engine's. Raises ManifestError for a graph that is not what the manifest says."""
+        """Parameters as for the engine. Raises ManifestError if the graph does not match the manifest."""
         spec = prompt.spec
         self._graph = OpenVinoGraph(
             spec.text.path,

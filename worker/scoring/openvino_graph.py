@@ -1,4 +1,4 @@
-"""One ONNX graph on the CPU, by OpenVINO."""
+"""Runs one ONNX graph on the CPU with OpenVINO."""
 
 import hashlib
 import io
@@ -29,10 +29,10 @@ _TYPES: Mapping[str, type[np.generic]] = {"u8": np.uint8, "i32": np.int32, "f32"
 
 
 class OpenVinoGraph:
-    """Runs batches through a graph whose every tensor has the batch as first axis.
+    """Runs batches through a graph. The first axis of every tensor is the batch.
 
-    A batch is cut into single rows that run side by side, one stream per core: measured faster than larger requests,
-    whose maps leave the caches. Safe to call from several threads; their batches share the cores.
+    A batch is split into single rows that run in parallel, one stream per core. That was measured to be faster than
+    larger requests, whose feature maps do not fit the CPU's caches. Thread-safe; concurrent batches share the cores.
     """
 
     def __init__(
@@ -46,11 +46,9 @@ class OpenVinoGraph:
         precision: str,
         cache: BlobCache | None = None,
     ) -> None:
-        """`where`: what the graph is, for messages. `graph`: ONNX, or OpenVINO's own graph and weights. `threads`:
-        cores to use; absent: all that this process may use. `precision`: what to compute in, `bf16` or `f32`. `cache`:
-        where compiled graphs are kept.
-
-        Raises ManifestError for a graph that has other inputs or outputs.
+        """`where`: the graph's name, for messages. `graph`: ONNX, or OpenVINO's graph and weights. `threads`: cores to
+        use; None: all that this process may use. `precision`: `bf16` or `f32`. `cache`: the folder for compiled graphs.
+        Raises ManifestError for a graph with other inputs or outputs.
         """
         core = ov.Core()
         self.streams = threads or len(os.sched_getaffinity(0))
@@ -66,8 +64,8 @@ class OpenVinoGraph:
         blank = {name: np.zeros((1, *shape), _TYPES[kind]) for name, (kind, shape) in inputs.items()}
         for _ in range(self.streams):
             request = compiled.create_infer_request()
-            # Warms up, from one thread: OpenVINO's binding sets itself up for NumPy at the first array it gets, and two
-            # threads that do so at once wait for each other for ever (one holds the GIL, one the set-up).
+            # Warm-up on one thread: OpenVINO's binding initializes its NumPy support with the first array, and two
+            # threads that do so concurrently deadlock (one holds the GIL, one the initialization).
             request.infer(blank, share_inputs=True)
             request.get_tensor(next(iter(outputs))).data  # noqa: B018  # the way back has a set-up of its own
             self._requests.put(request)
@@ -101,7 +99,7 @@ class OpenVinoGraph:
 
 
 def computes_bf16() -> bool:
-    """Whether these processors compute in bfloat16; on others OpenVINO stays with float32."""
+    """Whether these CPUs compute in bfloat16. On others OpenVINO uses float32."""
     return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
@@ -114,7 +112,9 @@ def _compiled(
     config: Mapping[str, object],
     cache: BlobCache | None,
 ) -> Any:
-    """The graph compiled for single rows; from the cache where it is there, as it was checked when it was put there."""
+    """The graph compiled for single rows, from the cache if possible. A cached graph was checked before it was
+    stored.
+    """
     key = _cache_key(core, graph, inputs, outputs, config) if cache is not None else ()
     blob = cache.read(key) if cache is not None else None
     if blob is not None:

@@ -1,4 +1,4 @@
-"""Promotes a version of a model to serve, and rolls back to the one before."""
+"""Promotes the version of a model that serves, and rolls back to the previous one."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,9 +11,9 @@ from worker.scoring.verification import PARITY_REPORT, Unverified, check_verifie
 
 
 class Promoter:
-    """Changes which version of a model serves. A worker uses the version that serves when it starts.
+    """Changes which version of a model serves. Workers use the serving version when they start.
 
-    Of two changes at the same time one is refused (StoreConflict), so that none is lost. `now` dates the changes.
+    Of two concurrent changes, the later one is refused (StoreConflict), so none is lost. `now` dates the changes.
     """
 
     def __init__(self, store: FileStore, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
@@ -26,11 +26,11 @@ class Promoter:
         return read_serving(self._store, _file(model))[0]
 
     def promote(self, version: Version, *, by: str, note: str = "", allow_unverified: bool = False) -> ServingRecord:
-        """Makes a version the serving one. The same version with the same engines again changes nothing.
+        """Makes a version the serving one. Idempotent for the same version with the same engines.
 
-        Every file of the model is checked, and every engine of the version must have passed the parity gate, unless
-        `allow_unverified`: an engine that has not passed is never served. Raises RepositoryError for a version that is
-        not there or damaged, Unverified, and StoreConflict.
+        Every file of the model is checked. Every engine of the version must have passed the parity gate, unless
+        `allow_unverified`; an engine that did not pass is never served. Raises RepositoryError for a missing or damaged
+        version, Unverified, and StoreConflict.
         """
         manifest = self._whole(version)
         engines, problems = self._engines(version)
@@ -51,18 +51,17 @@ class Promoter:
         return self._write(version.name, before, promotion, seen)
 
     def roll_back(self, model: str, *, by: str, note: str = "") -> ServingRecord:
-        """Restores the version that served before the last promotion, with its engines as they are now.
-
-        Raises RepositoryError when there is none, or when its files are gone or damaged, and StoreConflict.
+        """Restores the version that served before the last promotion, with its current engines. Raises RepositoryError
+        if there is none or its files are missing or damaged, and StoreConflict.
         """
         record, seen = read_serving(self._store, _file(model))
         if record is None:
-            raise RepositoryError(f"{self._store.where(model)}: no version was ever promoted; {promote_hint(model)}")
+            raise RepositoryError(f"{self._store.where(model)}: no version was promoted; {promote_hint(model)}")
         target = record.before
         if target is None:
             raise RepositoryError(
-                f"{self._store.where(model)}: no version served before {record.serving.version}, so there is none to "
-                f"restore; {promote_hint(model)}"
+                f"{self._store.where(model)}: no version served before {record.serving.version}, so there is "
+                f"nothing to restore; {promote_hint(model)}"
             )
         version = Version(model, target.version)
         manifest = self._whole(version)
@@ -87,8 +86,8 @@ class Promoter:
         if manifest is None:
             there = [entry.version for entry in self._repository.versions() if entry.name == version.name]
             raise RepositoryError(
-                f"{self._repository.where(version)}: no such version (there: {', '.join(there) or 'none'}); "
-                "sluice build puts a model into a repository"
+                f"{self._repository.where(version)}: no such version (existing: {', '.join(there) or 'none'}); "
+                "sluice build adds a model to a repository"
             )
         try:
             self._repository.check_files(version, manifest)
@@ -97,7 +96,7 @@ class Promoter:
         return manifest
 
     def _engines(self, version: Version) -> tuple[tuple[EngineParity, ...], list[str]]:
-        """The version's engines with their parity reports, and what keeps an engine from being served."""
+        """The version's engines with their parity reports, and the reasons why engines cannot serve."""
         records, damaged = self._repository.engines(version)
         problems = [str(error) for error in damaged]
         found = []
@@ -123,7 +122,7 @@ class Promoter:
 
 
 def promote_hint(model: str) -> str:
-    """What to run to choose another version."""
+    """The command that chooses another version."""
     return f"choose one: sluice model promote {model} VERSION --repository …"
 
 

@@ -1,4 +1,4 @@
-"""The prompt head in NumPy: what an image is worth beside its prompt (design.md section 5)."""
+"""The prompt head in NumPy: scores an image with its prompt."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ LOWEST = np.float32(-1e30)
 
 @dataclass(frozen=True, slots=True)
 class _PromptHead:
-    """w_o(GELU(W_1 z') + W_2 z') with z' = z + alpha attention(z → tokens) and z the fused features
-    (MST-CLIPIQA, arXiv 2606.16799).
+    """w_o(GELU(W_1 z') + W_2 z') with z' = z + alpha attention(z → tokens) and z the fused features (MST-CLIPIQA, arXiv
+    2606.16799).
 
-    One query attends to each prompt, so its keys and values are never made: the query is taken to the tokens' space
-    instead, q·(W_k t) = (W_kᵀ q)·t, and the mean of the tokens back from it. That is the same sum in another order, at
-    a twentieth of the work. The keys' bias is the same for all tokens of a prompt and falls out of the softmax.
+    There is one query per prompt, so keys and values are not computed: the query is projected into the tokens' space,
+    q·(W_k t) = (W_kᵀ q)·t, and the weighted mean of the tokens is projected back. The result is the same with a
+    twentieth of the work. The keys' bias is the same for all tokens and cancels in the softmax.
     """
 
     fusion: Fusion
@@ -39,7 +39,7 @@ class _PromptHead:
 
     @classmethod
     def read(cls, reader: TensorReader, prefix: str, coarse: int, fine: int, tokens: int) -> Self:
-        """The head below `prefix`, for tokens with so many features. Raises ManifestError."""
+        """Reads the head below `prefix`. `tokens`: features of each token. Raises ManifestError."""
         fusion = Fusion.read(reader, f"{prefix}gff.", coarse, fine)
         fused = fusion.features
         query = reader.linear(f"{prefix}attention.query", fused, fused)
@@ -50,7 +50,9 @@ class _PromptHead:
         second = reader.linear(f"{prefix}W_2", len(first.bias), fused)
         last = reader.linear(f"{prefix}w_o", 1, len(first.bias))
         if fused % ATTENTION_HEADS:
-            raise ManifestError(f"{prefix}: {fused} fused features do not part into {ATTENTION_HEADS} attention heads")
+            raise ManifestError(
+                f"{prefix}: {fused} fused features cannot be divided into {ATTENTION_HEADS} attention heads"
+            )
         alpha = reader.array(f"{prefix}alpha", (1,))
         return cls(fusion, query, key.weight, value, out, alpha, first, second, last)
 
@@ -74,10 +76,10 @@ class _PromptHead:
 
 
 class PromptHeads:
-    """A model's prompt heads, one for each score in its manifest. Stateless, so safe to call from several threads."""
+    """A model's prompt heads, one for each score in its manifest. Thread-safe."""
 
     def __init__(self, manifest: ModelManifest, tensors: Mapping[str, NDArray[np.generic]]) -> None:
-        """Raises ManifestError for a tensor that is missing, left over, not finite, or of the wrong dtype or shape."""
+        """Raises ManifestError for a tensor that is missing, unused, not finite, or has the wrong dtype or shape."""
         spec = manifest.prompt
         if spec is None or spec.heads is None:
             raise ManifestError(f"{manifest.name}: the manifest names no prompt head")

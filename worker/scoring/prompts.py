@@ -1,4 +1,4 @@
-"""Scores images with their prompts, for every engine; engines differ only in what runs the text tower."""
+"""Scores images with their prompts, for every engine. Engines differ only in how they run the text tower."""
 
 import threading
 from collections import OrderedDict
@@ -12,18 +12,19 @@ from worker.scoring.tensors import Array
 from worker.scoring.token_ids import TokenIds, Tokenize, lengths
 
 CACHE_BYTES = 128 * 1024 * 1024
-"""Of token features: 850 prompts of 77 tokens in ViT-B's text tower, 3,000 of usual length."""
+"""Bytes of cached token features: 850 prompts of 77 tokens of ViT-B's text tower, or 3,000 of usual length."""
 
 RunText = Callable[[TokenIds], Array]
-"""The text tower: [texts, context] → [texts, context, features]; as many texts at once as it is asked to."""
+"""The text tower: [texts, context] → [texts, context, features]."""
 
 
 class TextFeatures:
-    """The text tower's answers, those of late kept in memory: one prompt often makes several images, and the tower
-    costs as much as a coarse image. Safe to call from several threads."""
+    """Runs the text tower and caches recent results: several images often have the same prompt, and the tower costs as
+    much as a coarse image. Thread-safe.
+    """
 
     def __init__(self, tokenize: Tokenize, run: RunText, *, largest: int, cache_bytes: int = CACHE_BYTES) -> None:
-        """`largest`: how many texts `run` takes at once."""
+        """`largest`: how many texts `run` takes per call."""
         self._tokenize = tokenize
         self._run = run
         self._largest = largest
@@ -33,7 +34,7 @@ class TextFeatures:
         self._kept: OrderedDict[bytes, Array] = OrderedDict()
 
     def __call__(self, texts: Sequence[str]) -> list[Array]:
-        """The features of each text's tokens, [its tokens, features]. Raises BatchFailed when the tower fails."""
+        """The token features of each text, [its tokens, features]. Raises BatchFailed if the tower fails."""
         ids = self._tokenize(texts)
         ends = lengths(ids)
         keys = [row[:end].tobytes() for row, end in zip(ids, ends, strict=True)]
@@ -67,23 +68,23 @@ class TextFeatures:
 
 
 class PromptScorer:
-    """The prompt head's scores of a batch, for the rows that carry a prompt."""
+    """The prompt head's scores of a batch, for the rows with a prompt."""
 
     def __init__(self, heads: PromptHeads, text: Callable[[Sequence[str]], list[Array]], scores: int) -> None:
-        """`text`: prompts to the features of their tokens, as TextFeatures. `scores`: how many the heads give."""
+        """`text`: computes token features of prompts, such as TextFeatures. `scores`: the number of scores of the
+        heads.
+        """
         self._heads = heads
         self._text = text
         self._scores = scores
 
     def score(self, features: Features, prompts: Prompts) -> Array:
-        """[batch, scores], NaN in the rows without a prompt. An empty prompt is none.
-
-        Raises BatchFailed for another number of prompts than rows, when the text tower fails, and for a score that is
-        not finite.
+        """[batch, scores], NaN in rows without a prompt. An empty prompt counts as none. Raises BatchFailed if the
+        numbers of prompts and rows differ, the text tower fails, or a score is not finite.
         """
         batch = len(next(iter(features.values())))
         if len(prompts) != batch:
-            raise BatchFailed(f"{len(prompts)} prompts for {batch} images; give one or None for each")
+            raise BatchFailed(f"{len(prompts)} prompts for {batch} images; give a prompt or None for each")
         scores = np.full((batch, self._scores), np.nan, np.float32)
         rows = [row for row, prompt in enumerate(prompts) if prompt]
         if not rows:

@@ -31,7 +31,7 @@ class DamagedEngine(RepositoryError):
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One version of one model in the repository."""
+    """A version of a model in the repository."""
 
     name: str
     version: str
@@ -42,14 +42,15 @@ class Version:
 
 
 class Repository:
-    """A model repository in a store. Every reader sees a version or an engine whole or not at all; whatever was broken
-    off is finished by doing it again. Methods raise RepositoryError."""
+    """A model repository in a store. Versions and engines are published atomically: a reader sees all of one or
+    nothing. Run an interrupted operation again to finish it. Methods raise RepositoryError.
+    """
 
     def __init__(self, store: FileStore) -> None:
         self._store = store
 
     def versions(self) -> list[Version]:
-        """All versions, by name, the newest last."""
+        """All versions by model name, newest last."""
         found = []
         for name in self._store.names():
             model, _, rest = name.partition("/")
@@ -59,7 +60,7 @@ class Repository:
         return sorted(found, key=lambda entry: (entry.name, _order(entry.version)))
 
     def manifest(self, version: Version) -> ModelManifest | None:
-        """The version's manifest; None where there is no such version."""
+        """The version's manifest; None if there is no such version."""
         name = f"{version.folder}/{MANIFEST_NAME}"
         text = self._store.read(name)
         if text is None:
@@ -68,13 +69,14 @@ class Repository:
             return ModelManifest.model_validate_json(text)
         except ValidationError as error:
             raise RepositoryError(
-                f"{self._store.where(name)} is damaged: {explain(error)}; remove it, and put the model there again: "
+                f"{self._store.where(name)} is damaged: {explain(error)}; remove it and publish the model again: "
                 "sluice build"
             ) from error
 
     def publish(self, path: Path) -> Version:
-        """Puts the model of a manifest's file into the repository. Done before, it does nothing; broken off before, it
-        finishes. A version is never changed: another model under the same name and version is refused."""
+        """Publishes the model of a manifest file. Idempotent, and finishes an interrupted publication. A version never
+        changes: a different model with the same name and version is refused.
+        """
         manifest = load_manifest(path)
         version = Version(manifest.name, manifest.version)
         there = self.manifest(version)
@@ -91,20 +93,20 @@ class Repository:
         return version
 
     def check_files(self, version: Version, manifest: ModelManifest) -> None:
-        """Raises ManifestError unless every file of the version's model is there and what its manifest says."""
+        """Raises ManifestError if a file of the version's model is missing or does not match the manifest."""
         for spec in manifest.files:
             name = f"{version.folder}/{spec.path}"
             data = self._store.read(name)
             if data is None or hashlib.sha256(data).hexdigest() != spec.sha256:
-                problem = "is gone" if data is None else "is damaged: its sha256 is another"
+                problem = "is gone" if data is None else "is damaged: its sha256 does not match"
                 raise ManifestError(f"{self._store.where(name)} {problem}; publish the model again: sluice build")
 
     def where(self, version: Version) -> str:
-        """The version's address, for people."""
+        """The version's address, for messages."""
         return self._store.where(version.folder)
 
     def engines(self, version: Version) -> tuple[list[EngineRecord], list[DamagedEngine]]:
-        """The version's engines, by name, and what is wrong with those that are damaged."""
+        """The version's engines by name, and the problems of damaged ones."""
         place = f"{version.folder}/engines/"
         found: list[EngineRecord] = []
         damaged: list[DamagedEngine] = []
@@ -122,25 +124,25 @@ class Repository:
         return found, damaged
 
     def engine(self, version: Version, target: Target) -> EngineRecord | None:
-        """The version's engine for a target; None where there is none. Raises DamagedEngine."""
+        """The version's engine for a target; None if there is none. Raises DamagedEngine."""
         return self._record(engine_folder(version, target))
 
     def engine_files(self, version: Version, record: EngineRecord) -> list[bytes]:
-        """The engine's files, checked against their digests, in the record's order."""
+        """The engine's files in the record's order, checked against their digests."""
         folder = engine_folder(version, record.target)
         files = []
         for spec in record.files:
             where = self._store.where(f"{folder}/{spec.path}")
             data = self._store.read(f"{folder}/{spec.path}")
             if data is None:
-                raise DamagedEngine(f"{where} is gone, and {RECORD_NAME} names it; build it again with --rebuild")
+                raise DamagedEngine(f"{where} is missing, but {RECORD_NAME} names it; build it again with --rebuild")
             if hashlib.sha256(data).hexdigest() != spec.sha256:
-                raise DamagedEngine(f"{where} is damaged: its sha256 is another; build it again with --rebuild")
+                raise DamagedEngine(f"{where} is damaged: its sha256 does not match; build it again with --rebuild")
             files.append(data)
         return files
 
     def publish_engine(self, version: Version, record: EngineRecord, files: Mapping[str, bytes]) -> None:
-        """Puts an engine in place of the one that was there. `files`: content by the name that the record gives it."""
+        """Publishes an engine and replaces an earlier one. `files`: content by the name in the record."""
         folder = engine_folder(version, record.target)
         try:
             before = self.engine(version, record.target)
@@ -155,7 +157,7 @@ class Repository:
                 self._store.delete(f"{folder}/{spec.path}")
 
     def write_report(self, version: Version, target: Target, name: str, text: str) -> str:
-        """Puts a report beside an engine; its address."""
+        """Stores a report beside an engine and returns its address."""
         file = f"{engine_folder(version, target)}/{name}"
         self._store.write(file, text.encode())
         return self._store.where(file)
@@ -165,7 +167,7 @@ class Repository:
         return None if data is None else data.decode()
 
     def read_cache(self, name: str) -> bytes | None:
-        """A file that a build keeps for the next one, such as TensorRT's timing cache."""
+        """A file that builds reuse, such as TensorRT's timing cache."""
         return self._store.read(f".cache/{name}")
 
     def write_cache(self, name: str, data: bytes) -> None:
@@ -182,7 +184,9 @@ class Repository:
         except ValidationError as error:
             raise DamagedEngine(f"{self._store.where(name)} is damaged: {explain(error)}; {again}") from error
         if not folder.endswith(f"/{record.target.name}"):
-            raise DamagedEngine(f"{self._store.where(name)} is of engine {record.target.name}; remove it, or {again}")
+            raise DamagedEngine(
+                f"{self._store.where(name)} belongs to engine {record.target.name}; remove it, or {again}"
+            )
         return record
 
     def _write_once(self, name: str, spec: FileSpec, data: bytes) -> None:
@@ -196,10 +200,9 @@ def engine_folder(version: Version, target: Target) -> str:
 
 
 def fetch_model(store: FileStore, cache: Path) -> Path:
-    """The manifest of the model in a store: the one at its top, or that of the version that was promoted to serve.
-
-    A model in a folder stays there; any other is copied below `cache`, once. Raises ManifestError when there is no
-    model, no promoted version, or it cannot be copied, and RepositoryError when the store fails.
+    """The manifest of the model in a store: the one at the top, or that of the promoted version. A model in a local
+    folder is used in place; others are copied below `cache` once. Raises ManifestError if there is no model or no
+    promoted version, or if it cannot be copied, and RepositoryError if the store fails.
     """
     top = MANIFEST_NAME if store.read(MANIFEST_NAME) is not None else _promoted(store)
     if isinstance(store, FolderStore):
@@ -215,30 +218,32 @@ def fetch_model(store: FileStore, cache: Path) -> Path:
         if there is None or hashlib.sha256(there).hexdigest() != spec.sha256:
             data = store.read(top.removesuffix(MANIFEST_NAME) + spec.path)
             if data is None:
-                raise ManifestError(f"{store.where(top)} names {spec.path}, which is not beside it; publish it again")
+                raise ManifestError(f"{store.where(top)} names {spec.path}, which is missing; publish it again")
             copies.write(spec.path, data)
     copies.write(MANIFEST_NAME, text)
     return copies.folder / MANIFEST_NAME
 
 
 def _promoted(store: FileStore) -> str:
-    """The manifest of the version that serves, in a store of a model's versions. Raises ManifestError."""
+    """The manifest of the serving version, in a store of a model's versions. Raises ManifestError."""
     record, _ = read_serving(store)
     if record is None:
         tops = [name for name in store.names() if re.fullmatch(rf"[^/]+/{re.escape(MANIFEST_NAME)}", name)]
         there = sorted((name.removesuffix(f"/{MANIFEST_NAME}") for name in tops), key=_order)
         if not there:
             raise ManifestError(
-                f"{store.where('')}: no model here; give a folder that holds {MANIFEST_NAME} or promoted versions of it"
+                f"{store.where('')}: no model here; use a folder with a {MANIFEST_NAME} or with promoted versions"
             )
         raise ManifestError(
-            f"{store.where('')}: no version was promoted to serve (there: {', '.join(there)}); promote one with sluice "
+            f"{store.where('')}: no version was promoted (existing: {', '.join(there)}); promote one with sluice "
             f"model promote, or name one: {store.where(there[-1])}"
         )
     top = f"{record.serving.version}/{MANIFEST_NAME}"
     manifest = store.read(top)
     if manifest is None:
-        raise ManifestError(f"{store.where(top)} is gone, and {SERVING_NAME} names it; restore it, or promote another")
+        raise ManifestError(
+            f"{store.where(top)} is missing, but {SERVING_NAME} names it; restore it, or promote another version"
+        )
     try:
         digest = ModelManifest.model_validate_json(manifest).digest
     except ValidationError as error:
@@ -249,12 +254,12 @@ def _promoted(store: FileStore) -> str:
 
 
 def cache_folder(kind: str) -> Path:
-    """Where files of a kind are cached: `sluice/KIND` below XDG_CACHE_HOME, or below ~/.cache."""
+    """The cache folder for a kind of file: `sluice/KIND` below XDG_CACHE_HOME or ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sluice" / kind
 
 
 def _order(version: str) -> list[tuple[int, int, str]]:
-    """Orders 0.10.0 after 0.9.1: numbers by value, after all words."""
+    """A sort key that orders 0.10.0 after 0.9.1: numbers by value, after all words."""
     parts = re.findall(r"\d+|[^\d.]+", version)
     return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
 
@@ -266,7 +271,7 @@ def _read(folder: Path, spec: FileSpec) -> bytes:
     except OSError as error:
         raise RepositoryError(f"{file}: cannot be read: {error.strerror}; the manifest names it") from error
     if hashlib.sha256(data).hexdigest() != spec.sha256:
-        raise RepositoryError(f"{file}: not the file that the manifest means: its sha256 is another; export it again")
+        raise RepositoryError(f"{file}: does not match the manifest's sha256; export it again")
     return data
 
 

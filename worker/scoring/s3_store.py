@@ -1,4 +1,4 @@
-"""A model repository in S3, or in a store that speaks like it."""
+"""A model repository in S3 or a compatible store."""
 
 import botocore.exceptions
 
@@ -7,11 +7,11 @@ from worker.scoring.stores import RepositoryError, conflict
 from worker.settings import S3Settings
 
 _CONFLICTS = frozenset({"412", "PreconditionFailed", "409", "ConditionalRequestConflict", "404", "NoSuchKey"})
-"""What S3 answers when the object is not the one that the condition names, or not there."""
+"""S3's error codes for a failed condition or a missing object."""
 
 
 class S3Store:
-    """Objects below a prefix. Credentials come by boto3's own chain."""
+    """Objects below a prefix. Credentials are found by boto3."""
 
     def __init__(self, bucket: str, prefix: str, settings: S3Settings) -> None:
         self._bucket = bucket

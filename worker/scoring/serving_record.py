@@ -12,10 +12,10 @@ SERVING_NAME = "serving.json"
 
 
 class EngineParity(StrictModel):
-    """An engine of a promoted version, and the parity report that it was promoted on.
+    """An engine of a promoted version, and the parity report with which it was promoted.
 
-    `digest` identifies the engine. `report` is the report's path below the version's folder, with its sha256.
-    An engine that was promoted without a passing report has neither.
+    `digest` identifies the engine. `report` is the report's path below the version's folder, with its sha256. An engine
+    that was promoted without a passing report has neither.
     """
 
     engine: str
@@ -25,7 +25,7 @@ class EngineParity(StrictModel):
 
 
 class Promotion(StrictModel):
-    """One change of the serving version: to which, by whom, when, and with which engines.
+    """One change of the serving version: the version, the person, the time and the engines.
 
     `digest` is the digest of the version's manifest.
     """
@@ -40,7 +40,9 @@ class Promotion(StrictModel):
 
 
 class ServingRecord(StrictModel):
-    """All promotions and rollbacks of a model, oldest first: `sluice.serving/1`. The last entry names what serves."""
+    """All promotions and rollbacks of a model, oldest first: `sluice.serving/1`. The last entry names the serving
+    version.
+    """
 
     schema_: Literal["sluice.serving/1"] = Field(default="sluice.serving/1", alias="schema")
     model: Name
@@ -53,7 +55,7 @@ class ServingRecord(StrictModel):
 
     @property
     def serving(self) -> Promotion:
-        """The change that put the serving version in place."""
+        """The change that made the serving version serve."""
         return self.log[-1]
 
     @property
@@ -63,7 +65,7 @@ class ServingRecord(StrictModel):
         return stack[-2] if len(stack) > 1 else None
 
     def _stack(self) -> list[Promotion]:
-        """The promotions in force, the serving one last: a rollback takes the last one away."""
+        """The promotions that were not rolled back, the serving one last."""
         stack: list[Promotion] = []
         for number, entry in enumerate(self.log):
             if entry.action == "promote":
@@ -76,9 +78,8 @@ class ServingRecord(StrictModel):
 
 
 def read_serving(store: FileStore, name: str = SERVING_NAME) -> tuple[ServingRecord | None, bytes | None]:
-    """The serving record in a file of a store, and the file's content. None, None where no version was ever promoted.
-
-    Raises RepositoryError for a damaged record.
+    """The serving record in a store's file, and the file's content. None, None if no version was promoted. Raises
+    RepositoryError for a damaged record.
     """
     content = store.read(name)
     if content is None:

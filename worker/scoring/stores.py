@@ -16,21 +16,20 @@ class StoreConflict(RepositoryError):
 
 
 class FileStore(Protocol):
-    """Files by name (`mst-lite/1/manifest.json`). All methods raise RepositoryError for what the store does not do."""
+    """Files by name (`mst-lite/1/manifest.json`). All methods raise RepositoryError if the store fails."""
 
     def where(self, name: str) -> str:
-        """The file's address, for people."""
+        """The file's address, for messages."""
 
     def read(self, name: str) -> bytes | None:
-        """The file's content; None where there is none."""
+        """The file's content; None if it does not exist."""
 
     def write(self, name: str, data: bytes) -> None:
         """Writes or replaces a file atomically."""
 
     def replace(self, name: str, data: bytes, *, seen: bytes | None) -> None:
-        """Writes a file if its content is still `seen` (None: there is no file), as one atomic step.
-
-        Raises StoreConflict when it is not.
+        """Atomically writes a file if its content is still `seen` (None: no file). Raises StoreConflict if it is
+        not.
         """
 
     def names(self, prefix: str = "") -> list[str]:
@@ -88,7 +87,7 @@ class FolderStore:
             raise self._failed("removed", name, error) from error
 
     def _unlisted(self, error: OSError) -> None:
-        """A missing folder is empty; a folder that cannot be read is an error."""
+        """A missing folder counts as empty; a folder that cannot be read is an error."""
         if not isinstance(error, FileNotFoundError | NotADirectoryError):
             raise RepositoryError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
@@ -98,4 +97,4 @@ class FolderStore:
 
 def conflict(where: str) -> StoreConflict:
     """The error of a file that changed since it was read."""
-    return StoreConflict(f"{where} was changed by someone else just now; nothing was written; try again")
+    return StoreConflict(f"{where} was changed at the same time; nothing was written; try again")

@@ -16,7 +16,7 @@ _INSTALL: dict[TensorRtBackend, str] = {
 
 
 class BindingMissing(Exception):
-    """The backend is not installed, or its libraries do not load. The message says what to do."""
+    """The backend is not installed, or its libraries do not load. The message says how to fix it."""
 
 
 def load_binding(backend: TensorRtBackend) -> Any:

@@ -1,4 +1,4 @@
-"""The GPU engine: TensorRT or TensorRT for RTX running the towers, and the text tower where the model has one."""
+"""The GPU engine: runs the towers, and the text tower if the model has one, with TensorRT or TensorRT for RTX."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,17 +22,14 @@ __all__ = ["BadEngine", "CompiledText", "TensorRtEngine"]
 
 @dataclass(frozen=True, slots=True)
 class CompiledText:
-    """The engine's second file, the text tower, and what else it takes to judge prompts."""
+    """The text tower (the engine's second file) and the parts that score prompts."""
 
     engine: bytes
     parts: PromptParts
 
 
 class TensorRtEngine:
-    """Runs a model's towers on a GPU. A batch goes up as uint8 and is normalised there.
-
-    Safe to call from several threads.
-    """
+    """Runs a model's towers on a GPU. A batch is uploaded as uint8 and normalised there. Thread-safe."""
 
     def __init__(
         self,
@@ -45,17 +42,16 @@ class TensorRtEngine:
         binding: Any = None,
         lanes: int = LANES,
     ) -> None:
-        """`text`: for a model that judges prompts.
-
-        Raises EngineMismatch for an engine of another model, TensorRT or GPU, BadEngine for one that does not load,
-        BindingMissing without the backend, and NoDevice, OutOfDeviceMemory or DeviceLost as they occur.
+        """`text`: for a model that uses prompts. Raises EngineMismatch for an engine of another model, TensorRT version
+        or GPU, BadEngine if it does not load, BindingMissing without the backend, NoDevice, OutOfDeviceMemory and
+        DeviceLost.
         """
         trt = binding if binding is not None else load_binding(cast(TensorRtBackend, record.target.backend))
         record.check(model=manifest.digest, backend_version=str(trt.__version__))
         device = device if device is not None else CudaDevice()
         record.check(compute_capability=device.compute_capability)
         if manifest.judges_prompts and text is None:
-            raise BadEngine(f"{record.target.name} has no text tower, and the model judges prompts; use --rebuild")
+            raise BadEngine(f"{record.target.name} has no text tower, but the model needs one; use --rebuild")
         self._manifest = manifest
         self._largest = record.profile.largest
         self._prompts = None
@@ -91,7 +87,7 @@ class TensorRtEngine:
         return self._largest
 
     def infer(self, views: Views, prompts: Prompts | None = None) -> Features:
-        """The features of a batch. Raises BatchFailed, or DeviceLost when only a new process can go on."""
+        """The features of a batch. Raises BatchFailed, or DeviceLost if only a new process helps."""
         check_batch(views, self._manifest.views, self._largest)
         features = self._towers.run(views)
         if prompts is not None and self._prompts is not None:

@@ -1,4 +1,4 @@
-"""One compiled graph on a GPU, by TensorRT or TensorRT for RTX."""
+"""Runs one compiled graph on a GPU with TensorRT or TensorRT for RTX."""
 
 import re
 import threading
@@ -19,7 +19,7 @@ from worker.scoring.engine_record import EngineRecord
 log = structlog.get_logger(__name__)
 
 LANES = 2
-"""Batches on the GPU at once: while one computes, the other's pixels and features travel."""
+"""Concurrent batches on the GPU: while one computes, the other is copied."""
 
 Tensors = Mapping[str, tuple[tuple[int, ...], type[np.generic]]]
 """Name → shape of one row and type."""
@@ -28,16 +28,16 @@ _NO_MEMORY = re.compile(r"out ?of ?memory", re.IGNORECASE)
 
 
 class BadEngine(EngineError):
-    """The engine's file is not one that this TensorRT and this GPU can run, or not of this model."""
+    """The engine's file cannot run with this TensorRT or on this GPU, or is of another model."""
 
 
 @dataclass(slots=True)
 class _Lane:
-    """What one batch needs on its way: a stream, and buffers for the largest batch.
+    """Resources of one batch in flight: a stream, and buffers for the largest batch.
 
-    Each batch size has an execution context of its own, whose shapes never change: a context may keep what follows from
-    its shapes in memory that its CUDA graph reads again. They take turns, and so share one scratch memory, as NVIDIA
-    advises for graphs of several shapes.
+    Each batch size has its own execution context, whose shapes never change, because a context may keep shape-dependent
+    data in memory that its CUDA graph reads again. The contexts are used one at a time and share one scratch memory, as
+    NVIDIA recommends for graphs of several shapes.
     """
 
     stream: int
@@ -49,12 +49,12 @@ class _Lane:
 
 
 class TensorRtGraph:
-    """Runs batches through a graph whose every tensor has the batch as first axis.
+    """Runs batches through a graph. The first axis of every tensor is the batch.
 
-    Everything is allocated when it is made: per lane, pinned host memory and device memory for the largest batch. A
-    batch is filled up to the next of a few sizes, the powers of two in the engine's profile, its best and its largest.
-    Under `tensorrt`, upload, graph and download of each size are one CUDA graph; TensorRT for RTX captures graphs by
-    itself. Safe to call from several threads: each batch takes a lane and waits for one that is free.
+    All memory is allocated at construction: per lane, pinned host memory and device memory for the largest batch. A
+    batch is padded to the next of a few sizes: the powers of two in the engine's profile, its best and its largest
+    size. Under `tensorrt`, upload, graph and download of each size are one CUDA graph; TensorRT for RTX captures graphs
+    itself. Thread-safe: each batch waits for a free lane.
     """
 
     def __init__(
@@ -68,10 +68,8 @@ class TensorRtGraph:
         binding: Any,
         lanes: int = LANES,
     ) -> None:
-        """`record`: of the engine that this graph is of; it has been checked.
-
-        Raises BadEngine for one that does not load, or has other tensors, and OutOfDeviceMemory or DeviceLost as they
-        occur.
+        """`record`: the engine's record, already checked. Raises BadEngine if the engine does not load or has other
+        tensors, OutOfDeviceMemory and DeviceLost.
         """
         self._trt = binding
         self._device = device
@@ -106,10 +104,7 @@ class TensorRtGraph:
             self._free.put(lane)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
-        """The outputs of a batch, whose tensors are as they should be.
-
-        Raises BatchFailed, or DeviceLost when only a new process can go on.
-        """
+        """The outputs of a batch with valid tensors. Raises BatchFailed, or DeviceLost if only a new process helps."""
         if self._lost is not None:
             raise DeviceLost(str(self._lost))
         batch = len(next(iter(inputs.values())))
@@ -136,7 +131,7 @@ class TensorRtGraph:
         return outputs
 
     def close(self) -> None:
-        """Waits for the batches under way, then frees everything, the engine's weights too."""
+        """Waits for the batches in progress, then frees everything, including the engine's weights."""
         for _ in range(len(self._lanes)):
             self._take()
         self._free.put(None)
@@ -150,8 +145,9 @@ class TensorRtGraph:
         return lane
 
     def _settle(self, lane: _Lane) -> DeviceLost | None:
-        """Waits for what a failed batch has started, which still uses the lane's buffers. TensorRT only says that it
-        failed: whether the GPU was lost shows here, where nothing but an error that lasts can fail."""
+        """Waits for the work of a failed batch, which still uses the lane's buffers. TensorRT reports only that it
+        failed; if the GPU is lost, this wait fails too.
+        """
         try:
             self._device.synchronize(lane.stream)
         except DeviceLost as lost:
@@ -212,7 +208,7 @@ class TensorRtGraph:
         return context
 
     def _warm_up(self, lane: _Lane) -> None:
-        """Runs every size once, which makes kernels and lazily loaded modules ready, and records its graph."""
+        """Runs every size once, which loads kernels and modules, and records its graph."""
         for size in self._sizes:
             for name in self._inputs:
                 lane.host[name][:size] = 0
@@ -224,8 +220,9 @@ class TensorRtGraph:
             self._run(lane, size)
 
     def _capture(self, lane: _Lane, size: int) -> None:
-        """Records the graph of a size that has run once, as capturing demands (TensorRT, CUDA graphs). An engine that
-        cannot be captured runs without."""
+        """Records the CUDA graph of a size. The size must have run once (TensorRT, CUDA graphs). An engine that cannot
+        be captured runs without a graph.
+        """
         try:
             with self._device.capture(lane.stream) as graph:
                 self._enqueue(lane, size)
@@ -270,7 +267,7 @@ class TensorRtGraph:
         return config
 
     def _failure(self, what: str, kind: type[EngineError] = BatchFailed) -> EngineError:
-        """The error for what TensorRT refused, with its own words. It reports a want of memory in words only."""
+        """The error for a failure in TensorRT, with TensorRT's message. Only the message shows that memory ran out."""
         said = self._said.take() or "TensorRT gave no reason"
         if _NO_MEMORY.search(said):
             return OutOfDeviceMemory(f"{what}: {said}; use a smaller batch, or fewer engines on this GPU")
@@ -316,7 +313,7 @@ class _Said(threading.local):
 
 def _logger(trt: Any, said: Callable[[str], None]) -> Any:
     class Logger(trt.ILogger):  # type: ignore[misc]
-        """TensorRT's log into ours; `said` gets the errors."""
+        """Writes TensorRT's log to ours; `said` gets the errors."""
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)

@@ -1,4 +1,4 @@
-"""Reads heads out of safetensors, each tensor checked."""
+"""Reads heads from safetensors and checks each tensor."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """y = x Wᵀ + b, as torch.nn.Linear keeps it: weight [out, in], bias [out]."""
+    """y = x Wᵀ + b, in torch.nn.Linear's layout: weight [out, in], bias [out]."""
 
     weight: Array
     bias: Array
@@ -23,15 +23,16 @@ class Linear:
 
 
 class TensorReader:
-    """Takes tensors out of a file of heads. Raises ManifestError for one that is missing, left over, not finite, or of
-    the wrong dtype or shape; `where` names the file."""
+    """Takes tensors from a file of heads. Raises ManifestError for a tensor that is missing, unused, not finite, or has
+    the wrong dtype or shape. `where` names the file.
+    """
 
     def __init__(self, where: str, tensors: dict[str, NDArray[np.generic]]) -> None:
         self._where = where
         self._tensors = tensors
 
     def array(self, name: str, shape: tuple[int | None, ...]) -> Array:
-        """The tensor of that name; None in its shape stands for any size."""
+        """The tensor with that name. None in the shape allows any size."""
         try:
             tensor = self._tensors.pop(name)
         except KeyError:
@@ -43,10 +44,10 @@ class TensorReader:
             want = [size or "any" for size in shape]
             raise ManifestError(
                 f"{self._where}: {name} is {tensor.dtype}{list(tensor.shape)}, expected float32{want}; "
-                "do the towers in the manifest belong to these heads?"
+                "check that the manifest's towers belong to these heads"
             )
         if not np.isfinite(tensor).all():
-            raise ManifestError(f"{self._where}: {name} holds values that are not finite; train or export it again")
+            raise ManifestError(f"{self._where}: {name} has values that are not finite; train or export it again")
         return tensor.astype(np.float32)
 
     def linear(self, name: str, size_out: int | None, size_in: int) -> Linear:
@@ -55,6 +56,6 @@ class TensorReader:
         return Linear(weight, self.array(f"{name}.bias", (weight.shape[0],)))
 
     def finish(self) -> None:
-        """Nothing may be left."""
+        """Raises ManifestError if a tensor was not used."""
         if self._tensors:
             raise ManifestError(f"{self._where}: unknown tensors {sorted(self._tensors)}; is the head type right?")

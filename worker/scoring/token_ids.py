@@ -1,4 +1,4 @@
-"""Token ids of texts, as every tokenizer and text tower here has them."""
+"""The format of token ids, shared by tokenizers and text towers."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,6 +13,6 @@ Tokenize = Callable[[Sequence[str]], TokenIds]
 
 
 def lengths(ids: TokenIds) -> NDArray[np.intp]:
-    """How many tokens each text has, its end token included: the end has the highest id, and the first one counts."""
+    """The number of tokens of each text, including its end token: the first token with the highest id."""
     ends: NDArray[np.intp] = ids.argmax(axis=1) + 1
     return ends

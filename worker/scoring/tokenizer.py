@@ -1,4 +1,4 @@
-"""CLIP's tokenizer without torch: the ids that open_clip gives, whatever a stranger writes."""
+"""CLIP's tokenizer without torch. Gives the same ids as open_clip for any text."""
 
 import html
 from collections.abc import Sequence
@@ -40,10 +40,10 @@ class ClipTokenizer:
         """The tokenizer of a model's file. Raises ManifestError."""
         try:
             pairs = Tokenizer.from_buffer(data)
-        except Exception as error:  # what tokenizers raises is an Exception itself
+        except Exception as error:  # the library raises plain Exceptions
             raise ManifestError(f"{where}: not a tokenizer: {error}; import the model again") from error
         if not isinstance(pairs.model, BPE):
-            raise ManifestError(f"{where}: is no tokenizer of byte pairs, as CLIP has it; import the model again")
+            raise ManifestError(f"{where}: is not CLIP's byte pair tokenizer; import the model again")
         return cls(pairs, context)
 
     def __call__(self, texts: Sequence[str]) -> TokenIds:
@@ -70,7 +70,7 @@ class ClipTokenizer:
 
 
 def _cleaned(text: str) -> str:
-    # A lone half of a surrogate pair, which JSON can carry, is no text; the reference would fail on it.
+    # Unpaired surrogates, which JSON allows, are removed; the reference would fail on them.
     whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return " ".join(html.unescape(html.unescape(ftfy.fix_text(whole))).split()).lower()
 

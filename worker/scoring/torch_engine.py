@@ -1,4 +1,4 @@
-"""The torch engine: the reference that others are compared with, and the GPU engine of hosts without TensorRT."""
+"""The torch engine: the reference for the parity gate, and the GPU engine of hosts without TensorRT."""
 
 import gc
 import re
@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 MAX_BATCH = 64
 STEP = 4
 FIXED_BATCHES = BatchProfile(largest=MAX_BATCH).steps(STEP)
-"""What a compiled engine is compiled for (1, 4, 16, 64); a batch of another size is filled up to the next of them."""
+"""Batch sizes of a compiled engine. A batch of another size is padded to the next one."""
 
 
 NO_GPU = f"torch {torch.__version__} sees no GPU here; install a build of torch for this driver"
@@ -40,18 +40,18 @@ _NO_MEMORY = re.compile(r"out of memory|_ALLOC_FAILED|CUBLAS_STATUS_NOT_INITIALI
 
 @dataclass(frozen=True, slots=True)
 class _Started:
-    """A batch that the device is working on: its features once `wait` has returned."""
+    """A batch in progress on the device. `wait` returns its features."""
 
     features: Sequence[Tensor]
     wait: Callable[[], object]
 
 
 class TorchEngine:
-    """Runs a model's towers with torch, on the CPU or on a GPU; safe to call from several threads.
+    """Runs a model's towers with torch, on the CPU or a GPU. Thread-safe.
 
-    In `bf16` it runs the graph that `sluice build` gives to TensorRT in that precision: products in bfloat16, the
-    normalisation of pixels, layer norms and statistics in float32. Pixels go up as uint8 from pinned memory, on a
-    stream of their own, while the batch before computes.
+    In `bf16` it runs the same graph that `sluice build` gives to TensorRT: products in bfloat16; the normalisation of
+    pixels, layer norms and statistics in float32. Pixels are uploaded as uint8 from pinned memory on a separate stream,
+    while the previous batch computes.
     """
 
     def __init__(
@@ -64,12 +64,10 @@ class TorchEngine:
         fixed_batches: Sequence[int] = FIXED_BATCHES,
         prebuilt: Sequence[bytes] | None = None,
     ) -> None:
-        """`compiled`: by torch.compile, for each of `fixed_batches`, which takes a minute or more the first time; torch
-        keeps the kernels for the next. `prebuilt`: the graphs of towers and text tower, already in the precision, in
-        place of the model's; `sluice build` makes such ones.
-
-        Raises GraphError for a graph with an operator that is not known here, NoDevice when torch sees no GPU, and
-        OutOfDeviceMemory or another EngineError when it fails.
+        """`compiled`: use torch.compile for each of `fixed_batches`, which takes a minute or more the first time; torch
+        caches the kernels. `prebuilt`: graphs of towers and text tower in the right precision, made by `sluice build`,
+        instead of the model's. Raises GraphError for an unsupported operator, NoDevice if torch sees no GPU, and
+        OutOfDeviceMemory or another EngineError.
         """
         if device == "cuda" and not torch.cuda.is_available():
             raise NoDevice(NO_GPU)
@@ -83,7 +81,7 @@ class TorchEngine:
         self._graph = self._load(towers)
         self._prompts = self._open_prompts(model, text)
         self._sizes = sorted(fixed_batches) if compiled else []
-        # Compiled code and its warm-up belong to one thread; what it starts on a GPU it does not wait for.
+        # Compiled code runs on one thread, which does not wait for the GPU.
         self._launcher = ThreadPoolExecutor(1, thread_name_prefix="torch")
         self._programs: dict[int, Callable[..., Sequence[Tensor]]] = {}
         try:
@@ -104,7 +102,7 @@ class TorchEngine:
 
     @classmethod
     def of_record(cls, model: Model, record: EngineRecord, files: Sequence[bytes]) -> Self:
-        """The compiled engine of a record of the repository, which has been checked, and of its files."""
+        """The compiled engine from a checked record of the repository and its files."""
         return cls(
             model,
             device="cuda" if record.target.on_gpu else "cpu",
@@ -121,7 +119,7 @@ class TorchEngine:
 
     @staticmethod
     def compute_capability() -> str:
-        """Of the GPU that torch sees. Raises NoDevice."""
+        """The compute capability of the GPU that torch sees. Raises NoDevice."""
         if not torch.cuda.is_available():
             raise NoDevice(NO_GPU)
         major, minor = torch.cuda.get_device_capability()
@@ -132,7 +130,7 @@ class TorchEngine:
         return self._sizes[-1] if self._sizes else MAX_BATCH
 
     def infer(self, views: Views, prompts: Prompts | None = None) -> Features:
-        """The features of a batch. Raises BatchFailed, or DeviceLost when only a new process can go on."""
+        """The features of a batch. Raises BatchFailed, or DeviceLost if only a new process helps."""
         if self._lost is not None:
             raise DeviceLost(str(self._lost))
         batch = check_batch(views, self._manifest.views, self.max_batch)
@@ -161,12 +159,12 @@ class TorchEngine:
         return placed
 
     def _open_prompts(self, model: Model, graphs: Sequence[bytes]) -> PromptScorer | None:
-        """What judges prompts. The text tower is not compiled: its answers are kept, and few prompts are new."""
+        """Scores prompts. The text tower is not compiled, because its results are cached and few prompts are new."""
         prompt = model.judging_prompts
         if prompt is None:
             return None
         if not graphs:
-            raise EngineError("the engine has no text tower, and the model judges prompts; build it with --rebuild")
+            raise EngineError("the engine has no text tower, but the model needs one; build it again with --rebuild")
         text = self._load(graphs[0])
         return prompt.scorer(lambda ids: self._run_text(text, ids), MAX_BATCH)
 
@@ -193,7 +191,7 @@ class TorchEngine:
         return [np.array(values.numpy()[:batch]) for values in done.features]
 
     def _filled(self, rows: NDArray[np.uint8], size: int) -> Tensor:
-        """The rows, and black images up to `size`, in memory that a GPU can read by itself."""
+        """The rows, padded with black images up to `size`, in pinned memory."""
         if not self._on_gpu and len(rows) == size:
             return torch.from_numpy(rows) if rows.flags.writeable else torch.from_numpy(rows.copy())
         filled = torch.empty((size, *rows.shape[1:]), dtype=torch.uint8, pin_memory=self._on_gpu)
@@ -203,7 +201,7 @@ class TorchEngine:
         return filled
 
     def _upload(self, pixels: list[Tensor]) -> tuple[list[Tensor], Any]:
-        """The pixels on the device, and when they have arrived there."""
+        """The pixels on the device, and the event of their arrival."""
         if self._copying is None:
             return pixels, None
         with torch.cuda.stream(self._copying):
@@ -237,19 +235,19 @@ class TorchEngine:
         )
         with torch.inference_mode():
             graph: TorchGraph = self._graph.fixed(*blank)
-            # Exported first: each size is then code of its own, and torch limits how often one code is compiled anew.
+            # Exported first, so that each size is separate code: torch limits how often the same code is recompiled.
             program = torch.export.export(graph, blank, strict=False).module()
         compiled: Callable[..., Sequence[Tensor]] = torch.compile(program, dynamic=False)
         return compiled
 
     def _guarded(self, work: Callable[[], Any]) -> Any:
-        """The work's result; what torch and its compilers raise becomes an EngineError that says whose fault it is."""
+        """The result of `work`. Converts errors of torch and its compilers to EngineErrors."""
         try:
             return work()
         except (GraphError, EngineError):
             raise
         except Exception as error:
-            # The libraries below torch report a want of memory in words only, and it passes.
+            # The libraries below torch report missing memory only in the message, and it is transient.
             if isinstance(error, torch.OutOfMemoryError) or (self._on_gpu and _NO_MEMORY.search(str(error))):
                 raise OutOfDeviceMemory(
                     f"the GPU is out of memory ({error}); use a smaller batch, or fewer engines on this GPU"
@@ -260,8 +258,9 @@ class TorchEngine:
             raise BatchFailed(f"torch failed: {error}") from error
 
     def _is_lost(self) -> bool:
-        """Asks the GPU itself, since torch, its compilers and CUDA's libraries each have words of their own: after an
-        error that lasts, waiting for any stream fails too."""
+        """Asks the GPU, because torch, its compilers and CUDA's libraries have different messages: after a permanent
+        error, waiting for any stream fails too.
+        """
         try:
             if self._copying is not None:
                 self._copying.synchronize()
@@ -271,7 +270,7 @@ class TorchEngine:
 
 
 def _own_graphs(model: Model, precision: TorchPrecision) -> list[bytes]:
-    """The model's own graphs, as they are in float32."""
+    """The model's own graphs in float32."""
     if precision != "fp32":
         return prepare_graphs(model, precision)
     return [model.graph, *([] if model.judging_prompts is None else [model.judging_prompts.text])]

@@ -1,4 +1,4 @@
-"""A model's own ONNX graph as a torch module: its nodes in their order, each by the torch operation it means."""
+"""Converts a model's ONNX graph to a torch module, node by node."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from worker.scoring.onnx_file import GraphError
 Attributes = Mapping[str, Any]
 Operator = Callable[[Sequence[Any], Attributes], Any]
 Step = tuple[Operator, Sequence[str], Sequence[str], Attributes]
-"""What to compute, the values it reads, the values it makes, and how."""
+"""One operation: its inputs, its outputs and the torch function."""
 
 _TYPES: Mapping[int, torch.dtype] = {
     TensorProto.BFLOAT16: torch.bfloat16,
@@ -31,10 +31,11 @@ _TYPES: Mapping[int, torch.dtype] = {
 
 
 class TorchGraph(torch.nn.Module):
-    """Values by name through the graph's steps. Weights are buffers, so that they move with the module.
+    """Runs the graph's steps over values by name.
 
-    Small integers (shapes, axes, indices) steer and are not computed on: they stay where they are. `fixed` works out
-    once what of them follows from the inputs' shapes, so that a compiler meets tensors and plain numbers only.
+    Weights are buffers, so they move with the module. Small integers (shapes, axes, indices) control the steps and stay
+    on the CPU. `fixed` computes those that depend only on the inputs' shapes once, so that a compiler sees only tensors
+    and plain numbers.
     """
 
     def __init__(
@@ -55,14 +56,14 @@ class TorchGraph(torch.nn.Module):
             self.register_buffer(buffer, weights[name])
 
     def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
-        """The graph's inputs, in its order, to its outputs."""
+        """The graph's outputs for its inputs, in the graph's order."""
         values = self._values(given)
         for step in self._steps:
             values.update(_results(step, values))
         return tuple(values[name] for name in self.outputs)
 
     def fixed(self, *given: Tensor) -> "TorchGraph":
-        """The same graph on the same weights, for inputs of just these shapes."""
+        """The same graph with the same weights, for inputs of exactly these shapes."""
         values: dict[str, Any] = {
             name: value.to("meta") if isinstance(value, Tensor) and not _steers(value) else value
             for name, value in self._values(given).items()
@@ -87,11 +88,11 @@ class TorchGraph(torch.nn.Module):
 
 
 def read_graph(graph: bytes) -> TorchGraph:
-    """The module of an ONNX graph. Raises GraphError for one with an operator that is not known here."""
+    """Converts an ONNX graph. Raises GraphError for an unsupported operator."""
     model = onnx.load_from_string(graph)
     nodes = [node for node in model.graph.node if node.op_type != "Constant"]
     steps = [(_operator(node), list(node.input), list(node.output), _attributes(node)) for node in nodes]
-    # Constants among the nodes are weights too, and must go where the others go.
+    # Constant nodes are weights too, and must move with the others.
     tensors = {weight.name: _tensor(weight) for weight in model.graph.initializer}
     tensors |= {node.output[0]: _constant(node) for node in model.graph.node if node.op_type == "Constant"}
     return TorchGraph(
@@ -110,8 +111,9 @@ def _results(step: Step, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _attending(steps: Sequence[Step], outputs: Sequence[str], values: Mapping[str, Any]) -> Sequence[Step]:
-    """The steps, each softmax(q kᵀ) v among them as torch's own attention, which writes none of its scores to memory.
-    `values` have the shapes of all values."""
+    """The steps, with each softmax(q kᵀ) v replaced by torch's fused attention, which does not write the scores to
+    memory. `values` have the shapes of all values.
+    """
     reads = Counter(name for _, inputs, _, _ in steps for name in inputs) + Counter(outputs)
     made = {step[2][0]: step for step in steps}
     replaced: dict[int, Step | None] = {}
@@ -134,7 +136,7 @@ def _steers(value: Tensor) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """A steering value as Python's own numbers where it has at most one axis."""
+    """A control value as Python numbers if it has at most one axis."""
     if not isinstance(value, Tensor) or value.ndim > 1:
         return value
     return value.item() if value.ndim == 0 else tuple(value.tolist())
@@ -152,12 +154,12 @@ def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
 
 def _operator(node: onnx.NodeProto) -> Operator:
     if node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx"):
-        raise GraphError(f"the torch engine does not know the operator {node.op_type}; use openvino instead")
+        raise GraphError(f"the torch engine does not support the operator {node.op_type}; use openvino")
     return OPERATORS[node.op_type]
 
 
 def _ints(value: Any) -> list[int]:
-    """A steering value as numbers: an int, a tuple, a tensor, or none."""
+    """A control value as an int, a tuple, a tensor or None."""
     if value is None:
         return []
     if isinstance(value, Tensor):
@@ -166,7 +168,7 @@ def _ints(value: Any) -> list[int]:
 
 
 def _axes(x: Sequence[Any], a: Attributes) -> list[int]:
-    """Axes stand in an input since opset 13 or 18, before in an attribute."""
+    """Axes are an input since opset 13 or 18, and an attribute before."""
     return _ints(x[1]) if len(x) > 1 else [int(axis) for axis in a.get("axes", [])]
 
 
@@ -178,18 +180,18 @@ def _cast(x: Sequence[Any], a: Attributes) -> Tensor:
 def _convolution(x: Sequence[Any], a: Attributes) -> Tensor:
     pads = list(a.get("pads", [0, 0, 0, 0]))
     if a.get("auto_pad", b"NOTSET") != b"NOTSET":
-        raise GraphError("the torch engine knows no auto_pad; use openvino instead")
+        raise GraphError("the torch engine does not support auto_pad; use openvino")
     pixels, bias = x[0], x[2] if len(x) > 2 else None
     strides, dilations = tuple(a.get("strides", [1, 1])), tuple(a.get("dilations", [1, 1]))
     padding = tuple(pads[:2])
-    if pads[:2] != pads[2:]:  # torch's convolution pads alike on both sides only
+    if pads[:2] != pads[2:]:  # torch's convolution pads both sides equally
         pixels, padding = functional.pad(pixels, (pads[1], pads[3], pads[0], pads[2])), (0, 0)
     return functional.conv2d(pixels, x[1], bias, strides, padding, dilations, a.get("group", 1))
 
 
 def _average_pool(x: Sequence[Any], a: Attributes) -> Tensor:
     if any(a.get("pads", [])) or a.get("ceil_mode") or any(size != 1 for size in a.get("dilations", [])):
-        raise GraphError("the torch engine knows average pooling without padding only; use openvino instead")
+        raise GraphError("the torch engine supports average pooling only without padding; use openvino")
     return functional.avg_pool2d(x[0], tuple(a["kernel_shape"]), tuple(a.get("strides", [1, 1])))
 
 
@@ -201,7 +203,7 @@ def _gemm(x: Sequence[Any], a: Attributes) -> Tensor:
 
 
 def _product(x: Sequence[Any], _a: Attributes) -> Tensor:
-    """By a plain matrix as one product: torch makes one for each row of a batch where that lies transposed."""
+    """A product with a plain matrix, as one operation: torch would make one per row of a transposed batch."""
     left, right = x
     product: Tensor
     if right.ndim == 2 and left.ndim > 2:
@@ -233,7 +235,7 @@ def _slice(x: Sequence[Any], _a: Attributes) -> Tensor:
     index: list[slice] = [slice(None)] * x[0].ndim
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         size = x[0].shape[axis]
-        index[axis] = slice(max(start, -size), min(end, size), step)  # ONNX writes "to the end" as a huge number
+        index[axis] = slice(max(start, -size), min(end, size), step)  # ONNX encodes "to the end" as a huge number
     result: Tensor = x[0][tuple(index)]
     return result
 
@@ -263,7 +265,7 @@ def _unsqueeze(x: Sequence[Any], a: Attributes) -> Tensor:
 
 
 def _expand(x: Sequence[Any], _a: Attributes) -> Tensor:
-    """Either shape may be the one that is repeated, as in NumPy."""
+    """Either shape may be broadcast, as in NumPy."""
     shape = np.broadcast_shapes(tuple(x[0].shape), tuple(_ints(x[1])))
     result: Tensor = x[0].expand(shape)
     return result
@@ -295,7 +297,7 @@ def _divide(x: Sequence[Any], _a: Attributes) -> Tensor:
 def _constant(node: onnx.NodeProto) -> Tensor:
     attributes = _attributes(node)
     if "value" not in attributes:
-        raise GraphError("the torch engine knows constants that are tensors only; use openvino instead")
+        raise GraphError("the torch engine supports only constants that are tensors; use openvino")
     return _tensor(attributes["value"])
 
 
@@ -329,4 +331,4 @@ OPERATORS: Mapping[str, Operator] = {
     "Transpose": lambda x, a: x[0].permute(*a["perm"]),
     "Unsqueeze": _unsqueeze,
 }
-"""What towers are made of, by the ONNX operator specification (opset 17 to 23)."""
+"""The supported operators, by the ONNX operator specification (opset 17 to 23)."""

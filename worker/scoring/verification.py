@@ -1,4 +1,4 @@
-"""Whether an engine has passed the parity gate: the report beside it, as far as serving and promoting need it."""
+"""Checks whether an engine passed the parity gate, from the report stored beside it."""
 
 import hashlib
 
@@ -11,11 +11,11 @@ PARITY_REPORT = "parity.json"
 
 
 class Unverified(Exception):
-    """An engine has not passed the parity gate. The message says what to run."""
+    """An engine did not pass the parity gate. The message names the command to run."""
 
 
 class _ParityVerdict(BaseModel):
-    """The fields of a parity report that decide."""
+    """The fields of a parity report that decide whether an engine may serve."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -25,7 +25,7 @@ class _ParityVerdict(BaseModel):
 
 
 def check_verified(repository: Repository, version: Version, record: EngineRecord) -> str:
-    """The sha256 of the parity report that says this very engine passed. Raises Unverified without one."""
+    """The sha256 of the parity report with which this engine passed. Raises Unverified if there is none."""
     name = record.target.name
     again = f"sluice verify {repository_arguments(repository, version)} --engine {name}"
     text = repository.read_report(version, record.target, PARITY_REPORT)
@@ -38,12 +38,12 @@ def check_verified(repository: Repository, version: Version, record: EngineRecor
     if verdict.engine != record.digest or verdict.model != record.model:
         raise Unverified(f"engine {name} was rebuilt since it was compared with the reference; run {again}")
     if not verdict.passed:
-        raise Unverified(f"engine {name} failed the parity gate; its parity.html says which images moved")
+        raise Unverified(f"engine {name} failed the parity gate; its parity.html shows which images changed")
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def build_command(repository: Repository, version: Version, target: Target) -> str:
-    """The command that builds such an engine for the machine it is called on."""
+    """The command that builds such an engine for the machine on which it runs."""
     place = repository_arguments(repository, version)
     return f"sluice build {place} --backend {target.backend} --precision {target.precision}"
 

@@ -82,7 +82,8 @@ class Metrics:
         self.policy_changes = counter("policy_changes", "Times that another policy, live or shadow, came into force.")
         self.policies_refused = gauge(
             "policies_refused",
-            "Policies, live or shadow, whose present text cannot be had or used; the last good one is.",
+            "Policies, live or shadow, whose current text cannot be read or is invalid; the last valid one stays "
+            "active.",
         )
         self.dead_letters = counter("dead_letters", "Records sent to the dead letters, by reason.", "reason")
         self.events_deferred = counter(

@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 CONNECTIONS = 16
 """At once: another one takes the place of the oldest."""
 SECONDS = 15.0
-"""The longest that a connection may last; Prometheus gives up after ten seconds."""
+"""Maximum duration of a connection. Prometheus times out after ten seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,13 @@ class TelemetryServer:
     """Serves until closed, from its own thread. `/healthz` answers 200, or 503 with the reasons.
 
     `health` is asked at each request and must not wait; if it raises, that is a reason too. Slow clients take no more
+<<<<<<< HEAD
     than CONNECTIONS threads and sockets, keep nobody else waiting, and are cut off after SECONDS.
     Raises TelemetryServerError when it cannot listen on the address. Port 0 takes a free port; `port` says which.
+=======
+    than CONNECTIONS threads and sockets, keep nobody else waiting, and are cut off after SECONDS. Raises
+    TelemetryServerError if the address cannot be used. Port 0 takes a free port; `port` has its number.
+>>>>>>> d4e5c66 (Plain English in scoring, model, the desk's page and comments; a test of phrases not to use)
     """
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry, health: Callable[[], Health]) -> None:

@@ -49,13 +49,13 @@ def test_a_plain_table_gives_scores_on_the_models_scale(folder: Path) -> None:
         ("image,mos\n,3\n", r"line 2: image is empty"),
         ("image;mos\na.png;3\n", r"line 1: no column image and mos.*commas in place of semicolons"),
         ("image,mos\nb\\a.png,3\n", r"line 2: no image .*write its path with /"),
-        ("image,mos\na.png,3\nb.png,4\na.png,5\n", r"line 4: .*a.png stands in line 2 already"),
+        ("image,mos\na.png,3\nb.png,4\na.png,5\n", r"line 4: .*a.png is already in line 2"),
         ("image,mos\na.png,inf\n", r"line 2: mos is 'inf'"),
-        ("image,mos\na.png\n", r"line 2: another number of cells"),
-        ("image,mos\na.png,3,4,5\n", r"line 2: another number of cells"),
+        ("image,mos\na.png\n", r"line 2: the number of cells differs from line 1"),
+        ("image,mos\na.png,3,4,5\n", r"line 2: the number of cells differs from line 1"),
         (
             "image,mos,prompt\na.png,3,cat\nb.png,3,cat\nc.png,3,dog\n",
-            r"line 4: the prompt 'dog' has one image only.*--single-prompts",
+            r"line 4: the prompt 'dog' has only one image.*--single-prompts",
         ),
     ],
 )
@@ -71,7 +71,7 @@ def test_one_image_prompts_can_be_allowed(folder: Path) -> None:
 
 def test_what_is_no_text_or_not_there_is_refused(folder: Path) -> None:
     (folder / "mine.csv").write_bytes(b"\xff\xfe\x00image,mos")
-    with pytest.raises(DataError, match="no CSV file in UTF-8"):
+    with pytest.raises(DataError, match="not a CSV file in UTF-8"):
         read_examples(folder / "mine.csv")
     with pytest.raises(DataError, match="no such file or folder"):
         read_examples(folder / "nothing")
@@ -87,12 +87,12 @@ def test_what_spreadsheets_put_before_a_table_does_no_harm(folder: Path) -> None
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("data.csv", b"name,prompt,mos_quality,mos_align\na.png\n", r"data.csv, line 2: another number of cells"),
+        ("data.csv", b"name,prompt,mos_quality,mos_align\na.png\n", r"data.csv, line 2: the number of cells differs from line 1"),
         ("data.csv", b"name;prompt\n", r"data.csv, line 1: no column mos_align"),
-        ("AIGC_all.csv", b"\xff\xfe\x00", r"AIGC_all.csv: no CSV file in UTF-8"),
+        ("AIGC_all.csv", b"\xff\xfe\x00", r"AIGC_all.csv: not a CSV file in UTF-8"),
         ("info_train.xlsx", b"PK\x03\x04 broken", r"info_train.xlsx: no spreadsheet"),
         ("I2IQA_annotation.csv", b"a,b\n", r"I2IQA_annotation.csv, line 1: 2 cells, expected 6"),
-        ("DATA/MOS/mosz1.mat", b"broken", r"mosz1.mat: no MATLAB file, or a damaged one"),
+        ("DATA/MOS/mosz1.mat", b"broken", r"mosz1.mat: not a MATLAB file, or damaged"),
     ],
 )
 def test_a_damaged_table_of_a_published_data_set_is_named(
@@ -222,7 +222,7 @@ def test_a_plain_table_tells_how_well_images_fit_their_prompts(folder: Path) -> 
     assert second.alignment is None
     with pytest.raises(DataError, match=r"line 2: align is '6', outside|line 2: align is 6, outside 1 to 5"):
         read_examples(table(folder, "image,mos,prompt,align\na.png,3,a cat,6\nb.png,2,a cat,2\n"))
-    with pytest.raises(DataError, match="line 2: align tells how well the image fits its prompt, and prompt is empty"):
+    with pytest.raises(DataError, match="line 2: align is set, but prompt is empty"):
         read_examples(table(folder, "image,mos,align\na.png,3,4\n"))
 
 

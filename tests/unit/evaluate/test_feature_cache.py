@@ -120,9 +120,9 @@ def test_an_engine_that_is_measured_sees_every_image_beside_its_prompt(manifest:
 def test_a_place_that_keeps_no_features_is_named(manifest: ModelManifest, tmp_path: Path) -> None:
     examples = pictures(tmp_path, 1)
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(DataError, match=r"file: cannot keep features: .*--cache"):
+    with pytest.raises(DataError, match=r"file: features cannot be stored: .*--cache"):
         compute_features(manifest, Engine(manifest), examples, tmp_path / "file")
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / f"{towers_digest(manifest)[:32]}.sqlite").write_bytes(b"no database at all" * 100)
-    with pytest.raises(DataError, match=r"sqlite: cannot keep features: .*remove the file"):
+    with pytest.raises(DataError, match=r"sqlite: features cannot be stored: .*remove the file"):
         compute_features(manifest, Engine(manifest), examples, tmp_path / "cache")

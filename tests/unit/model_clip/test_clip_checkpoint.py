@@ -214,7 +214,7 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_runs_none(
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": Harmful()}, tmp_path / "c.pt")
 
-    with pytest.raises(CheckpointError, match="run code of its author"):
+    with pytest.raises(CheckpointError, match="run its author's code"):
         load_checkpoint(tmp_path / "c.pt", *PAIR)
     assert not (tmp_path / "harmed").exists()
 
@@ -247,7 +247,7 @@ def test_weights_that_cannot_be_fetched_can_be_brought_by_hand(monkeypatch: pyte
 def test_unknown_architectures_and_weights_are_named() -> None:
     from worker.model.clip.towers import build_network
 
-    with pytest.raises(WeightsError, match="'ViT-Q' is no architecture"):
+    with pytest.raises(WeightsError, match="'ViT-Q' is not an architecture"):
         build_network(Encoder("ViT-Q"))
     with pytest.raises(
         WeightsError, match="'mine' is neither a file nor weights of ViT-B-32-quickgelu; those are openai"

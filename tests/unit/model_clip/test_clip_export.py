@@ -146,7 +146,7 @@ def test_a_prompt_head_alone_is_no_model_and_says_so(
 ) -> None:
     network = load_checkpoint(save_checkpoint(make_reference("prompt").state_dict()), *PAIR)
 
-    with pytest.raises(ExportError, match="prompt head only, and images come without a prompt too"):
+    with pytest.raises(ExportError, match="only a prompt head; a model also needs a template head"):
         export_model(network, tmp_path / "model", version="1", license="MIT", training_data=())
     assert not (tmp_path / "model").exists()
 

@@ -89,7 +89,7 @@ def test_a_verified_engine_of_the_repository_is_what_runs(source: Path, model: M
         assert isinstance(engine, OpenVinoEngine)
     assert not [entry for entry in logs if entry["event"] == "engine_passed_over"]
     graph.unlink()
-    with pytest.raises(RepositoryError, match=r"is gone.*--rebuild"):
+    with pytest.raises(RepositoryError, match=r"is missing.*--rebuild"):
         opening.open_engine(settings(source, repository=place, backend="openvino"), model)
 
 
@@ -118,7 +118,7 @@ def test_auto_needs_nothing_of_a_repository_that_is_empty(source: Path, model: M
     with capture_logs() as logs:
         opening.open_engine(settings(source, repository=place), model).close()
     assert [entry["reason"] for entry in logs if entry["event"] == "engine_passed_over"] == [
-        f"{place}/tiny/1: no such model there; make its engine: sluice build {source} --repository {place}"
+        f"{place}/tiny/1: no such model; build its engine: sluice build {source} --repository {place}"
     ]
 
 

@@ -141,9 +141,9 @@ def one_node(operator: str, kind: int, **attributes: object) -> bytes:
 @pytest.mark.parametrize(
     ("graph", "message"),
     [
-        (b"no graph at all", "not sound ONNX"),
+        (b"no graph at all", "not valid ONNX"),
         (one_node("Add", TensorProto.UINT8), "Add works on uint8"),
-        (one_node("Add", TensorProto.FLOAT16), "its precision is decided already"),
+        (one_node("Add", TensorProto.FLOAT16), "its precision is already set"),
         (one_node("Add", TensorProto.DOUBLE), "a is DOUBLE"),
     ],
 )

@@ -63,7 +63,7 @@ def test_the_digest_does_not_follow_the_layout_of_the_file(folder: Path) -> None
 
 
 def test_an_unknown_name_is_refused_with_the_names_that_ship() -> None:
-    with pytest.raises(ManifestError, match=r"'mst-huge': no model of this name; give one of mst-lite"):
+    with pytest.raises(ManifestError, match=r"'mst-huge': no model of this name; use one of mst-lite"):
         find_model("mst-huge")
 
 
@@ -80,18 +80,18 @@ def test_a_path_without_a_manifest_is_refused(tmp_path: Path) -> None:
         (lambda m: m.pop("views"), "views: Field required"),
         (lambda m: m.update(schema="sluice.model/2"), "schema: Input should be 'sluice.model/1'"),
         (lambda m: m["views"]["whole"].update(size=8), "views.whole.size: .*greater than or equal to 16"),
-        (lambda m: m["views"].update(spare=m["views"]["whole"]), r"no tower looks at \['spare'\]"),
-        (lambda m: m["towers"][0].update(view="nothing"), "coarse looks at view 'nothing'; the views are"),
-        (lambda m: m["towers"][0].update(name="whole"), r"\['whole'\] is a view too"),
-        (lambda m: m["towers"].append(m["towers"][0]), "each name may stand once"),
+        (lambda m: m["views"].update(spare=m["views"]["whole"]), r"no tower uses \['spare'\]"),
+        (lambda m: m["towers"][0].update(view="nothing"), "coarse uses view 'nothing'; the views are"),
+        (lambda m: m["towers"][0].update(name="whole"), r"\['whole'\] is also a view"),
+        (lambda m: m["towers"].append(m["towers"][0]), "each name may appear once"),
         (lambda m: m["heads"].update(fine="finest"), "there is no tower 'finest'"),
         (lambda m: m["heads"].update(type="linear"), "heads.type: Input should be 'gated_template'"),
         (lambda m: m["graph"].update(opset=9), "graph.opset: .*greater than or equal to 17"),
-        (lambda m: m["graph"].update(path="../towers.onnx"), "leads out of the manifest's folder"),
-        (lambda m: m["heads"].update(path="/etc/passwd"), "leads out of the manifest's folder"),
+        (lambda m: m["graph"].update(path="../towers.onnx"), "is outside the manifest's folder"),
+        (lambda m: m["heads"].update(path="/etc/passwd"), "is outside the manifest's folder"),
         (lambda m: m["graph"].update(sha256="abc"), "graph.sha256: .*match pattern"),
         (lambda m: m.update(anchors=["bad", "good"]), "anchors: .*at least 5 items"),
-        (lambda m: m.update(score_range=[5, 1]), "does not rise"),
+        (lambda m: m.update(score_range=[5, 1]), "is not ascending"),
         (lambda m: m.update(score_range=[0, 100]), "score_range.0: .*greater than or equal to 1"),
     ],
 )
@@ -133,7 +133,7 @@ def test_an_opset_other_than_the_manifests_is_refused(folder: Path) -> None:
 def test_a_graph_that_is_no_onnx_is_refused(folder: Path) -> None:
     (folder / "towers.onnx").write_bytes(b"PK\x03\x04 a zip")
     edit(folder, lambda manifest: manifest["graph"].update(sha256=sha256(b"PK\x03\x04 a zip").hexdigest()))
-    with pytest.raises(ManifestError, match="is no ONNX model"):
+    with pytest.raises(ManifestError, match="is not an ONNX model"):
         load_model(str(folder))
 
 

@@ -185,9 +185,9 @@ def test_a_damaged_file_of_the_prompt_head_is_refused_by_name(file: str, tmp_pat
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
-        (lambda manifest: manifest["prompt"].pop("heads"), "heads and scores belong together"),
-        (lambda manifest: manifest["prompt"].update(scores=[]), "heads and scores belong together"),
-        (lambda manifest: manifest["prompt"].update(scores=["quality", "quality"]), "each may stand once"),
+        (lambda manifest: manifest["prompt"].pop("heads"), "heads and scores must be set together"),
+        (lambda manifest: manifest["prompt"].update(scores=[]), "heads and scores must be set together"),
+        (lambda manifest: manifest["prompt"].update(scores=["quality", "quality"]), "each may appear once"),
         (lambda manifest: manifest["towers"][0].update(name="prompt"), "rename the tower"),
         (lambda manifest: manifest["prompt"].update(features=9), "attention.key.weight"),
         (lambda manifest: manifest["prompt"]["text"].update(opset=17), "uses opset 18"),

@@ -75,11 +75,11 @@ def test_a_gpu_is_lost_when_it_stays_so_whoever_says_it_in_whatever_words(
     expected = engine.infer(views(model, 1))
     with monkeypatch.context() as once:
         once.setattr(TorchGraph, "forward", fail)
-        with pytest.raises(EngineError, match="start it again" if lasts else "torch failed") as caught:
+        with pytest.raises(EngineError, match="restart it" if lasts else "torch failed") as caught:
             engine.infer(views(model, 1))
     assert type(caught.value) is (DeviceLost if lasts else BatchFailed)
     if lasts:
-        with pytest.raises(DeviceLost, match="start it again"):
+        with pytest.raises(DeviceLost, match="restart it"):
             engine.infer(views(model, 1))
         engine.close()  # though nothing can be given back any more
         assert gpu.emptied == 0

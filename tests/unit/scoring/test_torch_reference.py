@@ -68,7 +68,7 @@ def test_an_operator_that_is_not_known_is_named() -> None:
     )
     data = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]).SerializeToString()
     model = load_model("mst-lite")
-    with pytest.raises(GraphError, match="does not know the operator Tanh"):
+    with pytest.raises(GraphError, match="does not support the operator Tanh"):
         TorchEngine(Model(model.manifest, model.heads, data))
 
 

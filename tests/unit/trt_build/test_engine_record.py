@@ -123,5 +123,5 @@ def test_batches_are_filled_up_to_a_few_sizes_with_the_best_among_them(
 
 
 def test_a_profile_rises() -> None:
-    with pytest.raises(ValidationError, match="do not rise"):
+    with pytest.raises(ValidationError, match="must be in ascending order"):
         BatchProfile(smallest=8, best=4, largest=64)

@@ -105,7 +105,7 @@ def test_a_damaged_file_is_never_published(tmp_path: Path) -> None:
     folder = write_model(tmp_path)
     (folder / "towers.onnx").write_bytes(b"damaged")
     store = MemoryStore()
-    with pytest.raises(RepositoryError, match=r"towers\.onnx: not the file that the manifest means"):
+    with pytest.raises(RepositoryError, match=r"towers\.onnx: does not match the manifest's sha256"):
         Repository(store).publish(folder)
     assert store.files == {}
 
@@ -202,7 +202,10 @@ def test_a_damaged_record_hides_no_other_engine_and_gives_way_to_a_new_one(tmp_p
     found, damaged = repository.engines(TINY)
     assert found == [record]
     said = [str(error) for error in damaged]
-    assert ["openvino-fp32/engine.json is damaged" in said[0], f"is of engine {TARGET.name}" in said[1]] == [True, True]
+    assert ["openvino-fp32/engine.json is damaged" in said[0], f"belongs to engine {TARGET.name}" in said[1]] == [
+        True,
+        True,
+    ]
 
     again = record.model_copy(update={"target": Target(backend="openvino", precision="fp32")})
     repository.publish_engine(TINY, again, files)
@@ -238,7 +241,7 @@ def test_a_folder_that_may_not_be_read_is_told_and_not_taken_for_empty(
 def test_an_address_that_is_no_store_is_refused(place: str) -> None:
     with pytest.raises(RepositoryError, match="give a folder or s3://bucket/prefix"):
         open_store(place, S3Settings())
-    with pytest.raises(ManifestError, match="is no place for models"):
+    with pytest.raises(ManifestError, match="is not a model repository"):
         find_model(place)
 
 

@@ -185,7 +185,7 @@ def _of_scaling(config: object, path: Path) -> Iterator[DocumentProblem]:
             kind(**(policy.get("policy_kwargs") or {}))
     except (TypeError, ValueError) as error:
         yield DocumentProblem((*path, "policy_kwargs"), str(error))
-    except Exception:  # noqa: BLE001  # that it cannot be imported was told with the values
+    except Exception:  # noqa: BLE001  # the check of the values reports the failed import
         return
 
 

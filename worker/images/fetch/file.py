@@ -43,7 +43,7 @@ class FileFetcher:
                 os.close(descriptor)
         except OSError as error:
             raise _failure(error, place) from error
-        except ValueError as error:  # lone surrogates and the like
+        except ValueError as error:  # unpaired surrogates and similar
             raise ImageError(FailureReason.IMAGE_NOT_FOUND, f"{place} is not a path: {error}") from error
 
     def close(self) -> None:

@@ -49,8 +49,9 @@ class ProvenanceReader:
             self.identity = f"c2pa-{_VERSION}-{hashlib.sha256((trust_pem or '').encode()).hexdigest()[:16]}"
 
     def read(self, data: bytes) -> Provenance:
-        """What a file says that was decoded without a fault. Raises nothing: a fault of ours must not lose the image,
-        and a file whose texts cannot be read says nothing."""
+        """What a file says that was decoded without a fault. Raises nothing: a bug must not lose the image, and a file
+        whose texts cannot be read says nothing.
+        """
         try:
             return self._read(data)
         except Exception:

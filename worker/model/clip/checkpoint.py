@@ -1,4 +1,4 @@
-"""Reads a checkpoint of the paper's PyTorch code into our network, exactly or not at all.
+"""Reads a checkpoint of the paper's PyTorch code into our network. Any mismatch is an error.
 
 Its towers are those of Hugging Face's transformers: image towers below `mstfe.encoder_coarse` and `mstfe.encoder_fine`,
 the text tower below `head.text_encoder` (github.com/YMlinfeng/MST-CLIPIQA) or in a coarse encoder that is a whole CLIP;
@@ -24,7 +24,7 @@ from worker.model.clip.towers import COARSE, FINE, Encoder, build_clip, image_to
 COARSE_PREFIX, FINE_PREFIX, TEXT_PREFIX = "mstfe.encoder_coarse.", "mstfe.encoder_fine.", "head.text_encoder."
 ANCHORS_KEY, GRADES_KEY = "head.text_features", "head.quality_scores"
 CONTAINERS = ("state_dict", "model_state_dict", "model")
-"""What training code calls the weights where it keeps other things beside them."""
+"""Keys of the weights in checkpoints that hold other data too."""
 
 SAVED = (b"PK", b"\x80")
 """How files of torch.save begin: an archive, or, of old versions, a pickle."""
@@ -61,8 +61,8 @@ def load_checkpoint(
         coarse_clip.text = _text_of(Encoder(coarse.name, text_weights))
     else:
         raise CheckpointError(
-            f"{file}: holds no text tower ({TEXT_PREFIX}text_model.* or {COARSE_PREFIX}text_model.*), which prompts "
-            f"and anchors need; say whose to use, such as the {coarse.weights!r} weights of {coarse.name}"
+            f"{file}: holds no text tower ({TEXT_PREFIX}text_model.* or {COARSE_PREFIX}text_model.*), which "
+            f"prompts and anchors need; pass its weights, such as {coarse.weights!r} of {coarse.name}"
         )
     source.drop(*(f"{prefix}{key}" for prefix in (COARSE_PREFIX, FINE_PREFIX, TEXT_PREFIX) for key in UNUSED))
     for prefix in {COARSE_PREFIX, FINE_PREFIX} - {text_prefix}:
@@ -81,8 +81,7 @@ def load_checkpoint(
         source.fill_own(prompt_head, "head.")
     if head is None and prompt_head is None:
         raise CheckpointError(
-            f"{file}: neither head.temperature (shape [1], a template head) nor head.cross_attn.* (a prompt "
-            "head) is there"
+            f"{file}: has neither head.temperature (shape [1], a template head) nor head.cross_attn.* (a prompt head)"
         )
     source.finish()
     return MstClip(coarse_tower, fine_tower, text, fusion, head, prompt_head).eval()
@@ -100,8 +99,8 @@ def check_same_towers(file: Path, network: MstClip, other: MstClip) -> None:
                 continue
             if ours[name].shape != value.shape or not torch.equal(ours[name], value):
                 raise CheckpointError(
-                    f"{file}: {name} of its {part} tower is another than in the model; heads belong to the frozen "
-                    "towers that they were trained on, so import this checkpoint as a model of its own"
+                    f"{file}: {name} of its {part} tower differs from the model's; heads work only with the "
+                    "frozen towers that they were trained on, so import this checkpoint as a separate model"
                 )
 
 
@@ -117,7 +116,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read: {error.strerror or error}") from error
     except SafetensorError as error:
-        raise CheckpointError(f"{file}: no safetensors file, or a damaged one: {error}") from error
+        raise CheckpointError(f"{file}: not a safetensors file, or damaged: {error}") from error
     for name in CONTAINERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(name), dict):
             loaded = loaded[name]
@@ -128,16 +127,16 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
 def _load_saved(file: Path, opened: BinaryIO) -> Any:
     if not opened.read(2).startswith(SAVED):
-        raise CheckpointError(f"{file}: no checkpoint: neither what torch.save writes nor *.safetensors")
+        raise CheckpointError(f"{file}: not a checkpoint: neither in torch.save format nor *.safetensors")
     opened.seek(0)
     try:
         return torch.load(opened, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{file}: holds more than tensors, and loading it would run code of its author's; save only the weights: "
+            f"{file}: contains more than tensors, and loading it would run its author's code; save only the weights: "
             f"torch.save(model.state_dict(), FILE), or as safetensors"
         ) from error
-    except Exception as error:  # damaged bytes make torch stumble in any way
+    except Exception as error:  # torch raises any exception for damaged files
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{file}: a damaged checkpoint: {reason}") from error
 
@@ -171,12 +170,12 @@ class _Source:
         elif isinstance(module, TextTransformer):
             origins = text_origins(len(module.transformer.resblocks))
         else:
-            raise CheckpointError(f"{self._file}: {architecture} is no transformer, and a checkpoint's towers are")
+            raise CheckpointError(f"{self._file}: {architecture} is not a transformer, but the checkpoint's towers are")
         below = {ours: _below(prefix, origin) for ours, origin in origins.items() if ours not in leave}
         self._fill(module, below, f" of {architecture}", leave)
 
     def fill_own(self, module: nn.Module, prefix: str, *, leave: tuple[str, ...] = ()) -> None:
-        """Fills a module of ours, whose parameters have the same names in a checkpoint."""
+        """Fills one of our modules, whose parameters have the same names in a checkpoint."""
         origins = {name: Origin((f"{prefix}{name}",)) for name in module.state_dict() if name not in leave}
         self._fill(module, origins, "", leave)
 
@@ -214,8 +213,8 @@ class _Source:
             left = sorted(self._tensors)
             more = f" and {len(left) - 5} more" if len(left) > 5 else ""
             raise CheckpointError(
-                f"{self._file}: unknown keys {', '.join(left[:5])}{more}; does the checkpoint belong to these "
-                "architectures (number of layers), and to this network?"
+                f"{self._file}: unknown keys {', '.join(left[:5])}{more}; check that the checkpoint belongs to "
+                "these architectures (number of layers) and to this network"
             )
 
 

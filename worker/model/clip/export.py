@@ -1,4 +1,4 @@
-"""From the network to what serving reads: the towers as ONNX graphs, the heads, a manifest."""
+"""Exports the network for serving: the towers as ONNX graphs, the heads and a manifest."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,8 +30,8 @@ def export_model(
     """
     if network.head is None:
         raise ExportError(
-            "the network has a prompt head only, and images come without a prompt too; a model needs a template head "
-            "(head.temperature)"
+            "the network has only a prompt head; a model also needs a template head (head.temperature), for "
+            "images without a prompt"
         )
     towers = {"coarse": network.coarse, "fine": network.fine}
     views = views_of(towers)

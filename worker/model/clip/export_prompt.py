@@ -1,4 +1,4 @@
-"""What serving judges prompts with: the text tower as an ONNX graph, its tokenizer, the prompt heads."""
+"""Exports the parts that score prompts: the text tower as an ONNX graph, its tokenizer and the prompt heads."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ class PromptFiles:
     features: int
 
     def write(self, folder: Path) -> PromptSpec:
-        """Writes the files; what the manifest says of them."""
+        """Writes the files and returns their entry in the manifest."""
         return PromptSpec(
             text=GraphSpec(**write_file(folder / "text.onnx", self.text).model_dump(), opset=OPSET),
             tokenizer=write_file(folder / "tokenizer.json", self.tokenizer),
@@ -54,12 +54,12 @@ def prompt_files(text: TextTower, prompts: Mapping[PromptScore, MstClip]) -> Pro
     tokenizer: Any = text.tokenize
     if not isinstance(tokenizer, SimpleTokenizer) or tokenizer.clean_fn is not _clean_lower or tokenizer.reduction_fn:
         if prompts:
-            raise ExportError("the text tower has another tokenizer than CLIP's, which serving does not know")
+            raise ExportError("the text tower's tokenizer is not CLIP's, which is the only one that serving supports")
         return None
     parts: dict[PromptScore, tuple[nn.Module, nn.Module]] = {}
     for score, network in prompts.items():
         if network.prompt_head is None:
-            raise ExportError(f"the network that is to give {score} has no prompt head (head.cross_attn.*)")
+            raise ExportError(f"the network for {score} has no prompt head (head.cross_attn.*)")
         parts[score] = network.gff, network.prompt_head
     return PromptFiles(
         text=export_text(text, tokenizer.context_length),

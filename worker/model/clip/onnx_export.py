@@ -17,7 +17,7 @@ LARGEST_GRAPH = 2**31 - 1
 
 
 class ExportError(Exception):
-    """The network cannot be written as a model. The message says why."""
+    """The network cannot be exported as a model. The message says why."""
 
 
 def to_onnx(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> bytes:

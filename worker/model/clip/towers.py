@@ -15,7 +15,7 @@ WEIGHTS = "openai"
 
 
 class WeightsError(Exception):
-    """Towers or their weights cannot be had. The message says what to do."""
+    """Towers or their weights cannot be loaded. The message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +35,14 @@ def build_clip(encoder: Encoder) -> nn.Module:
     config = open_clip.get_model_config(encoder.name)
     if config is None:
         raise WeightsError(
-            f"{encoder.name!r} is no architecture that open_clip knows; python -c "
+            f"{encoder.name!r} is not an architecture of open_clip; python -c "
             "'import open_clip; print(open_clip.list_models())' lists them"
         )
     if encoder.weights is not None and not Path(encoder.weights).is_file():
         _check_tag(encoder.name, encoder.weights)
     try:
         clip: nn.Module = open_clip.create_model(encoder.name, pretrained=encoder.weights, force_custom_text=True)
-    except Exception as error:  # whatever the hub's client, the parser or the network raises
+    except Exception as error:  # the hub's client, the parser and the network raise any exception
         raise WeightsError(_by_hand(encoder, error)) from error
     return clip.eval().requires_grad_(False)
 
@@ -68,7 +68,7 @@ def text_tower(clip: Any, name: str) -> TextTower:
     """The text half of a CLIP. Raises WeightsError for one that is not open_clip's own transformer."""
     text = clip.text
     if not isinstance(text, TextTransformer) or text.pool_type != "argmax":
-        raise WeightsError(f"the text tower of {name} does not tell where a text ends; choose another coarse tower")
+        raise WeightsError(f"the text tower of {name} has no end-of-text token; choose another coarse tower")
     text.output_tokens = True
     tokenizer = open_clip.get_tokenizer(name)
     return TextTower(text, tokenizer, _features(name), text.width)
@@ -107,7 +107,7 @@ def _by_hand(encoder: Encoder, error: Exception) -> str:
     source = open_clip.get_pretrained_cfg(encoder.name, encoder.weights) or {}
     repository = str(source.get("hf_hub") or source.get("url") or "their authors").rstrip("/")
     return (
-        f"the weights {encoder.weights!r} of {encoder.name} could not be fetched ({reason}). To bring them by hand: on "
-        f"a machine with a network take open_clip_model.safetensors of {repository} (Hugging Face hub), copy it here, "
-        f"and give its path in place of {encoder.weights!r}"
+        f"the weights {encoder.weights!r} of {encoder.name} could not be fetched ({reason}). To add them by "
+        f"hand: download open_clip_model.safetensors of {repository} (Hugging Face hub) on another machine, copy "
+        f"it here, and pass its path instead of {encoder.weights!r}"
     )

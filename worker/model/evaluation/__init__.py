@@ -1,1 +1,1 @@
-"""How well a model judges: data sets in, figures and a page out, with any engine that its manifest runs on."""
+"""Evaluates models on data sets, with any engine, and writes figures and a page."""

@@ -1,4 +1,4 @@
-"""Images with human scores, from a plain CSV or a published data set in the layout it came in."""
+"""Reads images with human scores, from a CSV file or a published data set in its original layout."""
 
 import math
 from collections import Counter
@@ -16,7 +16,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The scale on which people scored, mapped linearly to 1..5."""
+    """The scale of the human scores, mapped linearly to 1..5."""
 
     lowest: float = 1
     highest: float = 5
@@ -27,17 +27,16 @@ class Scale:
 
 
 def read_examples(path: Path, scale: Scale | None = None, *, single_prompts: bool = False) -> list[Example]:
-    """The examples of a CSV file, or of the folder of a published data set, told by the files in it.
+    """The examples of a CSV file, or of the folder of a published data set, recognized by its files.
 
-    CSV: columns image (relative to the file), mos on `scale`, and optionally prompt (images of one prompt stay together
-    in every split), group or generator (what made the image), align (how well the image fits its prompt, on `scale`;
-    empty where nobody said). A prompt with one image only is refused unless `single_prompts`. Raises DataError, naming
-    file, row and column.
+    CSV columns: image (relative to the file), mos on `scale`, and optionally prompt (images with the same prompt stay
+    together in every split), group or generator, align (how well the image fits its prompt, on `scale`; may be empty).
+    A prompt with only one image is refused unless `single_prompts`. Raises DataError, which names file, row and column.
     """
     if path.is_file():
         return _read_csv(path, scale or Scale(), single_prompts)
     if not path.is_dir():
-        raise DataError(f"{path}: no such file or folder; give a CSV file with {COLUMNS}, or a data set's folder")
+        raise DataError(f"{path}: no such file or folder; use a CSV file with {COLUMNS}, or a data set's folder")
     for data_set in DATA_SETS:
         if path.name == data_set.name and (path / "scores.csv").is_file():
             return read_data_set(path.parent, data_set)
@@ -48,9 +47,7 @@ def read_examples(path: Path, scale: Scale | None = None, *, single_prompts: boo
                 for row in published.read(path)
             ]
     known = "; ".join(f"{published.name}: {published.layout}" for published in PUBLISHED)
-    raise DataError(
-        f"{path}: holds no data set in a layout known here ({known}); a CSV file with {COLUMNS} always works"
-    )
+    raise DataError(f"{path}: holds no data set in a known layout ({known}); a CSV file with {COLUMNS} always works")
 
 
 def _read_csv(file: Path, scale: Scale, single_prompts: bool) -> list[Example]:
@@ -96,7 +93,7 @@ def _check_repeats(file: Path, rows: Sequence[Row]) -> None:
     for row in rows:
         if (before := seen.setdefault(row.image, row.where)) != row.where:
             raise DataError(
-                f"{file}, {row.where}: {row.image} stands in {before} already, and a split could part them; keep one"
+                f"{file}, {row.where}: {row.image} is already in {before}, and a split could separate them; keep one"
             )
 
 
@@ -105,8 +102,8 @@ def _check_prompts(file: Path, rows: Sequence[Row]) -> None:
     for row in rows:
         if numbers.get(row.prompt.strip()) == 1:
             raise DataError(
-                f"{file}, {row.where}: the prompt {row.prompt.strip()[:60]!r} has one image only, so a split by prompt "
-                "says nothing of it; add images of it, leave its prompt empty, or allow it with --single-prompts"
+                f"{file}, {row.where}: the prompt {row.prompt.strip()[:60]!r} has only one image, so a split by "
+                "prompt does not work for it; add images, leave the prompt empty, or use --single-prompts"
             )
 
 
@@ -114,16 +111,16 @@ def _example(where: str, row: Row, dataset: str, scale: Scale) -> Example:
     score = _rated(where, "mos", row.score, scale)
     alignment = None if row.align is None else _rated(where, "align", row.align, scale)
     if alignment is not None and not row.prompt.strip() and not row.group:
-        raise DataError(f"{where}: align tells how well the image fits its prompt, and prompt is empty")
+        raise DataError(f"{where}: align is set, but prompt is empty")
     if not row.image.is_file():
-        slashes = "; write its path with / in place of \\" if "\\" in row.image.name else ""
+        slashes = "; write its path with / instead of \\" if "\\" in row.image.name else ""
         raise DataError(f"{where}: no image {row.image}{slashes}")
     prompt = row.prompt.strip()
     return Example(row.image, score, dataset, row.group or prompt or str(row.image), row.generator, prompt, alignment)
 
 
 def _rated(where: str, column: str, written: Any, scale: Scale) -> float:
-    """What people gave, on 1..5."""
+    """The human score, on 1..5."""
     try:
         score = float(written)
     except (TypeError, ValueError):
@@ -132,7 +129,6 @@ def _rated(where: str, column: str, written: Any, scale: Scale) -> float:
         raise DataError(f"{where}: {column} is {written!r}; every image needs a finite score: remove the row")
     if not scale.lowest <= score <= scale.highest:
         raise DataError(
-            f"{where}: {column} is {score:g}, outside {scale.lowest:g} to {scale.highest:g}; --scale says which scale "
-            "it is"
+            f"{where}: {column} is {score:g}, outside {scale.lowest:g} to {scale.highest:g}; set the scale with --scale"
         )
     return scale.to_quality(score)

@@ -1,4 +1,4 @@
-"""One model on one collection of images with human scores."""
+"""Evaluates one model on images with human scores."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,7 +26,7 @@ from worker.scoring.engine import Features
 from worker.scoring.heads import Heads
 
 LOW = 2.5
-"""People find an image low below this, on the scale of 1..5: nearer to poor than to fair."""
+"""Human scores below this count as low, on the scale 1 to 5: nearer to poor than to fair."""
 STEPS = tuple(np.round(np.arange(1.25, 5.0, 0.25), 2).tolist())
 
 
@@ -75,8 +75,9 @@ def judge(heads: Heads, features: Features) -> Values:
 def judge_correspondence(
     heads: Heads, features: Features, examples: Sequence[Example]
 ) -> tuple[list[Example], Values] | None:
-    """The examples whose fit to their prompt people rated, with that rating as their score, and what the heads say of
-    it; None where there are too few, or the model does not judge it."""
+    """The examples with a human rating of the fit to their prompt, with that rating as their score, and the heads'
+    predictions of it. None if there are too few or the model does not predict it.
+    """
     pairs = [
         (replace(example, score=example.alignment), scores.correspondence)
         for example, scores in zip(examples, heads.score(features), strict=True)
@@ -90,12 +91,12 @@ def judge_correspondence(
 def evaluate(
     examples: Sequence[Example], predicted: Values, *, model: str, digest: str, seed: int = 1, low: float = LOW
 ) -> Evaluation:
-    """Raises DataError where there are too few images, or all have one score."""
+    """Raises DataError if there are too few images, or all have the same score."""
     human = np.array([example.score for example in examples])
     if len(examples) < FEWEST:
-        raise DataError(f"{len(examples)} images; an evaluation needs {FEWEST} at least")
+        raise DataError(f"{len(examples)} images; an evaluation needs at least {FEWEST}")
     if human.std() == 0:
-        raise DataError("all images have the same human score, so nothing can agree with them")
+        raise DataError("all images have the same human score, so agreement cannot be computed")
     generators = [example.generator for example in examples]
     bins = calibration(predicted, human)
     baseline = generator_baseline(examples, seed)

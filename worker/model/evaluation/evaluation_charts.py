@@ -23,7 +23,7 @@ def agreement_chart(evaluation: Evaluation) -> Chart:
     step = max(1, -(-len(evaluation.human) // MOST_DOTS))
     rows = list(zip(evaluation.names, evaluation.human, evaluation.predicted, strict=True))[::step]
     dots = [
-        Dot(human, predicted, "var(--pass)", f"{name}: people {human:.2f}, model {predicted:.2f}")
+        Dot(human, predicted, "var(--pass)", f"{name}: human {human:.2f}, model {predicted:.2f}")
         for name, human, predicted in rows
     ]
     return Chart("Each image", quality_axis("people"), quality_axis("model"), dots=dots, diagonal=True)
@@ -35,7 +35,7 @@ def calibration_chart(evaluation: Evaluation) -> Chart:
         (
             part.predicted,
             part.human,
-            f"{part.images} images: model {part.predicted:.2f}, people {part.human:.2f}",
+            f"{part.images} images: model {part.predicted:.2f}, human {part.human:.2f}",
         )
         for part in evaluation.calibration
     ]
@@ -55,4 +55,4 @@ def threshold_chart(evaluation: Evaluation) -> Chart:
             if (value := getattr(at, name)) is not None
         ]
         lines.append(Line("sent to review" if name == "volume" else name, f"var(--{colour})", points, stroke))
-    return Chart("What a threshold does", quality_axis("threshold"), share_axis("share"), lines)
+    return Chart("Effect of the threshold", quality_axis("threshold"), share_axis("share"), lines)

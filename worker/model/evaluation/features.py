@@ -1,4 +1,4 @@
-"""The features of many images, computed once: kept on disk by content and towers."""
+"""Features of many images, cached on disk by content and towers."""
 
 import hashlib
 import json
@@ -28,13 +28,13 @@ Views = Mapping[str, NDArray[np.uint8]]
 
 
 def default_cache() -> Path:
-    """Where features are kept unless told otherwise."""
+    """The default folder for features."""
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "sluice" / "features"
 
 
 def towers_digest(manifest: ModelManifest) -> str:
-    """Identity of what makes features: the graph, the views it sees, the towers it holds. Heads have no part in it."""
+    """Identity of the computation of features: the graph, its views and its towers. Heads do not matter."""
     described = {
         "graph": manifest.graph.sha256,
         "views": {name: view.model_dump(mode="json") for name, view in manifest.views.items()},
@@ -44,16 +44,18 @@ def towers_digest(manifest: ModelManifest) -> str:
 
 
 def open_cache(folder: Path, name: str, key: str) -> sqlite3.Connection:
-    """A file of features by key. Raises DataError where it cannot be made or is damaged."""
+    """A file of features by key. Raises DataError if it cannot be created or is damaged."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         opened = sqlite3.connect(folder / name, timeout=60)
         opened.execute(f"CREATE TABLE IF NOT EXISTS features ({key} PRIMARY KEY, value BLOB NOT NULL)")
     except OSError as error:
-        raise DataError(f"{folder}: cannot keep features: {error.strerror}; name another folder by --cache") from error
+        raise DataError(
+            f"{folder}: features cannot be stored: {error.strerror}; use another folder with --cache"
+        ) from error
     except sqlite3.Error as error:
         raise DataError(
-            f"{folder / name}: cannot keep features: {error}; remove the file, or name another folder by --cache"
+            f"{folder / name}: features cannot be stored: {error}; remove the file, or use another folder with --cache"
         ) from error
     return opened
 
@@ -67,7 +69,7 @@ class FeatureCache:
         self._file = open_cache(folder, f"{towers_digest(manifest)[:32]}.sqlite", "content TEXT")
 
     def get(self, content: str) -> NDArray[np.float32] | None:
-        """The features of an image, [sum of towers' features]; None where they are not known or damaged."""
+        """The features of an image, [sum of towers' features]; None if they are not cached or are damaged."""
         found = self._file.execute("SELECT value FROM features WHERE content = ?", (content,)).fetchone()
         if found is None or len(found[0]) != 4 * self._width:
             return None
@@ -89,9 +91,8 @@ def compute_features(
     cache: Path,
     advance: Callable[[], None] = lambda: None,
 ) -> Features:
-    """Tower name → [examples, features], in the order of the examples; images seen before cost a hash only.
-
-    Raises DataError for an image that cannot be read, EngineError for what the engine fails on.
+    """Tower name → [examples, features], in the order of the examples, from the cache if possible. Raises DataError for
+    an image that cannot be read, EngineError if the engine fails.
     """
     with closing(FeatureCache(cache, manifest)) as known, ThreadPoolExecutor(2, "decode") as pool:
         contents = list(pool.map(_content, examples))
@@ -123,8 +124,9 @@ def compute_features(
 def run_engine(
     manifest: ModelManifest, engine: Engine, examples: Sequence[Example], advance: Callable[[], None] = lambda: None
 ) -> Features:
-    """What the engine answers to the examples and their prompts, every image anew: an engine is measured as it is, and
-    what others made of an image says nothing of it. Otherwise as `compute_features`."""
+    """The engine's features of the examples and their prompts, without the cache: other engines' features say nothing
+    about this one. Otherwise like `compute_features`.
+    """
     images = {str(index): example for index, example in enumerate(examples)}
     answers = []
     with ThreadPoolExecutor(2, "decode") as pool:
@@ -137,7 +139,7 @@ def run_engine(
 
 
 def seconds_of_towers(manifest: ModelManifest, engine: Engine, examples: Sequence[Example], timed: int = 48) -> float:
-    """What decoding the examples and running the towers on them once takes, measured on the first `timed`."""
+    """The estimated time to decode the examples and run the towers on them once, measured on the first `timed`."""
     sample = {str(index): example for index, example in enumerate(examples[:timed])}
     with ThreadPoolExecutor(2, "decode") as pool:
         started = time.perf_counter()
@@ -149,7 +151,7 @@ def seconds_of_towers(manifest: ModelManifest, engine: Engine, examples: Sequenc
 def _batches(
     pool: ThreadPoolExecutor, images: Mapping[str, Example], manifest: ModelManifest, size: int
 ) -> Iterator[dict[str, Views]]:
-    """Content → views, a batch at a time, decoded one batch ahead."""
+    """Content → views, in batches, decoded one batch ahead."""
     waiting: deque[tuple[str, Future[Views]]] = deque()
     left = iter(images.items())
     while True:

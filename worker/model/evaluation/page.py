@@ -1,4 +1,4 @@
-"""Writes the evaluation as one HTML page without scripts, fonts or pictures from elsewhere."""
+"""Writes the evaluation as one self-contained HTML page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from worker.scoring.manifest import PromptScore
 
 @dataclass(frozen=True, slots=True)
 class ScoreSection:
-    """What the page says of a score beside the prompt."""
+    """The page's title of a score with the prompt."""
 
     title: str
     evaluation: Evaluation
@@ -32,7 +32,7 @@ def render(
     trained_on: tuple[str, ...],
     correspondence: Evaluation | None = None,
 ) -> str:
-    """The page. Everything that came from outside is escaped; scripts and requests are forbidden by its own policy."""
+    """The page. All data is escaped, and the page's own content security policy forbids scripts and requests."""
     beside = []
     if correspondence is not None:
         charts = [agreement_chart(correspondence), calibration_chart(correspondence)]

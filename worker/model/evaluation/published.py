@@ -114,9 +114,9 @@ def _matrix(file: Path) -> list[float]:
     try:
         scores = loadmat(file)["MOSz"].flatten()
     except KeyError as error:
-        raise DataError(f"{file}: holds no matrix MOSz") from error
-    except Exception as error:  # damaged bytes make SciPy's reader stumble in any way
-        raise DataError(f"{file}: no MATLAB file, or a damaged one: {error}") from error
+        raise DataError(f"{file}: has no matrix MOSz") from error
+    except Exception as error:  # SciPy's reader raises any exception for damaged files
+        raise DataError(f"{file}: not a MATLAB file, or damaged: {error}") from error
     if len(scores) != 2400:
         raise DataError(f"{file}: MOSz holds {len(scores)} scores, expected 2400")
     return [float(score) for score in scores]
@@ -180,14 +180,14 @@ PUBLISHED: Sequence[Published] = (
 
 @contextmanager
 def open_csv(file: Path) -> Iterator[TextIO]:
-    """The file as text in UTF-8. Raises DataError where it is none, also while it is read."""
+    """The file as UTF-8 text. Raises DataError if it is not, possibly while it is read."""
     try:
         with file.open(newline="", encoding="utf-8-sig") as opened:
             yield opened
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file}: no CSV file in UTF-8: {error}") from error
+        raise DataError(f"{file}: not a CSV file in UTF-8: {error}") from error
 
 
 def _find(folder: Path, name: str) -> Path:
@@ -212,7 +212,9 @@ def csv_records(
         for cells in reader:
             where = f"line {reader.line_num}"
             if None in cells or None in cells.values():
-                raise DataError(f"{file}, {where}: another number of cells than line 1 has; quote cells with commas")
+                raise DataError(
+                    f"{file}, {where}: the number of cells differs from line 1; quote cells that contain commas"
+                )
             yield where, cells
 
 
@@ -241,8 +243,8 @@ def _xlsx(file: Path, columns: int) -> Iterator[tuple[str, tuple[Any, ...]]]:
         raise DataError(f"{file}: reading it needs openpyxl: pip install 'sluice[train]'") from error
     try:
         sheet = load_workbook(file, read_only=True, data_only=True).worksheets[0]
-    except Exception as error:  # damaged archives and broken XML make openpyxl stumble in any way
-        raise DataError(f"{file}: no spreadsheet (.xlsx), or a damaged one: {error}") from error
+    except Exception as error:  # openpyxl raises any exception for damaged files
+        raise DataError(f"{file}: not a spreadsheet (.xlsx), or damaged: {error}") from error
     for line, cells in enumerate(sheet.iter_rows(values_only=True), start=1):
         if not any(cell is not None for cell in cells):
             continue

@@ -1,4 +1,4 @@
-"""Agreement of predictions with people, as the field reports it, and what a platform asks beside it."""
+"""Agreement of predictions with human scores: the field's standard measures, calibration and thresholds."""
 
 import warnings
 from collections import Counter
@@ -17,7 +17,7 @@ Values = NDArray[np.float64]
 
 BOOTSTRAP_DRAWS = 1000
 FEWEST = 5
-"""Images that a figure of their own needs."""
+"""Minimum number of images for a separate figure."""
 FOLDS = 5
 BINS = 10
 
@@ -33,7 +33,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """SRCC and KRCC of the predictions; PLCC and RMSE after the logistic that maps them to people's scores."""
+    """SRCC and KRCC of the predictions; PLCC and RMSE after the logistic mapping to human scores."""
 
     images: int
     srcc: Figure
@@ -44,8 +44,9 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class GeneratorFigures:
-    """One generator's images: agreement among them, on all others without it, and the error on them of the logistic
-    that was fitted to all others."""
+    """One generator's images: agreement among them, agreement on all other images, and the error on them of a logistic
+    that was fitted to the others.
+    """
 
     name: str
     images: int
@@ -58,7 +59,7 @@ class GeneratorFigures:
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Images of similar prediction: their mean prediction and people's mean, both 1..5."""
+    """Images with similar predictions: their mean prediction and mean human score, both 1..5."""
 
     images: int
     predicted: float
@@ -67,8 +68,10 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """What happens when predictions below `threshold` are called low: of those, the share that people find low
-    (precision; None where nothing is called low); of what people find low, the share called so; the share of all."""
+    """The effect of a threshold: predictions below it are called low. Precision: the share of these with a low human
+    score (None if there are none). Recall: the share of images with a low human score that are called low. And the
+    share of all images that is called low.
+    """
 
     threshold: float
     precision: float | None
@@ -83,7 +86,7 @@ def logistic(x: Values, upper: float, lower: float, middle: float, width: float)
 
 
 def fit_logistic(predicted: Values, human: Values) -> Callable[[Values], Values]:
-    """Maps predictions to people's scale; the best straight line where no logistic fits."""
+    """Maps predictions to the human scale; a straight line if no logistic fits."""
     start = (human.max(), human.min(), float(np.median(predicted)), float(predicted.std()) / 2 or 1.0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -120,7 +123,7 @@ def agreement(predicted: Values, human: Values, groups: Sequence[str], seed: int
 
 
 def by_generator(predicted: Values, human: Values, generators: Sequence[str]) -> list[GeneratorFigures]:
-    """Figures of each generator with enough images, in the order of the names; none where there is one generator."""
+    """Figures of each generator with enough images, sorted by name; empty if there is only one generator."""
     names = np.array(generators)
     found = []
     for name in sorted(set(generators)):
@@ -172,7 +175,7 @@ def calibration_error(bins: Sequence[Bin]) -> float:
 
 
 def thresholds(predicted: Values, human: Values, low: float, steps: Sequence[float]) -> list[Threshold]:
-    """What each threshold would send to review; people find low what they scored below `low`."""
+    """The effect of each threshold. Human scores below `low` count as low."""
     is_low = human < low
     found = []
     for step in steps:

@@ -1,4 +1,4 @@
-"""The token features of prompts, computed once: kept on disk by text tower and by the tokens of a prompt."""
+"""Token features of prompts, cached on disk by text tower and tokens."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from worker.scoring.token_ids import lengths
 
 BATCH = 16
 ROWS = 256
-"""Images judged at once: each carries its prompt's tokens."""
+"""Images per batch, each with its prompt's tokens."""
 
 
 class TextCache:
@@ -28,7 +28,7 @@ class TextCache:
         self._file = open_cache(folder, f"text-{prompt.spec.text.sha256[:32]}.sqlite", "ids BLOB")
 
     def get(self, ids: bytes) -> Array | None:
-        """[tokens, features]; None where they are not known or damaged."""
+        """[tokens, features]; None if they are not cached or are damaged."""
         found = self._file.execute("SELECT value FROM features WHERE ids = ?", (_key(ids),)).fetchone()
         if found is None or len(found[0]) != len(ids) * self._width:  # four bytes an id, and four a feature
             return None
@@ -46,9 +46,8 @@ class TextCache:
 def compute_text(
     prompt: PromptParts, texts: Sequence[str], cache: Path, advance: Callable[[], None] = lambda: None
 ) -> dict[str, Array]:
-    """Text → the features of its tokens, [tokens, features], in float32; texts seen before cost nothing.
-
-    Raises EngineError for what the text tower fails on.
+    """Text → the features of its tokens, [tokens, features], in float32, from the cache if possible. Raises EngineError
+    if the text tower fails.
     """
     distinct = list(dict.fromkeys(texts))
     ids = prompt.tokenizer(distinct)
@@ -73,7 +72,7 @@ def compute_text(
 
 
 def judge_prompts(prompt: PromptParts, features: Features, prompts: Sequence[str], text: Mapping[str, Array]) -> Array:
-    """What an engine would answer under `PROMPT`: [images, scores], NaN where the prompt is empty."""
+    """The entry `PROMPT` of an engine's features: [images, scores], NaN if the prompt is empty."""
     if prompt.heads is None:
         raise ValueError("this model's prompt head is not trained")
     scorer = PromptScorer(prompt.heads, lambda texts: [text[each] for each in texts], len(prompt.spec.scores))
@@ -83,7 +82,7 @@ def judge_prompts(prompt: PromptParts, features: Features, prompts: Sequence[str
 def with_prompts(
     prompt: PromptParts, features: Features, prompts: Sequence[str], text: Mapping[str, Array]
 ) -> Features:
-    """The features, and what an engine would answer to the prompts."""
+    """The features, and the prompt head's scores."""
     return {**features, PROMPT: judge_prompts(prompt, features, prompts, text)}
 
 

@@ -41,7 +41,7 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The model that came of a run, and the figures of its folds' heads under its name."""
+    """The model of a run, and the figures of its folds' heads under its name."""
 
     manifest: ModelManifest
     evaluation: Evaluation
@@ -63,7 +63,7 @@ def write_run(start: Start, trained: Trained, folder: Path, version: str, create
         quality=quality,
         prompts={score: each.final.heads for score, each in trained.prompted.items()},
     )
-    # The figures are those of the folds' heads; the page and the metrics belong to the model that came of the run.
+    # The figures are those of the folds' heads; the page and the metrics belong to the run's model.
     judged = replace(trained.quality.evaluation, model=f"{made.name} {made.version}", digest=made.digest)
     outcome = replace(trained.quality, evaluation=judged)
     found = metrics(outcome, trained.tower_seconds)

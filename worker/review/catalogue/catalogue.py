@@ -190,7 +190,7 @@ class Catalogue:
         """Removes everything, positions too. Raises LogError."""
         with held(self._lock, WRITE_SECONDS, "writing to the catalogue"), explained(self.path), transaction(self._db):
             for table in ("items", "bodies", "decisions", "marks", "notes", "buckets", "positions", "meta"):
-                self._db.execute(f"DELETE FROM {table}")  # noqa: S608  # names of ours
+                self._db.execute(f"DELETE FROM {table}")  # noqa: S608  # the names are constants
             self._db.execute("INSERT INTO texts (texts) VALUES ('delete-all')")
 
     @contextmanager

@@ -46,8 +46,9 @@ SCHEMA: Final = (
 
 
 def connect(path: Path, *, cache_kib: int = CACHE_KIB) -> sqlite3.Connection:
-    """Opens the file, and makes it when there is none; one of another format is made anew, as all in it comes from the
-    topics. Raises LogError."""
+    """Opens the file, and makes it if there is none; one of another format is made again, as all in it comes from the
+    topics. Raises LogError.
+    """
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)

@@ -76,7 +76,7 @@ class CatalogueReader:
         return self._progress is not None and not self._progress.targets
 
     def look_again(self) -> None:
-        """The next `read` looks for the ends of the topics anew."""
+        """Makes the next `read` look up the ends of the topics again."""
         self._progress = None
 
     def read(self) -> None:

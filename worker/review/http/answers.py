@@ -24,7 +24,7 @@ from worker.review.http.renditions import Rendition
 
 
 class ImageOut(BaseModel):
-    """Where the image's renditions are to be had, for some minutes and for this person."""
+    """Links to the image's renditions, valid for some minutes and for this person."""
 
     thumbnail: str
     screen: str

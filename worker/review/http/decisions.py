@@ -81,5 +81,5 @@ def bulk(body: Many, session: Reviewer, context: Context) -> list[OutcomeOut]:
 
 @router.post("/v1/decisions/{decision_id}/undo")
 def undo(decision_id: Annotated[DecisionId, Path()], session: Reviewer, context: Context) -> LeaseOut:
-    """Takes back an action of one's own, of any kind, within `undo_seconds`; the item is leased again. Idempotent."""
+    """Undoes the caller's own action, of any kind, within `undo_seconds`, and leases the item again. Idempotent."""
     return ResponseBuilder(context.links, session.user).lease(context.desk.undo(decision_id, session.user))

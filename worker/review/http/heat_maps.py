@@ -86,7 +86,8 @@ class HeatMaps:
     def make(self, reference: ImageReference, content_hash: str | None, frame: int = 0) -> HeatMap:
         """Of an animation for the frame of this number.
 
-        Raises Busy, NoEngine, EngineError, and what the renderer raises for an image that cannot be had."""
+        Raises Busy, NoEngine, EngineError, and the renderer's errors.
+        """
         if not self._asked.acquire(blocking=False):
             raise Busy("others are waiting for heat maps; try again in a few seconds")
         try:

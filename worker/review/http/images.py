@@ -70,7 +70,7 @@ async def image(
     session: ItemReader,
     context: Context,
 ) -> Response:
-    """Pixels encoded anew: what came from outside never reaches the browser as it is."""
+    """Re-encoded pixels: the original file never reaches the browser."""
     known = request.headers.get("if-none-match")
     return await IMAGES.run(_image, context, session, token, rendition, known)
 
@@ -124,7 +124,7 @@ def _heat_map(context: AppContext, session: Session, name: str) -> HeatMap:
 
 @contextmanager
 def _refusals(transient: HTTPStatus = HTTPStatus.BAD_GATEWAY) -> Iterator[None]:
-    """Images that cannot be had, as problems."""
+    """Problems of images that cannot be shown."""
     try:
         yield
     except ImageError as error:

@@ -55,7 +55,7 @@ class Rendered:
 
 
 class Renderer:
-    """Fetches, decodes and encodes anew; remembers the last renditions. Safe to use from several threads.
+    """Fetches, decodes and re-encodes images, and caches recent renditions. Thread-safe.
 
     At most `threads` images are worked on at once, so that memory stays bounded whatever is asked for.
     """

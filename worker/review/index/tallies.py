@@ -1,5 +1,6 @@
 """What is counted in the index: the work of each hour, test items, agreement. All of it follows from the decisions that
-count, each in the state that it met, so that an index built anew counts the same."""
+count, each in the state that it met, so that a rebuilt index has the same counts.
+"""
 
 import json
 from collections.abc import Iterator

@@ -58,13 +58,13 @@ export class Actions extends EventTarget {
     outbox.addEventListener("change", () => this.dispatchEvent(new Event("change")));
   }
 
-  /** Images of this queue that are taken back go to this view, until the returned function is called. */
+  /** Undone images of this queue are given to this view, until the returned function is called. */
   receive(/** @type {Receiver} */ receiver) {
     this.#receiver = receiver;
     return () => { if (this.#receiver === receiver) this.#receiver = null; };
   }
 
-  /** The images of a queue that were taken back, or chosen to be decided now, in another view. */
+  /** Images of a queue that were undone, or chosen with "Decide now", in another view. */
   claim(/** @type {string} */ queue) {
     const mine = this.#handedOver.filter((lease) => lease.queue === queue);
     this.#handedOver = [];
@@ -78,7 +78,7 @@ export class Actions extends EventTarget {
     else location.hash = address;
   }
 
-  /** Reasons and note that came with an action that was taken back. */
+  /** Reasons and note of an undone action. */
   said(/** @type {string | undefined} */ itemId) {
     return itemId === undefined ? undefined : this.#said.get(itemId);
   }
@@ -114,7 +114,7 @@ export class Actions extends EventTarget {
     this.#removeOffer = toast(done.title + waits, { seconds: this.#undoSeconds, timer: true, kept: true, action: { label: "Undo", key: named(keyOf("undo", "u")), run: () => this.undo() } });
   }
 
-  /** Takes the newest action back that is still in time, whatever it was and wherever it was made. */
+  /** Undoes the latest action that can still be undone, of any kind and from any view. */
   async undo() {
     const done = this.#stack.pop();
     if (!done) return void toast(`There is nothing to undo: an action can be taken back for ${count(this.#undoSeconds, "second")}`);
@@ -134,7 +134,7 @@ export class Actions extends EventTarget {
       }
     });
     if (late.length) {
-      const removeToast = toast(late.length > 1 ? `${count(late.length, "decision")} will be taken back as soon as the desk answers` : "It is taken back as soon as the desk answers");
+      const removeToast = toast(late.length > 1 ? `${count(late.length, "decision")} will be taken back as soon as the desk answers` : "It will be undone when the desk answers");
       for (const decision of late) this.#late.set(decision.decision_id, { decision, title: done.title, removeToast });
     }
     if (leases.length) this.#deliver(leases, done);
@@ -161,7 +161,7 @@ export class Actions extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
-  // -- what the desk says --------------------------------------------------------------------------------------------
+  // -- the desk's answers --------------------------------------------------------------------------------------------
 
   #sent(/** @type {{ decision: Decision, answer: any }} */ { decision, answer }) {
     this.#pending.delete(decision.decision_id);
@@ -178,13 +178,13 @@ export class Actions extends EventTarget {
     if (error.kind === "lease-lost") return void toast(`${what}. The lease had run out, and somebody else may have the image`, { bad: true, seconds: 12 });
     toast(`${what}: ${error.message}`, { bad: true, seconds: 12 });
     if (!known) return;
-    // The lease lasts, so the image can be decided otherwise, with the reasons and the note that it had.
+    // The lease is kept, so the image can be decided again with the same reasons and note.
     this.#said.set(decision.item_id, decision);
     if (this.#receiver?.queue === known.lease.queue) this.#receiver.take([known.lease], { late: true });
     else giveBack([known.lease]).catch(() => {});
   }
 
-  /** The desk has taken a decision back later than it was asked to. */
+  /** A delayed undo succeeded at the desk. */
   #undone(/** @type {CustomEvent} */ event) {
     const { id, lease } = event.detail;
     const late = this.#late.get(id);

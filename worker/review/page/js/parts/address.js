@@ -1,4 +1,4 @@
-/** The address of a view: `#/search?text=fox&status=open`. Whatever a view shows can be reloaded, sent and gone back to. */
+/** The address of a view: `#/search?text=fox&status=open`. Every view can be reloaded, shared and revisited with Back. */
 
 /**
  * @typedef {{ view: string, parts: string[], params: URLSearchParams }} Address
@@ -24,18 +24,18 @@ export function address(view, ...rest) {
   return query.length ? `${path}?${new URLSearchParams(/** @type {[string, string][]} */ (query))}` : path;
 }
 
-/** Puts what a view shows now into the address bar, as a step that Back undoes, without drawing the view again. */
+/** Writes the view's state to the address bar, as a history entry, without redrawing the view. */
 export function remember(/** @type {string} */ hash) {
   if (hash !== location.hash) history.pushState(null, "", hash);
 }
 
-/** An item's address as a whole, to send to others. */
+/** An item's full address, for sharing. */
 export const itemLink = (/** @type {string} */ itemId) => `${location.origin}${location.pathname}${address("item", itemId)}`;
 
 function decoded(/** @type {string} */ part) {
   try {
     return decodeURIComponent(part);
   } catch {
-    return ""; // it was cut off
+    return ""; // the escape sequence is incomplete
   }
 }

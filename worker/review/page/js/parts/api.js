@@ -125,7 +125,7 @@ export async function call(method, path, body, { keepalive = false, patience = P
   if (response.ok) return data;
   const refused = refusal(data, response.status);
   if (response.status === 401 && refused.kind === "not-signed-in") document.dispatchEvent(new Event("signed-out"));
-  // A request is never repeated for another person than the one who made it.
+  // A request is never repeated in another person's name.
   if (again && whose && whose === mine?.user && ELSEWHERE.has(refused.kind) && (await renewed(token))) return call(method, path, body, { keepalive, patience, signal, again: false });
   throw refused;
 }

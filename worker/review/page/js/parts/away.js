@@ -1,4 +1,4 @@
-/** Leaving the desk and coming back: leases of somebody who is away go back, so that others can go on. */
+/** Detects an inactive user and releases the leases, so that others can get the items. */
 
 import { button, empty, replace } from "./dom.js";
 import { setKeys } from "./keys.js";
@@ -10,7 +10,7 @@ export function onReturn(listener, signal) {
   addEventListener("focus", back, { signal });
 }
 
-/** Minutes without a key or a click after which somebody is away. */
+/** Minutes without a key or a click after which a user counts as inactive. */
 const MINUTES = 10;
 
 /** Calls `leave` and says so in `main` when somebody is away; until the returned function is called. */

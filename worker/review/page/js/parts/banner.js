@@ -26,7 +26,7 @@ export class Banner {
   /** With null: the desk takes decisions again. */
   notReady(/** @type {Error | null} */ error) {
     this.#error = error;
-    this.#draw(error ? null : "The desk takes decisions again");
+    this.#draw(error ? null : "The desk accepts decisions again");
   }
 
   progress(/** @type {string | null} */ text) {
@@ -35,7 +35,7 @@ export class Banner {
     if (text || !this.#timer) this.#draw(null);
   }
 
-  /** Shows what is wrong, the worst first; where nothing is, that it is well `again`, for a moment. */
+  /** Shows the most serious problem or, if there is none, the message `again` for a moment. */
   #draw(/** @type {string | null} */ again) {
     clearTimeout(this.#timer);
     this.#timer = undefined;

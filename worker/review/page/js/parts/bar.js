@@ -1,4 +1,4 @@
-/** The bar at the top: where one is, the queue, the connection, who is signed in. */
+/** The top bar: view, queue, connection and the signed-in user. */
 
 import { call, get, isReachable } from "./api.js";
 import { h, icon, replace } from "./dom.js";
@@ -9,7 +9,7 @@ import { announce, complain } from "./messages.js";
 import { switchTheme } from "./preferences.js";
 import { roleIncludes } from "./roles.js";
 
-/** Name, words, the role that is needed, the key that leads there. */
+/** Name, label, required role and key of each view. */
 const PLACES = [
   ["review", "Review", "reviewer", "Shift+r"],
   ["grid", "Grid", "reviewer", "Shift+g"],
@@ -23,7 +23,7 @@ const PLACES = [
   ["people", "People", "admin", "Shift+l"],
 ];
 
-/** Milliseconds: where fifty people decide, events come all the time, and each page would ask after each of them. */
+/** Minimum milliseconds between requests: with fifty reviewers there are many events, and each would cause a request. */
 const QUEUES_EVERY = 3000;
 
 export class Bar {
@@ -56,7 +56,7 @@ export class Bar {
     this.#select.addEventListener("keydown", () => { byPointer = false; });
     this.#select.addEventListener("change", () => {
       context.setQueue(this.#select.value);
-      // By keyboard one may go on to the next queue; letters act on the image all the same.
+      // The focus may move to the next queue by keyboard; letters still act on the image.
       if (byPointer) document.getElementById("main")?.focus();
     });
     const shown = me.user.replace(/^oidc:/, "");

@@ -15,7 +15,7 @@ const WHOLE = [1, 2, 5].flatMap((step) => [1, 10, 100, 1000, 10_000, 100_000].ma
  * `sums`: adding values up makes sense. Returns the element; it redraws itself until it leaves the page.
  */
 export function timeChart(label, times, series, { format = (value) => value.toLocaleString("en"), sums = true, step = 1 } = {}) {
-  if (!series.some((each) => each.values.some((value) => (sums ? value : value !== null)))) return h("p.chart-none", null, "Nothing in this time.");
+  if (!series.some((each) => each.values.some((value) => (sums ? value : value !== null)))) return h("p.chart-none", null, "No data in this time.");
   const box = h("div.chart", { role: "img", "aria-label": summary(label, series, format, sums) });
   const legend = h("div.legend", { "aria-hidden": "true" });
   const tell = (at) => replace(legend, series.map((each) => h("span", null, h("i", { style: { "--tone": `var(${each.tone})` } }), each.label, at !== null && [" ", h("b", null, told(each, at, format))])), at !== null && h("time", null, span(times[at], step)));

@@ -35,7 +35,7 @@ export function ask(title, text, { field, value = "", action, iconName, danger =
   });
 }
 
-/** Shows an item, large, with what is known of it; `acts` stand above that. Returns the dialog. */
+/** Shows an item, enlarged, with its details; `acts` are shown above them. Returns the dialog. */
 export function showItem(/** @type {any} */ item, /** @type {any} */ acts = null) {
   const shot = h("div.shot");
   const none = (title, detail) => shot.replaceChildren(missing(title, detail));

@@ -1,4 +1,4 @@
-/** Before the first image was sent to review there is no queue. */
+/** Waits for the first queue, which exists when the first image is sent to review. */
 
 import { address } from "./address.js";
 import { empty, replace } from "./dom.js";

@@ -1,4 +1,4 @@
-/** What another policy does differently: routes before and after, with examples of images that are routed differently. */
+/** Shows changed routes: a table of routes before and after, with example images. */
 
 import { h, icon } from "./dom.js";
 import { picture, small } from "./pictures.js";

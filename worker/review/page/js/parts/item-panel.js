@@ -1,4 +1,4 @@
-/** What is known of an item beside its image. */
+/** The details of an item. */
 
 import { isAnimation, worstFrame } from "./animation.js";
 import { address } from "./address.js";
@@ -9,7 +9,7 @@ import { ago, count, duration, GRADES, likeliest, percent, short, shortened } fr
 /** @type {Record<string, string>} */
 const OUTCOMES = { approve: "approved", reject: "rejected", escalate: "escalated", hold: "put on hold", reopen: "reopened", skip: "skipped", assign: "assigned", split: "separated from its duplicates", gold: "made a test item" };
 
-/** What somebody did, in a word or two. */
+/** Short labels of actions. */
 export const outcomeWords = (/** @type {{ outcome: string, undoes: string | null }} */ { outcome, undoes }) => (undoes ? "taken back" : OUTCOMES[outcome] ?? outcome);
 
 /** The panel's sections for an item; `extra` come before the facts. */
@@ -27,7 +27,7 @@ export function itemPanel(item, ...extra) {
   ];
 }
 
-/** Why somebody passed the item to the leads: on top, as it is what a lead is asked. */
+/** Why the item was escalated, at the top because a lead must answer it. */
 function escalation({ status, history: acts }) {
   if (status !== "escalated") return null;
   const act = acts.findLast(({ outcome }) => outcome === "escalate");
@@ -59,13 +59,13 @@ function unjudged(failure) {
 
 function why(item) {
   const sentence = item.failure ? "It could not be judged, so a person must look." : `The rule “${item.rule}” sent it to the queue ${item.queue}.`;
-  return h("section.block", null, h("h3", null, "Why it is here"), h("p", null, sentence),
+  return h("section.block", null, h("h3", null, "Why this image is here"), h("p", null, sentence),
     h("div.why", null, h("span.badge.review", null, item.rule), item.labels.filter((label) => label !== item.rule).map((label) => h("span.badge", null, label)), item.status === "escalated" && h("span.badge.escalate", null, "escalated")));
 }
 
 function streams({ coarse_share: share, correspondence }) {
   if (share === null && correspondence === null) return null;
-  return h("section.block", null, h("h3", null, "What the model went by"),
+  return h("section.block", null, h("h3", null, "How the model scored it"),
     share !== null && h("div", null, h("div.meter", { role: "img", "aria-label": `composition ${percent(share)}, texture ${percent(1 - share)}` }, h("i", { style: { width: `${100 * share}%` } }), h("i", { style: { width: `${100 * (1 - share)}%` } })),
       h("div.split", null, h("span", null, `composition ${percent(share)}`), h("span", null, `texture ${percent(1 - share)}`))),
     correspondence !== null && h("p", null, `Fits its prompt: ${correspondence.toFixed(2)} of 5`));
@@ -74,9 +74,9 @@ function streams({ coarse_share: share, correspondence }) {
 /** @type {Record<string, string>} */
 const MANIFESTS = { unverified: "present, not verified", invalid: "does not verify", valid: "verifies, unknown signer", trusted: "verifies, trusted signer" };
 /** @type {Record<string, string>} */
-const TOOLS = { a1111: "Automatic1111 or alike", comfyui: "ComfyUI", invokeai: "InvokeAI", midjourney: "Midjourney" };
+const TOOLS = { a1111: "Automatic1111 or compatible", comfyui: "ComfyUI", invokeai: "InvokeAI", midjourney: "Midjourney" };
 
-/** What the file says of its origin. Whoever made the file may have written it, so each text is shown as theirs. */
+/** Provenance from the file. Anyone can write it, so it is shown as a claim. */
 function provenance(file) {
   const rows = [
     ["C2PA manifest", MANIFESTS[file.c2pa]],

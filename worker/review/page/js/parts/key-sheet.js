@@ -1,4 +1,4 @@
-/** The `?` sheet: what each key does, and choosing other keys. */
+/** The `?` sheet: lists the keys and lets a person change them. */
 
 import { button, h, icon, replace } from "./dom.js";
 import { candidates, chooseKey, forgetOwnKeys, hasOwnKeys, keyGroups, keyOf, lettersDoAct, letLettersAct, named } from "./keys.js";
@@ -11,14 +11,14 @@ export function showSheet() {
   const close = () => dialog.close();
   const lists = h("div.body.sheet");
   const message = h("p.soft", { role: "status" });
-  const reset = button("Standard keys", { iconName: "undo", onclick: () => { forgetOwnKeys(); draw("All keys are as they were at first."); } });
+  const reset = button("Standard keys", { iconName: "undo", onclick: () => { forgetOwnKeys(); draw("All keys have their default again."); } });
 
-  /** Keys of an action; the key of one that has an id is a button that waits for another. */
+  /** The keys of an action. If the action has an id, its key is a button that changes it. */
   const caps = (/** @type {Binding} */ entry) => {
     if (entry.shown) return h("kbd", null, entry.shown);
     const key = named(keyOf(entry.id, entry.key));
     const first = entry.id
-      ? h("button.cap", { type: "button", "data-entry": entry.id, "aria-label": `${entry.label}: ${key}. Choose another key`, onclick: () => { waiting = entry; draw(`Press the new key for “${entry.label}”, or Esc.`, entry.id); } }, h("kbd", null, waiting === entry ? "…" : key))
+      ? h("button.cap", { type: "button", "data-entry": entry.id, "aria-label": `${entry.label}: ${key}. Choose another key`, onclick: () => { waiting = entry; draw(`Press a new key for “${entry.label}”, or Esc.`, entry.id); } }, h("kbd", null, waiting === entry ? "…" : key))
       : h("kbd", null, key);
     return [first, (entry.also ?? []).map((each) => h("kbd", null, named(each)))];
   };
@@ -35,7 +35,7 @@ export function showSheet() {
   const dialog = h("dialog", { "aria-labelledby": "sheet-title", onclose: () => dialog.remove(), onclick: (/** @type {Event} */ event) => event.target === dialog && close() },
     h("header", null, h("h2", { id: "sheet-title" }, "Keyboard"), h("button.button.plain.icon", { type: "button", "aria-label": "Close", onclick: close }, icon("cross"))),
     h("div.sheet-head", null, message, reset), lists,
-    h("label.switch", null, letters, h("span", null, "Letters and digits act as keys", h("small.soft", null, "Switch off if you dictate, or press them by mistake. Arrows, Space, Enter and Esc still act."))));
+    h("label.switch", null, letters, h("span", null, "Letter and digit keys are shortcuts", h("small.soft", null, "Switch this off if you dictate or press keys by mistake. Arrows, Space, Enter and Esc still work."))));
 
   dialog.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
     if (event.isComposing || event.ctrlKey || event.metaKey || event.altKey || ["Shift", "Tab"].includes(event.key)) return;

@@ -1,4 +1,4 @@
-/** The keyboard: what each key does now, and which keys a person chose. */
+/** Keyboard shortcuts: the active keys, and the person's own choices. */
 
 import { prefer, preference } from "./preferences.js";
 
@@ -30,7 +30,7 @@ export function setKeys(place, next) {
 const SHEET = { key: "?", label: "This sheet", run: () => import("./key-sheet.js").then(({ showSheet }) => showSheet()) };
 /** @type {Group} */
 const EVERYWHERE = { title: "Everywhere", keys: [SHEET] };
-/** Whether letters, digits and signs act; some people dictate, or press them by mistake (WCAG 2.1.4). */
+/** Whether letter, digit and sign keys are active. Some people dictate, or press them by mistake (WCAG 2.1.4). */
 let lettersAct = preference("keys", true);
 
 export const lettersDoAct = () => lettersAct;
@@ -43,7 +43,7 @@ export function letLettersAct(/** @type {boolean} */ act) {
 /** @type {Record<string, string>} The keys that a person chose, by the action's id. */
 let chosen = preference("keymap", {});
 
-/** The keys that every view has beside its own. */
+/** The keys that every view has in addition to its own. */
 export function setKeysEverywhere(/** @type {Binding[]} */ keys) {
   EVERYWHERE.keys = [SHEET, ...keys];
 }
@@ -55,7 +55,7 @@ export const named = (/** @type {string} */ key) => key.split("+").map((part) =>
 /** The key of an action: the person's choice, or the `fallback`. */
 export const keyOf = (/** @type {string | undefined} */ id, /** @type {string} */ fallback) => (id && chosen[id]) || fallback;
 
-/** The keys that act now, by what they are for. */
+/** The active keys, by purpose. */
 export const keyGroups = () => [...groups, EVERYWHERE];
 
 /** Whether a person chose any key. */

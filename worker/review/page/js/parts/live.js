@@ -1,4 +1,4 @@
-/** Events of the desk as they happen; also finds out when the connection is lost and when it is back. */
+/** Live events of the desk. Also detects a lost and a restored connection. */
 
 import { get, setReachable } from "./api.js";
 
@@ -31,7 +31,7 @@ export function connect() {
     const data = JSON.parse(event.data);
     for (const listener of listeners) listener(data);
   });
-  // The browser opens a broken stream again by itself, but gives up after an answer that is no stream.
+  // The browser reconnects a broken stream, but stops after an answer that is not a stream.
   source.addEventListener("error", () => probe());
 }
 
@@ -42,7 +42,7 @@ export function disconnect() {
   probing = undefined;
 }
 
-/** Asks until the desk answers. */
+/** Repeats a request until the desk answers. */
 export function probe() {
   if (probing || !source) return;
   probing = setTimeout(async () => {

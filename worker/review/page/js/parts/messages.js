@@ -42,8 +42,8 @@ export function complain(/** @type {any} */ error) {
   if (!(error instanceof Refused)) console.error(error);
 }
 
-/** A sentence for what an API call raised. */
+/** The message for an error of an API call. */
 export function explained(/** @type {any} */ error) {
-  if (error instanceof Unreachable) return "The desk does not answer. The page tries again by itself.";
+  if (error instanceof Unreachable) return "The desk does not answer. The page retries by itself.";
   return error.message ? error.message[0].toUpperCase() + error.message.slice(1) : "Something went wrong";
 }

@@ -24,7 +24,7 @@ export class Newest {
     }
   }
 
-  /** Cancels the request under way, if any. */
+  /** Cancels the request in progress, if any. */
   cancel() {
     this.#controller?.abort();
     this.#controller = null;

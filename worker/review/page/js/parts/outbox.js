@@ -44,7 +44,7 @@ export class Outbox extends EventTarget {
   /** @type {Set<string>} Ids of decisions that the desk may have, as no answer came. */
   #unheard = new Set();
 
-  /** Each person has an outbox: nobody sends what somebody else decided in the same tab. Sends once it is opened. */
+  /** Each person has a separate outbox, so decisions are never sent in another person's name. Starts sending. */
   constructor(/** @type {string} */ user) {
     super();
     this.#stored = `sluice.outbox.${user}`;
@@ -55,7 +55,7 @@ export class Outbox extends EventTarget {
     }
   }
 
-  /** Whether decisions wait because the desk cannot be reached or takes none now. */
+  /** Whether decisions wait because the desk cannot be reached or accepts none now. */
   get isWaiting() {
     return this.#waiting.length > 0 && (!isReachable() || this.#refusing);
   }
@@ -95,20 +95,20 @@ export class Outbox extends EventTarget {
     while (this.#waiting.length && isReachable() && !this.#refusing && !this.#closed) await new Promise((done) => { setTimeout(done, 20); });
   }
 
-  /** Sends what waits, and what comes. */
+  /** Starts sending waiting and new decisions. */
   open() {
     this.#closed = false;
     this.retry();
   }
 
-  /** Sends no more; what waits is kept for the same person. */
+  /** Stops sending. Waiting decisions are kept for the same person. */
   close() {
     this.#closed = true;
     clearTimeout(this.#timer);
     this.#timer = undefined;
   }
 
-  /** Sends at once what waits for another try, e.g. when the connection is back. */
+  /** Retries waiting decisions at once, e.g. after a reconnect. */
   retry() {
     if (this.#closed) return;
     clearTimeout(this.#timer);
@@ -158,7 +158,7 @@ export class Outbox extends EventTarget {
     }
   }
 
-  /** The decisions that wait in front, or one request that takes a decision back: what is sent keeps its order. */
+  /** The next decisions to send, or one undo request. The order is kept. */
   #nextBatch() {
     const end = this.#waiting.findIndex(isUndo);
     if (end === 0) return this.#waiting.slice(0, 1);

@@ -1,4 +1,4 @@
-/** Renditions of images: loaded ahead, shown at once, and explained when they cannot be shown. */
+/** Resized images: preloads and shows them, and explains why one cannot be shown. */
 
 import { h, icon } from "./dom.js";
 import { preference } from "./preferences.js";
@@ -16,7 +16,7 @@ const WORDS = {
   "no-image": "The event named no image",
 };
 
-/** The rendition to show large or small: while images are to be blurred no page asks for another one. */
+/** The rendition to show, large or small. While blur is on, only blurred renditions are requested. */
 export const large = (image) => (preference("blur", false) ? image.blurred : image.screen);
 export const small = (image) => (preference("blur", false) ? image.blurred : image.thumbnail);
 

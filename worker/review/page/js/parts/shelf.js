@@ -1,4 +1,4 @@
-/** The items that are leased to this page: fetched ahead, kept by heartbeats, given back when the page is left. */
+/** The items leased to this page: fetched ahead, kept by heartbeats, released when the page is left. */
 
 /**
  * @typedef {{ item_id: string, event_id: string, queue: string, prompt: string | null, image: Record<string, string> | null, scores: any, [more: string]: any }} Item
@@ -7,10 +7,10 @@
 
 import { call, post } from "./api.js";
 
-/** Milliseconds after which a queue that had nothing is asked again. */
+/** Milliseconds between requests to an empty queue. */
 export const LOOK_AGAIN = 10_000;
 
-/** A heartbeat comes after a third of a lease's time, so two that are lost do no harm. */
+/** A heartbeat is sent after a third of the lease time, so two may be lost. */
 const BEAT_SHARE = 3;
 
 export class Shelf extends EventTarget {
@@ -28,7 +28,7 @@ export class Shelf extends EventTarget {
   /** @type {string | null} A request for leases without an answer yet: the desk may have granted it. */
   #unheard = null;
   #hidden = () => void this.close();
-  /** Timers stand still in a frozen tab and in a laptop that sleeps: what ran out meanwhile shows at once. */
+  /** Timers stop in a frozen tab and a sleeping laptop, so expired leases are checked at once afterwards. */
   #visible = () => { if (document.visibilityState === "visible" && Date.now() - this.#beatAt > this.#beatEvery) this.#beat(); };
 
   /**
@@ -58,7 +58,7 @@ export class Shelf extends EventTarget {
     return this.#leases[0] ?? null;
   }
 
-  /** Leases until there are `ahead`, or no more. One request at a time; a call during one makes one more follow. */
+  /** Leases items until there are `ahead`, or no more. One request at a time; a call during a request starts one more. */
   fill() {
     this.#again = true;
     this.#filling ??= this.#fillAll().finally(() => (this.#filling = null));
@@ -92,12 +92,12 @@ export class Shelf extends EventTarget {
     return at < 0 ? null : this.#leases.splice(at, 1)[0];
   }
 
-  /** Puts a lease in front: a decision was taken back. */
+  /** Puts a lease first, after an undo. */
   putFirst(/** @type {Lease} */ lease) {
     this.#put(lease, 0);
   }
 
-  /** Puts a lease behind the one that is looked at. */
+  /** Puts a lease behind the current one. */
   putSecond(/** @type {Lease} */ lease) {
     this.#put(lease, 1);
   }
@@ -117,7 +117,7 @@ export class Shelf extends EventTarget {
     try {
       beats = await post("/v1/leases/heartbeat", { leases: leases.map(held) });
     } catch {
-      return; // the page shows that the connection is lost; leases that ran out show with the next heartbeat
+      return; // the page shows the lost connection; expired leases show with the next heartbeat
     }
     for (const { item_id: itemId, expires_at: expiresAt } of beats) {
       const lease = leases.find((each) => each.item_id === itemId);
@@ -130,7 +130,7 @@ export class Shelf extends EventTarget {
     }
   }
 
-  /** Looks at once, after the connection came back. */
+  /** Checks the leases at once, after a reconnect. */
   check() {
     return this.#beat();
   }

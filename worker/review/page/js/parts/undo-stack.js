@@ -1,4 +1,4 @@
-/** What was done last and can still be taken back. */
+/** The latest actions that can still be undone. */
 
 /**
  * @typedef {{ decision: import("./outbox.js").Decision, lease: import("./shelf.js").Lease }} Act
@@ -11,7 +11,7 @@ export class UndoStack {
   #milliseconds;
   #now;
 
-  /** An entry can be taken back for so many milliseconds. */
+  /** The time in milliseconds for which an entry can be undone. */
   constructor(/** @type {number} */ milliseconds, now = () => performance.now()) {
     this.#milliseconds = milliseconds;
     this.#now = now;
@@ -33,7 +33,7 @@ export class UndoStack {
     return this.#entries.at(-1)?.done.acts.some(({ decision }) => decision.decision_id === decisionId) ?? false;
   }
 
-  /** Removes a decision that does not count, so that nothing is left of it to take back. */
+  /** Removes a decision that was refused, so that it cannot be undone. */
   forget(/** @type {string} */ decisionId) {
     for (const { done } of this.#entries) done.acts = done.acts.filter(({ decision }) => decision.decision_id !== decisionId);
     this.#entries = this.#entries.filter(({ done }) => done.acts.length > 0);

@@ -17,7 +17,7 @@ export function likeliest({ quality, anchors }) {
   return { word: GRADES[anchors.indexOf(share)], share };
 }
 
-/** At most so many characters, cut at a word where one ends nearby. */
+/** Shortens a text to a number of characters, at a word boundary if possible. */
 export function shortened(text, most) {
   if (text.length <= most) return text;
   const cut = text.slice(0, most - 1);

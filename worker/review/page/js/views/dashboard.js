@@ -20,10 +20,10 @@ export async function show(main, context, _parts, params) {
   const newest = new Newest();
   const body = h("div.column");
   const spans = h("div.picker", { role: "group", "aria-label": "Time shown" }, SPANS.map(([value, label]) => h("button.button", { type: "button", "data-hours": String(value), onclick: () => { hours = value; prefer("hours", value); remember(address("dashboard", { hours: String(value) })); draw().catch(complain); } }, label)));
-  replace(main, h("div.page", null, h("header", null, h("div", null, h("h1", null, "Dashboard"), h("p", null, "How the gate and the desk keep up, and how well reviewers and the policy agree.")), spans), body));
+  replace(main, h("div.page", null, h("header", null, h("div", null, h("h1", null, "Dashboard"), h("p", null, "Load of the gate and the desk, and agreement between reviewers and the policy.")), spans), body));
   const draw = async () => {
     for (const each of spans.children) each.setAttribute("aria-pressed", String(Number(each.dataset.hours) === hours));
-    // Without an answer from Kafka the desk's own numbers are shown all the same.
+    // The desk's own numbers are shown even if Kafka does not answer.
     const found = await newest.run((signal) => Promise.all([get(`/v1/statistics?hours=${hours}`, { signal }), context.bar.refresh(), get(`/v1/intake?hours=${hours}`, { signal }).catch(() => null)]));
     if (!found) return;
     const [statistics, queues, intake] = found.answer;
@@ -62,7 +62,7 @@ function missesTile(misses, tile) {
   return tile("Audit misses", percent(worst.share, 1), misses.length > 1 ? `${worst.tenant}: ${found}` : found);
 }
 
-/** The share of events that was sent to review; unknown where the topic no longer holds some of them. */
+/** The share of events that was sent to review; unknown if the topic no longer holds some of them. */
 function share(arrived, intake) {
   const known = intake?.hours.every((hour) => hour.events !== null);
   const events = known ? sum(intake.hours, (hour) => hour.events) : 0;
@@ -79,10 +79,10 @@ function charts({ hours: all }, intake) {
   const share = values((hour) => (hour.held ? (100 * hour.flips) / hour.held : null));
   const panel = (title, text, chart) => h("section.panel", null, h("div", null, h("h2", null, title), h("p.soft", null, text)), chart);
   return h("div.pair", null,
-    panel("Intake", `Events that came to the gate, ${each}.`, intake
+    panel("Intake", `Events that arrived, ${each}.`, intake
       ? timeChart(`Events that came ${each}`, came.map((hour) => Date.parse(hour.hour) / 1000), [{ label: "events", tone: "--accent", bars: true, values: came.map((hour) => hour.events) }], { step })
       : h("p.soft", null, "Kafka does not answer.")),
-    panel("Sent to review", `Images that came to the desk, ${each}.`, timeChart(`Images that came to the desk ${each}`, times, [{ label: "came", tone: "--a2", bars: true, values: values((hour) => hour.arrived) }], { step })),
+    panel("Sent to review", `Images that were sent to review, ${each}.`, timeChart(`Images that came to the desk ${each}`, times, [{ label: "came", tone: "--a2", bars: true, values: values((hour) => hour.arrived) }], { step })),
     panel("Decisions", `What reviewers decided ${each}, stacked.`, timeChart(`Decisions ${each}`, times, [{ label: "rejected", tone: "--a1", bars: true, values: values((hour) => hour.approved + hour.rejected), told: values((hour) => hour.rejected) }, { label: "approved", tone: "--a5", bars: true, values: values((hour) => hour.approved) }], { step })),
     panel("Flips", "Share of decisions that approved an image which the policy had sent to review.", timeChart("Share of flips", times, [{ label: "flips", tone: "--a3", bars: true, values: share }], { format: (value) => `${Math.round(value)} %`, sums: false, step })));
 }
@@ -123,7 +123,7 @@ function reviewers(people) {
   const share = (value) => (value.total ? `${percent(value.share)} of ${value.total}` : "–");
   const heads = ["Reviewer", "Approved", "Rejected", "Skipped", "Escalated", "Undone", "Each", "Test items right", "With the majority"];
   return h("section.panel", null, h("h2", null, "Reviewers"),
-    people.length === 0 ? h("p.soft", null, "Nobody has decided in this time.") :
+    people.length === 0 ? h("p.soft", null, "No decisions in this time.") :
       h("div.scroll", { tabindex: "0", role: "region", "aria-label": "Table of reviewers" }, h("table", null, h("thead", null, h("tr", null, heads.map((title, index) => h("th", { scope: "col", class: index ? "number" : "" }, title)))),
         h("tbody", null, people.map((person) => h("tr", null, h("th", { scope: "row" }, h("a", { href: address("search", { reviewer: person.reviewer }) }, person.reviewer)),
           [person.approved, person.rejected, person.skipped, person.escalated, person.undone, person.seconds_per_item === null ? "–" : `${person.seconds_per_item.toFixed(1)} s`, share(person.gold), share(person.majority)].map((value) => h("td.number", null, String(value)))))))));
@@ -131,7 +131,7 @@ function reviewers(people) {
 
 function waiting(queues) {
   const heads = ["Queue", "Waiting", "With reviewers", "Escalated", "On hold", "Overdue", "Oldest"];
-  return h("section.panel.column", null, h("div", null, h("h2", null, "Queues"), h("p.soft", null, "What waits for reviewers now, and since when.")), lag(queues), queues.length > 0 &&
+  return h("section.panel.column", null, h("div", null, h("h2", null, "Queues"), h("p.soft", null, "Items that wait for reviewers now, and since when.")), lag(queues), queues.length > 0 &&
     h("div.scroll", { tabindex: "0", role: "region", "aria-label": "Table of queues" }, h("table", null, h("thead", null, h("tr", null, heads.map((title, index) => h("th", { scope: "col", class: index ? "number" : "" }, title)))),
       h("tbody", null, queues.map((queue) => h("tr", null, h("th", { scope: "row" }, h("a", { href: address("search", { queue: queue.name, status: "open" }) }, queue.name)), [queue.open, queue.leased, queue.escalated, queue.held, queue.overdue, queue.oldest_at ? ago(queue.oldest_at) : "–"].map((value) => h("td.number", null, String(value)))))))));
 }

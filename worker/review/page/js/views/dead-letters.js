@@ -1,4 +1,4 @@
-/** Dead letters, for leads: events that could not be judged. Finding, looking, redriving, dropping. */
+/** Dead letters, for leads: lists, shows, redrives and drops events that could not be judged. */
 
 import { get, post } from "../parts/api.js";
 import { ask, open } from "../parts/dialogs.js";
@@ -7,7 +7,7 @@ import { complain, toast } from "../parts/messages.js";
 import { ago, count } from "../parts/words.js";
 
 const PAGE = 50;
-/** So many letters go into one request; the desk writes each such part in one transaction. */
+/** Maximum letters of a request. The desk writes them in one transaction. */
 const AT_ONCE = 50;
 const AGAIN = 600;
 const STATES = [["open", "open"], ["redriven", "redriven"], ["dropped", "dropped"], ["", "every state"]];
@@ -111,8 +111,8 @@ export async function show(main) {
 
   async function act(verb, ids = [...chosen]) {
     const said = verb === "redrive"
-      ? await ask(`Redrive ${count(ids.length, "letter")}?`, ["Their events are submitted again, each once. An event that fails again becomes another letter."], { action: "Redrive" })
-      : await ask(`Drop ${count(ids.length, "letter")}?`, ["Nothing is deleted: the letters stay, with your name and the reason. Verdicts and review items stand as they are."], { action: "Drop", field: "Why will these events not be submitted again?", danger: true });
+      ? await ask(`Redrive ${count(ids.length, "letter")}?`, ["Their events are submitted again, each once. An event that fails again gets a new letter."], { action: "Redrive" })
+      : await ask(`Drop ${count(ids.length, "letter")}?`, ["Nothing is deleted: the letters stay, with your name and the reason. Verdicts and review items do not change."], { action: "Drop", field: "Why will these events not be submitted again?", danger: true });
     if (said === null) return;
     if (verb === "drop" && !said.trim()) return void toast("Say why they are dropped", { bad: true });
     await run(verb, ids, verb === "drop" ? said.trim() : "");
@@ -138,7 +138,7 @@ export async function show(main) {
       }
       toast(`${count(acted, "letter")} ${done}${before ? `; others had acted on ${before.toLocaleString("en")} before` : ""}`);
     } catch (error) {
-      // What was done stays done, and what was chosen and not done stays chosen.
+      // Letters that were processed stay processed; the others stay selected.
       complain(error);
     } finally {
       busy = false;
@@ -169,7 +169,7 @@ export async function show(main) {
   const form = h("form.letters-filter", { role: "search", onsubmit: (event) => { event.preventDefault(); search(); } }, text, reason, tenant, state, age, h("button.button", null, "Search"));
   const search = () => { chosen.clear(); load().catch(complain); };
   for (const field of [reason, tenant, state, age]) field.addEventListener("change", search);
-  replace(main, h("div.page", null, h("header", null, h("div", null, h("h1", null, "Dead letters"), h("p", null, "Events that could not be judged. Redrive submits them again, each once; drop says why nobody will."))),
+  replace(main, h("div.page", null, h("header", null, h("div", null, h("h1", null, "Dead letters"), h("p", null, "Events that could not be judged. Redrive submits them again, each once. Drop marks them as not to be submitted, with a reason."))),
     form, h("div.letters-tools", null, summary, every, stop, drop, redrive), outcome, table, h("div", null, more)));
   table.hidden = more.hidden = true;
   mark();
@@ -182,7 +182,7 @@ function select(label, choices) {
   return h("select", { "aria-label": label }, choices.map(([value, words]) => h("option", { value }, words)));
 }
 
-/** Offers what was found; what is chosen stays chosen, also where nothing of it was found. */
+/** Updates the options with the results; the selected option stays, even if it has no results. */
 function options(field, none, names) {
   const value = field.value;
   const every = [...new Set([...names, ...(value ? [value] : [])])].sort();

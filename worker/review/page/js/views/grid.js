@@ -1,4 +1,4 @@
-/** Many images at once: choose, then act on all of them. */
+/** Many images at once: select, then act on all of them. */
 
 import { watchConnection } from "../parts/api.js";
 import { address } from "../parts/address.js";
@@ -16,7 +16,7 @@ import { count } from "../parts/words.js";
 import { Tiles } from "./grid/tiles.js";
 import { emptyQueue } from "./review/empty-queue.js";
 
-/** Images that are fetched at least; on a large screen as many as fit, up to what the desk leases at once. */
+/** Minimum number of images to fetch. On a large screen as many as fit, up to the desk's limit. */
 const TILES = 24;
 const TILES_AT_MOST = 60;
 
@@ -66,14 +66,14 @@ class Grid {
     return [
       { title: "Choose", keys: [
         { key: "ArrowRight", label: "Move", also: ["ArrowLeft", "ArrowUp", "ArrowDown", "Home", "End"], repeats: true, run: (_, key) => this.#tiles.move(key) },
-        { key: "Shift+ArrowRight", label: "Move and choose", shown: "Shift+arrow", also: ["Shift+ArrowLeft", "Shift+ArrowUp", "Shift+ArrowDown"], repeats: true, run: (_, key) => this.#tiles.extend(key.replace("Shift+", "")) },
-        { key: " ", label: "Choose, or not", also: ["x"], run: () => this.#tiles.toggle(this.#tiles.focused()) },
-        { key: "c", label: "Choose all or none", run: () => this.#tiles.chooseAllOrNone() },
+        { key: "Shift+ArrowRight", label: "Move and select", shown: "Shift+arrow", also: ["Shift+ArrowLeft", "Shift+ArrowUp", "Shift+ArrowDown"], repeats: true, run: (_, key) => this.#tiles.extend(key.replace("Shift+", "")) },
+        { key: " ", label: "Select or deselect", also: ["x"], run: () => this.#tiles.toggle(this.#tiles.focused()) },
+        { key: "c", label: "Select all or none", run: () => this.#tiles.chooseAllOrNone() },
         { key: "Escape", label: "Choose none", run: () => this.#tiles.choose([]) },
       ] },
-      { title: "Act on the chosen ones, or the one in focus", keys: [
-        act("a", "approve", "Approve"), act("r", "reject", "Reject"), act("s", "skip", "Skip: leave them to others"),
-        act("e", "escalate", "Escalate to a lead"), act("w", "hold", "Hold: set aside until a lead reopens them"),
+      { title: "Act on the selected images, or the one in focus", keys: [
+        act("a", "approve", "Approve"), act("r", "reject", "Reject"), act("s", "skip", "Skip: leave them to other reviewers"),
+        act("e", "escalate", "Escalate to a lead"), act("w", "hold", "Hold: put aside until a lead reopens them"),
         { key: "f", label: "Fetch more", run: () => this.fill() },
       ] },
       this.#reasons.keys("Say why, for the next action"),
@@ -89,10 +89,10 @@ class Grid {
     const { actions } = this.#context;
     const lost = (event) => {
       this.#tiles.drop(event.detail.lease.item_id);
-      toast("An image is no longer yours: its lease ran out", { bad: true });
+      toast("An image is no longer yours: its lease expired", { bad: true });
     };
     this.#shelf.addEventListener("lost", lost);
-    // An empty grid fills by itself; one that is being worked through stays as it is.
+    // An empty grid fills by itself; a grid in use does not change.
     const again = () => { if (!this.#tiles.size) this.fill(); };
     const timer = setInterval(again, LOOK_AGAIN);
     this.#listeners.push(
@@ -134,15 +134,15 @@ class Grid {
     this.#emptyText = "";
   }
 
-  /** Says why there is no image: only what the desk has said, so a desk that cannot be asked is no empty queue. */
+  /** Shows why there is no image. A desk that does not answer is not reported as an empty queue. */
   async #sayEmpty(failed) {
-    let message = failed && { icon: "offline", title: "Nothing could be fetched", text: explained(failed), link: null };
+    let message = failed && { icon: "offline", title: "The images could not be loaded", text: explained(failed), link: null };
     if (!message) {
       try {
         await this.#context.outbox.settled();
         message = emptyQueue(this.#shelf, await this.#context.bar.refresh());
       } catch (error) {
-        message = { icon: "offline", title: "Nothing could be fetched", text: explained(error), link: null };
+        message = { icon: "offline", title: "The images could not be loaded", text: explained(error), link: null };
       }
     }
     if (this.#away || this.#tiles.size || this.#emptyText === message.title + message.text) return;
@@ -181,7 +181,7 @@ class Grid {
     else this.#draw();
   }
 
-  /** Images that were taken back stand in front again, and what was said of them is there for the next action. */
+  /** After an undo the images are first again, and their reasons and note are kept for the next action. */
   #takeBack(leases) {
     if (!leases.length) return;
     for (const lease of [...leases].reverse()) this.#shelf.putFirst(lease);

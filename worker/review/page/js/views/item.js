@@ -1,4 +1,4 @@
-/** One item at an address of its own: the image, what is known of it, and what can be done to it. */
+/** The page of one item: the image, its details and the actions on it. */
 
 import { Animation, isAnimation } from "../parts/animation.js";
 import { get, post } from "../parts/api.js";
@@ -14,7 +14,7 @@ import { described, large, missing, picture } from "../parts/pictures.js";
 import { prefer, preference } from "../parts/preferences.js";
 import { roleIncludes } from "../parts/roles.js";
 
-/** Milliseconds between looks at what others do to the item. */
+/** Milliseconds between checks for changes by others. */
 const LOOK_EVERY = 2000;
 
 /** The address is `#/item/ID`. */
@@ -57,11 +57,11 @@ class ItemView {
       found = await this.newest.run((signal) => get(this.#path, { signal }));
     } catch (/** @type {any} */ error) {
       if (error.status !== 404) throw error;
-      return void replace(this.#main, empty("broken", "There is no such item", `The desk knows no item “${this.#id}”: it never came, or it was settled so long ago that the desk no longer keeps it.`, h("a.button", { href: address("search") }, "Search")));
+      return void replace(this.#main, empty("broken", "There is no such item", `The desk knows no item “${this.#id}”: it does not exist, or it was settled so long ago that the desk no longer keeps it.`, h("a.button", { href: address("search") }, "Search")));
     }
     if (!found) return;
     this.#item = found.answer;
-    // Links to images are new in each answer; nothing is drawn again for their sake.
+    // Links to images differ in each answer; they alone do not cause a redraw.
     const { image, ...rest } = this.#item;
     const now = JSON.stringify([rest, image === null]);
     if (now === this.#drawn) return;
@@ -124,7 +124,7 @@ class ItemView {
     this.#playButton.setAttribute("aria-pressed", "false");
   }
 
-  /** Leads decide on what waits; reviewers on what is assigned to them or they have skipped. The desk checks. */
+  /** Leads decide any waiting item, reviewers those that are assigned to them or that they skipped. The desk checks this. */
   get #mayDecide() {
     const { me } = this.#context;
     const { status, assignee, history } = this.#item;
@@ -144,7 +144,7 @@ class ItemView {
     }
   }
 
-  // -- what leads do -------------------------------------------------------------------------------------------------
+  // -- actions of leads -------------------------------------------------------------------------------------------------
 
   #leadActions() {
     if (!roleIncludes(this.#context.me.role, "lead")) return null;
@@ -159,7 +159,7 @@ class ItemView {
       status !== "gold" && button("Test item: reject", { onclick: () => this.#do(() => post(`${this.#path}/gold`, { answer: "reject" }), "The item tests reviewers now") }));
   }
 
-  /** An action that can come with a note for others. */
+  /** An action that can have a note. */
   #act(label, send, done) {
     return button(`${label} …`, { onclick: async () => {
       const note = await ask(`${label} this item`, [], { field: "A note for others", action: label });
@@ -168,8 +168,8 @@ class ItemView {
   }
 
   async #assign() {
-    const name = await ask("Assign this item", ["Only this person gets it. Without a name everybody does."], { field: "Name", value: this.#item.assignee ?? "", action: "Assign" });
-    if (name !== null) await this.#do(() => post(`${this.#path}/assign`, { assignee: name.trim() || null }), name.trim() ? `The item is assigned to ${name.trim()}` : "Everybody gets the item");
+    const name = await ask("Assign this item", ["Only this person gets it. Leave empty to remove the assignment."], { field: "Name", value: this.#item.assignee ?? "", action: "Assign" });
+    if (name !== null) await this.#do(() => post(`${this.#path}/assign`, { assignee: name.trim() || null }), name.trim() ? `The item is assigned to ${name.trim()}` : "The item is not assigned any more");
   }
 
   async #do(send, done) {

@@ -1,4 +1,4 @@
-/** What this person did, to look at again, and to take back while that is possible. */
+/** The reviewer's own decisions, with undo while that is possible. */
 
 import { get, post } from "../parts/api.js";
 import { address } from "../parts/address.js";
@@ -32,7 +32,7 @@ export async function show(main, context) {
       .sort((a, b) => Date.parse(b.act.at) - Date.parse(a.act.at)).map(({ item, act }) => entry(item, act));
     if (!further) results.replaceChildren();
     results.append(...tiles);
-    if (!results.children.length && !cursor) replace(results, empty("clock", "You have decided nothing yet", "What you decide, skip, hold or escalate is listed here.", h("a.button", { href: address("review") }, "Review")));
+    if (!results.children.length && !cursor) replace(results, empty("clock", "You have not decided anything yet", "What you decide, skip, hold or escalate is listed here.", h("a.button", { href: address("review") }, "Review")));
   }
 
   function entry(item, act) {
@@ -53,9 +53,9 @@ export async function show(main, context) {
     }
   }
 
-  replace(main, h("div.page", null, h("header", null, h("div", null, h("h1", null, "My decisions"), h("p", null, `Look at them again. For ${context.about.undo_seconds} seconds you can take them back; later a lead can reopen the item.`))), results, h("div", null, more)));
+  replace(main, h("div.page", null, h("header", null, h("div", null, h("h1", null, "My decisions"), h("p", null, `Your recent decisions. For ${context.about.undo_seconds} seconds you can undo them; later a lead can reopen the item.`))), results, h("div", null, more)));
   await load();
-  // While somebody reads further down the list stays as it is.
+  // The list does not change while the reviewer has scrolled down.
   const forget = onQuietDesk(() => { if (results.children.length <= PAGE && !results.contains(document.activeElement)) load().catch(() => {}); }, LOOK_EVERY);
   return () => { forget(); newest.cancel(); };
 }

@@ -31,7 +31,7 @@ export async function show(main, context) {
       complain(error);
     }
   };
-  replace(main, h("div.page", null, h("header", null, h("div", null, h("h1", null, "People"), h("p", null, "Users of this desk with a name and a password here."))),
+  replace(main, h("div.page", null, h("header", null, h("div", null, h("h1", null, "People"), h("p", null, "Users with a name and a password at this desk."))),
     h("section.panel.invite", null, h("div", null, h("h2", null, "Invite somebody"), h("p.soft", null, "They choose their own name and password.")),
       h("div.picker", null, role, button("Make an invitation", { kind: "primary", onclick: invite })), made),
     h("div.panel.scroll", { tabindex: "0", role: "region", "aria-label": "Users" }, h("table", null, h("thead", null, h("tr", null, ["Name", "Role", "Since", "Remove"].map((title) => h("th", { scope: "col" }, title === "Remove" ? h("span.unseen", null, title) : title)))), rows))));
@@ -48,15 +48,15 @@ function row(user, me, rows, draw) {
       complain(error);
     }
     await draw().catch(complain);
-    // All rows were drawn again, so the focus is put back.
+    // All rows were redrawn, so the focus is restored.
     (rows.querySelector(`[data-user="${CSS.escape(user.name)}"]`) ?? rows.closest("[role=region]"))?.focus();
   };
-  // The arrow keys pass other roles on the way to the one that is meant, so a role changes only by the button.
+  // The arrow keys step through other roles, so a role changes only with the button.
   const change = button("Change", { "aria-label": `Change the role of ${user.name}`, hidden: true, onclick: () => attempt(() => call("PATCH", path, { role: role.value }), `${user.name} is a ${role.value} now`) });
   const role = h("select.person-role", { "aria-label": `Role of ${user.name}`, "data-user": user.name, onchange: () => { change.hidden = role.value === user.role; } }, ROLES.map((each) => h("option", { value: each }, each)));
   role.value = user.role;
   const remove = button("Remove", { kind: "danger", "aria-label": `Remove ${user.name}`, onclick: async () => {
-    if (await ask(`Remove ${user.name}?`, ["They cannot sign in any more. What they decided stays; what is assigned to them is everybody’s again."], { action: "Remove", danger: true })) await attempt(() => call("DELETE", path), `${user.name} was removed`);
+    if (await ask(`Remove ${user.name}?`, ["They cannot sign in any more. Their decisions stay; items that are assigned to them go back to their queues."], { action: "Remove", danger: true })) await attempt(() => call("DELETE", path), `${user.name} was removed`);
   } });
   return h("tr", null, h("th", { scope: "row" }, user.name), h("td", null, h("div.picker", null, role, change)), h("td", null, new Date(user.created_at * 1000).toLocaleDateString()), h("td.number", null, user.name === me.user ? h("span.soft", null, "you") : remove));
 }

@@ -9,7 +9,7 @@ import { thresholds } from "../parts/thresholds.js";
 import { ago, count, short } from "../parts/words.js";
 
 const WAIT = 350;
-/** A changed copy that was not saved, and the digest of the text that it is to replace; kept over a change of view. */
+/** An unsaved copy, and the digest of the text that it replaces. It is kept when the view changes. */
 /** @type {{ user: string, text: string, replaces: string } | null} */
 let draft = null;
 
@@ -96,7 +96,7 @@ class PolicyPage {
 
   #tell() {
     this.#reset.disabled = this.#download.disabled = this.#same;
-    // It can be saved only after it was replayed; a text with a fault cannot be replayed.
+    // It can be saved only after a replay; an invalid text cannot be replayed.
     this.#save.disabled = this.#same || !this.#policy.place || this.#replayed === null;
   }
 
@@ -165,13 +165,13 @@ class PolicyPage {
 
   #drawShadows() {
     replace(this.#beside, h("div", null, h("h2", null, "Shadow policies"),
-      h("p.soft", null, this.#shadows.length ? "Workers evaluate them for every image, beside the policy in force. They decide nothing." : "None. Policies that the settings list under shadow_policies are evaluated for every image and decide nothing; this panel shows what they would have done.")),
+      h("p.soft", null, this.#shadows.length ? "Workers evaluate them for every image, in addition to the active policy. They decide nothing." : "None. Policies that the settings list under shadow_policies are evaluated for every image and decide nothing; this panel shows what they would have done.")),
     this.#shadows.map((shadow) => this.#shadow(shadow)));
   }
 
   #shadow(shadow) {
     const elsewhere = moved(shadow);
-    const what = shadow.total === 0 ? "It was not evaluated for any of the newest verdicts." : `Evaluated for ${count(shadow.total, "verdict")}: ${elsewhere ? `${count(elsewhere, "image")} would have been routed differently` : "none would have been routed differently"}.`;
+    const what = shadow.total === 0 ? "It was not evaluated for any of the latest verdicts." : `Evaluated for ${count(shadow.total, "verdict")}: ${elsewhere ? `${count(elsewhere, "image")} would have been routed differently` : "none would have been routed differently"}.`;
     return h("section.shadow", { "aria-label": `Shadow policy ${shadow.name}` },
       h("div.head", null, h("div", null, h("h3", null, shadow.name), h("p", null, what)),
         shadow.text !== null && button("Open in the editor", { onclick: () => { this.#edit(shadow.text); this.#editor.scrollIntoView({ block: "nearest" }); } })),

@@ -10,7 +10,7 @@ import { ago, count } from "../parts/words.js";
 
 export async function show(main, context) {
   const cards = h("div.cards");
-  replace(main, h("div.page", null, h("header", null, h("div", null, h("h1", null, "Queues"), h("p", null, "What the gate sent to review, and who is working on it."))), cards));
+  replace(main, h("div.page", null, h("header", null, h("div", null, h("h1", null, "Queues"), h("p", null, "Images that wait for review, and who is working on them."))), cards));
   const newest = new Newest();
   const draw = async () => {
     const found = await newest.run(() => context.bar.refresh());

@@ -37,10 +37,10 @@ class Review {
   #listeners = [];
   /** @type {Lease | null} */
   #lease = null;
-  /** Which of the near duplicates is looked at. */
+  /** The index of the near duplicate that is shown. */
   #twin = 0;
   #away = false;
-  /** What is said in place of an image, so that the same is not drawn again and again. */
+  /** The message that is shown instead of an image, so that the same one is not redrawn. */
   #emptyText = "";
   #stage = new Stage(() => { if (this.#lease) this.#drawSide(); });
   #side = h("aside.side", { "aria-label": "About this image" });
@@ -64,8 +64,8 @@ class Review {
     const act = (key, outcome, label) => ({ key, id: outcome, label, run: () => this.#act(outcome) });
     return [
       { title: "Decide", keys: [
-        act("a", "approve", "Approve"), act("r", "reject", "Reject"), act("s", "skip", "Skip: leave it to others"),
-        act("e", "escalate", "Escalate to a lead"), act("w", "hold", "Hold: set aside until a lead reopens it"),
+        act("a", "approve", "Approve"), act("r", "reject", "Reject"), act("s", "skip", "Skip: leave it to other reviewers"),
+        act("e", "escalate", "Escalate to a lead"), act("w", "hold", "Hold: put aside until a lead reopens it"),
       ] },
       this.#reasons.keys(),
       { title: "Look", keys: [
@@ -99,11 +99,11 @@ class Review {
     this.#listeners.forEach((forget) => forget());
     this.#listeners = [];
     this.#away = true;
-    // A decision that is being sent has taken its lease off the shelf; all others go back.
+    // Leases of decisions that are being sent were already removed; all others are released.
     return this.#shelf.close();
   }
 
-  /** Shows the item in front at once, and fetches more behind it. */
+  /** Shows the first item at once, and fetches more. */
   async #next() {
     if (this.#away) return;
     /** @type {any} */
@@ -145,20 +145,20 @@ class Review {
     replace(this.#side, h("h2.unseen", null, "About this image"), itemPanel(this.#item, twins, why));
   }
 
-  /** The one of the near duplicates that is looked at. */
+  /** The near duplicate that is shown. */
   get #item() {
     return /** @type {Lease} */ (this.#lease).items[this.#twin];
   }
 
-  /** Says why there is no image: only what the desk has said, so a desk that cannot be asked is no empty queue. */
+  /** Shows why there is no image. A desk that does not answer is not reported as an empty queue. */
   async #sayEmpty(failed) {
-    let message = failed && { icon: "offline", title: "Nothing could be fetched", text: explained(failed), link: null };
+    let message = failed && { icon: "offline", title: "The images could not be loaded", text: explained(failed), link: null };
     if (!message) {
       try {
         await this.#context.outbox.settled();
         message = emptyQueue(this.#shelf, await this.#context.bar.refresh());
       } catch (error) {
-        message = { icon: "offline", title: "Nothing could be fetched", text: explained(error), link: null };
+        message = { icon: "offline", title: "The images could not be loaded", text: explained(error), link: null };
       }
     }
     if (this.#away || this.#lease) return;
@@ -184,14 +184,14 @@ class Review {
       middle !== undefined && h("span", null, h("b", null, `${middle.toFixed(1)} s`), "each"));
   }
 
-  /** The connection is back: leases that ran out meanwhile are told, and an image that could not be loaded is tried again. */
+  /** After a reconnect: reports leases that expired meanwhile, and loads an image again that failed. */
   async #comeBack() {
     if (this.#lease && this.#stage.isMissing && isReachable()) this.#stage.draw();
     await this.#shelf.check();
     await this.#next();
   }
 
-  // -- what the keys do ----------------------------------------------------------------------------------------------
+  // -- actions of the keys ----------------------------------------------------------------------------------------------
 
   #act(outcome) {
     const lease = this.#lease;
@@ -202,7 +202,7 @@ class Review {
     this.#next();
   }
 
-  /** An image was taken back. One that comes late waits behind the present one: a key meant for that must not decide about it. */
+  /** Called after an undo. A late one is queued behind the current image, so that a key press cannot decide the wrong image. */
   #takeBack(leases, { late }) {
     const behind = late && this.#lease !== null;
     for (const lease of [...leases].reverse()) {
@@ -240,7 +240,7 @@ class Review {
 
   #lost(lease) {
     if (lease !== this.#lease) return;
-    toast("This image is no longer yours: its lease ran out", { bad: true });
+    toast("This image is no longer yours: its lease expired", { bad: true });
     this.#lease = null;
     this.#draw(this.#shelf.current);
     this.#next();

@@ -1,4 +1,4 @@
-/** Finding items. All that is asked for stands in the address, so a search can be reloaded, sent and gone back to. */
+/** Search. The query is in the address, so a search can be reloaded, shared and revisited with Back. */
 
 import { get } from "../parts/api.js";
 import { address, remember } from "../parts/address.js";
@@ -9,13 +9,13 @@ import { Newest } from "../parts/newest.js";
 
 const STATES = ["open", "escalated", "held", "approved", "rejected", "gold"];
 const PAGE = 48;
-/** Results that Back shows again at most. */
+/** Maximum results that Back restores. */
 const PAGES_AT_MOST = 10;
 
 /** The address is `#/search?text=…&queue=…&status=…&label=…&reviewer=…&tenant=…&oldest_first=true`. */
 export async function show(main, context, _parts, params) {
   await context.bar.refresh();
-  // Who votes must not be swayed by how others decided, so these filters are not for them.
+  // Reviewers must not be influenced by others' decisions, so they do not get these filters.
   const seesDecisions = context.me.role !== "reviewer";
   const choice = (name, label, every, values) => h("select", { "aria-label": label, name }, h("option", { value: "" }, every), values.map((each) => h("option", { value: each }, each)));
   const input = (name, label, placeholder) => h("input", { name, placeholder, "aria-label": label, maxlength: "256", autocapitalize: "none", spellcheck: "false" });
@@ -31,7 +31,7 @@ export async function show(main, context, _parts, params) {
   ].filter((field) => field !== false);
   for (const field of fields) {
     const value = params.get(field.name) ?? "";
-    // An address may name a queue that there is no more.
+    // An address may name a queue that no longer exists.
     if (value && field.options && ![...field.options].some((each) => each.value === value)) field.append(h("option", { value }, value));
     field.value = value;
   }
@@ -44,7 +44,7 @@ export async function show(main, context, _parts, params) {
 
   const asked = () => Object.fromEntries(fields.map((field) => [field.name, field.value.trim()]).filter(([, value]) => value));
 
-  /** Asks for `pages` of results, or for the next one. */
+  /** Requests `pages` of results, or the next page. */
   async function load({ further = false, pages = 1 } = {}) {
     const query = asked();
     try {
@@ -66,7 +66,7 @@ export async function show(main, context, _parts, params) {
       if (!further) results.replaceChildren();
       shown = further ? shown + items.length : items.length;
       results.append(...tiles);
-      // A page may be empty while there is more: the desk looks through so many items for one page.
+      // A page may be empty although there is more, because the desk limits the items that it scans for a page.
       if (!shown && !cursor) replace(results, empty("image", "Nothing found", "Try fewer words, or another queue."));
       replace(state, shown || cursor ? `${shown} shown${cursor ? ", there may be more" : ""}` : "");
     } catch (error) {
@@ -81,11 +81,11 @@ export async function show(main, context, _parts, params) {
   }
 
   const [, ...filters] = fields;
-  replace(main, h("div.page", null, h("header", null, h("div", null, h("h1", null, "Search"), h("p", null, "Every item that the desk keeps."))),
+  replace(main, h("div.page", null, h("header", null, h("div", null, h("h1", null, "Search"), h("p", null, "All items that the desk keeps."))),
     h("form.grid-head", { role: "search", onsubmit: (event) => { event.preventDefault(); search(); } }, h("div", { style: { flex: "1", "min-width": "220px" } }, text), h("div.picker", null, filters), h("button.button.primary", null, "Search")),
     state, results, h("div", null, more)));
   for (const field of filters) field.addEventListener("change", search);
-  // Back from an item: as many results as there were, and the focus where it was.
+  // After Back from an item: restores the number of results and the focus.
   const before = history.state;
   await load({ pages: Math.min(PAGES_AT_MOST, Math.ceil((before?.shown ?? 0) / PAGE) || 1) });
   const tile = before?.focus && results.querySelector(`[data-item="${CSS.escape(before.focus)}"]`);

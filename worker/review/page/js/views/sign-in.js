@@ -35,12 +35,12 @@ function ask(main, ways, { message = null, failed = ways.failure } = {}) {
         run(submit, failure, () => call("POST", "/v1/sign-in", { name: name.value, password: password.value }), resolve, () => password.select());
       },
     }, h("label.field", null, h("span", null, "Name"), name), h("label.field", null, h("span", null, "Password"), password), submit);
-    frame(main, h("div", null, h("h1", null, "Review desk"), h("p.soft", null, "Sign in to review the images that the gate sent here.")), message && h("p.notice", { id: "door-message" }, message), failure,
+    frame(main, h("div", null, h("h1", null, "Review desk"), h("p.soft", null, "Sign in to review images.")), message && h("p.notice", { id: "door-message" }, message), failure,
       ways.local && form,
       ways.local && ways.oidc && h("div.or", null, "or"),
       ways.oidc && h("a.button", { href: "/v1/sign-in/oidc", class: ways.local ? "" : "primary" }, `Continue with ${ways.oidc}`));
     if (ways.local) name.focus();
-    // All tabs of a browser share one session: somebody who signed in in another tab goes on here.
+    // All tabs of a browser share one session, so a sign-in in another tab counts here.
     onReturn(async () => {
       const me = submit.disabled ? null : await get("/v1/session").catch(() => null);
       if (!me || submit.disabled || here.signal.aborted) return;

@@ -1,4 +1,4 @@
-/** Webhooks, for leads: what their receivers did not take, and sending it again. */
+/** Webhooks, for leads: lists undelivered messages and sends them again. */
 
 import { get, post } from "../parts/api.js";
 import { ask } from "../parts/dialogs.js";
@@ -7,7 +7,7 @@ import { complain, toast } from "../parts/messages.js";
 import { Newest } from "../parts/newest.js";
 import { ago, count } from "../parts/words.js";
 
-/** Milliseconds until the numbers are asked for again. */
+/** Milliseconds between updates of the numbers. */
 const AGAIN = 5000;
 const SHOWN = 100;
 
@@ -15,7 +15,7 @@ export async function show(main) {
   const parts = h("div.column");
   const newest = new Newest();
   let left = false;
-  /** What is shown; it is drawn anew only when it has changed, so that the focus stays where it is. */
+  /** The current content. It is redrawn only when it has changed, so that the focus is kept. */
   let shown = "";
 
   const draw = async () => {
@@ -33,7 +33,7 @@ export async function show(main) {
 
   async function redeliver(webhook, ids) {
     const number = ids?.length ?? webhook.undelivered;
-    const said = await ask(`Send ${count(number, "message")} to ${webhook.name} again?`, ["Each is sent once. The receiver can drop what it had before: a message keeps its id. What fails is listed again."], { action: "Send again" });
+    const said = await ask(`Send ${count(number, "message")} to ${webhook.name} again?`, ["Each is sent once. The receiver can drop duplicates, because a message keeps its id. A message that fails is listed again."], { action: "Send again" });
     if (said === null) return;
     try {
       const { queued } = await post(`${path(webhook)}/redeliver`, ids ? { ids } : {});
@@ -44,7 +44,7 @@ export async function show(main) {
     await draw().catch(complain);
   }
 
-  replace(main, h("div.page", null, h("header", null, h("div", null, h("h1", null, "Webhooks"), h("p", null, "What Sluice sends to other systems, and what these did not take."))), parts));
+  replace(main, h("div.page", null, h("header", null, h("div", null, h("h1", null, "Webhooks"), h("p", null, "What Sluice sends to other systems, and what could not be delivered."))), parts));
   await draw();
   const timer = setInterval(() => { if (!document.hidden && !document.querySelector("dialog[open]")) draw().catch(() => {}); }, AGAIN);
   return () => {

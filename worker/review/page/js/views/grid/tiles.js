@@ -1,4 +1,4 @@
-/** The tiles of the grid: which are chosen, which has the focus, and which images were there to be seen. */
+/** The tiles of the grid: which are selected, which has the focus, and which images were visible. */
 
 import { h, icon, replace } from "../../parts/dom.js";
 import { picture, small } from "../../parts/pictures.js";
@@ -15,13 +15,13 @@ export class Tiles {
   #seen = new Set();
   /** @type {HTMLElement | null} Where a range begins. */
   #anchor = null;
-  /** The place in the row that had the focus, so that a decision does not send it back to the beginning. */
+  /** The index of the focused tile, so that the focus stays there after a decision. */
   #at = 0;
   #begun = false;
   #onchange;
   element = h("div.tiles", { role: "listbox", "aria-multiselectable": "true", "aria-label": "Images to review" });
 
-  /** `onchange()` is called when there are other tiles, or others are chosen. */
+  /** `onchange()` is called when the tiles or the selection change. */
   constructor(/** @type {() => void} */ onchange) {
     this.#onchange = onchange;
   }
@@ -41,7 +41,7 @@ export class Tiles {
     return id ? [id] : [];
   }
 
-  /** How many of these images are not loaded yet, so that nobody can have judged them. */
+  /** How many of these images are not loaded yet, so that they cannot have been judged. */
   unseen(/** @type {string[]} */ ids) {
     return ids.filter((id) => !this.#seen.has(id)).length;
   }
@@ -63,7 +63,7 @@ export class Tiles {
     this.element.hidden = !order.length;
     const focused = document.activeElement;
     replace(this.element, order.map((id) => this.#tiles.get(id)));
-    // Elements that are put in anew lose the focus.
+    // Elements that are inserted again lose the focus.
     if (focused instanceof HTMLElement && this.element.contains(focused)) focused.focus({ preventScroll: true });
     if (order.length && (!this.#begun || document.activeElement === document.body)) {
       this.#begun = true;
@@ -141,7 +141,7 @@ export class Tiles {
     this.focus(tiles[Math.min(tiles.length - 1, Math.max(0, at + steps[key]))]);
   }
 
-  // -- choosing ------------------------------------------------------------------------------------------------------
+  // -- selection ------------------------------------------------------------------------------------------------------
 
   extend(/** @type {string} */ key) {
     const from = this.focused();

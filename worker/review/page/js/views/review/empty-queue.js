@@ -16,8 +16,8 @@ import { count } from "../../parts/words.js";
 export function emptyQueue({ queue: name, which }, queues) {
   const queue = queues.find((each) => each.name === name);
   if (!queue) return { icon: "broken", title: "There is no such queue", text: `No queue is called “${name}”. A queue appears when the policy sends the first image to it.`, link: null };
-  const open = { href: address("review", name), label: "Go on in the queue" };
-  if (which.skipped) return { icon: "check", title: "Nothing left to look at again", text: `None of the images that you skipped in “${name}” waits any more.`, link: open };
+  const open = { href: address("review", name), label: "Continue with the queue" };
+  if (which.skipped) return { icon: "check", title: "No skipped images left", text: `None of the images that you skipped in “${name}” is waiting any more.`, link: open };
   if (which.escalated) {
     if (queue.escalated) return { icon: "clock", title: "Nothing for you now", text: `${count(queue.escalated, "escalated image")} in “${name}”, with other leads at the moment.`, link: open };
     return { icon: "check", title: "All clear", text: `Nothing in “${name}” waits for a lead.`, link: open };

@@ -8,11 +8,11 @@ import { described, large, missing, originalSize, picture } from "../../parts/pi
 import { applyGrey, prefer, preference } from "../../parts/preferences.js";
 import { keyOf, named } from "../../parts/keys.js";
 
-/** Pixels that an arrow key moves an image that is larger than its frame. */
+/** Pixels by which an arrow key scrolls an image that is larger than its frame. */
 const PAN = 120;
-/** Milliseconds: a heat map takes seconds of all the desk's processors. */
+/** Timeout of a heat map in milliseconds. It takes all the desk's CPUs for seconds. */
 const HEAT_PATIENCE = 120_000;
-/** How much a turn of the wheel enlarges, and how much it does at most. */
+/** The zoom of one wheel step, and the maximum zoom. */
 const ZOOM_STEP = 1.0015;
 const ZOOM_AT_MOST = 16;
 
@@ -21,7 +21,7 @@ const ZOOM_AT_MOST = 16;
 export class Stage {
   /** @type {Item | null} */
   #item = null;
-  /** Whether the image, or a word that there is none, was shown: before that nobody can judge it. */
+  /** Whether the image, or a message that there is none, was shown. Before that it cannot be decided. */
   #seen = false;
   #shownAt = 0;
   #native = false;
@@ -38,7 +38,7 @@ export class Stage {
   #onblur;
   element;
 
-  /** `onblur()` is called when images are blurred, or no longer: thumbnails elsewhere are to be drawn again. */
+  /** `onblur()` is called when blur is switched on or off, so that thumbnails are redrawn. */
   constructor(/** @type {() => void} */ onblur) {
     this.#onblur = onblur;
     const tool = (/** @type {string} */ id, /** @type {string} */ label, /** @type {string} */ iconName, /** @type {string} */ key, /** @type {boolean} */ pressed, /** @type {() => void} */ onclick) =>
@@ -55,12 +55,12 @@ export class Stage {
     this.#listen();
   }
 
-  /** Whether the image was there to be judged. */
+  /** Whether the image was visible. */
   get seen() {
     return this.#seen;
   }
 
-  /** Seconds since the image was there to be seen. */
+  /** Seconds since the image became visible. */
   get seconds() {
     return Math.round(Math.min(3600, (performance.now() - this.#shownAt) / 1000) * 100) / 100;
   }
@@ -69,7 +69,7 @@ export class Stage {
     return this.#frame.querySelector(".missing") !== null;
   }
 
-  /** Shows an item's image, as it is. */
+  /** Shows an item's image without effects. */
   show(/** @type {Item} */ item) {
     if (item !== this.#item) {
       this.#heat = null;
@@ -102,8 +102,8 @@ export class Stage {
     return [
       { key: "b", id: "blur", label: "Blur on and off", run: () => this.toggleBlur() },
       { key: "g", id: "grey", label: "Grey on and off", run: () => this.toggleGrey() },
-      { key: "z", id: "native", label: "Native pixels", run: () => this.toggleNative() },
-      { key: "h", id: "heat", label: "Heat map: where the model sees damage", run: () => this.toggleHeat() },
+      { key: "z", id: "native", label: "Original pixels", run: () => this.toggleNative() },
+      { key: "h", id: "heat", label: "Heat map of where the model finds damage", run: () => this.toggleHeat() },
       { key: "m", id: "play", label: "Play and pause an animation", run: () => this.togglePlay() },
       { key: "ArrowLeft", label: "Move an enlarged image", also: ["ArrowUp", "ArrowDown", "ArrowRight"], repeats: true, run: (_, key) => {
         const [left, top] = steps[key];
@@ -149,7 +149,7 @@ export class Stage {
     this.#frame.scrollTo((this.#frame.scrollWidth - this.#frame.clientWidth) / 2, (this.#frame.scrollHeight - this.#frame.clientHeight) / 2);
   }
 
-  /** The image's size, and how much it is enlarged: a small image looks soft for that reason alone. */
+  /** The image's size and magnification, because an enlarged small image looks blurry. */
   async #drawSize(/** @type {HTMLImageElement} */ image) {
     const item = this.#item;
     const size = await originalSize(image.currentSrc);
@@ -161,7 +161,7 @@ export class Stage {
     this.#size.title = "Pixels of the image, width and height";
   }
 
-  /** Until the image is loaded it cannot be judged. */
+  /** The image cannot be decided before it is loaded. */
   #load(/** @type {HTMLImageElement} */ image) {
     this.#seen = false;
     this.#frame.classList.add("loading");
@@ -174,7 +174,7 @@ export class Stage {
     for (const kind of ["load", "error"]) image.addEventListener(kind, loaded, { once: true });
   }
 
-  // -- what the tools do ---------------------------------------------------------------------------------------------
+  // -- actions of the tools ---------------------------------------------------------------------------------------------
 
   toggleBlur() {
     this.#blur = !this.#blur;
@@ -196,10 +196,10 @@ export class Stage {
     this.#heat = null;
     this.#forgetAnimation();
     this.#native = !this.#native;
-    this.#redraw("native", "Native pixels", this.#native);
+    this.#redraw("native", "Original pixels", this.#native);
   }
 
-  /** The heat map of this image. It is made while one looks at the image, and removed with the next image. */
+  /** Shows the heat map of this image. It is made on demand and removed with the next image. */
   async toggleHeat() {
     const item = this.#item;
     if (!item?.image) return;
@@ -274,7 +274,7 @@ export class Stage {
     this.draw();
   }
 
-  // -- moving and enlarging by hand ----------------------------------------------------------------------------------
+  // -- moving and zooming ----------------------------------------------------------------------------------
 
   #listen() {
     /** @type {[number, number] | null} */
@@ -310,7 +310,7 @@ export class Stage {
   }
 }
 
-/** Where an image is drawn: with `object-fit: contain` it has margins within its box. */
+/** The rectangle in which an image is drawn: with `object-fit: contain` it has margins within its box. */
 function drawn(/** @type {HTMLImageElement} */ image) {
   const box = image.getBoundingClientRect();
   const width = Math.min(box.width, (box.height * image.naturalWidth) / image.naturalHeight);
@@ -323,7 +323,7 @@ function whenLoaded(/** @type {HTMLImageElement} */ image, /** @type {() => void
   else image.addEventListener("load", then, { once: true });
 }
 
-/** What a heat map shows, in a sentence. */
+/** Describes a heat map in a sentence. */
 function heatWords(/** @type {{ largest: number, flat: boolean, same_model: boolean }} */ { largest, flat, same_model: same }) {
   const strongest = flat ? "no spot stands out" : `at most ${largest.toFixed(2)} points of quality`;
   return `By occlusion: red where hiding a spot from the fine stream raises the score more than elsewhere, blue where it lowers it; ${strongest}.${same ? "" : " Made by another model than the one that judged the image."}`;
