@@ -224,14 +224,8 @@ def require_topics(existing: Callable[[], Iterable[str]], read: Sequence[str], s
     while missing := needed - set(existing()):
         if time.monotonic() >= deadline:
             raise LogError(
-<<<<<<< HEAD
                 f"topics {', '.join(sorted(missing))} do not exist at {settings.bootstrap_servers}, or we have no "
                 "permission to see them: `sluice doctor` says which; `sluice topics create` creates missing topics"
-=======
-                f"topics {', '.join(sorted(missing))} do not exist at {settings.bootstrap_servers}, or are hidden from "
-                "us because of a missing permission: `sluice doctor` shows which; `sluice topics create` creates "
-                "missing topics"
->>>>>>> d4e5c66 (Plain English in scoring, model, the desk's page and comments; a test of phrases not to use)
             )
         time.sleep(0.2)
 

@@ -140,11 +140,7 @@ class SqliteLog:
         if not self._acquire() or not (new := ids.keys() - self._positions.keys()):
             return frozenset()
         try:
-<<<<<<< HEAD
-            # the inner `explained` makes a DiskFull that is caught here
-=======
             # explained here too, to distinguish a full disk from other errors
->>>>>>> d4e5c66 (Plain English in scoring, model, the desk's page and comments; a test of phrases not to use)
             with explained(self._path), transaction(self._db):
                 self._begin_group([ids[partition] for partition in new])
         except DiskFull as error:

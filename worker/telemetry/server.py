@@ -48,13 +48,8 @@ class TelemetryServer:
     """Serves until closed, from its own thread. `/healthz` answers 200, or 503 with the reasons.
 
     `health` is asked at each request and must not wait; if it raises, that is a reason too. Slow clients take no more
-<<<<<<< HEAD
-    than CONNECTIONS threads and sockets, keep nobody else waiting, and are cut off after SECONDS.
-    Raises TelemetryServerError when it cannot listen on the address. Port 0 takes a free port; `port` says which.
-=======
     than CONNECTIONS threads and sockets, keep nobody else waiting, and are cut off after SECONDS. Raises
     TelemetryServerError if the address cannot be used. Port 0 takes a free port; `port` has its number.
->>>>>>> d4e5c66 (Plain English in scoring, model, the desk's page and comments; a test of phrases not to use)
     """
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry, health: Callable[[], Health]) -> None:

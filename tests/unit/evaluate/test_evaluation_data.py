@@ -87,7 +87,11 @@ def test_what_spreadsheets_put_before_a_table_does_no_harm(folder: Path) -> None
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("data.csv", b"name,prompt,mos_quality,mos_align\na.png\n", r"data.csv, line 2: the number of cells differs from line 1"),
+        (
+            "data.csv",
+            b"name,prompt,mos_quality,mos_align\na.png\n",
+            r"data.csv, line 2: the number of cells differs from line 1",
+        ),
         ("data.csv", b"name;prompt\n", r"data.csv, line 1: no column mos_align"),
         ("AIGC_all.csv", b"\xff\xfe\x00", r"AIGC_all.csv: not a CSV file in UTF-8"),
         ("info_train.xlsx", b"PK\x03\x04 broken", r"info_train.xlsx: no spreadsheet"),
