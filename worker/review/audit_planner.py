@@ -12,7 +12,7 @@ import structlog
 from schemas import AuditPlan, AuditStratum
 from worker.intake.log import Output
 from worker.review.audit_plans import AuditPlanReader
-from worker.review.catalogue.audits import audited_items
+from worker.review.catalogue.audit_catalogue import audited_items
 from worker.review.catalogue.catalogue import Catalogue
 from worker.review.index import keys
 from worker.review.singleton_lease import SingletonLease

@@ -12,7 +12,7 @@ import redis
 from schemas import Vote
 from worker.review.agreement import Panel, overall_kappa, pairwise_kappas
 from worker.review.answers import AuditMisses, HourOfWork, ReviewerStatistics, Share, Statistics
-from worker.review.catalogue.audits import AuditedItem, audited_items
+from worker.review.catalogue.audit_catalogue import AuditedItem, audited_items
 from worker.review.catalogue.catalogue import Catalogue
 from worker.review.index import keys
 from worker.review.sampling import wilson

@@ -6,7 +6,7 @@ from schemas import AuditPlan
 from tests.unit.review.review_bench import START, ReviewBench, verdict
 from worker.review.audit_planner import NOTICE, AuditPlanner
 from worker.review.audit_plans import AuditPlanReader
-from worker.review.catalogue.audits import audited_items
+from worker.review.catalogue.audit_catalogue import audited_items
 from worker.settings import Settings
 from worker.trust.drawing import draw_point
 
