@@ -1,4 +1,4 @@
-"""How a long command is told to stop."""
+"""Stops a long command by a signal."""
 
 import signal
 import threading

@@ -23,7 +23,7 @@ export function worstFrame(/** @type {Item} */ item) {
 /** Whether a person wants nothing to move by itself. */
 export const wantsStillness = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
-/** The desk has all frames in one picture, encoded anew; the file itself never reaches the browser. */
+/** The desk has all frames in one picture, encoded again; the file itself never reaches the browser. */
 export class Animation {
   #item;
   /** @type {ImageBitmap | null} */
