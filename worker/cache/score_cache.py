@@ -26,6 +26,7 @@ from worker.cache.codec import (
     unseal,
 )
 from worker.cache.outage import Outage
+from worker.cache.recent import RecentValues
 from worker.cache.values import NO_FEATURES, CachedScore, ScoreKey
 from worker.telemetry.metrics import CacheKind, Metrics
 
@@ -36,8 +37,9 @@ _CONTENT_HASH = re.compile(r"sha256:[0-9a-f]{64}")
 class ScoreCache:
     """Scores by content, and content hashes by S3 reference (an alias saves the fetch). Safe for several threads.
 
-    No method raises for a failure of Redis: what cannot be read is a miss. With `max_entries` the cache itself removes
-    the oldest of what it has put, for a Redis that does not evict by itself (the embedded one).
+    No method raises for a failure of Redis: what cannot be read is a miss. Hashes and scores that Redis has returned are
+    answered from memory for up to a minute: they do not change under their key. With `max_entries` the cache itself
+    removes the oldest of what it has put, for a Redis that does not evict by itself (the embedded one).
     """
 
     def __init__(
@@ -63,6 +65,8 @@ class ScoreCache:
         self._provenance = provenance
         self._entries: deque[str] = deque()
         self._entries_lock = threading.Lock()
+        self._recent_hashes: RecentValues[str] = RecentValues(clock)
+        self._recent_scores: RecentValues[CachedScore] = RecentValues(clock)
         self._outage = Outage("cache", clock)
         self._refusal = Outage("cache_writes", clock)
         metrics.cache_up.set_function(lambda: not self._outage.is_on)
@@ -78,11 +82,12 @@ class ScoreCache:
 
         A reference that names neither a version nor an ETag is never known: what it points at may have changed.
         """
-        return self._look_up("alias", [_alias_key(reference) for reference in references], _decode_hash)
+        keys = [_alias_key(reference) for reference in references]
+        return self._look_up("alias", keys, _decode_hash, self._recent_hashes)
 
     def scores(self, keys: Sequence[ScoreKey]) -> list[CachedScore | None]:
         """The scores of each key, where this model has some, without features."""
-        return self._look_up("score", [self._key("score", key) for key in keys], _decode_score)
+        return self._look_up("score", [self._key("score", key) for key in keys], _decode_score, self._recent_scores)
 
     def features(self, keys: Sequence[ScoreKey]) -> list[Mapping[str, bytes] | None]:
         """The features behind the scores of each key; Redis may have evicted them and kept the scores."""
@@ -115,13 +120,40 @@ class ScoreCache:
         else:
             self._refusal.succeeded()
 
-    def _look_up(self, kind: CacheKind, keys: Sequence[str | None], decode: Callable[[bytes], _T]) -> list[_T | None]:
-        values = self._read([key for key in keys if key is not None])
-        found = [_decoded(values.get(key), decode) if key is not None else None for key in keys]
+    def _look_up(
+        self,
+        kind: CacheKind,
+        keys: Sequence[str | None],
+        decode: Callable[[bytes], _T],
+        recent: RecentValues[_T] | None = None,
+    ) -> list[_T | None]:
+        if recent is None:
+            values = self._read([key for key in keys if key is not None])
+            found = [_decoded(values.get(key), decode) if key is not None else None for key in keys]
+        else:
+            recent.turn()
+            found = [recent.get(key) if key is not None else None for key in keys]
+            if None in found:
+                self._read_missing(keys, found, decode, recent)
         hits = sum(value is not None for value in found)
         self._metrics.cache_requests.labels(kind, "hit").inc(hits)
         self._metrics.cache_requests.labels(kind, "miss").inc(len(found) - hits)
         return found
+
+    def _read_missing(
+        self,
+        keys: Sequence[str | None],
+        found: list[_T | None],
+        decode: Callable[[bytes], _T],
+        recent: RecentValues[_T],
+    ) -> None:
+        """Fills in what Redis has of the keys that nothing was found for."""
+        missing = [(at, key) for at, key in enumerate(keys) if key is not None and found[at] is None]
+        values = self._read([key for _, key in missing])
+        for at, key in missing:
+            value = found[at] = _decoded(values.get(key), decode)
+            if value is not None:
+                recent.put(key, value)
 
     def _read(self, keys: Sequence[str]) -> Mapping[str, object]:
         if not keys or not self._outage.lets_through():

@@ -153,6 +153,23 @@ def test_what_is_remembered_expires() -> None:
     assert {bench.client.ttl(key) for key in bench.client.scan_iter()} == {60}
 
 
+def test_what_redis_has_given_is_answered_from_memory_for_a_while_and_counts_as_a_hit() -> None:
+    bench = Bench()
+    reference = S3Reference(bucket="b", key="k", etag="1")
+    bench.cache.put({KEY: SCORE}, {reference: HASH})
+    bench.cache.scores([KEY])
+    bench.cache.content_hashes([reference])
+    bench.client.flushall()
+    other = ScoreKey("sha256:" + "ef" * 32, None)
+    (found, missing) = bench.cache.scores([KEY, other])
+    assert (found and found.scores, missing) == (SCORE.scores, None)
+    assert bench.cache.content_hashes([reference]) == [HASH]
+    assert (bench.requests("score", "hit"), bench.requests("alias", "hit")) == (2, 2)
+    bench.clock.now += 61
+    assert bench.cache.scores([KEY]) == [None]
+    assert bench.cache.content_hashes([reference]) == [None]
+
+
 def test_nothing_asked_costs_nothing() -> None:
     bench = Bench()
     bench.server.connected = False
