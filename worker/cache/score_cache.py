@@ -37,8 +37,8 @@ _CONTENT_HASH = re.compile(r"sha256:[0-9a-f]{64}")
 class ScoreCache:
     """Scores by content, and content hashes by S3 reference (an alias saves the fetch). Safe for several threads.
 
-    No method raises for a failure of Redis: what cannot be read is a miss. Hashes and scores that Redis has returned are
-    answered from memory for up to a minute: they do not change under their key. With `max_entries` the cache itself
+    No method raises for a failure of Redis: what cannot be read is a miss. Hashes and scores that Redis has returned
+    are answered from memory for up to a minute: they do not change under their key. With `max_entries` the cache itself
     removes the oldest of what it has put, for a Redis that does not evict by itself (the embedded one).
     """
 

@@ -16,7 +16,7 @@ from worker.cli.stream import open_stream
 from worker.intake.embedded import embedded_log
 from worker.intake.log import Record
 from worker.intake.notifications import MalformedRecord
-from worker.intake.packs import is_pack, unpack
+from worker.intake.packs import unpack
 
 app = typer.Typer(add_completion=False)
 
@@ -45,7 +45,9 @@ def tail(
         console.err.print(f"there was no log in {place.data}; a new one was made", markup=False, soft_wrap=True)
     with closing(open_stream(place)) as stream:
         try:
-            records = _unpacked(stream.read(name, from_beginning=from_beginning, follow=follow))
+            records: Iterable[Record] = stream.read(name, from_beginning=from_beginning, follow=follow)
+            if topic in (Topic.SURPLUS, Topic.SURPLUS_LONG):
+                records = _unpacked(records)
             for record in islice(records, limit):
                 try:
                     _print(topic, record.value or b"", as_json)
@@ -60,7 +62,7 @@ def _unpacked(records: Iterable[Record]) -> Iterator[Record]:
     """Each moved event as a record of its own; a pack that cannot be read stays as it is."""
     for record in records:
         try:
-            yield from unpack(record) if is_pack(record) else [record]
+            yield from unpack(record)
         except MalformedRecord:
             yield record
 

@@ -12,7 +12,7 @@ from worker.intake.deferral import Deferral, read_deferral
 from worker.intake.delayed import DelayedJobs
 from worker.intake.ledger import OffsetLedger, Ticket
 from worker.intake.log import LogError, Output, Record
-from worker.intake.packs import is_pack, unpack
+from worker.intake.packs import unpack
 from worker.intake.parse import MalformedRecord, parse
 from worker.intake.retry_topics import RetryTopics
 from worker.intake.surplus_backlog import MovedRecords, SurplusBacklog
@@ -88,11 +88,11 @@ class Admission:
     def take_up(self, moved: Sequence[MovedRecords], now: float) -> list[RecordJob]:
         """The events of records that waited in `surplus`."""
         works: list[RecordWork] = []
-        for ticket, records, packed in moved:
-            pack = PackWork([()] * len(records), len(records)) if packed else None
+        for ticket, written, count in moved:
+            pack = PackWork([()] * count, count)
             works += [
                 RecordWork(record, ticket, [], 0, read_deferral(record), pack, slot)
-                for slot, record in enumerate(records)
+                for slot, record in enumerate(unpack(written))
             ]
         return self._open_all(works, now)
 
@@ -118,10 +118,6 @@ class Admission:
 
     def _receive_surplus(self, record: Record) -> None:
         """A record of a surplus topic waits unopened: a pack may hold more events than there is room for."""
-        if not is_pack(record):
-            ticket = self._receive(record, read_deferral(record))
-            self._surplus.push(MovedRecords(ticket, [record], packed=False))
-            return
         try:
             records = unpack(record)
         except MalformedRecord as error:
@@ -129,7 +125,9 @@ class Admission:
             failure = Failure(reason=error.reason, message=str(error))
             self._completion.close(work, self._writer.malformed(work, failure))
         else:
-            self._surplus.push(MovedRecords(self._receive(record, read_deferral(records[0])), records, packed=True))
+            # The first of a pack is its oldest.
+            ticket = self._receive(record, read_deferral(records[0]))
+            self._surplus.push(MovedRecords(ticket, record, len(records)))
 
     def _receive(self, record: Record, deferral: Deferral | None) -> Ticket:
         """Opens the record in the ledger; one with an event that was moved is as old as that event."""

@@ -12,6 +12,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas import ImageEvent, Source
+from worker.intake import packs
 from worker.intake.log import Output, Record
 from worker.intake.parse import canonical, describes_value
 
@@ -19,6 +20,8 @@ log = structlog.get_logger(__name__)
 
 HEADER: Final = "sluice-deferred"
 """Its value is a Deferral as JSON. It counts only on records of topics that nobody but Sluice writes."""
+_OURS: Final = frozenset({HEADER, packs.HEADER})
+"""Headers of these names that a sender has given are dropped."""
 
 Milliseconds = Annotated[int, Field(ge=0)]
 """Since 1970, by the clock of whoever wrote it."""
@@ -49,7 +52,7 @@ class Deferral(BaseModel):
 
 def deferred_output(record: Record, event: ImageEvent, deferral: Deferral, topic: str) -> Output:
     """The record that moves `event`, one of those that `record` carries, to `topic`."""
-    others = [(name, value or b"") for name, value in record.headers if name != HEADER and not describes_value(name)]
+    others = [(name, value or b"") for name, value in record.headers if name not in _OURS and not describes_value(name)]
     ours = (HEADER, deferral.model_dump_json(exclude_none=True).encode())
     return Output(topic, canonical(event), record.key, (ours, *others))
 

@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from worker.intake.log import Output, OutputsTooLarge, Record
+from worker.intake.log import CommitFailed, Output, OutputsTooLarge, Record
 from worker.intake.notifications import MalformedRecord, malformed
 
 HEADER: Final = "sluice-pack"
@@ -39,13 +39,15 @@ class PackedOutputs:
     positions: Sequence[int] | None
     """Of the outputs that are no packs, which come first; None where nothing was packed."""
 
-    def unpacked_error(self, error: OutputsTooLarge) -> OutputsTooLarge:
-        """The error with the positions that the outputs had before; packs have none."""
+    def unpacked_error(self, error: OutputsTooLarge) -> CommitFailed:
+        """The error with the positions that the outputs had before. A pack cannot be shortened: where one is too large,
+        somebody has to raise the limit of its topic."""
         positions = self.positions
         if positions is None:
             return error
-        limits = {positions[at]: limit for at, limit in error.limits.items() if at < len(positions)}
-        return OutputsTooLarge(error.message, limits)
+        if max(error.limits) >= len(positions):
+            return CommitFailed(error.message)
+        return OutputsTooLarge(error.message, {positions[at]: limit for at, limit in error.limits.items()})
 
 
 def pack(outputs: Sequence[Output], topics: Collection[str]) -> PackedOutputs:
@@ -66,23 +68,21 @@ def pack(outputs: Sequence[Output], topics: Collection[str]) -> PackedOutputs:
     return PackedOutputs(kept, positions)
 
 
-def is_pack(record: Record) -> bool:
-    return any(name == HEADER for name, _ in record.headers)
-
-
 def record_count(record: Record) -> int:
-    """How many moved records a record of a surplus topic holds: itself, or those of a pack."""
+    """How many moved records a record of a surplus topic holds."""
     try:
-        return len(unpack(record)) if is_pack(record) else 1
+        return len(unpack(record))
     except MalformedRecord:
         return 1
 
 
 def unpack(record: Record) -> list[Record]:
-    """The records of a pack. Each has the pack's partition, offset and time.
+    """The records of a pack, each with the pack's partition, offset and time; a record that is no pack itself.
 
     Raises MalformedRecord where the value is not what `pack` writes.
     """
+    if not any(name == HEADER for name, _ in record.headers):
+        return [record]
     try:
         found = _decode(record.value or b"")
     except msgspec.MsgspecError as error:

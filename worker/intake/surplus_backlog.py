@@ -1,7 +1,7 @@
 """Events of the surplus topics that were read and wait for room."""
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from worker.intake.ledger import Ticket
@@ -9,11 +9,12 @@ from worker.intake.log import Partition, Record
 
 
 class MovedRecords(NamedTuple):
-    """One record of a surplus topic: a moved record, or those of a pack."""
+    """One record of a surplus topic: a moved record, or a pack."""
 
     ticket: Ticket
-    records: Sequence[Record]
-    packed: bool
+    record: Record
+    events: int
+    """How many moved records it holds, each of one event."""
 
 
 class SurplusBacklog:
@@ -34,7 +35,7 @@ class SurplusBacklog:
     def push(self, moved: MovedRecords) -> None:
         topic = moved.ticket.partition.topic
         self._waiting.setdefault(topic, deque()).append(moved)
-        self._records[topic] += len(moved.records)
+        self._records[topic] += moved.events
 
     def pop(self, topic: str, most: int) -> list[MovedRecords]:
         """The next of a topic, until they are at least `most` records."""
@@ -42,8 +43,8 @@ class SurplusBacklog:
         of_topic = self._waiting.get(topic)
         while of_topic and most > 0:
             moved = of_topic.popleft()
-            most -= len(moved.records)
-            self._records[topic] -= len(moved.records)
+            most -= moved.events
+            self._records[topic] -= moved.events
             taken.append(moved)
         return taken
 
@@ -53,4 +54,4 @@ class SurplusBacklog:
         for topic in {partition.topic for partition in gone} & self._waiting.keys():
             kept = [moved for moved in self._waiting[topic] if moved.ticket.partition not in gone]
             self._waiting[topic] = deque(kept)
-            self._records[topic] = sum(len(moved.records) for moved in kept)
+            self._records[topic] = sum(moved.events for moved in kept)

@@ -16,7 +16,7 @@ from worker.intake.fair_shares import LANE_HEADER, LaneChooser
 from worker.intake.fairness import FIRST_GUESS
 from worker.intake.ledger import Ticket
 from worker.intake.log import Lag, Output, Partition, Poll, Record
-from worker.intake.packs import is_pack, pack, unpack
+from worker.intake.packs import pack, unpack
 from worker.intake.parse import parse
 from worker.intake.surplus_backlog import MovedRecords, SurplusBacklog
 from worker.intake.tenant_memory import RedisTenants
@@ -93,7 +93,7 @@ def moved_in(outputs: Sequence[Output]) -> Counter[bytes]:
     for output in outputs:
         if output.topic == TOPICS.surplus:
             record = Record(SURPLUS[0], 0, output.value, output.key, output.headers)
-            moved.update([each.value or b"" for each in (unpack(record) if is_pack(record) else [record])])
+            moved.update([each.value or b"" for each in unpack(record)])
     return moved
 
 
@@ -183,7 +183,7 @@ def test_packs_of_a_partition_that_goes_to_another_worker_are_forgotten() -> Non
     for number, offset in ((0, 1), (1, 1), (0, 2)):
         partition = Partition(TOPICS.surplus, number)
         record = Record(partition, offset, b"")
-        backlog.push(MovedRecords(Ticket(partition, 1, offset), [record] * 10, packed=True))
+        backlog.push(MovedRecords(Ticket(partition, 1, offset), record, 10))
     backlog.drop([Partition(TOPICS.surplus, 0)])
     assert backlog.waiting(TOPICS.surplus) == 10
     assert [moved.ticket.partition.number for moved in backlog.pop(TOPICS.surplus, 100)] == [1]

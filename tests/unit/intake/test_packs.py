@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.intake.log import Output, OutputsTooLarge, Partition, Record
-from worker.intake.packs import HEADER, MOST_BYTES, MOST_RECORDS, is_pack, pack, unpack
+from worker.intake.packs import HEADER, MOST_BYTES, MOST_RECORDS, pack, unpack
 from worker.intake.parse import MalformedRecord
 
 SURPLUS = frozenset({"images.surplus", "images.surplus.long"})
@@ -24,8 +24,6 @@ outputs = st.builds(
 def read(output: Output, offset: int = 7) -> list[Output]:
     """The outputs that a record carries."""
     record = Record(Partition(output.topic, 3), offset, output.value, output.key, output.headers, 1_000)
-    if not is_pack(record):
-        return [output]
     unpacked = unpack(record)
     assert {(r.partition, r.offset, r.timestamp_ms) for r in unpacked} == {(record.partition, offset, 1_000)}
     return [Output(output.topic, r.value or b"", r.key, r.headers) for r in unpacked]  # type: ignore[arg-type]
@@ -53,7 +51,12 @@ def test_a_pack_is_bounded_and_a_large_record_is_moved_by_itself() -> None:
 def test_an_output_that_is_too_large_is_found_again_among_those_that_were_not_packed() -> None:
     verdict, moved = Output("images.verdicts", b"v"), Output("images.surplus", b"m")
     packed = pack([moved, verdict, moved, verdict], SURPLUS)
-    assert packed.unpacked_error(OutputsTooLarge("too large", {1: 9, 2: 5})).limits == {3: 9}
+    found = packed.unpacked_error(OutputsTooLarge("too large", {1: 9}))
+    assert isinstance(found, OutputsTooLarge)
+    assert found.limits == {3: 9}
+    found = packed.unpacked_error(OutputsTooLarge("too large", {1: 9, 2: 5}))
+    assert not isinstance(found, OutputsTooLarge), "a pack cannot be shortened: the commit waits"
+    assert str(found) == "too large"
     error = OutputsTooLarge("too large", {1: 9})
     assert pack([verdict, verdict], SURPLUS).unpacked_error(error) is error
 
