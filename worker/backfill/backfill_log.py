@@ -8,8 +8,8 @@ from itertools import islice
 from typing import Final
 
 from schemas import ImageEvent, S3Reference
-from worker.backfill.parquet_results import ResultFolder
 from worker.backfill.request import BackfillRequest
+from worker.backfill.result_folder import ResultFolder
 from worker.intake.log import CommitFailed, Lag, LogError, Output, Partition, Poll, Record
 from worker.scoring.stores import RepositoryError
 

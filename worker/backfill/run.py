@@ -1,4 +1,4 @@
-"""Runs one shard of a backfill to its end, or until it is stopped."""
+"""Runs one shard of a backfill to its end, or until it is told to stop."""
 
 import threading
 from collections.abc import Callable
@@ -8,8 +8,8 @@ from typing import Final
 
 from worker.backfill.backfill_log import BackfillLog
 from worker.backfill.listing import listed
-from worker.backfill.parquet_results import ResultFolder
 from worker.backfill.request import BackfillRequest, BackfillState
+from worker.backfill.result_folder import ResultFolder
 from worker.cache.client import connect_embedded
 from worker.intake.log import Log
 from worker.scoring.engine import Engine

@@ -54,8 +54,8 @@ def backfill(
     settings = _settings(config, model, policy)
     configure_logging(settings.telemetry.model_copy(update={"log_level": "WARNING"}))
     with extra("backfill"):
-        from worker.backfill.parquet_results import BackfillError
         from worker.backfill.request import BackfillRequest, BackfillState, Shard
+        from worker.backfill.result_folder import BackfillError
         from worker.backfill.run import BackfillOptions
         from worker.backfill.run import backfill as run
 

@@ -11,8 +11,8 @@ import pytest
 
 from schemas import S3Reference
 from worker.backfill.backfill_log import LISTING, BackfillLog
-from worker.backfill.parquet_results import BackfillError, ResultFolder
 from worker.backfill.request import BackfillRequest, Shard
+from worker.backfill.result_folder import BackfillError, ResultFolder
 from worker.intake.log import Output, Record
 from worker.scoring.stores import FolderStore, RepositoryError
 
