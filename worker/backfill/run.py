@@ -1,4 +1,4 @@
-"""Runs one shard of a backfill to its end, or until it is told to stop."""
+"""Runs one shard of a backfill to its end, or until it is stopped."""
 
 import threading
 from collections.abc import Callable
