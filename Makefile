@@ -57,6 +57,7 @@ bench: server-prerequisites $(BIN)/.all ## Measure stages, engines, latency and 
 	OMP_NUM_THREADS=1 $(BIN)/python -m ops.benchmarks.desk_scale_benchmark --out ops/benchmarks
 	$(BIN)/python -m ops.benchmarks.serve_benchmark --out ops/benchmarks
 	$(BIN)/python -m ops.benchmarks.trust_benchmark --out ops/benchmarks
+	$(BIN)/python -m ops.benchmarks.drift_benchmark --out ops/benchmarks
 
 .PHONY: drills
 drills: server-prerequisites $(BIN)/.all ## Kill, freeze and stop workers and servers while events flow, count the verdicts; writes ops/drills/drills.md

@@ -2,40 +2,40 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
-from pydantic import ValidationError
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from schemas import AuditPlan, Decision, Verdict
 from worker.cli import console
-from worker.cli.errors import CommandFailed, UsageError
+from worker.cli.errors import UsageError
 from worker.cli.options import ConfigOption, DataOption, find_place
-from worker.cli.stream import Stream, open_stream
-from worker.review.answers import Status
-from worker.review.item_state import CLOSED, fold
-from worker.review.sampling import AUDIT_QUEUE
+from worker.cli.stream import open_stream
+from worker.cli.trust_drift import drift, sentences
+from worker.cli.trust_records import read_records, require_readable, settled_audits
 from worker.trust.certificate import Certificate
 from worker.trust.drawing import AuditDraws
-from worker.trust.misses import MissRate, MissRates, miss_rates
+from worker.trust.drift import DriftComparison, DriftCounts, DriftWindows, alarmed
+from worker.trust.misses import MissCell, MissRate, MissRates, miss_rates
 
 app = typer.Typer(
     name="trust", help="Estimate how many passed images are bad, with confidence intervals.", no_args_is_help=True
 )
 
-_T = TypeVar("_T", AuditPlan, Verdict, Decision)
-_STYLES = {"certified": "green", "undecided": "yellow", "violated": "bold red"}
+_STYLES = {"certified": "green", "withdrawn": "yellow", "undecided": "yellow", "violated": "bold red"}
 
 
-@app.callback()
-def _group() -> None:
-    """Makes `report` a subcommand: typer would run a single command without its name."""
+app.command()(drift)
+
+Withdrawn = Mapping[MissCell, tuple[str, ...]]
+"""Why the certificate of a cell says little of the images to come: what has changed."""
 
 
 @app.command()
@@ -68,60 +68,57 @@ def report(
     topics = place.settings.kafka.topics
     since = datetime.now(UTC) - timedelta(days=days) if days is not None else None
     unreadable = Counter[str]()
+    changes = DriftCounts(DriftWindows.ending(datetime.now(UTC)))
     with closing(open_stream(place)) as stream:
-        draws = AuditDraws(_read(stream, topics.audit_plans, AuditPlan, unreadable), place.settings.review.audit_share)
-        audits = _audits(_read(stream, topics.decisions, Decision, unreadable))
+        draws = AuditDraws(
+            read_records(stream, topics.audit_plans, AuditPlan, unreadable), place.settings.review.audit_share
+        )
+        audits = settled_audits(read_records(stream, topics.decisions, Decision, unreadable))
         verdicts = (
             verdict
-            for verdict in _read(stream, topics.verdicts, Verdict, unreadable)
+            for verdict in _counted(read_records(stream, topics.verdicts, Verdict, unreadable), changes)
             if since is None or verdict.judged_at >= since
         )
         found = miss_rates(verdicts, audits, draws, at_most=at_most, by_generator=by_generator, confidence=confidence)
     rows = found.rates if history else found.in_force()
+    withdrawn = _withdrawn(rows, changes.compare())
     if as_json:
         left_out = {"audits_without_verdict": found.without_verdict, "audits_not_drawn": found.not_drawn}
-        print(json.dumps({"rates": [_document(rate) for rate in rows], **left_out}))
+        print(json.dumps({"rates": [_document(rate, withdrawn) for rate in rows], **left_out}))
     elif not rows:
         console.out.print("no image has passed yet, so there is nothing to audit", markup=False)
     else:
-        console.out.print(_table(rows, by_generator=by_generator))
-        for line in _explanations(rows, found, at_most, confidence, windowed=days is not None):
+        console.out.print(_table(rows, withdrawn, by_generator=by_generator))
+        for line in _explanations(rows, withdrawn, found, at_most, confidence, windowed=days is not None):
             console.out.print(line, markup=False, soft_wrap=True)
-    if unreadable:
-        numbers = ", ".join(f"{number:,} of {topic}" for topic, number in sorted(unreadable.items()))
-        raise CommandFailed(f"these records could not be read and were skipped: {numbers}")
+    require_readable(unreadable)
 
 
-def _read(stream: Stream, topic: str, contract: type[_T], unreadable: Counter[str]) -> Iterator[_T]:
-    """The topic's records up to its current end. Counts invalid ones."""
-    for record in stream.read(topic, from_beginning=True, follow=False):
-        if record.value is None:
-            continue  # a tombstone of a compacted topic
-        try:
-            yield contract.model_validate_json(record.value)
-        except ValidationError:
-            unreadable[topic] += 1
+def _counted(verdicts: Iterable[Verdict], changes: DriftCounts) -> Iterator[Verdict]:
+    for verdict in verdicts:
+        changes.add(verdict)
+        yield verdict
 
 
-def _audits(decisions: Iterator[Decision]) -> dict[str, bool]:
-    """Verdict id → whether reviewers found the image bad, for settled audit items."""
-    by_item: dict[str, list[Decision]] = {}
-    for decision in decisions:
-        if decision.queue == AUDIT_QUEUE:
-            by_item.setdefault(decision.item_id, []).append(decision)
-    states = ((records[0].verdict_id, fold(records).status) for records in by_item.values())
-    return {verdict_id: status is Status.REJECTED for verdict_id, status in states if status in CLOSED}
+def _withdrawn(rows: Sequence[MissRate], changes: Sequence[DriftComparison]) -> Withdrawn:
+    found = {}
+    for rate in rows:
+        cell = rate.cell
+        alarms = alarmed(changes, cell.tenant, cell.model, cell.generator)
+        if rate.certificate.state == "certified" and alarms:
+            found[cell] = tuple(sentence for each in alarms for sentence in sentences(each))
+    return found
 
 
-def _document(rate: MissRate) -> dict[str, object]:
+def _document(rate: MissRate, withdrawn: Withdrawn) -> dict[str, object]:
     times = {"first_at": rate.first_at.isoformat(), "last_at": rate.last_at.isoformat()}
-    return {**asdict(rate), **times, "reason": rate.reason}
+    return {**asdict(rate), **times, "reason": rate.reason, "withdrawn_because": list(withdrawn.get(rate.cell, ()))}
 
 
-def _table(rows: Sequence[MissRate], *, by_generator: bool) -> Table:
-    table = Table()
+def _table(rows: Sequence[MissRate], withdrawn: Withdrawn, *, by_generator: bool) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("tenant", *(("generator",) if by_generator else ()), "model", "policy"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", min_width=6)
     for name in ("passed", "audited", "bad", "share", "interval"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("bound", no_wrap=True)
@@ -135,25 +132,39 @@ def _table(rows: Sequence[MissRate], *, by_generator: bool) -> Table:
             f"{rate.audited:,}",
             f"{rate.missed:,}",
             "-" if found.share is None else f"{found.share:.2%}",
-            "-" if found.share is None else f"{found.interval.low:.2%} to {found.interval.high:.2%}",
-            Text(rate.certificate.state, style=_STYLES[rate.certificate.state]),
+            "-" if found.share is None else f"{100 * found.interval.low:.2f}-{found.interval.high:.2%}",
+            _state(rate, withdrawn),
         )
     return table
 
 
+def _state(rate: MissRate, withdrawn: Withdrawn) -> Text:
+    state = "withdrawn" if rate.cell in withdrawn else rate.certificate.state
+    return Text(state, style=_STYLES[state])
+
+
 def _short(digest: str) -> str:
     """The first characters of a digest, enough to distinguish models and policies."""
-    return digest.removeprefix("sha256:")[:12]
+    return digest.removeprefix("sha256:")[:8]
 
 
 def _explanations(
-    rows: Sequence[MissRate], found: MissRates, at_most: float, confidence: float, *, windowed: bool
+    rows: Sequence[MissRate],
+    withdrawn: Withdrawn,
+    found: MissRates,
+    at_most: float,
+    confidence: float,
+    *,
+    windowed: bool,
 ) -> Iterator[str]:
     """What the table says, in sentences."""
     for rate in rows:
         cell = rate.cell
         whose = f"{cell.tenant}, {cell.generator or 'unknown generator'}" if cell.generator is not None else cell.tenant
         yield f"{console.printable(whose)} ({_short(cell.model)}, {_short(cell.policy)}): {_sentence(rate)}"
+        if rate.cell in withdrawn:
+            yield "  withdrawn, as this holds for the images that passed so far, and those to come may differ:"
+            yield from (f"  {sentence}" for sentence in withdrawn[rate.cell])
         if rate.reason is None and rate.not_auditable:
             yield f"  not covered: {rate.not_auditable:,} images that cannot be audited"
     if found.without_verdict and not windowed:

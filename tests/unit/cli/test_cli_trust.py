@@ -38,6 +38,11 @@ def passed(number: int, tenant: str = "acme") -> Verdict:
     )
 
 
+def changed(number: int, *, days: int, quality: float) -> Verdict:
+    update = {"judged_at": NOW - timedelta(days=days), "scores": Scores(quality=quality)}
+    return passed(number).model_copy(update=update)
+
+
 def decided(number: int, outcome: str, token: int = 1, **more: object) -> Decision:
     return Decision.model_validate(
         {
@@ -89,8 +94,8 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(data: Path, *options: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["trust", "report", "--data", str(data), *options])
+def run(data: Path, *options: str, command: str = "report") -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["trust", command, "--data", str(data), *options])
     return result.exit_code, result.output
 
 
@@ -110,7 +115,7 @@ def test_the_table_is_explained_in_sentences(data: Path) -> None:
     assert code == 0
     assert "0.83%" in output
     assert "more audits without a bad image would certify it" in output
-    assert "globex (aaaaaaaaaaaa, aaaaaaaaaaaa): none of the 1 drawn images has been judged yet" in output
+    assert "globex (aaaaaaaa, aaaaaaaa): none of the 1 drawn images has been judged yet" in output
 
 
 def test_audits_without_a_plan_that_draws_them_are_left_out_and_told(tmp_path: Path) -> None:
@@ -120,6 +125,33 @@ def test_audits_without_a_plan_that_draws_them_are_left_out_and_told(tmp_path: P
     code, output = run(tmp_path)
     assert code == 0
     assert f"no plan draws them, so their probability is unknown: {100 - drawn}" in output
+
+
+def test_a_change_of_the_images_is_told_and_withdraws_the_certificate(data: Path) -> None:
+    before = [changed(number, days=20, quality=4.0) for number in range(1000, 1200)]
+    now = [changed(number, days=1, quality=2.5) for number in range(1200, 1300)]
+    write(data, TOPICS.verdicts, *before, *now)
+    code, output = run(data, "--at-most", "0.2")
+    assert code == 0
+    assert "withdrawn" in output
+    assert "acme, unknown generator: the quality has changed: mean 4.00, now 3.70 (20% of the images moved)" in output
+    document = json.loads(run(data, "--at-most", "0.2", "--json")[1])
+    assert document["rates"][0]["certificate"]["state"] == "certified"
+    assert len(document["rates"][0]["withdrawn_because"]) == 1
+
+    code, output = run(data, "--exit-code", command="drift")
+    assert code == 3
+    assert "look at e1299" in output
+    cells = json.loads(run(data, "--json", command="drift")[1])["cells"]
+    assert cells[0]["alarms"][0]["kind"] == "quality"
+
+
+def test_without_verdicts_or_a_change_drift_says_so(tmp_path: Path) -> None:
+    assert run(tmp_path, command="drift")[1].strip() == "no image was judged in the last 7 days"
+    write(tmp_path, TOPICS.verdicts, passed(1))
+    code, output = run(tmp_path, "--exit-code", command="drift")
+    assert code == 0
+    assert "nothing has changed that can be told from chance" in output
 
 
 def test_only_recent_images_count_on_request(data: Path) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
@@ -42,6 +42,7 @@ def test_routes_and_qualities_are_told_by_tenant_and_generator() -> None:
     assert bench.value("quality_count", tenant="acme", generator="unknown") is None
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=2), st.text(max_size=2)), max_size=60), st.integers(0, 3))
 def test_there_are_never_more_labels_than_asked_for(events: Sequence[tuple[str, str]], most: int) -> None:
     bench = Bench(tenants=most, generators=most)

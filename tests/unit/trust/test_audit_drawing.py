@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -23,6 +23,7 @@ def test_as_many_are_drawn_as_the_plan_says_and_always_the_same() -> None:
     assert drawn == [event for event in events if draw_point(event.encode()) < 0.05]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 400), min_size=1, unique=True),
     st.floats(1, 5),
@@ -104,6 +105,7 @@ def test_while_little_is_known_all_are_drawn_evenly() -> None:
     assert (only.name, only.probability) == ("all", 0.02)
 
 
+@settings(deadline=None)
 @given(st.permutations(range(60)), st.booleans())
 def test_a_plan_does_not_depend_on_the_order_of_audits_and_one_class_is_enough(order: list[int], bad: bool) -> None:
     drawn = [DrawnImage(2 + number % 7 / 3, 0.1, bad if number % 2 else None) for number in range(60)]
@@ -136,6 +138,7 @@ def test_for_equal_weights_the_interval_is_the_exact_one_of_a_poisson_count() ->
     assert found.represented == pytest.approx(1_000_000)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 300), st.integers(0, 300))
 def test_the_interval_holds_the_estimate(bad: int, often_bad: int, good: int, often_good: int) -> None:
     found = estimate(Audits.counted({0.01: (good, bad), 0.3: (often_good, often_bad)}))

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.trust.audits import Audits
@@ -40,6 +40,7 @@ def test_without_audits_nothing_is_known() -> None:
     assert certify(evenly(0, found.more_audits), 0.01, at_most=0.02).state == "certified"
 
 
+@settings(deadline=None)
 @given(counts(), st.floats(0.0005, 1))
 def test_the_interval_ends_where_the_evidence_reaches_the_limit(audits: Audits, smallest: float) -> None:
     interval = confidence_interval(audits, smallest)
@@ -51,6 +52,7 @@ def test_the_interval_ends_where_the_evidence_reaches_the_limit(audits: Audits, 
         assert log_evidence_above(interval.low, audits, smallest) == pytest.approx(limit, abs=1e-5)
 
 
+@settings(deadline=None)
 @given(counts())
 def test_more_confidence_gives_a_wider_interval(audits: Audits) -> None:
     narrow, wide = confidence_interval(audits, 0.01, 0.9), confidence_interval(audits, 0.01, 0.99)
@@ -107,6 +109,7 @@ def test_many_bad_images_violate_a_bound() -> None:
     assert found.more_audits is None
 
 
+@settings(deadline=None)
 @given(counts(), st.floats(0.001, 0.5))
 def test_a_certified_bound_lies_above_the_estimate_and_a_violated_one_below(audits: Audits, at_most: float) -> None:
     state = certify(audits, 0.01, at_most=at_most).state

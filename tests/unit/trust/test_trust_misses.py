@@ -101,7 +101,7 @@ def test_what_the_numbers_do_not_cover_is_told() -> None:
     assert "came within their events" in reason
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.permutations(range(12)), st.lists(st.integers(0, 11), max_size=5))
 def test_order_and_repeats_of_verdicts_change_no_audit(order: list[int], repeats: list[int]) -> None:
     verdicts = [verdict(number, model=(OLD, NEW)[number % 2], quality=1.5 + number / 4) for number in range(12)]
