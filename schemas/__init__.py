@@ -14,7 +14,7 @@ from schemas.image_event import (
 )
 from schemas.provenance import NO_PROVENANCE, Provenance
 from schemas.review import AuditEntry, Decision, Resolution, ReviewItem, Vote
-from schemas.verdict import Route, Scores, ShadowRoute, Source, Timings, Verdict
+from schemas.verdict import Route, RouteOverload, Scores, ShadowRoute, Source, Timings, Verdict
 
 __all__ = [
     "NO_PROVENANCE",
@@ -42,6 +42,7 @@ __all__ = [
     "Resolution",
     "ReviewItem",
     "Route",
+    "RouteOverload",
     "S3Reference",
     "Scores",
     "ShadowRoute",

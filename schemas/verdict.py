@@ -37,14 +37,24 @@ class Scores(Contract):
     worst_frame: Annotated[int, Field(ge=0)] | None = None
 
 
+class RouteOverload(Contract):
+    """The overload rule that decided on a route: more waited in the review queue `queue`, where the policy's rule sends
+    the image, than its reviewers can take. `delay` changes nothing. `sample` sends a share of the images to the queue,
+    and `widen` those that meet no further condition; the others take another route, which is never to pass."""
+
+    queue: Name
+    mode: Literal["delay", "sample", "widen"]
+
+
 class Route(Contract):
-    """Where the policy sends an image, and by which rule."""
+    """Where the policy sends an image, and by which rule. `overload` is there while the rule's queue is overloaded."""
 
     action: Literal["pass", "review", "reject"]
     queue: Name | None = None
     priority: Priority = 50
     labels: tuple[Name, ...] = ()
     rule: str
+    overload: RouteOverload | None = None
 
 
 class ShadowRoute(Contract):
@@ -70,7 +80,8 @@ class Verdict(Contract):
 
     `verdict_id` follows from event id, content hash, model and policy, so a consumer can drop repeats. A verdict with
     status `failed` has no scores and tells why in `failure`; it is routed to review, so no image passes unseen.
-    `shadow` has an entry for each shadow policy that was asked. `provenance` is what the file itself says; null
+    `shadow` has an entry for each shadow policy that was asked. `overloaded` are the review queues that the worker knew
+    to be over the limits of the policy; a replay uses it. `provenance` is what the file itself says; null
     where that was not read.
     """
 
@@ -87,6 +98,7 @@ class Verdict(Contract):
     failure: Failure | None = None
     route: Route
     shadow: tuple[ShadowRoute, ...] = ()
+    overloaded: tuple[Name, ...] = ()
     cached: bool = False
     model: Digest
     policy: Digest

@@ -9,12 +9,23 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from schemas import RouteOverload
 from schemas.explain import dotted, problems, suggestion
 from worker.policy.checks import FAILED_WORK, MAX_WORK, check_expression
-from worker.policy.document import Destination, PolicyDocument, RuleEntry, TenantEntry
+from worker.policy.document import (
+    MAX_LABELS,
+    CapacityEntry,
+    Destination,
+    OverloadDestination,
+    OverloadEntry,
+    PolicyDocument,
+    QueueEntry,
+    RuleEntry,
+    TenantEntry,
+)
 from worker.policy.errors import PolicyError
 from worker.policy.expression import Constant, Expression, ExpressionError
-from worker.policy.policy import Chain, Policy, Routes, Rule
+from worker.policy.policy import Chain, OverloadRule, Policy, Routes, Rule
 from worker.yaml_document import YamlDocument, YamlError, parse_yaml, read_yaml
 
 DEFAULT: Final = Path(__file__).with_name("default.yaml")
@@ -26,7 +37,7 @@ MAX_FAULTS: Final = 50
 
 _KEYS: Final = tuple(
     field.alias or name
-    for model in (PolicyDocument, TenantEntry, RuleEntry, Destination)
+    for model in (PolicyDocument, TenantEntry, RuleEntry, Destination, QueueEntry, CapacityEntry, OverloadEntry)
     for name, field in model.model_fields.items()
 )
 
@@ -61,7 +72,7 @@ def _made(source: YamlDocument) -> Policy:
         document = PolicyDocument.model_validate(source.data)
     except ValidationError as error:
         raise _refusal(source, [PolicyFault(each.path, each.text) for each in problems(error, known=_KEYS)]) from None
-    if faults := [*_misplaced(document), *_unfit_constants(document), *_too_many(document)]:
+    if faults := [*_misplaced(document), *_unfit_constants(document), *_too_many(document), *_unfit_queues(document)]:
         raise _refusal(source, faults)
     try:
         compiler = _Compiler(document, faults)
@@ -74,7 +85,8 @@ def _made(source: YamlDocument) -> Policy:
         raise _refusal(source, [PolicyFault(("rules",), fault)]) from None
     if faults:
         raise _refusal(source, faults)
-    return Policy(document.version, _digest(document), common, tenants)
+    capacities = {name: entry.capacity for name, entry in document.queues.items()}
+    return Policy(document.version, _digest(document), common, tenants, capacities)
 
 
 class _TooMuchWork(Exception):
@@ -88,7 +100,7 @@ class _Compiler:
         self._document = document
         self._faults = faults
         self._checked: dict[tuple[str, str], Expression | ExpressionError] = {}
-        self._rules: dict[tuple[str, int, Destination], Rule] = {}
+        self._rules: dict[tuple[str, int, Destination, int], Rule] = {}
         self._work = 0
 
     def common(self) -> Chain:
@@ -121,8 +133,21 @@ class _Compiler:
             if isinstance(condition, ExpressionError):
                 self._faults.append(PolicyFault((*path, index, "when"), str(condition), condition.line))
             else:
-                compiled.append(self._rule(f"{prefix}{entry.name}", condition, entry.route))
+                widened = self._widened(entry.route.queue, constants)
+                compiled.append(self._rule(f"{prefix}{entry.name}", condition, entry.route, widened))
         return tuple(compiled)
+
+    def _widened(self, queue: str | None, constants: Mapping[str, Constant]) -> Expression | None:
+        """The condition of the queue's overload rule, if it has one that can be compiled; otherwise a fault."""
+        entry = self._document.queues.get(queue or "")
+        if entry is None or entry.overload.when is None:
+            return None
+        condition = self._condition(entry.overload.when, constants)
+        if isinstance(condition, Expression):
+            return condition
+        path = ("queues", str(queue), "overload", "when")
+        self._faults.append(PolicyFault(path, str(condition), condition.line))
+        return None
 
     def _condition(self, when: str, constants: Mapping[str, Constant]) -> Expression | ExpressionError:
         read = {name: value for name, value in constants.items() if name in when}
@@ -138,11 +163,29 @@ class _Compiler:
                 raise _TooMuchWork
         return self._checked[key]
 
-    def _rule(self, name: str, condition: Expression | None, to: Destination) -> Rule:
-        key = name, id(condition), to
+    def _rule(self, name: str, condition: Expression | None, to: Destination, widened: Expression | None) -> Rule:
+        key = name, id(condition), to, id(widened)
         if key not in self._rules:
-            self._rules[key] = Rule(name, condition, Routes(name, to))
+            entry = self._document.queues.get(to.queue or "")
+            overload = None if entry is None else _overload_rule(name, to, entry.overload, widened)
+            self._rules[key] = Rule(name, condition, Routes(name, to), overload)
         return self._rules[key]
+
+
+def _overload_rule(rule: str, to: Destination, entry: OverloadEntry, widened: Expression | None) -> OverloadRule:
+    """What a rule that sends `to` a queue does while that is overloaded."""
+    queue = str(to.queue)
+    note = RouteOverload(queue=queue, mode=entry.mode)
+    usual = Routes(rule, to, note)
+    if entry.route is None:
+        return OverloadRule(queue, usual)
+    priority = to.priority if entry.route.priority is None else entry.route.priority
+    stricter = entry.route.model_copy(update={"priority": priority, "labels": _labels(to, entry.route)})
+    return OverloadRule(queue, usual, Routes(rule, stricter, note), entry.share or 1.0, widened)
+
+
+def _labels(to: Destination, stricter: Destination) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*to.labels, *stricter.labels)))
 
 
 def _misplaced(document: PolicyDocument) -> Iterator[PolicyFault]:
@@ -181,6 +224,34 @@ def _unfit_constants(document: PolicyDocument) -> Iterator[PolicyFault]:
                 yield PolicyFault(path, f"there is no common constant of this name to replace{hint}")
             elif _kind(value) != _kind(document.constants[constant]):
                 yield PolicyFault(path, f"expected {_kind(document.constants[constant])}, as the common constant is")
+
+
+def _unfit_queues(document: PolicyDocument) -> Iterator[PolicyFault]:
+    """Reports queues to which no rule sends, and overload rules that send an image back to their own queue or give it
+    too many labels."""
+    rules = [*document.rules, *(rule for tenant in document.tenants.values() for rule in tenant.rules)]
+    reached = {rule.route.queue for rule in rules if rule.route.queue is not None}
+    failures = {document.failures.queue, *(each.failures.queue for each in document.tenants.values() if each.failures)}
+    for name, entry in document.queues.items():
+        if name not in reached:
+            hint = (
+                "; images that could not be judged go there, and they always wait for a person"
+                if name in failures
+                else suggestion(name, reached)
+            )
+            yield PolicyFault(("queues", name), f"no rule sends images to this queue{hint}")
+        route = entry.overload.route
+        if route is not None:
+            yield from _unfit_overload(name, route, [rule for rule in rules if rule.route.queue == name])
+
+
+def _unfit_overload(queue: str, route: OverloadDestination, rules: Sequence[RuleEntry]) -> Iterator[PolicyFault]:
+    path = ("queues", queue, "overload", "route")
+    if route.queue == queue:
+        yield PolicyFault((*path, "queue"), "this is the queue that is overloaded; name another one, or use reject")
+    for rule in rules:
+        if (count := len(_labels(rule.route, route))) > MAX_LABELS:
+            yield PolicyFault((*path, "labels"), f"with those of rule {rule.name!r} {count}; at most {MAX_LABELS}")
 
 
 def _too_many(document: PolicyDocument) -> Iterator[PolicyFault]:
@@ -227,5 +298,8 @@ def _described(data: Any, fault: PolicyFault) -> str:
 
 def _digest(document: PolicyDocument) -> str:
     """The digest of the policy's content, independent of comments and layout."""
-    content = json.dumps(document.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
+    told = document.model_dump(mode="json", by_alias=True)
+    if not document.queues:
+        del told["queues"]  # so that policies which do without keep the digest that they had before there were any
+    content = json.dumps(told, sort_keys=True, separators=(",", ":"))
     return f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"

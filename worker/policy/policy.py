@@ -5,19 +5,22 @@ from dataclasses import dataclass, replace
 
 import cel
 
-from schemas import NO_PROVENANCE, ImageEvent, Provenance, Route, Scores
-from worker.policy.document import Destination, FailureEntry
+from schemas import NO_PROVENANCE, ImageEvent, Provenance, Route, RouteOverload, Scores
+from worker.policy.document import CapacityEntry, Destination, FailureEntry
 from worker.policy.errors import PolicyError
 from worker.policy.expression import Expression
+from worker.policy.overload import Overloaded, is_drawn
 from worker.policy.vocabulary import EvaluationError, Field
 
 
 class Routes(dict[int, Route]):
     """A rule's route by the event's priority, cached: building a Route takes longer than evaluating conditions."""
 
-    def __init__(self, rule: str, to: Destination) -> None:
+    def __init__(self, rule: str, to: Destination, overload: RouteOverload | None = None) -> None:
         own = 0 if to.priority is None else to.priority
-        self._route = Route(action=to.action, queue=to.queue, priority=own, labels=to.labels, rule=rule)
+        self._route = Route(
+            action=to.action, queue=to.queue, priority=own, labels=to.labels, rule=rule, overload=overload
+        )
         self._keeps = to.priority is None
 
     def __missing__(self, priority: int) -> Route:
@@ -27,12 +30,41 @@ class Routes(dict[int, Route]):
 
 
 @dataclass(frozen=True, slots=True)
+class OverloadRule:
+    """What a rule does while its queue is over its capacity. `usual` and `stricter` are routes with a note of that.
+
+    Without `stricter` every image takes the usual route. With a `condition`, those that meet it take the stricter one;
+    without, those that are not drawn for `share`.
+    """
+
+    queue: str
+    usual: Routes
+    stricter: Routes | None = None
+    share: float = 1.0
+    condition: Expression | None = None
+
+    def routes(self, event_id: str, context: cel.Context) -> Routes:
+        """The routes for an event; the condition's fields are bound in `context`. Raises EvaluationError."""
+        if self.stricter is None:
+            return self.usual
+        if self.condition is not None:
+            return self.stricter if self.condition.holds(context) else self.usual
+        return self.usual if is_drawn(event_id, self.queue, self.share) else self.stricter
+
+    @property
+    def reads(self) -> tuple[Field, ...]:
+        return () if self.condition is None else self.condition.reads
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """A compiled rule. Without a condition it takes every event."""
 
     name: str
     condition: Expression | None
     routes: Routes
+    overload: OverloadRule | None = None
+    """Of one that sends to a queue with a capacity."""
     binds: tuple[Field, ...] = ()
     """The fields that its condition reads and no rule before it in the chain does."""
 
@@ -60,9 +92,18 @@ def _with_binds(rules: Sequence[Rule]) -> Iterator[Rule]:
 class Policy:
     """A checked policy: immutable, safe to use from several threads."""
 
-    def __init__(self, version: str, digest: str, common: Chain, tenants: Mapping[str, Chain]) -> None:
+    def __init__(
+        self,
+        version: str,
+        digest: str,
+        common: Chain,
+        tenants: Mapping[str, Chain],
+        capacities: Mapping[str, CapacityEntry] | None = None,
+    ) -> None:
         self.version = version
         self.digest = digest
+        self.capacities: Mapping[str, CapacityEntry] = dict(capacities or {})
+        """Of the review queues that have one."""
         self._common = common
         self._tenants = dict(tenants)
 
@@ -75,27 +116,40 @@ class Policy:
     def reads(self) -> frozenset[Field]:
         """The fields that its conditions read, of all tenants."""
         chains = (self._common, *self._tenants.values())
-        return frozenset(field for chain in chains for rule in chain.rules for field in rule.binds)
+        rules = [rule for chain in chains for rule in chain.rules]
+        overloads = [rule.overload for rule in rules if rule.overload is not None]
+        return frozenset(field for rule in rules for field in rule.binds).union(*(each.reads for each in overloads))
 
     def chain(self, tenant: str) -> Chain:
         """The rules for a tenant."""
         return self._tenants.get(tenant, self._common)
 
-    def route(self, event: ImageEvent, scores: Scores, provenance: Provenance = NO_PROVENANCE) -> Route:
-        """The route of the first rule that holds.
+    def route(
+        self,
+        event: ImageEvent,
+        scores: Scores,
+        provenance: Provenance = NO_PROVENANCE,
+        overloaded: Overloaded = (),
+    ) -> Route:
+        """The route of the first rule that holds; its overload rule decides where its queue is among `overloaded`.
 
         Raises PolicyError, with rule and reason, when a rule before that has no answer for this event: nothing can then
         be said of it, and it must be failed closed.
         """
         context = cel.Context()
         for rule in self.chain(event.tenant).rules:
-            if rule.condition is None:
-                return rule.routes[event.priority]
             try:
-                for field in rule.binds:
-                    field.bind(context, field.of(event, scores, provenance))
-                if rule.condition.holds(context):
-                    return rule.routes[event.priority]
+                if rule.condition is not None:
+                    for field in rule.binds:
+                        field.bind(context, field.of(event, scores, provenance))
+                    if not rule.condition.holds(context):
+                        continue
+                routes, overload = rule.routes, rule.overload
+                if overload is not None and overload.queue in overloaded:
+                    for field in overload.reads:
+                        field.bind(context, field.of(event, scores, provenance))
+                    routes = overload.routes(event.id, context)
+                return routes[event.priority]
             except EvaluationError as error:
                 raise PolicyError(f"rule {rule.name!r}: {error}") from None
         raise AssertionError("the last rule of a chain takes every event")

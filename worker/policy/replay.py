@@ -66,7 +66,7 @@ def replay(policy: Policy, verdicts: Iterable[Verdict]) -> Replay:
     Verdicts carry scores, provenance, id, tenant, time, generator and reference, but neither prompt, attributes,
     priority, content type nor sha256. A rule that reads one of those is still tried: where its other parts decide, the
     verdict is replayed; where not, it is counted as undecided, with the rule. A rule without a priority is taken to
-    keep the verdict's.
+    keep the verdict's. A queue counts as overloaded where the verdict says so, whatever capacity the policy states.
     """
     result = Replay()
     kinds: Counter[tuple[str, str]] = result.flips
@@ -105,20 +105,31 @@ def _route(policy: Policy, verdict: Verdict, scores: Scores) -> Route:
     known = dict(_known(verdict, scores))
     context = cel.Context()
     for rule in policy.chain(verdict.tenant).rules:
-        if rule.condition is None:
-            return rule.routes[verdict.route.priority]
+        condition, overload = rule.condition, rule.overload
         try:
-            for read in rule.binds:
-                if read in known:
-                    read.bind(context, known[read])
-            if rule.condition.holds(context):
-                return rule.routes[verdict.route.priority]
+            if condition is not None:
+                _bind(context, rule.binds, known)
+                if not condition.holds(context):
+                    continue
+            routes = rule.routes
+            if overload is not None and overload.queue in verdict.overloaded:
+                condition = overload.condition
+                _bind(context, overload.reads, known)
+                routes = overload.routes(verdict.event_id, context)
+            return routes[verdict.route.priority]
         except EvaluationError:
-            missing = tuple(str(read) for read in rule.condition.reads if read not in known)
+            reads = () if condition is None else condition.reads
+            missing = tuple(str(read) for read in reads if read not in known)
             if missing:
                 raise _Undecided(rule.name, missing) from None
             return policy.failure_route(verdict.tenant, verdict.route.priority)
     raise AssertionError("the last rule of a chain takes every event")
+
+
+def _bind(context: cel.Context, reads: Iterable[Field], known: Mapping[Field, Any]) -> None:
+    for read in reads:
+        if read in known:
+            read.bind(context, known[read])
 
 
 _FROM_VERDICT: Final[Mapping[str, str]] = {
