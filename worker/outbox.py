@@ -86,6 +86,7 @@ class Outbox:
         cached: bool,
         shadow: tuple[ShadowRoute, ...] = (),
         provenance: Provenance | None = None,
+        overloaded: tuple[str, ...] = (),
     ) -> tuple[Output, ...]:
         """The records of an event that has scores. Raises ValueError for a review without a queue."""
         verdict = self._verdict(
@@ -99,6 +100,7 @@ class Outbox:
             scores=scores,
             cached=cached,
             provenance=provenance,
+            overloaded=overloaded,
         )
         key = event.id.encode()
         written = Output(self._topics.verdicts, _encode(verdict), key)
@@ -160,6 +162,7 @@ class Outbox:
         failure: Failure | None = None,
         cached: bool = False,
         provenance: Provenance | None = None,
+        overloaded: tuple[str, ...] = (),
     ) -> dict[str, object]:
         """The fields of a `schemas.Verdict`, in its order."""
         return {
@@ -176,6 +179,7 @@ class Outbox:
             "failure": failure,
             "route": route,
             "shadow": shadow,
+            "overloaded": overloaded,
             "cached": cached,
             "model": self._identity.model,
             "policy": self._identity.policy,

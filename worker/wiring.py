@@ -30,11 +30,13 @@ from worker.intake.tenant_memory import RedisTenants, TenantMemory
 from worker.intake.verdicts import VerdictWriter
 from worker.intake.work import RecordJob
 from worker.judging.batch_runner import BatchRunner
+from worker.judging.overload_watch import OverloadSource, OverloadWatch
 from worker.judging.parts import PipelineParts
 from worker.judging.prepare import Preparer
 from worker.judging.router import PolicyRouter
 from worker.outbox import ROOM_FOR_OURS, Identity, Outbox
 from worker.policy.place import open_place, place_of
+from worker.policy.review_load import FileLoad, RedisLoad, ReviewLoadWatch
 from worker.policy.watch import PolicyWatch
 from worker.scoring.engine import Engine
 from worker.scoring.model import Model, load_model
@@ -67,9 +69,11 @@ class Worker:
         cache_entries: int | None = None,
         data: Path | None = None,
         kafka_watch: "KafkaWatch | None" = None,
+        overload: OverloadSource | None = None,
     ) -> None:
         """`cache_entries` bounds a cache that does not bound itself. `data`: the embedded parts' folder. `kafka_watch`
-        starts and ends with the worker, and its problems are the worker's.
+        starts and ends with the worker, and its problems are the worker's. `overload` tells the overloaded review
+        queues; absent: the desk does.
 
         Raises PolicyError when the policy cannot be used, ProvenanceError when provenance cannot be read.
         """
@@ -122,7 +126,13 @@ class Worker:
             max_message_bytes=settings.kafka.max_message_bytes,
             now=lambda: datetime.now(UTC),
         )
-        router = PolicyRouter(lambda: self._policies.active, self.metrics)
+        store = RedisLoad(redis_client) if data is None else FileLoad(data)
+        self._review_load = ReviewLoadWatch(store, lambda: self._policies.active.state_capacities)
+        router = PolicyRouter(
+            lambda: self._policies.active,
+            self.metrics,
+            overload or OverloadWatch(lambda: self._review_load.current, self.metrics),
+        )
         rng = random.Random()  # noqa: S311  # jitter and samples are no secret
         cells = CellCounts(
             self.metrics,
@@ -188,6 +198,7 @@ class Worker:
                 self._resources.callback(server.close)
             self._resources.callback(self.supervisor.close, 1.0)  # not longer for a policy store that does not answer
             self._policies.start(self.supervisor)
+            self._review_load.start(self.supervisor)
             if self._kafka_watch is not None:
                 self._kafka_watch.start(self.supervisor)
             self._intake.run(stop)

@@ -161,6 +161,19 @@ OVERVIEW = DashboardSpec(
                     stacked=True,
                 ),
                 Panel(
+                    "Images for overloaded review queues",
+                    "Verdicts while their queue holds more than its capacity in the policy, by where the image went.",
+                    "reqps",
+                    (
+                        PanelQuery(
+                            'sum by (queue, mode, route) (rate(sluice_overload_routes_total{job=~"$job"}[5m]))'
+                            " or on() vector(0)",
+                            "{{queue}} {{mode}} {{route}}",
+                        ),
+                    ),
+                    stacked=True,
+                ),
+                Panel(
                     "Time to verdict",
                     "From reading the record to the verdict, including waiting.",
                     "s",

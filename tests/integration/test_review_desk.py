@@ -14,13 +14,19 @@ import pytest
 import redis
 import yaml
 from kafka import KafkaProducer
+from prometheus_client import CollectorRegistry
 from typer.testing import CliRunner
 
 from ops.dev.servers import KafkaServer, RedisServer
-from schemas import Contract, Decision, ReviewItem
+from schemas import Contract, Decision, ImageEvent, ReviewItem, S3Reference, Scores
 from tests.conftest import NewTopic
 from worker.cli.main import app
 from worker.intake.log import Output
+from worker.judging.overload_watch import OverloadWatch
+from worker.judging.router import PolicyRouter
+from worker.policy import parse_policy
+from worker.policy.review_load import FileLoad, RedisLoad, ReviewLoadWatch
+from worker.policy.watch import ActivePolicies
 from worker.review.answers import Choice, Lease, Status
 from worker.review.catalogue.catalogue import Catalogue
 from worker.review.desk import Desk
@@ -31,8 +37,16 @@ from worker.review.projector import rebuild
 from worker.review.running import RunningDesk
 from worker.review.topics import Topics
 from worker.settings import KafkaSettings, ReviewSettings, Settings, TopicSettings
+from worker.telemetry.metrics import Metrics
 
 DIGEST = "sha256:" + "0" * 64
+OVERLOAD = """
+schema: sluice.policy/1
+version: "1"
+rules: [{name: all, route: {action: review, queue: quality}}]
+queues:
+  quality: {capacity: {open: 3}, overload: {mode: widen, when: scores.quality < 2, route: {action: reject}}}
+"""
 PATIENCE_SECONDS = 30.0
 
 
@@ -164,6 +178,27 @@ def test_what_the_worker_writes_reaches_reviewers_and_their_decisions_reach_the_
     assert (decision.reviewer, decision.note, decision.fencing_token) == ("ann", "six fingers", lease.token)
     assert desk.decide(choice(lease, "reject", note="six fingers"), "ann") == decided
     assert len(place.decisions()) == 1
+
+
+def test_what_waits_at_the_desk_makes_a_worker_apply_the_overload_rule(place: Place) -> None:
+    policy = parse_policy(OVERLOAD.encode(), "policy.yaml")
+    store = FileLoad(place.data) if place.data is not None else RedisLoad(place.redis)
+    watch = ReviewLoadWatch(store, lambda: True)
+    metrics = Metrics(CollectorRegistry())
+    active = ActivePolicies(policy)
+    router = PolicyRouter(lambda: active, metrics, OverloadWatch(lambda: watch.current, metrics))
+    event = ImageEvent(id="e", occurred_at=datetime.now(UTC), image=S3Reference(bucket="b", key="k"))
+
+    def judged() -> tuple[str, str | None]:
+        watch.look()
+        router.refresh()
+        judgement = router.judge(event, Scores(quality=1.0), cached=False)
+        return judgement.route.action, judgement.route.overload and judgement.route.overload.mode
+
+    assert judged() == ("review", None), "no desk has published anything"
+    place.publish(*(review_item(number) for number in range(3)))
+    place.desk()
+    assert until(lambda: judged() == ("reject", "widen"))
 
 
 def test_a_redis_flushed_in_mid_work_is_filled_from_the_topics_and_nothing_decided_comes_again(place: Place) -> None:

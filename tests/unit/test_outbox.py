@@ -16,6 +16,7 @@ from schemas import (
     Provenance,
     ReviewItem,
     Route,
+    RouteOverload,
     S3Reference,
     Scores,
     Source,
@@ -139,9 +140,10 @@ def test_messages_are_written_byte_for_byte_as_the_contracts_write_them(
 ) -> None:
     outbox = Outbox(TopicSettings(), Identity(MODEL, POLICY), max_message_bytes=LIMIT, now=lambda: judged_at)
     took: TimingFields = dict(zip(TIMINGS, timings, strict=True))  # type: ignore[assignment]
-    route = Route(action="review", queue="q", labels=labels, rule="r")
+    overload = RouteOverload(queue="q", mode="sample")
+    route = Route(action="review", queue="q", labels=labels, rule="r", overload=overload)
     verdict, item = outbox.scored(
-        event, SOURCE, CONTENT, scores, features, route, took, cached=True, provenance=provenance
+        event, SOURCE, CONTENT, scores, features, route, took, cached=True, provenance=provenance, overloaded=("q",)
     )
     assert verdict.value == Verdict.model_validate_json(verdict.value).model_dump_json().encode()
     assert item.value == ReviewItem.model_validate_json(item.value).model_dump_json().encode()

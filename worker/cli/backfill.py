@@ -60,9 +60,9 @@ def backfill(
         from worker.backfill.run import backfill as run
 
     number, count = _numbers(shard)
-    with frozen_policy(settings, None) as (frozen, digest), stopping() as stop, _bar() as progress:
+    with frozen_policy(settings, None) as (frozen, active), stopping() as stop, _bar() as progress:
         loaded = load_model(frozen.model, frozen.s3)
-        request = BackfillRequest(bucket, prefix, tenant, loaded.manifest.digest, digest, Shard(number, count))
+        request = BackfillRequest(bucket, prefix, tenant, loaded.manifest.digest, active.digest, Shard(number, count))
         task = progress.add_task("", total=None)
 
         def on_progress(state: BackfillState) -> None:

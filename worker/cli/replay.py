@@ -103,7 +103,15 @@ def _run(place: Place, begin: datetime, end: datetime, stop: threading.Event) ->
                 console.err.print(f"run {request.run}: {begin.isoformat()} to {end.isoformat()}", markup=False)
             progress.update(task, completed=done, total=total)
 
-        return replay(place.settings, place.data, begin, end, stop, on_progress)
+        return replay(
+            place.settings,
+            place.data,
+            begin,
+            end,
+            stop,
+            on_progress,
+            lambda: closing(open_topics(place.settings, place.data)),
+        )
 
 
 def _bar(name: str) -> Progress:

@@ -45,6 +45,7 @@ class VerdictWriter:
         # Counting with a labelled instrument costs ten times as much as here.
         self._outcomes: Counter[str] = Counter()
         self._routes: Counter[tuple[str, str]] = Counter()
+        self._overload_routes: Counter[tuple[str, str, str]] = Counter()
         self._shadow_routes: Counter[tuple[str, str, str]] = Counter()
         self._total = metrics.stage_seconds.labels("total")
         self._totals: list[float] = []
@@ -80,6 +81,8 @@ class VerdictWriter:
             self._metrics.events.labels(outcome).inc(number)
         for labels, number in self._routes.items():
             self._metrics.routes.labels(*labels).inc(number)
+        for which, number in self._overload_routes.items():
+            self._metrics.overload_routes.labels(*which).inc(number)
         for names, number in self._shadow_routes.items():
             self._metrics.shadow_routes.labels(*names).inc(number)
         self._cells.flush()
@@ -87,7 +90,15 @@ class VerdictWriter:
         self._metrics.verdict_age_seconds.observe_all(self._ages)
         if self._tenants:
             self._metrics.tenant_events.add(self._tenants)
-        for counted in (self._outcomes, self._routes, self._shadow_routes, self._totals, self._ages, self._tenants):
+        for counted in (
+            self._outcomes,
+            self._routes,
+            self._overload_routes,
+            self._shadow_routes,
+            self._totals,
+            self._ages,
+            self._tenants,
+        ):
             counted.clear()
 
     def _write_scored(self, job: RecordJob, judgement: Judgement, timings: TimingFields) -> tuple[Output, ...]:
@@ -104,6 +115,7 @@ class VerdictWriter:
             cached=judgement.cached,
             shadow=judgement.shadow,
             provenance=judgement.provenance,
+            overloaded=judgement.overloaded,
         )
 
     def _write_failed(self, job: RecordJob, judgement: Judgement, failure: Failure) -> tuple[Output, ...]:
@@ -123,6 +135,8 @@ class VerdictWriter:
         route = judgement.route
         self._outcomes[outcome] += 1
         self._routes[route.action, route.queue or ""] += 1
+        if route.overload is not None:
+            self._overload_routes[route.overload.queue, route.overload.mode, destination(route)] += 1
         seconds = timings["total_ms"] / 1000
         if job is not None:
             self._tenants[job.event.tenant] += 1

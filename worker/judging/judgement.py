@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from schemas import Failure, Provenance, Route, Scores, ShadowRoute
 from worker.cache.values import NO_FEATURES
+from worker.policy.overload import Overloaded
 
 
 class Judgement(NamedTuple):
@@ -23,6 +24,8 @@ class Judgement(NamedTuple):
     """Of a failure: the cause may pass, so the same event may be judged later."""
     provenance: Provenance | None = None
     """None where it was not read."""
+    overloaded: Overloaded = ()
+    """Review queues over their capacity, as far as it was known."""
 
     @property
     def needs_features(self) -> bool:

@@ -17,6 +17,7 @@ from schemas import (
 from worker.cache.values import NO_FEATURES, CachedScore
 from worker.judging.job import Job
 from worker.judging.judgement import Judgement
+from worker.judging.overload_watch import OverloadSource, RecordedOverload
 from worker.policy import PolicyError
 from worker.policy.shadow import shadow_routes
 from worker.policy.watch import ActivePolicies
@@ -35,16 +36,21 @@ class PolicyRouter:
     Policies change only in `refresh`, so that everything between two calls is judged by the same ones. For one thread.
     """
 
-    def __init__(self, active: Callable[[], ActivePolicies], metrics: Metrics) -> None:
-        """`active` returns the policies to use, the same object as long as they have not changed."""
+    def __init__(
+        self, active: Callable[[], ActivePolicies], metrics: Metrics, overload: OverloadSource | None = None
+    ) -> None:
+        """`active` returns the policies to use, the same object as long as they have not changed. Without `overload` no
+        review queue is ever overloaded."""
         self._read_active = active
         self._metrics = metrics
+        self._overload = overload or RecordedOverload({})
         self._active = active()
         self._policy = self._active.live
 
     def refresh(self) -> None:
-        """Switches to the policies that are active now."""
+        """Switches to the policies that are active now, and to the present load of the review queues."""
         active = self._read_active()
+        self._overload.refresh(active)
         if active is not self._active:
             self._metrics.policy_changes.inc()
             self._active = active
@@ -68,9 +74,20 @@ class PolicyRouter:
     ) -> Judgement:
         """The judgement of an event that has scores. Raises nothing: a rule that fails makes it a failure."""
         try:
-            route = self._policy.route(event, scores, provenance or NO_PROVENANCE)
+            overloaded = self._overload.live(event.id)
+            route = self._policy.route(event, scores, provenance or NO_PROVENANCE, overloaded)
             shadow = self._shadow(route, event, scores, provenance)
-            return Judgement(route, self._policy.digest, scores, None, shadow, features, cached, provenance=provenance)
+            return Judgement(
+                route,
+                self._policy.digest,
+                scores,
+                None,
+                shadow,
+                features,
+                cached,
+                provenance=provenance,
+                overloaded=overloaded,
+            )
         except PolicyError as error:
             failure = Failure(reason=FailureReason.POLICY_FAILED, message=str(error))
             return self._failed(event, failure, scores, provenance)
@@ -104,7 +121,15 @@ class PolicyRouter:
         shadows = self._active.shadows
         if not shadows:
             return ()
-        return shadow_routes(shadows, route, event, scores, self._shadow_failed, provenance or NO_PROVENANCE)
+        return shadow_routes(
+            shadows,
+            route,
+            event,
+            scores,
+            self._shadow_failed,
+            provenance or NO_PROVENANCE,
+            self._overload.shadows,
+        )
 
     def _shadow_failed(self, name: str) -> None:
         self._metrics.shadow_failures.labels(name).inc()

@@ -7,22 +7,23 @@ from tempfile import TemporaryDirectory
 
 from worker.policy.loading import parse_policy
 from worker.policy.place import ShippedPlace, place_of
+from worker.policy.policy import Policy
 from worker.settings import Settings
 
 
 @contextmanager
-def frozen_policy(settings: Settings, data: Path | None) -> Iterator[tuple[Settings, str]]:
-    """The settings with a copy of the policy, so that somebody who saves another meanwhile changes nothing; its digest.
+def frozen_policy(settings: Settings, data: Path | None) -> Iterator[tuple[Settings, Policy]]:
+    """The settings with a copy of the policy, and the policy: one that is saved meanwhile changes nothing.
 
     Raises PolicyError.
     """
     place = place_of(settings, data)
     found = place.read()
-    digest = parse_policy(found.content, place.address).digest
+    policy = parse_policy(found.content, place.address)
     if isinstance(place, ShippedPlace) or found.shipped:
-        yield settings.model_copy(update={"policy": None}), digest
+        yield settings.model_copy(update={"policy": None}), policy
         return
     with TemporaryDirectory(prefix="sluice-policy-") as folder:
         copy = Path(folder) / "policy.yaml"
         copy.write_bytes(found.content)
-        yield settings.model_copy(update={"policy": copy}), digest
+        yield settings.model_copy(update={"policy": copy}), policy

@@ -29,6 +29,11 @@ class ActivePolicies:
     live: Policy
     shadows: Mapping[str, Policy] = field(default_factory=dict)
 
+    @property
+    def state_capacities(self) -> bool:
+        """Whether one of them has an overload rule, so that the load of the review queues matters."""
+        return bool(self.live.capacities) or any(policy.capacities for policy in self.shadows.values())
+
 
 class PolicyWatch:
     """Reads each policy's place every few seconds.

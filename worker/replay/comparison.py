@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from schemas import Verdict
 from worker.intake.log import Partition, Record
 from worker.intake.topic_reader import TopicReader
+from worker.policy.overload import Overloaded
 from worker.policy.replay import destination
 from worker.replay.replay_log import RUN_HEADER
 from worker.replay.window import ReplayWindow
@@ -88,7 +89,7 @@ class ReplayComparison:
 
 def compare(reader: TopicReader, topics: TopicSettings, window: ReplayWindow, run: str) -> ReplayComparison:
     """Reads past verdicts of the window and those of the run. Raises LogError."""
-    past = dict(_past(reader, topics, window))
+    past = {source: _judgement(verdict) for source, verdict in _past_verdicts(reader, topics, window)}
     comparison = ReplayComparison()
     largest: list[tuple[float, int, JudgementChange]] = []
     order = count()
@@ -123,9 +124,19 @@ def _count(comparison: ReplayComparison, before: PastJudgement, after: PastJudge
         comparison.compared_scores += 1
 
 
-def _past(
+def past_overloads(reader: TopicReader, topics: TopicSettings, window: ReplayWindow) -> dict[str, Overloaded]:
+    """The overloaded review queues of the window's past verdicts, by event id, where there were any. Raises
+    LogError."""
+    return {
+        verdict.event_id: verdict.overloaded
+        for _, verdict in _past_verdicts(reader, topics, window)
+        if verdict.overloaded
+    }
+
+
+def _past_verdicts(
     reader: TopicReader, topics: TopicSettings, window: ReplayWindow
-) -> Iterator[tuple[EventSource, PastJudgement]]:
+) -> Iterator[tuple[EventSource, Verdict]]:
     starts = {p.number: at for p, at in window.starts.items()}
     ends = {p.number: at for p, at in window.ends.items()}
     for record in _records(reader, window.verdicts, topics.verdicts):
@@ -134,7 +145,7 @@ def _past(
             continue
         source = verdict.source
         if starts.get(source.partition, 0) <= source.offset < ends.get(source.partition, 0):
-            yield EventSource(source.partition, source.offset, source.index), _judgement(verdict)
+            yield EventSource(source.partition, source.offset, source.index), verdict
 
 
 def _records(reader: TopicReader, positions: Mapping[Partition, int], topic: str) -> Iterator[Record]:

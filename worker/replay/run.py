@@ -2,8 +2,9 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +14,11 @@ from worker.intake.embedded import embedded_log
 from worker.intake.kafka_client import open_kafka_log
 from worker.intake.log import Log
 from worker.intake.sqlite_log import SqliteLog
+from worker.intake.topic_reader import TopicReader
+from worker.judging.overload_watch import RecordedOverload
 from worker.policy.frozen import frozen_policy
+from worker.policy.overload import Overloaded
+from worker.replay.comparison import past_overloads
 from worker.replay.replay_log import ReplayLog, ReplayProgress
 from worker.replay.window import ReplayRequest, ReplayWindow, finish, open_window
 from worker.scoring.model import load_model
@@ -41,6 +46,7 @@ def replay(
     until: datetime,
     stop: threading.Event,
     on_progress: Callable[[ReplayRequest, int, int], None],
+    open_topics: Callable[[], AbstractContextManager[TopicReader]],
 ) -> ReplayResult:
     """Judges the events of the images topic that came from `since` on and before `until` again, by the model and the
     policy of the settings, and writes the verdicts into the replay topic.
@@ -48,11 +54,13 @@ def replay(
     The run has a consumer group of its own, `<group>-replay-<run>`, whose offsets are its progress: verdicts and
     offsets are committed together, so a run that was stopped or killed goes on where it was and repeats nothing.
     Several processes may share it; on the embedded log one works and the others wait. The live group, its cache, its
-    review queue and its dead letters are not touched. Raises LogError, ManifestError, PolicyError.
+    review queue and its dead letters are not touched. Where the policy has overload rules, a review queue counts as
+    overloaded for an event if its past verdict says so; `open_topics` reads these. Raises LogError, ManifestError,
+    PolicyError.
     """
-    with frozen_policy(settings, data) as (settings, digest):
+    with frozen_policy(settings, data) as (settings, policy):
         model = load_model(settings.model, settings.s3)
-        request = ReplayRequest(settings.kafka.topics.images, since, until, model.manifest.digest, digest)
+        request = ReplayRequest(settings.kafka.topics.images, since, until, model.manifest.digest, policy.digest)
         group = f"{settings.kafka.group_id}-replay-{request.run}"
         window = open_window(settings, data, request, group)
         progress = ReplayProgress(window.starts, window.ends)
@@ -70,8 +78,19 @@ def replay(
                     inner = SqliteLog(embedded_log(data), topics=[topics.images], group_id=group)
                 return ReplayLog(inner, progress, run=request.run, verdicts=topics.verdicts, replays=topics.replays)
 
-            engine = open_engine(settings, model)
-            worker = Worker(own, open_log, connect_embedded(), engine, model, cache_entries=EMBEDDED_CACHE_ENTRIES)
+            overloads: Mapping[str, Overloaded] = {}
+            if policy.capacities:
+                with open_topics() as reader:
+                    overloads = past_overloads(reader, topics, window)
+            worker = Worker(
+                own,
+                open_log,
+                connect_embedded(),
+                open_engine(settings, model),
+                model,
+                cache_entries=EMBEDDED_CACHE_ENTRIES,
+                overload=RecordedOverload(overloads),
+            )
             _run(worker, progress, stop, lambda: on_progress(request, progress.done, window.total))
         if progress.is_over:
             finish(settings, data, group)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Final
 import redis
 
 from worker.intake.log import LogError
+from worker.policy.review_load import FileLoad, RedisLoad
 from worker.review.audit_planner import AuditPlanner
 from worker.review.catalogue.catalogue import FILE, Catalogue
 from worker.review.desk import Desk
+from worker.review.load_publisher import LoadPublisher
 from worker.review.open_topics import open_topics
 from worker.review.projector import Projector
 from worker.review.queue_metrics import QueueMetrics
@@ -55,7 +57,13 @@ class RunningDesk(Desk):
         planner = AuditPlanner(
             settings, self._opened(settings, data), client, catalogue, lambda: projector.is_caught_up, self._now
         )
-        loops = [("projector", projector.run), ("queue-metrics", metrics.run), ("audit-planner", planner.run)]
+        load = LoadPublisher(self.queues, RedisLoad(client) if data is None else FileLoad(data), self._now)
+        loops = [
+            ("projector", projector.run),
+            ("queue-metrics", metrics.run),
+            ("audit-planner", planner.run),
+            ("load-publisher", load.run),
+        ]
         counter = delivery_counter()
         self.supervisor.registry.register(counter)
         self._open.callback(self.supervisor.registry.unregister, counter)

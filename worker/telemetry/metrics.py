@@ -71,6 +71,19 @@ class Metrics:
         self.cell_quality = histogram(
             "cell_quality", "Quality of the images of a tenant and generator.", _QUALITIES, "tenant", "generator"
         )
+        self.overload_routes = counter(
+            "overload_routes",
+            "Verdicts while the review queue of their rule was over its capacity, by that queue, the mode of its"
+            " overload rule, and where the image went.",
+            "queue",
+            "mode",
+            "route",
+        )
+        self.review_queue_overloaded = gauge(
+            "review_queue_overloaded",
+            "1 while more waits in a review queue than the capacity that the policy states, 0 otherwise.",
+            "queue",
+        )
         self.shadow_routes = counter(
             "shadow_routes",
             "Verdicts that a shadow policy was asked about, by its name, the route that was and the one it wanted.",

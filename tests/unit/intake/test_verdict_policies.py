@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from schemas import Failure, FailureReason, ImageEvent, InlineReference, Scores, Verdict
+from schemas import Failure, FailureReason, ImageEvent, InlineReference, RouteOverload, Scores, Verdict
 from worker.intake.ledger import Ticket
 from worker.intake.log import Output, Partition, Record
 from worker.intake.verdicts import VerdictWriter
 from worker.intake.work import RecordJob, RecordWork
+from worker.judging.overload_watch import OverloadSource, RecordedOverload
 from worker.judging.router import PolicyRouter
 from worker.outbox import Identity, Outbox
 from worker.policy import Policy, parse_policy
@@ -44,12 +45,14 @@ failures: {{queue: failures-{queue}}}
 
 
 class Bench:
-    def __init__(self, live: Policy, shadows: Mapping[str, Policy] | None = None) -> None:
+    def __init__(
+        self, live: Policy, shadows: Mapping[str, Policy] | None = None, overload: OverloadSource | None = None
+    ) -> None:
         self.active = ActivePolicies(live, shadows or {})
         self.registry = CollectorRegistry()
         outbox = Outbox(TopicSettings(), Identity(MODEL, live.digest), max_message_bytes=1_000_000, now=lambda: NOW)
         metrics = Metrics(self.registry)
-        self.router = PolicyRouter(lambda: self.active, metrics)
+        self.router = PolicyRouter(lambda: self.active, metrics, overload)
         self.writer = VerdictWriter(
             self.router, outbox, metrics, lambda: 0.0, CellCounts(metrics, tenants=2, generators=2, clock=lambda: 0.0)
         )
@@ -57,7 +60,7 @@ class Bench:
     def scored(self, quality: float) -> Verdict:
         self.router.refresh()
         event_job = job()
-        judgement = self.router.judge(event_job.event, Scores(quality=quality), cached=False)
+        judgement = self.router.judge(event_job.event, Scores(quality=quality), cached=False, features={})
         return verdict(self.writer.write(event_job, judgement))
 
     def failed(self, failure: Failure) -> tuple[Output, ...]:
@@ -91,6 +94,23 @@ def test_a_policy_that_comes_into_force_judges_the_next_event_under_its_own_dige
     ]
     assert before.verdict_id != after.verdict_id
     assert bench.count("policy_changes") == 1
+
+
+def test_a_verdict_says_which_queues_were_overloaded_and_which_rule_applied() -> None:
+    content = """
+schema: sluice.policy/1
+version: "1"
+rules: [{name: all, route: {action: review, queue: quality}}]
+queues:
+  quality: {capacity: {open: 3}, overload: {mode: widen, when: scores.quality < 2, route: {action: reject}}}
+"""
+    bench = Bench(parse_policy(content.encode(), "policy.yaml"), overload=RecordedOverload({"e": ("quality",)}))
+    rejected, reviewed = bench.scored(1.5), bench.scored(3)
+    assert [each.route.action for each in (rejected, reviewed)] == ["reject", "review"]
+    assert rejected.overloaded == ("quality",)
+    assert rejected.route.overload == RouteOverload(queue="quality", mode="widen")
+    assert bench.count("overload_routes", queue="quality", mode="widen", route="reject") == 1
+    assert bench.count("overload_routes", queue="quality", mode="widen", route="review:quality") == 1
 
 
 def test_a_shadow_that_would_do_otherwise_is_told_and_the_route_is_the_live_one() -> None:

@@ -22,10 +22,12 @@ from worker.images.decoder_pool import DecoderPool
 from worker.images.fetch import build_fetcher
 from worker.images.provenance.reader import open_reader
 from worker.judging.batch_runner import BatchRunner
+from worker.judging.overload_watch import OverloadWatch
 from worker.judging.parts import PipelineParts
 from worker.judging.prepare import Preparer
 from worker.judging.router import PolicyRouter
 from worker.policy.place import place_of
+from worker.policy.review_load import RedisLoad, ReviewLoadWatch
 from worker.policy.watch import PolicyWatch
 from worker.scoring.engine import Engine, blank_views
 from worker.scoring.model import Model
@@ -73,6 +75,7 @@ def open_gateway(
         policies = PolicyWatch(place_of(settings, None), {}, provenance=settings.images.provenance)
         supervisor = Supervisor()
         resources.callback(supervisor.close, 0.1)  # no longer, even if a policy store does not answer
+        load = ReviewLoadWatch(RedisLoad(client), lambda: policies.active.state_capacities)
         provenance = open_reader(settings.images)
         if provenance is not None:
             resources.callback(provenance.close)
@@ -108,7 +111,7 @@ def open_gateway(
                 provenance=provenance,
             ),
             batches=batches,
-            router=PolicyRouter(lambda: policies.active, metrics),
+            router=PolicyRouter(lambda: policies.active, metrics, OverloadWatch(lambda: load.current, metrics)),
             cache=cache,
             prepare_pool=pool,
             metrics=metrics,
@@ -133,4 +136,5 @@ def open_gateway(
             now=lambda: datetime.now(UTC),
         )
         policies.start(supervisor)
+        load.start(supervisor)
         return OpenGateway(gateway, resources.pop_all())
