@@ -223,6 +223,7 @@ def _review_item(
         "model": verdict["model"],
         "policy": verdict["policy"],
         "source": verdict["source"],
+        "audit": None,
     }
 
 
