@@ -88,7 +88,7 @@ def test_a_broken_file_is_reported_and_does_not_stop_the_others(broken: Path) ->
     assert first["quality"] is None
     assert first["failure"]["reason"] == "truncated_image"
     assert first["route"] == {
-        "action": "review", "queue": "failures", "priority": 70, "labels": [], "rule": "failure",
+        "action": "review", "queue": "failures", "priority": 70, "labels": [], "rule": "failure", "overload": None,
     }  # fmt: skip
     assert second["quality"] is not None
     assert f"{broken}: truncated_image:" in result.stderr
