@@ -42,7 +42,7 @@ class SecureStream:
                     self.topics[name]: {
                         "num_partitions": 2,
                         "replication_factor": 1,
-                        "configs": options | ({"cleanup.policy": "compact"} if name == "review" else {}),
+                        "configs": options | ({"retention.ms": "-1"} if name == "review" else {}),
                     }
                     for name in names
                 },

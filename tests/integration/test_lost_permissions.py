@@ -262,7 +262,7 @@ def test_a_worker_says_what_it_lost_goes_on_by_itself_and_cuts_what_a_topic_does
         _until(lambda: desk.health()["healthy"], 30, "healthy again")
 
         stream.configure("dead", max_message_bytes="300000")
-        stream.configure("review", max_message_bytes="300000", cleanup_policy="compact")
+        stream.configure("review", max_message_bytes="300000", retention_ms="-1")
         desk.send("broken", b"\x89PNG\r\n\x1a\n" + bytes(600_000))
         for number in range(3):
             desk.send(f"other-{number}", _png(10 + number))

@@ -40,6 +40,8 @@ def test_topics_are_made_with_their_retention_and_compaction(settings: KafkaSett
     expected = {
         names.images: ("delete", str(7 * DAY_MS)),
         names.verdicts: ("compact,delete", str(90 * DAY_MS)),
+        names.review: ("delete", "-1"),
+        names.review_snapshot: ("delete", "-1"),
         names.decisions: ("delete", "-1"),
         names.audit: ("delete", "-1"),
         names.dead: ("delete", str(30 * DAY_MS)),
@@ -49,7 +51,7 @@ def test_topics_are_made_with_their_retention_and_compaction(settings: KafkaSett
         configs = _configs(settings, topic)
         assert (configs["cleanup.policy"], configs["retention.ms"]) == (policy, retention)
         assert configs["max.message.bytes"] == "3000000"
-    for topic in (names.review, names.dead_actions, names.audit_plans):
+    for topic in (names.dead_actions, names.audit_plans):
         assert _configs(settings, topic)["cleanup.policy"] == "compact"
     with KafkaAdminClient(bootstrap_servers=settings.bootstrap_servers) as admin:
         described = admin.describe_topics(list(report.created))

@@ -56,7 +56,8 @@ def export_command(
     config: ConfigOption = None,
     data: DataOption = None,
 ) -> None:
-    """Write items with their decisions, newest first: all items in the topics, of any age."""
+    """Write items with their decisions, newest first: all open items, and those settled in the last
+    review.keep_closed_days."""
     write = WRITERS.get(format_)
     if write is None:
         raise UsageError(f"unknown format {format_!r}; expected {', '.join(WRITERS)}")

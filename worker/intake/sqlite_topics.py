@@ -22,6 +22,7 @@ FINISHED = 2**62
 """The offset of a group that reads no more."""
 _FORMAT = 2
 _BUSY_SECONDS = 10.0
+_TRIMMED_AT_ONCE = 1000
 
 _SCHEMA = """
 CREATE TABLE partitions (
@@ -182,6 +183,21 @@ class SqliteTopics:
         """Appends all or none; they are on the disk when it returns, which tells where each stands. Raises LogError."""
         with explained(self._path, outputs), transaction(self._db):
             return self._appender.append(outputs)
+
+    def trim(self, starts: Mapping[Partition, int]) -> None:
+        """Deletes the records before these offsets, a few at a time, so that writers need not wait long. Raises
+        LogError."""
+        with explained(self._path):
+            for partition, offset in starts.items():
+                row_id = partition_ids(self._db, partition.topic)[partition]
+                left = 1
+                while left:
+                    with transaction(self._db):
+                        left = self._db.execute(
+                            "DELETE FROM records WHERE partition = ?1 AND offset IN (SELECT offset FROM records"
+                            " WHERE partition = ?1 AND offset < ?2 ORDER BY offset LIMIT ?3)",
+                            (row_id, offset, _TRIMMED_AT_ONCE),
+                        ).rowcount
 
     def append_prepared(self, prepare: Callable[[], Sequence[Output]]) -> None:
         """Appends what `prepare` returns, all or none. Nobody else can append before that has happened, so what

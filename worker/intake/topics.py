@@ -72,8 +72,8 @@ def create_topics(settings: KafkaSettings, *, partitions: int, replication_facto
 def topic_configs(settings: KafkaSettings, *, replication_factor: int) -> dict[str, dict[str, str]]:
     """Kafka's options of each topic, by its name.
 
-    Verdicts are keyed by event: the newest of each stays for 90 days. Review items are the truth of the review queue:
-    the newest of each stays for good, as do all decisions about them and every action at the desk. The newest action
+    Verdicts are keyed by event: the newest of each stays for 90 days. Review items, decisions and snapshots of the
+    desk stay until the desk deletes them (docs/desk.md), every action at the desk stays for good. The newest action
     on each dead letter stays for good: it keeps the letter from being redriven twice. So do all plans of the audit:
     they tell with which probability an image was drawn.
     """
@@ -81,7 +81,8 @@ def topic_configs(settings: KafkaSettings, *, replication_factor: int) -> dict[s
     wanted = {
         **{name: _kept_for("delete", timedelta(days=7)) for name in topics.incoming},
         topics.verdicts: _kept_for("compact,delete", timedelta(days=90)),
-        topics.review: {"cleanup.policy": "compact"},
+        topics.review: {"cleanup.policy": "delete", "retention.ms": "-1"},
+        topics.review_snapshot: {"cleanup.policy": "delete", "retention.ms": "-1"},
         topics.decisions: {"cleanup.policy": "delete", "retention.ms": "-1"},
         topics.audit: {"cleanup.policy": "delete", "retention.ms": "-1"},
         topics.audit_plans: {"cleanup.policy": "compact"},

@@ -11,6 +11,8 @@ from worker.outbox import ROOM_FOR_OURS
 from worker.preflight.finding import CheckStatus, Finding
 from worker.settings import KafkaSettings
 
+_RETENTION = ("retention.ms", "retention.bytes")
+
 
 def check_limits(admin: Any, settings: KafkaSettings) -> Iterator[Finding]:
     """Compares the configuration of topics and brokers with our settings, as far as we have permission to read it.
@@ -74,17 +76,29 @@ def _topic_problems(
             "cleanup.policy has compact: events may be deleted unjudged when a newer one has the same key",
             "set cleanup.policy to delete",
         )
-    if name == topics.review and "delete" in policy:
-        yield (
-            CheckStatus.WRONG,
-            "cleanup.policy has delete: items are deleted after the retention time even if nobody decided",
-            "set cleanup.policy to compact",
-        )
+    if name == topics.review:
+        yield from _review_problems(policy, configs)
     if name == topics.dead and "compact" in policy:
         yield (
             CheckStatus.WRONG,
             "cleanup.policy has compact: older dead letters of an event are deleted",
             "set cleanup.policy to delete",
+        )
+
+
+def _review_problems(policy: list[str], configs: Mapping[str, str]) -> Iterator[tuple[CheckStatus, str, str]]:
+    limits = [f"{option} {configs[option]}" for option in _RETENTION if configs.get(option, "-1") != "-1"]
+    if "delete" not in policy:
+        yield (
+            CheckStatus.WRONG,
+            "cleanup.policy lacks delete: the desk cannot delete records that it needs no more, so the topic grows",
+            "set retention.ms=-1, retention.bytes=-1 and cleanup.policy=delete in one command",
+        )
+    elif limits:
+        yield (
+            CheckStatus.WRONG,
+            f"{' and '.join(limits)}: items vanish, whether or not somebody decided",
+            "set retention.ms and retention.bytes to -1: the desk deletes records that it needs no more",
         )
 
 

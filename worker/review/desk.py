@@ -214,9 +214,17 @@ class Desk:
         entry, item = self._entry(item_id)
         reference = item.image
         if isinstance(reference, InlineReference):
-            record = self._topics.record(*entry.at)
-            reference = ReviewItem.model_validate_json(record.value or b"").image if record is not None else None
+            reference = self._inline_image(item_id, entry)
         return (reference, item.content_hash) if reference is not None else None
+
+    def _inline_image(self, item_id: str, entry: Entry) -> ImageReference | None:
+        """An image that came within its event, from the item's record. That is written anew before the log deletes it:
+        this desk's catalogue may know of the new one before the index does."""
+        for known in (entry, self._catalogue.entries([item_id]).get(item_id)):
+            record = self._topics.record(*known.at) if known is not None else None
+            if record is not None and record.value is not None:
+                return ReviewItem.model_validate_json(record.value).image
+        return None
 
     def search(self, query: Query, *, limit: int = 50, cursor: str | None = None, blind_to: str | None = None) -> Found:
         return search(self._catalogue, self._views, query, limit=limit, cursor=cursor, blind_to=blind_to)

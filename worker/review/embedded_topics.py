@@ -27,6 +27,13 @@ class EmbeddedTopics:
     def ends(self, topic: str) -> dict[Partition, int]:
         return self._reader.ends(topic)
 
+    def starts(self, topic: str) -> dict[Partition, int]:
+        return self._reader.starts(topic)
+
+    def trim(self, starts: Mapping[Partition, int]) -> None:
+        with self._lock:
+            self._topics.trim(starts)
+
     def read(self, positions: Mapping[Partition, int], wait_seconds: float) -> TopicBatch:
         records = self._reader.read(positions)
         if not records:

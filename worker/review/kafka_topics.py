@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from kafka import KafkaProducer, TopicPartition
+from kafka.errors import PolicyViolationError, TopicAuthorizationFailedError
 
 from worker.intake.kafka_connection import connection_options
+from worker.intake.kafka_probe import admin_client
 from worker.intake.kafka_reading import explained, open_reader, partitions_of, record_of
 from worker.intake.log import LogError, Output, Partition, Record
 from worker.review.topics import TopicBatch
@@ -61,6 +63,25 @@ class KafkaTopics:
             partitions = partitions_of(self._reader, topic, self._settings)
             ends = self._reader.end_offsets(partitions, timeout_ms=POSITION_MS)
         return {Partition(topic, partition.partition): ends[partition] for partition in partitions}
+
+    def starts(self, topic: str) -> dict[Partition, int]:
+        with explained(self._settings):
+            self._reader = self._reader or self._consumer()
+            partitions = partitions_of(self._reader, topic, self._settings)
+            starts = self._reader.beginning_offsets(partitions, timeout_ms=POSITION_MS)
+        return {Partition(topic, partition.partition): starts[partition] for partition in partitions}
+
+    def trim(self, starts: Mapping[Partition, int]) -> None:
+        wanted = {TopicPartition(p.topic, p.number): offset for p, offset in starts.items()}
+        with explained(self._settings), admin_client(self._settings) as admin:
+            try:
+                admin.delete_records(wanted)
+            except (PolicyViolationError, TopicAuthorizationFailedError) as error:
+                names = ", ".join(sorted({p.topic for p in starts}))
+                raise LogError(
+                    f"Kafka refuses to delete old records of {names} ({type(error).__name__}); the topics need "
+                    "cleanup.policy=delete with retention.ms=-1, and the desk the operation Delete on them"
+                ) from error
 
     def read(self, positions: Mapping[Partition, int], wait_seconds: float) -> TopicBatch:
         with explained(self._settings):

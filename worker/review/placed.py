@@ -11,6 +11,9 @@ T = TypeVar("T", ReviewItem, Decision)
 
 @dataclass(frozen=True, slots=True)
 class Placed(Generic[T]):
+    """`written_at` is when the record was written, in seconds since the epoch; 0 where that does not matter."""
+
     message: T
     partition: Partition
     offset: int
+    written_at: float = 0.0

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from threading import Event
 from typing import Any, Final
 
@@ -18,6 +18,8 @@ from worker.review.catalogue.catalogue import Catalogue
 from worker.review.catalogue.reader import CatalogueReader, ReadProgress
 from worker.review.index import keys
 from worker.review.index.index import Index
+from worker.review.retention import Retention
+from worker.review.retention_metrics import RetentionMetrics
 from worker.review.singleton_lease import SingletonLease
 from worker.review.topics import Topics
 from worker.settings import Settings
@@ -31,9 +33,6 @@ GATHER_SECONDS: Final = 0.2
 """Pause between reads once caught up. A desk writes its own decisions to the index at once."""
 PAUSE_SECONDS: Final = 1.0
 SEIZED_SECONDS: Final = 60.0
-PURGE_SECONDS: Final = 600.0
-ITEMLESS: Final = timedelta(days=1)
-"""How long the catalogue keeps decisions whose item it does not have."""
 FILLED_AT_ONCE: Final = 1000
 TOLD_AT_MOST: Final = 5000
 """Up to this many changes at once are published as events; more means that an index is being filled."""
@@ -78,8 +77,8 @@ class Projector:
         index: Index,
         catalogue: Catalogue,
         now: Callable[[], datetime],
+        metrics: RetentionMetrics | None = None,
     ) -> None:
-        self._kept = timedelta(days=settings.review.keep_closed_days)
         self._reader = CatalogueReader(settings, topics, catalogue, now)
         self._redis = client
         self._index = index
@@ -89,29 +88,36 @@ class Projector:
         self._advance = client.register_script(_ADVANCE)
         self._lease = SingletonLease(client, keys.PROJECTOR, self._who, LEASE_SECONDS)
         self._filled: IndexProgress | None = None
-        self._purged_at: datetime | None = None
+        self._retention = Retention(settings, topics, catalogue, index, now, metrics)
 
     def run(self, stop: Event) -> None:
         """Runs until stopped. Raises LogError and redis.RedisError; may then be called again."""
         self._reader.look_again()
+        self._retention.stop()
         self._filled = None
         while not stop.is_set():
             if not self.step():
                 stop.wait(PAUSE_SECONDS)
             elif self._is_done:
                 stop.wait(GATHER_SECONDS)
+        self._retention.stop()
         self.yield_to_others()
 
     def step(self) -> bool:
-        """Takes in some records; whether this projector is the one that fills the index. Raises LogError,
-        redis.RedisError."""
+        """Takes in some records, and removes a little of what is kept no longer; whether this projector is the one that
+        fills the index. Raises LogError, redis.RedisError."""
+        is_ours = self._follow()
+        if self._reader.is_caught_up:
+            self._retention.step(is_ours)
+        return is_ours
+
+    def _follow(self) -> bool:
         self._reader.read()
         is_ours = self._lease.hold()
         if is_ours:
             self._fill_index()
         else:
             self._filled = None
-        self._purge(is_ours)
         return is_ours
 
     def catch_up(self) -> None:
@@ -121,7 +127,7 @@ class Projector:
         """
         self._reader.look_again()
         while True:
-            if self.step():
+            if self._follow():
                 if self._is_done:
                     return
             elif self._redis.exists(keys.READY):  # somebody else's work
@@ -199,18 +205,6 @@ class Projector:
             pipeline.hset(keys.PROGRESS, mapping={"phase": phase, "done": done, "total": total})
             pipeline.expire(keys.PROGRESS, PROGRESS_SECONDS)
             pipeline.execute()
-
-    def _purge(self, is_ours: bool) -> None:
-        """Removes what was settled long ago, from the catalogue and, where that is this projector's work, the index."""
-        now = self._now()
-        is_due = self._purged_at is None or now - self._purged_at >= timedelta(seconds=PURGE_SECONDS)
-        if not is_due or not self._reader.is_caught_up:
-            return
-        removed = self._catalogue.purge(now - self._kept, now - ITEMLESS)
-        if is_ours:
-            removed += self._index.purge(now - self._kept)
-        if removed == 0:
-            self._purged_at = now
 
 
 def fill(settings: Settings, topics: Topics, catalogue: Catalogue, now: Callable[[], datetime]) -> None:

@@ -17,6 +17,7 @@ from worker.review.load_publisher import LoadPublisher
 from worker.review.open_topics import open_topics
 from worker.review.projector import Projector
 from worker.review.queue_metrics import QueueMetrics
+from worker.review.retention_metrics import RetentionMetrics
 from worker.review.topics import Topics
 from worker.review.webhook import Webhook
 from worker.review.webhook_delivery import WebhookDelivery, delivery_counter
@@ -50,10 +51,12 @@ class RunningDesk(Desk):
         self._open.callback(catalogue.close)
         topics = self._opened(settings, data)
         super().__init__(settings, topics, client, catalogue, traces=self._decision_traces(settings, topics))
-        projector = Projector(settings, self._topics, client, self._index, catalogue, self._now)
+        retention = RetentionMetrics(self._now)
+        projector = Projector(settings, self._topics, client, self._index, catalogue, self._now, retention)
         metrics = QueueMetrics(self.queues, settings.review, self._now)
-        self.supervisor.registry.register(metrics)
-        self._open.callback(self.supervisor.registry.unregister, metrics)
+        for each in (metrics, retention):
+            self.supervisor.registry.register(each)
+            self._open.callback(self.supervisor.registry.unregister, each)
         planner = AuditPlanner(
             settings, self._opened(settings, data), client, catalogue, lambda: projector.is_caught_up, self._now
         )

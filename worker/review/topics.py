@@ -16,7 +16,7 @@ class TopicBatch:
 
 
 class Topics(Protocol):
-    """`append` and `record` may be called by many threads, `ends` and `read` by one. All raise LogError."""
+    """`append` and `record` may be called by many threads, the other methods by one. All raise LogError."""
 
     def append(self, outputs: Sequence[Output]) -> list[tuple[Partition, int]]:
         """Returns when all are stored for good, with where each stands. When it raises, some may be stored."""
@@ -24,6 +24,14 @@ class Topics(Protocol):
 
     def ends(self, topic: str) -> dict[Partition, int]:
         """Where each partition ends at the moment."""
+        ...
+
+    def starts(self, topic: str) -> dict[Partition, int]:
+        """The offset of each partition's oldest record that is kept; its end where none is."""
+        ...
+
+    def trim(self, starts: Mapping[Partition, int]) -> None:
+        """Deletes the records before these offsets. Idempotent."""
         ...
 
     def read(self, positions: Mapping[Partition, int], wait_seconds: float) -> TopicBatch:

@@ -88,8 +88,10 @@ class ReviewSettings(Section):
     duplicate_cosine: Annotated[float, Field(gt=0, le=1)] = 0.975
     """Similarity from which two items are near duplicates. With 1 only equal files are."""
     keep_closed_days: PositiveInt = 90
-    """How long settled items can be searched and looked at. The topics keep them for good; `sluice desk export` reads
-    those."""
+    """How long settled items are kept. After that they leave the desk, exports and the topics; open items never do."""
+    snapshot_hours: PositiveFloat = 6.0
+    """How often the desk writes a snapshot of its items, from which a rebuild starts. Records older than the last two
+    snapshots are deleted from the topics once they are kept for nothing else."""
     webhooks: dict[Name, WebhookSettings] = Field(default_factory=dict)
 
     def queue(self, name: str) -> QueueSettings:

@@ -35,6 +35,8 @@ class TopicSettings(Section):
     """Verdicts, one for each event."""
     review: TopicName = "images.review"
     """Review items."""
+    review_snapshot: TopicName = "images.review.snapshot"
+    """Snapshots of the review desk's items: a rebuild starts from the newest one."""
     decisions: TopicName = "images.decisions"
     """Reviewers' decisions."""
     audit: TopicName = "images.audit"

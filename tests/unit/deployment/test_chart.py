@@ -316,7 +316,9 @@ def test_a_broker_of_strimzi_is_met_with_its_certificates(tmp_path: Path) -> Non
         assert str(Path(str(file)).parent) in mounts
     topics = {r["metadata"]["name"]: r["spec"] for r in resources("airgapped") if r["kind"] == "KafkaTopic"}
     assert set(topics) == set(settings.kafka.topics.model_dump(exclude_none=True).values())
-    assert topics["images.review"]["config"]["cleanup.policy"] == "compact"
+    for name in ("images.review", "images.review.snapshot", "images.decisions"):
+        assert topics[name]["config"]["cleanup.policy"] == "delete"
+        assert topics[name]["config"]["retention.ms"] == "-1"
     assert topics["images.in"]["config"]["max.message.bytes"] == settings.kafka.max_message_bytes
 
 

@@ -1,6 +1,6 @@
 """A desk on the embedded parts, with a clock that tests turn and a projector that they step."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -73,8 +73,10 @@ def features(vector: Sequence[float]) -> dict[str, bytes]:
 class MemoryTopics:
     """Topics that cost no disk. `fail` makes appends fail: before the records are stored, or after."""
 
-    def __init__(self, partitions: int = 2) -> None:
+    def __init__(self, partitions: int = 2, clock: Callable[[], datetime] = lambda: START) -> None:
         self._records: dict[Partition, list[Record]] = {}
+        self._starts: dict[Partition, int] = {}
+        self._clock = clock
         self._partitions = partitions
         self.fail: str | None = None
 
@@ -86,7 +88,8 @@ class MemoryTopics:
             partition = Partition(output.topic, crc32(output.key or b"") % self._partitions)
             records = self._records.setdefault(partition, [])
             places.append((partition, len(records)))
-            records.append(Record(partition, len(records), output.value, output.key, output.headers))
+            at = int(self._clock().timestamp() * 1000)
+            records.append(Record(partition, len(records), output.value, output.key, output.headers, at))
         if self.fail == "after":
             raise LogError("no answer within 10 s")
         return places
@@ -95,13 +98,21 @@ class MemoryTopics:
         partitions = [Partition(topic, number) for number in range(self._partitions)]
         return {partition: len(self._records.get(partition, ())) for partition in partitions}
 
+    def starts(self, topic: str) -> dict[Partition, int]:
+        return {partition: self._starts.get(partition, 0) for partition in self.ends(topic)}
+
+    def trim(self, starts: Mapping[Partition, int]) -> None:
+        for partition, offset in starts.items():
+            self._starts[partition] = max(offset, self._starts.get(partition, 0))
+
     def read(self, positions: Mapping[Partition, int], wait_seconds: float) -> TopicBatch:
-        records = [record for p, at in positions.items() for record in self._records.get(p, [])[at:]]
+        starts = {p: max(at, self._starts.get(p, 0)) for p, at in positions.items()}
+        records = [record for p, at in starts.items() for record in self._records.get(p, [])[at:]]
         return TopicBatch(records, {p: max(at, len(self._records.get(p, ()))) for p, at in positions.items()})
 
     def record(self, partition: Partition, offset: int) -> Record | None:
         records = self._records.get(partition, [])
-        return records[offset] if offset < len(records) else None
+        return records[offset] if self._starts.get(partition, 0) <= offset < len(records) else None
 
     def close(self) -> None:
         pass
@@ -114,7 +125,7 @@ class ReviewBench:
         self.settings = Settings(review=review or ReviewSettings(**settings))
         self.now = START
         self.redis: redis.Redis = fakeredis.FakeRedis(server=fakeredis.FakeServer(), protocol=2)
-        self.topics = MemoryTopics()
+        self.topics = MemoryTopics(clock=self.clock)
         self._folder = TemporaryDirectory()
         self.catalogue = Catalogue(Path(self._folder.name) / FILE, self.settings.review)
         self.desk = self.new_desk()

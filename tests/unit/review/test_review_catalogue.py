@@ -210,7 +210,7 @@ def test_an_export_holds_what_was_settled_long_before_it_left_the_index() -> Non
     bench.items(review_item("a"), review_item("b"))
     bench.decide(bench.desk.take("a", "ann"), "reject", note="blurry")
     bench.projector.step()
-    bench.sleep(48 * 3600)
+    bench.sleep(49 * 3600)
     bench.projector.step()
     bench.projector.step()
     assert found(bench) == ["b"]
@@ -228,7 +228,7 @@ def test_what_leaves_the_catalogue_leaves_nothing_behind() -> None:
     bench.items(review_item("a", prompt="a fox", content_hash=DIGEST, labels=("odd",)))
     bench.decide(bench.one("ann"), "reject", note="blurry", labels=("anatomy",))
     bench.projector.step()
-    bench.sleep(48 * 3600)
+    bench.sleep(49 * 3600)
     bench.projector.step()
     bench.projector.step()
     with bench.catalogue.reader() as db:

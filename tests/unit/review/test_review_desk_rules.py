@@ -682,7 +682,7 @@ def test_settled_items_leave_the_index_after_a_while_and_a_rebuild_does_not_brin
     bench = ReviewBench(keep_closed_days=1)
     bench.items(review_item("a"), review_item("b"))
     bench.decide(bench.one("ann"), "approve")
-    bench.sleep(25 * 3600)
+    bench.sleep(49 * 3600)
     bench.projector.step()
     closed = {"a", "b"} - {bench.one("bob").item_id}
     with pytest.raises(UnknownItem, match="settled long ago"):

@@ -1,6 +1,5 @@
 """Items and decisions as the topics have them, kept by one desk for itself."""
 
-import itertools
 import json
 import sqlite3
 import threading
@@ -10,22 +9,37 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Final
-from zlib import crc32
+
+import structlog
+from pydantic import ValidationError
 
 from schemas import Decision, ReviewItem
 from worker.intake.log import Partition
 from worker.intake.sqlite_topics import transaction
 from worker.review.answers import Status
-from worker.review.catalogue.duplicates import Fingerprint, fingerprints
+from worker.review.catalogue.duplicates import Fingerprint, fingerprints, fingerprints_of
 from worker.review.catalogue.file import connect, explained
-from worker.review.catalogue.near_items import NearItems
-from worker.review.catalogue.text import indexed
-from worker.review.index.entry import AT, CLUSTER, DUE, ITEM, LANES, Entry, at_field, compact, decision_field
+from worker.review.catalogue.near_items import LastOfBuckets, NearItems
+from worker.review.catalogue.rows import ItemRows, NewRow
+from worker.review.index.entry import (
+    AT,
+    CLUSTER,
+    DUE,
+    ITEM,
+    LANES,
+    Entry,
+    alone_cluster,
+    at_field,
+    compact,
+    decision_field,
+)
 from worker.review.item_state import ItemState, fold
-from worker.review.order import due
 from worker.review.placed import Placed
+from worker.review.snapshot.form import BrokenSnapshot, StoredItem
 from worker.review.waiting import held
 from worker.settings import ReviewSettings
+
+log = structlog.get_logger(__name__)
 
 FILE: Final = "desk-catalogue.sqlite"
 WRITE_SECONDS: Final = 60.0
@@ -33,6 +47,7 @@ IDLE_READERS: Final = 4
 READER_CACHE_KIB: Final = 4_096
 """Of each reader; the operating system keeps the rest of the file."""
 CHUNK: Final = 500
+_INSERT_DECISION: Final = "INSERT OR IGNORE INTO decisions VALUES (?, ?, ?, ?, ?)"
 
 
 class Catalogue:
@@ -47,6 +62,7 @@ class Catalogue:
         self.path = path
         self._settings = settings
         self._db = connect(path)
+        self._rows = ItemRows(self._db, settings)
         self._lock = threading.Lock()
         self._idle: deque[sqlite3.Connection] = deque()  # of readers; its methods are atomic
 
@@ -77,18 +93,18 @@ class Catalogue:
         prints = dict(
             zip((item.message.item_id for item in items), fingerprints([i.message for i in items]), strict=True)
         )
-        with held(self._lock, WRITE_SECONDS, "writing to the catalogue"), explained(self.path), transaction(self._db):
+        with self._writing():
             partitions = self._partition_ids(
                 [*positions, *(i.partition for i in items), *(d.partition for d in decisions)]
             )
             self._db.executemany(
-                "INSERT OR IGNORE INTO decisions VALUES (?, ?, ?, ?, ?)",
+                _INSERT_DECISION,
                 [
                     (
                         each.message.item_id,
                         partitions[each.partition],
                         each.offset,
-                        each.message.decided_at.timestamp(),
+                        each.written_at or each.message.decided_at.timestamp(),
                         each.message.model_dump_json(exclude_defaults=True).encode(),
                     )
                     for each in decisions
@@ -99,8 +115,13 @@ class Catalogue:
             new = {each.message.item_id: each for each in items if each.message.item_id not in known}
             states = self._states([*new, *(d.message.item_id for d in decisions if d.message.item_id in known)])
             self._insert(new, prints, states, partitions)
+            self._rows.move(
+                (partitions[each.partition], each.offset, each.written_at, each.message.item_id)
+                for each in items
+                if each.message.item_id in known
+            )
             for item_id in known & states.keys():
-                self._update(item_id, states[item_id])
+                self._rows.update(item_id, states[item_id])
             self._db.executemany(
                 "UPDATE positions SET next_offset = max(next_offset, ?) WHERE id = ?",
                 [(offset, partitions[partition]) for partition, offset in positions.items()],
@@ -164,34 +185,55 @@ class Catalogue:
             return [item_id for (item_id,) in rows]
 
     def purge(self, closed_before: datetime, decided_before: datetime) -> int:
-        """Removes items that were settled before, and decisions made before on items that are no more; how many items.
+        """Removes items that were settled before, and decisions of before on items that are no more; how many items.
         Raises LogError."""
-        with held(self._lock, WRITE_SECONDS, "writing to the catalogue"), explained(self.path), transaction(self._db):
-            old = self._db.execute(
-                "SELECT id, item_id, item FROM items JOIN bodies USING (id) WHERE closed_at < ? LIMIT ?",
-                (closed_before.timestamp(), CHUNK),
-            ).fetchall()
-            for row_id, item_id, body in old:
-                self._unwrite_texts(row_id, ReviewItem.model_validate_json(body))
-                self._db.execute("DELETE FROM decisions WHERE item_id = ?", (item_id,))
-                self._db.execute("DELETE FROM marks WHERE id = ?", (row_id,))
-                self._db.execute("DELETE FROM bodies WHERE id = ?", (row_id,))
-                self._db.execute("DELETE FROM items WHERE id = ?", (row_id,))
-            if old:
+        with self._writing():
+            removed = self._rows.remove(closed_before.timestamp(), CHUNK)
+            if removed == 0:
                 self._db.execute("DELETE FROM buckets WHERE id NOT IN (SELECT id FROM items)")
-            else:
                 self._db.execute(
-                    "DELETE FROM decisions WHERE decided_at < ? AND item_id NOT IN (SELECT item_id FROM items)",
+                    "DELETE FROM decisions WHERE written_at < ? AND item_id NOT IN (SELECT item_id FROM items)",
                     (decided_before.timestamp(),),
                 )
-        return len(old)
+        return removed
+
+    def decided_since(self, item_ids: Sequence[str], since: datetime) -> dict[str, float]:
+        """When the last decision on each of these items was written, of those where that was since. An item may be
+        settled by a vote that is much older than its record: one that was imported."""
+        with self.reader() as db:
+            rows = db.execute(
+                "SELECT item_id, max(written_at) FROM decisions WHERE item_id IN (SELECT value FROM json_each(?))"
+                " GROUP BY item_id HAVING max(written_at) >= ?",
+                (json.dumps(list(item_ids)), since.timestamp()),
+            )
+            return dict(rows.fetchall())
 
     def clear(self) -> None:
         """Removes everything, positions too. Raises LogError."""
-        with held(self._lock, WRITE_SECONDS, "writing to the catalogue"), explained(self.path), transaction(self._db):
-            for table in ("items", "bodies", "decisions", "marks", "notes", "buckets", "positions", "meta"):
-                self._db.execute(f"DELETE FROM {table}")  # noqa: S608  # the names are constants
-            self._db.execute("INSERT INTO texts (texts) VALUES ('delete-all')")
+        with self._writing():
+            self._clear()
+
+    def restore(self, items: Iterable[Sequence[StoredItem]], positions: Mapping[Partition, int]) -> int:
+        """Takes in the items of a snapshot and the positions up to which it holds what the topics say; how many items.
+        All or none, in place of whatever there is. Raises BrokenSnapshot, LogError."""
+        count = 0
+        with self._writing():
+            self._clear()
+            partitions = self._partition_ids(positions)
+            last = LastOfBuckets()
+            for some in items:
+                count += self._restore(some, partitions, last)
+            last.write(self._db)
+            self._db.executemany(
+                "UPDATE positions SET next_offset = ? WHERE id = ?",
+                [(offset, partitions[partition]) for partition, offset in positions.items()],
+            )
+        return count
+
+    def _clear(self) -> None:
+        for table in ("items", "bodies", "decisions", "marks", "notes", "buckets", "positions", "meta"):
+            self._db.execute(f"DELETE FROM {table}")  # noqa: S608  # the names are constants
+        self._db.execute("INSERT INTO texts (texts) VALUES ('delete-all')")
 
     @contextmanager
     def reader(self) -> Iterator[sqlite3.Connection]:
@@ -209,6 +251,11 @@ class Catalogue:
                     self._idle.append(db)
                 else:
                     db.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with held(self._lock, WRITE_SECONDS, "writing to the catalogue"), explained(self.path), transaction(self._db):
+            yield
 
     def _partition_ids(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         wanted = list(partitions)
@@ -240,116 +287,63 @@ class Catalogue:
         states: Mapping[str, ItemState],
         partitions: Mapping[Partition, int],
     ) -> None:
-        row_ids = self._free_ids([placed.message for placed in new.values()])
+        row_ids = self._rows.free_ids([placed.message for placed in new.values()])
         near = NearItems(self._db, self._settings.duplicate_cosine, prints.values())
-        rows, bodies, marks, written = [], [], [], []
+        rows = []
         for item_id, placed in new.items():
-            item, state, row_id, mark = placed.message, states[item_id], row_ids[item_id], prints[item_id]
-            waits = state.status in LANES and not state.alone
-            cluster = near.join(item, row_id, mark) if waits else item_id
+            item, state, mark = placed.message, states[item_id], prints[item_id]
+            waits = _has_near(state)
+            cluster = near.join(item, row_ids[item_id], mark) if waits else item_id
             rows.append(
-                (
-                    row_id,
-                    item_id,
-                    partitions[placed.partition],
-                    placed.offset,
-                    item.event_id,
-                    item.content_hash,
-                    item.queue,
-                    item.tenant,
-                    item.generator,
-                    item.scores.quality if item.scores is not None else None,
-                    due(item.created_at, item.priority, item.tenant, self._settings),
-                    cluster,
-                    state.status.value,
-                    state.alone,
-                    state.closed_at.timestamp() if state.closed_at is not None else None,
+                NewRow(
+                    item=item,
+                    body=compact(item),
+                    partition=partitions[placed.partition],
+                    offset=placed.offset,
+                    placed_at=placed.written_at or item.created_at.timestamp(),
+                    state=state,
+                    cluster=alone_cluster(item_id) if state.alone else cluster,
+                    sketch=mark.sketch if waits else None,
                 )
             )
-            bodies.append((row_id, compact(item), mark.sketch if waits else None))
-            written.append((row_id, item, state))
-            marks += _marks(row_id, item, state)
-        self._db.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
-        self._db.executemany("INSERT INTO bodies VALUES (?, ?, ?)", bodies)
         near.write()
-        self._write_texts(written)
-        self._db.executemany("INSERT OR IGNORE INTO marks VALUES (?, ?, ?)", marks)
+        self._rows.insert(rows, row_ids)
 
-    def _update(self, item_id: str, state: ItemState) -> None:
-        """After further decisions on an item that is there."""
-        row_id, body = self._db.execute(
-            "SELECT id, item FROM items JOIN bodies USING (id) WHERE item_id = ?", (item_id,)
-        ).fetchone()
-        item = ReviewItem.model_validate_json(body)
-        closed_at = state.closed_at.timestamp() if state.closed_at is not None else None
-        self._db.execute(
-            "UPDATE items SET status = ?, alone = ?, closed_at = ?, cluster = CASE WHEN ? THEN item_id ELSE cluster END"
-            " WHERE id = ?",
-            (state.status.value, state.alone, closed_at, state.alone, row_id),
-        )
-        if _notes(state) != self._notes_of(row_id):
-            self._unwrite_texts(row_id, item)
-            self._write_texts([(row_id, item, state)])
-        self._db.execute("DELETE FROM marks WHERE id = ?", (row_id,))
-        self._db.executemany("INSERT OR IGNORE INTO marks VALUES (?, ?, ?)", _marks(row_id, item, state))
-
-    def _write_texts(self, rows: Sequence[tuple[int, ReviewItem, ItemState]]) -> None:
-        self._db.executemany(
-            "INSERT INTO texts (rowid, prompt, ids, notes) VALUES (?, ?, ?, ?)",
-            # By rising id: the full-text index writes out what it holds whenever an id falls.
-            sorted((row_id, *_texts(item), _notes(state)) for row_id, item, state in rows),
-        )
-        self._db.executemany(
-            "INSERT OR REPLACE INTO notes VALUES (?, ?)",
-            [(row_id, notes) for row_id, _, state in rows if (notes := _notes(state))],
-        )
-
-    def _unwrite_texts(self, row_id: int, item: ReviewItem) -> None:
-        """The full-text index keeps no texts: to remove one, it must be given again as it was."""
-        self._db.execute(
-            "INSERT INTO texts (texts, rowid, prompt, ids, notes) VALUES ('delete', ?, ?, ?, ?)",
-            (row_id, *_texts(item), self._notes_of(row_id)),
-        )
-        self._db.execute("DELETE FROM notes WHERE id = ?", (row_id,))
-
-    def _notes_of(self, row_id: int) -> str:
-        row = self._db.execute("SELECT text FROM notes WHERE id = ?", (row_id,)).fetchone()
-        return str(row[0]) if row else ""
-
-    def _free_ids(self, items: Sequence[ReviewItem]) -> dict[str, int]:
-        """When each item came, in microseconds; where others came in the same one, a little later."""
-        came = {item.item_id: int(item.created_at.timestamp() * 1_000_000) for item in items}
-        rows = self._db.execute(
-            "SELECT id FROM items WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(list(came.values())),)
-        )
-        taken = {row_id for (row_id,) in rows}
-        free: dict[str, int] = {}
-        for item_id, wanted in came.items():
-            row_id = wanted
-            if row_id in taken:
-                scattered = wanted + crc32(item_id.encode()) % 1_000_000
-                choices = itertools.chain(range(wanted + 1, wanted + 8), itertools.count(scattered))
-                row_id = next(each for each in choices if each not in taken and not self._is_taken(each))
-            taken.add(row_id)
-            free[item_id] = row_id
-        return free
-
-    def _is_taken(self, row_id: int) -> bool:
-        return self._db.execute("SELECT 1 FROM items WHERE id = ?", (row_id,)).fetchone() is not None
+    def _restore(self, stored: Sequence[StoredItem], partitions: Mapping[Partition, int], last: LastOfBuckets) -> int:
+        rows, decisions = [], []
+        for each in stored:
+            try:
+                item = ReviewItem.model_validate_json(each.item)
+                state = fold(Decision.model_validate_json(made.body) for made in each.decisions)
+            except ValidationError as error:
+                log.warning("snapshot_item_passed_over", partition=each.number, offset=each.offset, error=str(error))
+                continue
+            try:
+                place = partitions[Partition(each.topic, each.number)], each.offset, each.placed_at
+                decisions += [
+                    (
+                        item.item_id,
+                        partitions[Partition(made.topic, made.number)],
+                        made.offset,
+                        made.written_at,
+                        made.body,
+                    )
+                    for made in each.decisions
+                ]
+            except KeyError as error:
+                raise BrokenSnapshot(f"it has a record of {error} and no position of that partition") from error
+            rows.append(NewRow(item, each.item, *place, state, each.cluster, each.sketch))
+        items = [row.item for row in rows]
+        row_ids = self._rows.free_ids(items)
+        self._rows.insert(rows, row_ids)
+        self._db.executemany(_INSERT_DECISION, decisions)
+        waiting = [row for row in rows if _has_near(row.state)]
+        marks = fingerprints_of([row.item for row in waiting], [row.sketch for row in waiting])
+        for row, mark in zip(waiting, marks, strict=True):
+            last.add(row_ids[row.item.item_id], mark.buckets)
+        return len(rows)
 
 
-def _texts(item: ReviewItem) -> tuple[str, str]:
-    """What of an item is searched by words, beside the notes on it: its prompt and its ids."""
-    return indexed(item.prompt or ""), f"{item.item_id} {item.event_id}"
-
-
-def _notes(state: ItemState) -> str:
-    return indexed("\n".join([decision.note for decision in state.counted if decision.note])) if state.counted else ""
-
-
-def _marks(row_id: int, item: ReviewItem, state: ItemState) -> list[tuple[str, str, int]]:
-    marks = [("label", label, row_id) for label in item.labels]
-    for decision in state.counted:
-        marks += [("label", label, row_id) for label in decision.labels]
-        marks += [("reviewer", decision.reviewer, row_id), ("outcome", decision.outcome, row_id)]
-    return marks
+def _has_near(state: ItemState) -> bool:
+    """Whether an item in this state is judged together with its near duplicates."""
+    return state.status in LANES and not state.alone

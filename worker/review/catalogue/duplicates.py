@@ -41,22 +41,31 @@ class Fingerprint:
 def fingerprints(items: Sequence[ReviewItem]) -> list[Fingerprint]:
     """Items of other tenants or queues are never judged together, nor, where the model judged the fit of image and
     prompt, those of other prompts."""
+    sketches: list[bytes | None] = [None] * len(items)
+    for places, vectors in _by_shape(items):
+        projections = vectors @ _directions(vectors.shape[1])
+        signs = projections > 0
+        projections /= np.linalg.norm(projections, axis=1, keepdims=True)
+        quantised = np.clip(np.rint(projections / _STEP), -127, 127).astype(np.int8)
+        quantised[signs & (quantised == 0)] = 1  # so that the buckets can be had from the sketch
+        for row, place in enumerate(places):
+            sketches[place] = quantised[row].tobytes()
+    return fingerprints_of(items, sketches)
+
+
+def fingerprints_of(items: Sequence[ReviewItem], sketches: Sequence[bytes | None]) -> list[Fingerprint]:
+    """The fingerprints of items whose sketches are known."""
     scopes = [_number(_scope(item)) for item in items]
     buckets = [
         [] if item.content_hash is None else [_number(str(scope), item.content_hash)]
         for scope, item in zip(scopes, items, strict=True)
     ]
-    sketches: list[bytes | None] = [None] * len(items)
-    for places, vectors in _by_shape(items):
-        projections = vectors @ _directions(vectors.shape[1])
-        numbers = (_codes(projections > 0) ^ np.array([scopes[p] for p in places], np.uint64)[:, None]) * np.uint64(
-            _SPREAD
-        )
-        projections /= np.linalg.norm(projections, axis=1, keepdims=True)
-        quantised = np.clip(np.rint(projections / _STEP), -127, 127).astype(np.int8)
-        for row, (place, theirs) in enumerate(zip(places, (numbers >> np.uint64(1)).tolist(), strict=True)):
+    places = [place for place, sketch in enumerate(sketches) if sketch is not None and len(sketch) == _DIRECTIONS]
+    if places:
+        signs = np.frombuffer(b"".join(sketches[p] or b"" for p in places), np.int8).reshape(len(places), -1) > 0
+        numbers = (_codes(signs) ^ np.array([scopes[p] for p in places], np.uint64)[:, None]) * np.uint64(_SPREAD)
+        for place, theirs in zip(places, (numbers >> np.uint64(1)).tolist(), strict=True):
             buckets[place] += theirs
-            sketches[place] = quantised[row].tobytes()
     return [Fingerprint(tuple(numbers), sketch) for numbers, sketch in zip(buckets, sketches, strict=True)]
 
 

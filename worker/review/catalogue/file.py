@@ -9,7 +9,7 @@ from typing import Final
 from worker.intake.log import LogError
 from worker.intake.sqlite_topics import transaction
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 BUSY_SECONDS: Final = 10.0
 CACHE_KIB: Final = 65_536
 """Of the writer."""
@@ -22,16 +22,16 @@ SCHEMA: Final = (
     # The id is when the item came, in microseconds, made unique: the newest first is by falling id.
     """CREATE TABLE items (
         id INTEGER PRIMARY KEY, item_id TEXT NOT NULL UNIQUE, partition INTEGER NOT NULL, offset INTEGER NOT NULL,
-        event_id TEXT NOT NULL, content_hash TEXT, queue TEXT NOT NULL, tenant TEXT NOT NULL, generator TEXT,
-        quality REAL, due REAL NOT NULL, cluster TEXT NOT NULL, status TEXT NOT NULL, alone INTEGER NOT NULL,
-        closed_at REAL)""",
+        placed_at REAL NOT NULL, event_id TEXT NOT NULL, content_hash TEXT, queue TEXT NOT NULL, tenant TEXT NOT NULL,
+        generator TEXT, quality REAL, due REAL NOT NULL, cluster TEXT NOT NULL, status TEXT NOT NULL,
+        alone INTEGER NOT NULL, closed_at REAL)""",
     "CREATE INDEX items_place ON items (partition, offset)",
     "CREATE INDEX items_event ON items (event_id)",
     "CREATE INDEX items_content ON items (content_hash) WHERE content_hash IS NOT NULL",
     "CREATE INDEX items_closed ON items (closed_at) WHERE closed_at IS NOT NULL",
     "CREATE TABLE bodies (id INTEGER PRIMARY KEY, item BLOB NOT NULL, sketch BLOB)",
     """CREATE TABLE decisions (
-        item_id TEXT NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL, decided_at REAL NOT NULL,
+        item_id TEXT NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL, written_at REAL NOT NULL,
         body BLOB NOT NULL, PRIMARY KEY (item_id, partition, offset)) WITHOUT ROWID""",
     "CREATE INDEX decisions_place ON decisions (partition, offset)",
     # What was decided, by whom, with which reasons: what decisions can be searched by.

@@ -2,14 +2,18 @@
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
+
+import numpy as np
 
 from schemas import ReviewItem
 from worker.review.catalogue.duplicates import Fingerprint, cosine
 from worker.review.index.entry import LANES
 
+_WRITTEN_AT_ONCE: Final = 50_000
 _WAITING: Final = json.dumps([status.value for status in LANES])
 
 
@@ -70,3 +74,31 @@ class NearItems:
             (json.dumps(list(row_ids)), _WAITING),
         )
         return {row_id: _Known(cluster, content_hash, sketch) for row_id, cluster, content_hash, sketch in rows}
+
+
+class LastOfBuckets:
+    """The row ids of the items that came last to the buckets of many items, written at once: in the order of the
+    table, SQLite only ever appends."""
+
+    def __init__(self) -> None:
+        self._numbers = array("q")
+        self._row_ids = array("q")
+
+    def add(self, row_id: int, buckets: Sequence[int]) -> None:
+        """To be called in the order in which the items came."""
+        self._numbers.extend(buckets)
+        self._row_ids.extend([row_id] * len(buckets))
+
+    def write(self, db: sqlite3.Connection) -> None:
+        """Into an empty table."""
+        if not self._numbers:
+            return
+        numbers, row_ids = np.frombuffer(self._numbers, np.int64), np.frombuffer(self._row_ids, np.int64)
+        order = np.argsort(numbers, kind="stable")
+        is_last = np.append(np.diff(numbers[order]) != 0, True)
+        chosen = order[is_last]
+        for start in range(0, len(chosen), _WRITTEN_AT_ONCE):
+            some = chosen[start : start + _WRITTEN_AT_ONCE]
+            db.executemany(
+                "INSERT INTO buckets VALUES (?, ?)", zip(numbers[some].tolist(), row_ids[some].tolist(), strict=True)
+            )

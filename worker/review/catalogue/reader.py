@@ -14,6 +14,8 @@ from worker.review.audit_plans import AuditPlanReader
 from worker.review.catalogue.catalogue import Catalogue
 from worker.review.placed import Placed
 from worker.review.sampling import audit_item
+from worker.review.snapshot.form import BrokenSnapshot
+from worker.review.snapshot.store import SnapshotStore
 from worker.review.topics import Topics
 from worker.settings import Settings
 from worker.trust.drawing import AuditDraws
@@ -31,12 +33,14 @@ _T = TypeVar("_T", bound=Contract)
 @dataclass(slots=True)
 class ReadProgress:
     """How far the topics are read. `targets` are the ends that must be reached before the catalogue counts as complete;
-    empty once they are. `begun_at` are the positions when those were looked for."""
+    empty once they are. `begun_at` are the positions when those were looked for. `is_fresh`: the catalogue was begun
+    anew then, from a snapshot or from nothing."""
 
     found_at: datetime
     begun_at: Mapping[Partition, int]
     positions: dict[Partition, int]
     targets: dict[Partition, int] = field(default_factory=dict)
+    is_fresh: bool = False
 
     @property
     def total(self) -> int:
@@ -62,6 +66,7 @@ class CatalogueReader:
         self._audit_draws = AuditDraws((), settings.review.audit_share)
         self._topics = topics
         self._catalogue = catalogue
+        self._snapshots = SnapshotStore(settings.kafka, topics)
         self._now = now
         self._progress: ReadProgress | None = None
 
@@ -86,8 +91,14 @@ class CatalogueReader:
             progress = self._progress = self._find_targets()
         elif not progress.targets and self._now() - progress.found_at >= REFRESH:
             progress = self._progress = self._find_targets()  # topics may have got more partitions
-            progress.targets = {}  # but it was complete, and goes on being so
+            if not progress.is_fresh:
+                progress.targets = {}  # it was complete, and goes on being so
         batch = self._topics.read(self._order(progress), WAIT_SECONDS)
+        if progress.targets and self._has_gap(progress.positions):
+            log.warning("catalogue_has_a_gap", reason="records were deleted before this desk had read them")
+            self._catalogue.clear()
+            self._progress = None
+            return
         for start in range(0, len(batch.records), TAKEN_AT_ONCE):
             records = batch.records[start : start + TAKEN_AT_ONCE]
             items, decisions = self._parsed(records)
@@ -104,14 +115,53 @@ class CatalogueReader:
         self._audit_draws = self._audit_plans.draws()
         names = (self._names.decisions, self._names.review, self._names.verdicts)
         ends = {partition: end for name in names for partition, end in self._topics.ends(name).items()}
+        starts = {partition: start for name in names for partition, start in self._topics.starts(name).items()}
         stored = self._catalogue.positions()
         if any(offset > ends.get(partition, 0) for partition, offset in stored.items()):
             log.warning("catalogue_of_another_log", reason="it is ahead of the topics, so it is made again")
             self._catalogue.clear()
             stored = {}
-        positions = {partition: stored.get(partition, 0) for partition in ends}
+        elif any(stored.values()) and self._has_gap(stored):
+            log.warning("catalogue_has_a_gap", reason="records were deleted that it lacks, so it is made again")
+            self._catalogue.clear()
+            stored = {}
+        is_fresh = not any(stored.values())
+        if is_fresh:
+            stored = self._restored()
+        positions = {partition: max(stored.get(partition, 0), starts.get(partition, 0)) for partition in ends}
+        if skipped := {p: at for p, at in positions.items() if at > stored.get(p, 0)}:
+            self._catalogue.take((), (), skipped)  # so that this is no gap the next time
         targets = {partition: end for partition, end in ends.items() if positions[partition] < end}
-        return ReadProgress(self._now(), dict(positions), positions, targets)
+        return ReadProgress(self._now(), dict(positions), positions, targets, is_fresh)
+
+    def _has_gap(self, positions: Mapping[Partition, int]) -> bool:
+        """Whether the desk has deleted records behind these positions. Verdicts expire by themselves: items made of
+        them are in the snapshots."""
+        return any(
+            positions.get(partition, 0) < start
+            for name in (self._names.review, self._names.decisions)
+            for partition, start in self._topics.starts(name).items()
+        )
+
+    def _restored(self) -> dict[Partition, int]:
+        """Loads the newest sound snapshot into the catalogue, in place of what is there; the positions after it, none
+        without a snapshot."""
+        for snapshot in self._snapshots.survey(self._now()).snapshots:
+            log.info("snapshot_loading", items=snapshot.manifest.items, taken_at=snapshot.taken_at.isoformat())
+            try:
+                self._catalogue.restore(self._snapshots.items(snapshot), snapshot.positions)
+            except BrokenSnapshot as error:
+                log.error("snapshot_broken", snapshot=snapshot.name.decode(), reason=str(error))  # noqa: TRY400
+            else:
+                return dict(snapshot.positions)
+        if self._has_gap({}):
+            log.error(
+                "no_snapshot",
+                topic=self._names.review_snapshot,
+                reason="old records have been deleted, and there is no snapshot of them: items that were settled may "
+                "be open again, and old decisions on open items may be missing",
+            )
+        return {}
 
     def _order(self, progress: ReadProgress) -> Mapping[Partition, int]:
         """Decisions first while there are targets, so that an item's state is folded once."""
@@ -128,9 +178,9 @@ class CatalogueReader:
             if record.partition.topic == self._names.decisions:
                 decision = _message(Decision, record)
                 if decision is not None:
-                    decisions.append(Placed(decision, record.partition, record.offset))
+                    decisions.append(Placed(decision, record.partition, record.offset, record.timestamp_ms / 1000))
             elif (item := self._item(record)) is not None:
-                items.append(Placed(item, record.partition, record.offset))
+                items.append(Placed(item, record.partition, record.offset, record.timestamp_ms / 1000))
         return items, decisions
 
     def _item(self, record: Record) -> ReviewItem | None:

@@ -10,7 +10,7 @@ from worker.review import desk_events
 from worker.review.answers import DeskEvent, Status
 from worker.review.decision_ids import original
 from worker.review.index import keys, tallies
-from worker.review.index.entry import CLUSTER, Entry
+from worker.review.index.entry import AT, CLUSTER, Entry, alone_cluster, place_of
 from worker.review.index.leases import DROP
 from worker.review.index.writes import Writes
 from worker.review.item_state import UNDOABLE, ItemState
@@ -28,9 +28,11 @@ class Change:
         self.item_id = item_id
         self._before = before
         self._new = {name: value for name, value in fields.items() if name not in before.fields}
+        if _is_later(fields.get(AT), before.fields.get(AT)):
+            self._new[AT] = fields[AT]
         after = Entry({**before.fields, **self._new})
-        if self._new and after.item is not None and after.state.alone and after.cluster != item_id:
-            after = Entry({**after.fields, CLUSTER: item_id.encode()})
+        if self._new and after.item is not None and after.state.alone and after.cluster != alone_cluster(item_id):
+            after = Entry({**after.fields, CLUSTER: alone_cluster(item_id).encode()})
         self.after = after
 
     @property
@@ -136,6 +138,14 @@ def _closed_to(entry: Entry, queue: str) -> frozenset[str]:
 def _skipped_by(entry: Entry) -> frozenset[str]:
     """Reviewers who skipped the item and can still come back to it."""
     return frozenset() if entry.lane is None else entry.state.skipped_by - entry.state.voters
+
+
+def _is_later(place: bytes | None, known: bytes | None) -> bool:
+    """Whether an item's record stands at a later place than the one that is known: the earlier one may be deleted."""
+    if place is None or known is None or place == known:
+        return False
+    (partition, offset), (known_partition, known_offset) = place_of(place), place_of(known)
+    return partition != known_partition or offset > known_offset
 
 
 def _only(fields: Mapping[bytes, bytes], name: bytes) -> dict[bytes, bytes]:

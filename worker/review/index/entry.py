@@ -58,8 +58,7 @@ class Entry:
     @property
     def at(self) -> tuple[Partition, int]:
         """Where in the log the item stands."""
-        topic, number, offset = self.fields[AT].decode().split("|")
-        return Partition(topic, int(number)), int(offset)
+        return place_of(self.fields[AT])
 
     @property
     def lane(self) -> tuple[str, str] | None:
@@ -71,9 +70,20 @@ class Entry:
         return LANES[self.state.status], ""
 
 
+def alone_cluster(item_id: str) -> str:
+    """The cluster of an item that was split from its near duplicates. Not its id: that may name the others' cluster."""
+    return f"alone|{item_id}"
+
+
 def decision_field(partition: Partition, offset: int) -> bytes:
     """The field of a decision: sorted by name they are in the order of the log."""
     return _DECISION + b"%06d|%020d" % (partition.number, offset)
+
+
+def place_of(field: bytes) -> tuple[Partition, int]:
+    """What `at_field` wrote."""
+    topic, number, offset = field.decode().rsplit("|", 2)
+    return Partition(topic, int(number)), int(offset)
 
 
 def at_field(partition: Partition, offset: int) -> bytes:

@@ -1,6 +1,6 @@
 """Writes items and decisions into the index: in any order, any number of times, from any number of processes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -59,19 +59,29 @@ class Index:
             )
         return result
 
-    def purge(self, closed_before: datetime) -> int:
-        """Removes items that were settled before; how many."""
+    def purge(self, closed_before: datetime, decided_since: Callable[[Sequence[str]], Mapping[str, float]]) -> int:
+        """Removes items that were settled before; how many it looked at. `decided_since` tells which of some items have
+        a decision that was written since, and when: those count as settled then."""
         old: Any = self._redis.zrangebyscore(keys.CLOSED, "-inf", closed_before.timestamp(), 0, _PURGED_AT_ONCE)
-        if not old:
-            return 0
-        ids = [item_id.decode() for item_id in old]
+        found = [item_id.decode() for item_id in old]
+        later = decided_since(found) if found else {}
+        if later:
+            self._redis.zadd(keys.CLOSED, dict(later), xx=True)
+        ids = [item_id for item_id in found if item_id not in later]
+        if not ids:
+            return len(found)
+        people = {made.reviewer for entry in self.entries(ids).values() for made in entry.state.counted}
         with self._redis.pipeline() as pipeline:
             pipeline.delete(*map(keys.item, ids), *map(keys.excluded, ids))
             pipeline.zrem(keys.CLOSED, *ids)
+            pipeline.srem(keys.AUDITED, *ids)
+            pipeline.srem(keys.MISSED, *ids)
+            for reviewer in people:
+                pipeline.hdel(keys.gold(reviewer), *ids)
             pipeline.hdel(keys.SETTLED_AFTER, *ids)
             pipeline.hdel(keys.PANELS, *ids)
             pipeline.execute()
-        return len(ids)
+        return len(found)
 
     def _write(self, added: Mapping[str, Mapping[bytes, bytes]], quiet: bool) -> dict[str, Entry]:
         with self._redis.pipeline() as pipeline:
