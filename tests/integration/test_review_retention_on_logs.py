@@ -81,6 +81,10 @@ def test_old_records_leave_the_log_and_a_new_desk_starts_from_the_snapshot(
         assert (held.status, held.history[0].note) == (Status.HELD, "ask legal")
         for item_id in ("i0", "i19"):
             assert desk.image(item_id) == (InlineReference(bytes=b"hello"), None)
+        fresh = dict.fromkeys(topics.ends(names.decisions), 0)
+        for _ in range(20):
+            fresh = dict(topics.read(fresh, 0.05).positions)
+        assert fresh == topics.ends(names.decisions), "who reads from the beginning gets past what is deleted"
         assert topics.record(next(iter(topics.ends(names.review))), 0) is None
 
 

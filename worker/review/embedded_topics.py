@@ -35,12 +35,15 @@ class EmbeddedTopics:
             self._topics.trim(starts)
 
     def read(self, positions: Mapping[Partition, int], wait_seconds: float) -> TopicBatch:
+        ends = {p: end for topic in {p.topic for p in positions} for p, end in self._reader.ends(topic).items()}
         records = self._reader.read(positions)
         if not records:
             time.sleep(wait_seconds)
             records = self._reader.read(positions)
         after = {record.partition: record.offset + 1 for record in records}
-        return TopicBatch(records, {**positions, **after})
+        # A partition without a record below its former end: what stood there has been deleted.
+        past = {p: max(at, ends[p]) for p, at in positions.items() if p not in after}
+        return TopicBatch(records, {**past, **after})
 
     def record(self, partition: Partition, offset: int) -> Record | None:
         with self._lock:
