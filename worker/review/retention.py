@@ -25,8 +25,8 @@ RETRY: Final = timedelta(minutes=10)
 GRACE: Final = timedelta(days=1)
 """How much longer than the index the catalogue keeps a settled item. A desk that still saw it may have reopened it at
 the last moment."""
-ITEMLESS: Final = timedelta(days=1)
-"""How long the catalogue keeps decisions whose item it does not have."""
+ITEMLESS: Final = timedelta(days=7)
+"""How long the catalogue keeps decisions whose item it has not read: the item may be in a partition that is behind."""
 WRITTEN_AGAIN_AT_ONCE: Final = 50
 WRITTEN_AGAIN_BYTES: Final = 4 * 1024 * 1024
 

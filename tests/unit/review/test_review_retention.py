@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from schemas import InlineReference, ReviewItem
-from tests.unit.review.retention_bench import KEEP_DAYS, bench_of, rebuilt, run_for, starts
+from schemas import Decision, InlineReference, ReviewItem
+from tests.unit.review.retention_bench import KEEP_DAYS, MortalTopics, bench_of, rebuilt, run_for, starts
 from tests.unit.review.review_bench import DIGEST, ReviewBench, features, review_item, verdict
 from worker.intake.log import Output
 from worker.review.answers import Query, Status
@@ -247,3 +247,26 @@ def test_a_snapshot_of_a_newer_version_is_never_deleted() -> None:
     run_for(bench, 9, steps=30)
     assert bench.topics.record(partition, offset) is not None
     assert len(SnapshotStore(bench.settings.kafka, bench.topics).survey(bench.now).snapshots) >= 2
+
+
+def test_a_decision_that_was_read_before_its_item_is_in_no_gap_of_the_snapshot() -> None:
+    bench = bench_of()
+    assert isinstance(bench.topics, MortalTopics)
+    bench.items(review_item("first"))
+    bench.topics.silent = "images.review"
+    bench.publish("images.review", review_item("late"))
+    made = Decision(
+        **review_item("late").model_dump(include={"item_id", "verdict_id", "event_id", "tenant", "queue"}),
+        decision_id="d",
+        reviewer="ann",
+        outcome="reject",
+        resolution="reject",
+        fencing_token=1,
+        decided_at=bench.now,
+    )
+    bench.publish("images.decisions", made, key="item_id")
+    bench.projector.step()
+    run_for(bench, 0.5, steps=2)  # a snapshot is written while it is so
+    bench.topics.silent = None
+    catalogue, _ = rebuilt(bench)
+    assert catalogue.entries(["late"])["late"].state.status is Status.REJECTED

@@ -87,7 +87,7 @@ class Retained(RuleBasedStateMachine):
         self.bench.topics.calls_left = calls
         with suppress(Killed):
             self.work(25)
-        self.bench.topics.calls_left = None
+        self.bench.topics.calls_left = self.bench.topics.silent = None
         self.bench.projector.yield_to_others()
         if not with_catalogue:
             self.bench.catalogue = self.bench.new_catalogue()
@@ -95,8 +95,35 @@ class Retained(RuleBasedStateMachine):
         self.bench.projector = self.bench.new_projector()
         self.bench.projector.catch_up()
 
+    @rule(topic=st.sampled_from([None, "images.review", "images.decisions"]))
+    def a_topic_falls_silent(self, topic: str | None) -> None:
+        """Until another one does, or none: what one topic tells comes before what another does."""
+        assert isinstance(self.bench.topics, MortalTopics)
+        self.bench.topics.silent = topic
+
+    @rule(number=st.integers(0, 20))
+    def another_desk_decides(self, number: int) -> None:
+        """Of what this one need not have heard of yet."""
+        item_id = self.ids[number % len(self.ids)]
+        queue = "audit" if item_id.startswith("verdict-") else "quality"
+        item = review_item(item_id, queue=queue).model_dump(
+            include={"item_id", "verdict_id", "event_id", "tenant", "queue"}
+        )
+        made = Decision(
+            **item,
+            decision_id=f"other-{self.bench.now.timestamp()}-{number}",
+            reviewer="zoe",
+            outcome="reject",
+            resolution="reject",
+            fencing_token=self.bench.desk._leases.token(),
+            decided_at=self.bench.now,
+        )
+        self.bench.publish("images.decisions", made, key="item_id")
+
     @rule()
     def redis_is_lost(self) -> None:
+        assert isinstance(self.bench.topics, MortalTopics)
+        self.bench.topics.silent = None
         self.bench.redis.flushall()
         self.bench.projector.catch_up()
 
@@ -106,6 +133,12 @@ class Retained(RuleBasedStateMachine):
 
     @rule()
     def another_desk_finds_what_must_be_there(self) -> None:
+        assert isinstance(self.bench.topics, MortalTopics)
+        silent, self.bench.topics.silent = self.bench.topics.silent, None
+        self._find()
+        self.bench.topics.silent = silent
+
+    def _find(self) -> None:
         kept, desk = self.bench.redis, self.bench.desk
         with closing(self.bench.new_catalogue()) as catalogue:
             fill(self.bench.settings, self.bench.topics, catalogue, self.bench.clock)

@@ -18,6 +18,9 @@ _ITEMS: Final = """
 SELECT item_id, item, partition, offset, placed_at, cluster,
     CASE WHEN status IN (SELECT value FROM json_each(?)) AND NOT alone THEN sketch END
 FROM items JOIN bodies USING (id) ORDER BY id"""
+_FIRST_ITEMLESS: Final = """
+SELECT partition, min(offset) FROM decisions
+WHERE NOT EXISTS (SELECT 1 FROM items WHERE items.item_id = decisions.item_id) GROUP BY partition"""
 _WAITING_SINCE: Final = """
 SELECT item_id, number, offset FROM items JOIN positions ON positions.id = partition
 WHERE topic = ? AND placed_at < ? AND status IN (SELECT value FROM json_each(?)) ORDER BY placed_at"""
@@ -30,13 +33,22 @@ ORDER BY offset"""
 
 @contextmanager
 def contents(catalogue: Catalogue) -> Iterator[tuple[dict[Partition, int], Iterator[list[StoredItem]]]]:
-    """The positions, and all items as they were at these. What is written meanwhile is not seen. Raises LogError."""
+    """All items, and the positions from which reading can go on with them. What is written meanwhile is not seen.
+    Raises LogError.
+
+    A decision may have been read before its item. The positions are those before the first such decision: it is read
+    again. Decisions that are read twice change nothing.
+    """
     with catalogue.reader() as db:
         db.execute("BEGIN")
         try:
             rows = db.execute("SELECT id, topic, number, next_offset FROM positions").fetchall()
             places = {row_id: (topic, number) for row_id, topic, number, _ in rows}
-            positions = {Partition(topic, number): offset for _, topic, number, offset in rows}
+            first_itemless = dict(db.execute(_FIRST_ITEMLESS).fetchall())
+            positions = {
+                Partition(topic, number): min(offset, first_itemless.get(row_id, offset))
+                for row_id, topic, number, offset in rows
+            }
 
             def items() -> Iterator[list[StoredItem]]:
                 found = db.execute(_ITEMS, (_WAITING,))
