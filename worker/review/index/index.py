@@ -74,8 +74,6 @@ class Index:
         with self._redis.pipeline() as pipeline:
             pipeline.delete(*map(keys.item, ids), *map(keys.excluded, ids))
             pipeline.zrem(keys.CLOSED, *ids)
-            pipeline.srem(keys.AUDITED, *ids)
-            pipeline.srem(keys.MISSED, *ids)
             for reviewer in people:
                 pipeline.hdel(keys.gold(reviewer), *ids)
             pipeline.hdel(keys.SETTLED_AFTER, *ids)
