@@ -37,7 +37,7 @@ from worker.settings.image_format import ImageFormat
 
 SIDES: Final = (512, 1024, 2048)
 ROUNDS: Final = 11
-PIPELINE_IMAGES: Final = 500
+PIPELINE_IMAGES: Final = 300
 PIPELINE_ROUNDS: Final = 3
 ALTERNATIVES: Final[tuple[Literal["off", "auto", "all"], ...]] = ("off", "auto", "all")
 GOAL: Final = 1.05
