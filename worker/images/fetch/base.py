@@ -1,5 +1,6 @@
 """What every fetcher promises."""
 
+import io
 import time
 import weakref
 from dataclasses import dataclass, field
@@ -74,7 +75,8 @@ class ImageBody:
         self._max_bytes = max_bytes
         self._place = place
         self._expected = max_bytes if announced is None else announced
-        self._chunks: list[bytes] = []
+        # One buffer: chunks of a large body would leave holes in the heap of each thread, which stay.
+        self._content = io.BytesIO()
         self._size = 0
         self._held = 0
         self.waited_seconds = 0.0
@@ -95,7 +97,7 @@ class ImageBody:
         return self._size
 
     def add(self, chunk: bytes) -> None:
-        self._chunks.append(chunk)
+        self._content.write(chunk)
         self._size += len(chunk)
         if self._size > self._max_bytes:
             raise too_large(self._place, self._max_bytes, self._max_bytes, at_least=True)
@@ -103,8 +105,8 @@ class ImageBody:
             self._hold()
 
     def image(self, etag: str | None = None, version_id: str | None = None) -> FetchedImage:
-        image = FetchedImage(b"".join(self._chunks), etag, version_id)
-        self._chunks = []
+        image = FetchedImage(self._content.getvalue(), etag, version_id)
+        self._content = io.BytesIO()
         if self._held:
             self._memory.give_back(self._held - self._size)
             weakref.finalize(image, self._memory.give_back, self._size).atexit = False
@@ -112,7 +114,7 @@ class ImageBody:
         return image
 
     def _hold(self) -> None:
-        """Twice the body: it is there in chunks and as a whole for a moment."""
+        """Twice the body: where the buffer cannot grow in place, it is there twice for a moment."""
         started = time.monotonic()
         self._memory.take(2 * self._expected)
         self._held = 2 * self._expected
