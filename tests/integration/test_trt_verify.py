@@ -147,7 +147,7 @@ def test_verify_says_what_there_is_not(tmp_path: Path) -> None:
     sluice("build", "mst-lite", "--repository", place, "--backend", "openvino", "--precision", "fp32")
     unknown = sluice("verify", "mst-lite", "--repository", place, "--engine", "openvino-fp8")
     assert unknown.exit_code == 2
-    assert "there: openvino-fp32" in unknown.stderr.replace("\n", " ")
+    assert "existing engines: openvino-fp32" in unknown.stderr.replace("\n", " ")
 
 
 def test_a_model_in_s3_is_published_found_cached_and_loaded(

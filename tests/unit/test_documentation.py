@@ -67,6 +67,11 @@ def test_the_configuration_reference_is_what_the_settings_say() -> None:
     assert FILE.read_text(encoding="utf-8") == reference(), "run: python -m worker.settings.reference"
 
 
+def test_every_setting_has_a_description() -> None:
+    rows = [line for line in reference().splitlines() if line.startswith("| `")]
+    assert [row for row in rows if not row.rstrip(" |").count("|") >= 4] == []
+
+
 def test_the_index_lists_every_page() -> None:
     index = (ROOT / "docs" / "README.md").read_text()
     assert [page.name for page in (ROOT / "docs").glob("*.md") if f"({page.name})" not in index] == ["README.md"]

@@ -126,7 +126,9 @@ def test_an_engine_that_is_not_there_is_refused_with_those_that_are_and_the_comm
     source: Path, model: Model, place: Path
 ) -> None:
     build(source, place)
-    with pytest.raises(RepositoryError, match="no such engine \\(there: openvino-fp32\\); make it: sluice ") as caught:
+    with pytest.raises(
+        RepositoryError, match="no such engine \\(existing: openvino-fp32\\); make it: sluice "
+    ) as caught:
         opening.open_engine(settings(source, repository=place, backend="openvino", precision="bf16"), model)
     command = str(caught.value).partition("make it: sluice ")[2]
     sluice(*command.split())
@@ -269,7 +271,7 @@ def test_on_a_gpu_only_its_own_engines_of_torch_serve(
     build(source, place, backend="torch")
     monkeypatch.setattr(opening, "has_gpu", lambda: True)
     wanted = settings(source, repository=place, backend="torch")
-    with pytest.raises(RepositoryError, match="no such engine \\(there: torch-fp32\\); make it: sluice build "):
+    with pytest.raises(RepositoryError, match="no such engine \\(existing: torch-fp32\\); make it: sluice build "):
         opening.open_engine(wanted, model)
     sluice("build", source, "--repository", place, "--backend", "torch", "--compute-capability", "8.9,9.0")
     monkeypatch.setattr(TorchEngine, "compute_capability", lambda: "9.0")

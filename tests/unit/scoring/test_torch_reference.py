@@ -88,7 +88,7 @@ def test_compiled_towers_give_what_the_plain_ones_give_for_every_batch(
             for name, rows in compiled.infer(images).items():
                 assert rows.shape == expected[name].shape
                 np.testing.assert_allclose(rows, expected[name], atol=0.02 * np.abs(expected[name]).max())
-        with pytest.raises(EngineError, match="one batch has 1 to 4"):
+        with pytest.raises(EngineError, match="a batch has 1 to 4"):
             compiled.infer(views(model, 5))
 
 

@@ -166,7 +166,7 @@ def test_a_rebuilt_engine_leaves_nothing_of_the_old_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda file: file.unlink(), "is gone"),
+        (lambda file: file.unlink(), "is missing"),
         (lambda file: file.write_bytes(b"ol"), "is damaged"),
     ],
 )
@@ -239,7 +239,7 @@ def test_a_folder_that_may_not_be_read_is_told_and_not_taken_for_empty(
 
 @pytest.mark.parametrize("place", ["gs://bucket/models", "s3://", "https://example.com/models"])
 def test_an_address_that_is_no_store_is_refused(place: str) -> None:
-    with pytest.raises(RepositoryError, match="give a folder or s3://bucket/prefix"):
+    with pytest.raises(RepositoryError, match="use a folder or s3://bucket/prefix"):
         open_store(place, S3Settings())
     with pytest.raises(ManifestError, match="is not a model repository"):
         find_model(place)
