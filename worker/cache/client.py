@@ -55,8 +55,9 @@ def connect_server(settings: RedisSettings) -> redis.Redis:
     """
     if settings.cluster:
         raise SettingsError(
-            "redis.cluster: the review desk cannot keep its index on a Redis Cluster, as it changes many keys at once; "
-            "give the desk settings with one Redis server or sentinels (the workers' cache may lie on the cluster)"
+            "redis.cluster: the review desk cannot keep its index on a Redis Cluster, because it changes many "
+            "keys at once; give the desk settings with one Redis server or Sentinels (the workers may use the "
+            "cluster)"
         )
     address = _address(settings)
     return _one_server(settings, address, _options(settings, address))
@@ -68,7 +69,7 @@ def _address(settings: RedisSettings) -> dict[str, Any]:
     except ValueError:
         # without the cause, whose message may hold a piece of the password
         raise SettingsError(
-            "redis.url is no address of a Redis server; write redis://HOST:PORT/DB or rediss://…"
+            "redis.url is not the address of a Redis server; write redis://HOST:PORT/DB or rediss://…"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""How cached values are written: compact, exact, and recognised when broken.
+"""The encoding of cached values: compact and exact, with detection of corruption.
 
 A value is a version byte, the CRC-32 of the rest, and the rest. Of scores the rest is JSON, whose numbers are written
 so that they read back as the same double, behind a byte that says what is known of the provenance: `-` not read, `0`
@@ -26,7 +26,7 @@ _SIZES = TypeAdapter(dict[str, NonNegativeInt])
 
 
 class CorruptValue(ValueError):
-    """The bytes are not a value that the cache wrote."""
+    """The bytes are not a valid cached value."""
 
 
 def seal(content: bytes) -> bytes:

@@ -14,10 +14,9 @@ LONGEST_PAUSE_SECONDS = 10.0
 
 
 class Outage:
-    """A breaker that opens at the first fault and lets one caller through after each pause, to see.
-
-    The pause doubles from 1 to 10 seconds, so a server that hangs costs its timeout ever less often. One log line
-    reports the outage and one its end. Safe to use from several threads.
+    """A breaker that opens at the first failure and lets one caller through after each pause. The pause doubles from 1
+    to 10 seconds, so that a hanging server causes few timeouts. One log line reports the outage and one its end.
+    Thread-safe.
     """
 
     def __init__(self, what: str, clock: Callable[[], float]) -> None:

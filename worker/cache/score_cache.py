@@ -1,7 +1,7 @@
-"""Scores that are known from earlier images. Without Redis Sluice is slower, never wrong, never stuck.
+"""Caches scores in Redis. Without Redis Sluice is slower, and its verdicts are the same.
 
-Scores and features have keys of their own: most images pass, and of those the features, a hundred times as large, are
-never asked for.
+Scores and features have separate keys: features are a hundred times as large and are not needed for images that pass,
+which are most.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ _CONTENT_HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class ScoreCache:
-    """Scores by content, and content hashes by S3 reference (an alias saves the fetch). Safe for several threads.
+    """Scores by content, and content hashes by S3 reference (an alias saves the fetch). Thread-safe.
 
     No method raises for a failure of Redis: what cannot be read is a miss. Hashes and scores that Redis has returned
     are answered from memory for up to a minute: they do not change under their key. With `max_entries` the cache itself
@@ -54,8 +54,9 @@ class ScoreCache:
         max_entries: int | None = None,
         provenance: str = "",
     ) -> None:
-        """`reads_prompts`: whether the model judges prompts; to one that does not, an image has one score.
-        `provenance` identifies the reader of provenance: what another one read is not found."""
+        """`reads_prompts`: whether the model judges prompts; if it does not, an image has one score. `provenance`
+        identifies the reader of provenance: what another one read is not found.
+        """
         self._client = client
         self._model_digest = model_digest
         self._reads_prompts = reads_prompts
@@ -78,15 +79,14 @@ class ScoreCache:
         return ScoreKey(content_hash, hashlib.sha256(prompt.encode(errors="surrogatepass")).hexdigest()[:32])
 
     def content_hashes(self, references: Sequence[S3Reference]) -> list[str | None]:
-        """The content hash of each reference, where it is known.
-
-        A reference that names neither a version nor an ETag is never known: what it points at may have changed.
+        """The content hash of each reference, if known. References without a version or an ETag are not cached, because
+        their content may change.
         """
         keys = [_alias_key(reference) for reference in references]
         return self._look_up("alias", keys, _decode_hash, self._recent_hashes)
 
     def scores(self, keys: Sequence[ScoreKey]) -> list[CachedScore | None]:
-        """The scores of each key, where this model has some, without features."""
+        """The cached scores of each key for this model, without features."""
         return self._look_up("score", [self._key("score", key) for key in keys], _decode_score, self._recent_scores)
 
     def features(self, keys: Sequence[ScoreKey]) -> list[Mapping[str, bytes] | None]:
@@ -94,14 +94,16 @@ class ScoreCache:
         return self._look_up("features", [self._key("features", key) for key in keys], decode_features)
 
     def get(self, keys: Sequence[ScoreKey]) -> list[CachedScore | None]:
-        """The scores of each key with their features, where both are known."""
+        """The scores of each key with their features, if both are cached."""
         scores = dict(zip(keys, self.scores(keys), strict=True))
         known = [key for key, found in scores.items() if found is not None]
         features = dict(zip(known, self.features(known), strict=True))
         return [_whole(scores[key], features.get(key)) for key in keys]
 
     def put(self, scores: Mapping[ScoreKey, CachedScore], aliases: Mapping[S3Reference, str]) -> None:
-        """Remembers scores and aliases (reference → content hash); aliases that cannot be trusted are left out."""
+        """Stores scores and aliases (reference → content hash). Aliases of references without a version or an ETag are
+        skipped.
+        """
         values: dict[str, bytes] = {}
         for key, score in scores.items():
             values[self._key("features", key)] = encode_features(score.features)

@@ -106,7 +106,7 @@ class LetterActions:
     def _resubmission(self, letter: Letter) -> Output:
         whole = self._book.whole(letter)
         if whole is None:
-            raise CannotRedrive(f"{self._topics.dead} keeps the letter no more")
+            raise CannotRedrive(f"{self._topics.dead} no longer holds the letter")
         return resubmission(
             letter,
             whole,

@@ -1,4 +1,4 @@
-"""What stands in the dead-letter topic, and what people have done about it."""
+"""Reads the dead letters and the actions on them."""
 
 import time
 from collections.abc import Callable
@@ -17,14 +17,14 @@ from worker.settings import TopicSettings
 log = structlog.get_logger(__name__)
 
 MOST_LETTERS: Final = 100_000
-"""So many letters are held at most, about 1 KB each; of more, the oldest are left out."""
+"""Maximum letters in memory, about 1 KB each. The oldest are dropped beyond that."""
 WAIT_SECONDS: Final = 0.2
 PATIENCE_SECONDS: Final = 30.0
 """A log that yields nothing for so long, though its end has not been reached, is an error."""
 
 
 class LetterBook:
-    """Letters and actions, as far as they were read. `refresh` reads on; one thread at a time."""
+    """The letters and actions that were read. `refresh` reads new ones. Not thread-safe."""
 
     def __init__(
         self, reader: TopicReader, topics: TopicSettings, clock: Callable[[], float], *, most: int = MOST_LETTERS
@@ -51,7 +51,7 @@ class LetterBook:
     def refresh(
         self, seconds: float | None = None, on_progress: Callable[[int, int], None] = lambda _read, _total: None
     ) -> bool:
-        """Reads up to the present end, for at most so many seconds. Whether it got there. Raises LogError."""
+        """Reads up to the current end, for at most `seconds`. Returns whether it got there. Raises LogError."""
         self._ends = {**self._reader.ends(self._topics.dead), **self._reader.ends(self._topics.dead_actions)}
         for partition in self._ends:
             self._positions.setdefault(partition, 0)
@@ -78,14 +78,14 @@ class LetterBook:
         return LetterState.REDRIVEN if action.action == "redrive" else LetterState.DROPPED
 
     def action(self, letter: Letter) -> DeadLetterAction | None:
-        """What was done last about the letter."""
+        """The last action on the letter."""
         return self._actions.get(letter.letter_id)
 
     def get(self, letter_id: str) -> Letter | None:
         return self._letters.get(letter_id)
 
     def find(self, selection: Selection) -> list[Letter]:
-        """The letters that are meant, newest first."""
+        """The selected letters, newest first."""
         found = [letter for letter in self._letters.values() if selection.takes(letter, self.state(letter))]
         return sorted(found, key=lambda letter: (letter.failed_at, letter.letter_id), reverse=True)
 

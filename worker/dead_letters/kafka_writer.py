@@ -99,7 +99,9 @@ class KafkaWriter:
                 raise
             _watched(self._producer.commit_transaction, COMMIT_SECONDS)
         except (ProducerFencedError, InvalidProducerEpochError) as error:
-            raise Fenced("somebody else acted on dead letters at the same moment; nothing was written") from error
+            raise Fenced(
+                "somebody else redrove or dropped dead letters at the same time; nothing was written"
+            ) from error
 
     def _send(self, outputs: Sequence[Output]) -> None:
         """Returns when all are acked. Raises KafkaError and CommitFailed."""
@@ -112,7 +114,7 @@ class KafkaWriter:
             if not future.succeeded():
                 if isinstance(future.exception, KafkaError):
                     raise future.exception
-                raise CommitFailed("a record was not acked in time")
+                raise CommitFailed("a record was not acknowledged in time")
 
 
 def _watched(call: Callable[[], None], seconds: float) -> None:
@@ -129,6 +131,6 @@ def _watched(call: Callable[[], None], seconds: float) -> None:
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
-        raise LogError(f"Kafka has not answered for {seconds:g} s; the outcome is unknown, and trying again is safe")
+        raise LogError(f"Kafka has not answered for {seconds:g} s; the outcome is unknown, and it is safe to try again")
     if failures:
         raise failures[0]

@@ -49,12 +49,12 @@ def _record_of(letter: Letter, whole: DeadLetter, original: Record | None) -> Re
         return Record(Partition(source.topic, source.partition), source.offset, whole.payload, None, whole.headers)
     place = f"{source.topic}/{source.partition}@{source.offset}"
     if original is None or original.value is None:
-        raise CannotRedrive(f"the letter holds only a part of its record, and {place} is kept no more")
+        raise CannotRedrive(f"the letter holds only part of its record, and {place} no longer exists")
     # A deferred event failed in a record of its own, and not in the one in which it came.
     was_deferred = any(name == DEFERRED for name, _ in whole.headers)
     is_same = len(original.value) == whole.payload_size and original.value.startswith(whole.payload)
     if not (is_same or was_deferred):
-        raise CannotRedrive(f"the letter holds only a part of its record, and {place} is another record now")
+        raise CannotRedrive(f"the letter holds only part of its record, and {place} is a different record now")
     return original
 
 
@@ -68,4 +68,4 @@ def _event(whole: DeadLetter, record: Record) -> bytes:
     for event in (*events[index : index + 1], *events):
         if event.id == whole.event_id:
             return canonical(event)
-    raise CannotRedrive(f"the record does not hold event {whole.event_id} any more")
+    raise CannotRedrive(f"the record no longer holds event {whole.event_id}")

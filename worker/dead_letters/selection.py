@@ -1,4 +1,4 @@
-"""Which dead letters are meant."""
+"""Selects dead letters."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,20 +9,21 @@ from worker.dead_letters.letter import Letter
 
 
 class LetterState(StrEnum):
-    """What became of a letter."""
+    """The state of a letter."""
 
     OPEN = "open"
-    """Nobody has done anything about it."""
+    """No action yet."""
     REDRIVEN = "redriven"
-    """Its event was submitted again. If it fails again, that is another letter."""
+    """Its event was submitted again. If it fails again, it gets a new letter."""
     DROPPED = "dropped"
-    """Somebody said why it will not be submitted again. It can still be redriven."""
+    """Marked as not to be submitted again, with a reason. It can still be redriven."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Every condition that is given must hold; an empty one means any. Times compare with when the event failed:
-    `since` is included, `until` is not. `partitions` are those of the topic that the event came from."""
+    """All given conditions must match; an empty one matches anything. Times compare with when the event failed: `since`
+    is included, `until` is not. `partitions` are those of the topic that the event came from.
+    """
 
     state: LetterState | None = LetterState.OPEN
     ids: tuple[str, ...] = ()

@@ -47,7 +47,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def run_demo(settings: Settings, data: Path, progress: Progress) -> DemoResult:
-    """Sends the demo's stream through the embedded path below `data`. Raises DemoFailed and LogError."""
+    """Judges the demo's events in embedded mode below `data`. Raises DemoFailed and LogError."""
     folder = (data / "images").resolve()
     folder.mkdir(parents=True, exist_ok=True)
     settings = settings.model_copy(update={"files": FileSettings(roots=(SAMPLE_IMAGES, folder))})
@@ -95,7 +95,7 @@ def _judged(
                 progress("judging", len(verdicts), traffic.first.verdicts + traffic.second.verdicts)
                 check()
                 if time.monotonic() > deadline:
-                    raise DemoFailed(f"only {len(verdicts)} of {expected} verdicts came in {DEADLINE_SECONDS:.0f} s")
+                    raise DemoFailed(f"only {len(verdicts)} of {expected} verdicts arrived in {DEADLINE_SECONDS:.0f} s")
                 time.sleep(POLL_SECONDS)
     return verdicts
 
@@ -110,7 +110,7 @@ def _running(worker: Worker) -> Iterator[Callable[[], None]]:
         def check() -> None:
             if ended.done():
                 ended.result()
-                raise DemoFailed("the worker ended before its work was done")
+                raise DemoFailed("the worker ended before all events were judged")
 
         try:
             yield check

@@ -1,1 +1,1 @@
-"""Judging past events again, beside the live stream and without any effect on it, and what came out differently."""
+"""Judges past events again without any effect on the live stream, and compares the verdicts."""

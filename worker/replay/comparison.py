@@ -1,4 +1,4 @@
-"""Verdicts of a replay beside those that the same events got when they came."""
+"""Compares the verdicts of a replay with the original verdicts."""
 
 import heapq
 from collections import Counter
@@ -19,7 +19,7 @@ from worker.replay.window import ReplayWindow
 from worker.settings import TopicSettings
 
 KEPT = 200
-"""So many changes are kept whole; all are counted."""
+"""How many changes are kept in full; all are counted."""
 WAIT_SECONDS = 0.2
 DELTA_BINS = 17
 """Changes of quality from -4 to 4 in steps of half a point."""
@@ -49,7 +49,7 @@ class PastJudgement(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class JudgementChange:
-    """An event whose route or quality came out differently."""
+    """An event with another route or quality."""
 
     source: EventSource
     event_id: str
@@ -77,10 +77,10 @@ class ReplayComparison:
     delta_sum: float = 0.0
     compared_scores: int = 0
     changes: list[JudgementChange] = field(default_factory=list)
-    """The largest KEPT changes, the largest first."""
+    """The KEPT largest changes, largest first."""
     models: set[str] = field(default_factory=set)
     policies: set[str] = field(default_factory=set)
-    """Digests of what judged before."""
+    """Digests of the models and policies of the original verdicts."""
 
     @property
     def mean_delta(self) -> float:

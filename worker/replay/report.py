@@ -1,4 +1,4 @@
-"""The report of a replay: one HTML page with pictures of what came out differently."""
+"""The report of a replay: one HTML page with the changed images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ def pictures(
 
 
 def delta_chart(deltas: Sequence[int]) -> Chart:
-    """How many events changed their quality by how much; `deltas` are the comparison's bins, half a point each."""
+    """The histogram of changes of quality; `deltas` are the comparison's bins of half a point."""
     middle = DELTA_BINS // 2
     bars = [
         Bar(

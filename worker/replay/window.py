@@ -1,4 +1,4 @@
-"""Which events are judged again, and the name that the same request always has."""
+"""The events to judge again, and the run's name, which is the same for the same request."""
 
 import hashlib
 import json

@@ -293,6 +293,6 @@ def test_embedded_caches_are_separate() -> None:
 
 @pytest.mark.parametrize("url", ["redis://host:hunter2", "redis://:hunter2@[::1"])
 def test_an_address_that_is_none_is_refused_without_its_password(url: str) -> None:
-    with pytest.raises(SettingsError, match=r"redis\.url is no address") as refusal:
+    with pytest.raises(SettingsError, match=r"redis\.url is not the address") as refusal:
         connect(RedisSettings(url=SecretStr(url)))
     assert "hunter2" not in str(refusal.value)

@@ -245,7 +245,7 @@ def test_a_cut_letter_is_redriven_from_its_source_while_that_is_kept(bench: Lett
 
     assert len(report.done) == 1
     assert list(report.refused.values()) == [
-        "the letter holds only a part of its record, and images.in/0@9999 is kept no more"
+        "the letter holds only part of its record, and images.in/0@9999 no longer exists"
     ]
     assert bench.submitted == ["big", "big"]
     book.refresh()

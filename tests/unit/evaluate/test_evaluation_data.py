@@ -44,7 +44,7 @@ def test_a_plain_table_gives_scores_on_the_models_scale(folder: Path) -> None:
         ("image,mos\na.png,3\nb.png,nan\n", r"line 3: mos is 'nan'; every image needs a finite score"),
         ("image,mos\na.png,good\n", r"line 2: mos is 'good', not a number"),
         ("image,mos\na.png,\n", r"line 2: mos is '', not a number"),
-        ("image,mos\na.png,7\n", r"line 2: mos is 7, outside 1 to 5; --scale"),
+        ("image,mos\na.png,7\n", r"line 2: mos is 7, outside 1 to 5; set the scale with --scale"),
         ("image,mos\nz.png,3\n", r"line 2: no image .*z.png"),
         ("image,mos\n,3\n", r"line 2: image is empty"),
         ("image;mos\na.png;3\n", r"line 1: no column image and mos.*commas in place of semicolons"),
@@ -75,7 +75,7 @@ def test_what_is_no_text_or_not_there_is_refused(folder: Path) -> None:
         read_examples(folder / "mine.csv")
     with pytest.raises(DataError, match="no such file or folder"):
         read_examples(folder / "nothing")
-    with pytest.raises(DataError, match=r"no data set in a layout known here \(AGIQA-3K: data.csv"):
+    with pytest.raises(DataError, match=r"no data set in a known layout \(AGIQA-3K: data.csv"):
         read_examples(folder)
 
 
@@ -94,7 +94,7 @@ def test_what_spreadsheets_put_before_a_table_does_no_harm(folder: Path) -> None
         ),
         ("data.csv", b"name;prompt\n", r"data.csv, line 1: no column mos_align"),
         ("AIGC_all.csv", b"\xff\xfe\x00", r"AIGC_all.csv: not a CSV file in UTF-8"),
-        ("info_train.xlsx", b"PK\x03\x04 broken", r"info_train.xlsx: no spreadsheet"),
+        ("info_train.xlsx", b"PK\x03\x04 broken", r"info_train.xlsx: not a spreadsheet"),
         ("I2IQA_annotation.csv", b"a,b\n", r"I2IQA_annotation.csv, line 1: 2 cells, expected 6"),
         ("DATA/MOS/mosz1.mat", b"broken", r"mosz1.mat: not a MATLAB file, or damaged"),
     ],

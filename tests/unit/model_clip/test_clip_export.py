@@ -156,5 +156,5 @@ def test_a_prompt_head_of_other_towers_is_refused_by_the_tower(
 ) -> None:
     other = load(make_reference("prompt", seed=2).state_dict(), tmp_path)
 
-    with pytest.raises(CheckpointError, match=r"other.pt: .* of its coarse tower is another than in the model"):
+    with pytest.raises(CheckpointError, match=r"other.pt: .* of its coarse tower differs from the model"):
         check_same_towers(Path("other.pt"), other, served[0])

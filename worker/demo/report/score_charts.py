@@ -24,7 +24,7 @@ def histogram(bins: Sequence[Mapping[str, int]]) -> Chart:
                 bars.append(Bar(left, left + BIN_WIDTH, bottom, bottom + count, f"var(--{action})", title))
                 bottom += count
     return Chart(
-        "How many images had which quality, from 1 (bad) to 5 (perfect), by route",
+        "Number of images by quality, from 1 (bad) to 5 (perfect), and route",
         Axis("", LOWEST, HIGHEST, [Tick(value, str(value), word) for value, word in enumerate(WORDS, start=1)]),
         Axis.from_zero("", max(1, *(sum(numbers.values()) for numbers in bins)), whole=True),
         bars=bars,
@@ -40,14 +40,14 @@ def scatter(entries: Sequence[ReportEntry]) -> Chart:
             entry.human,
             entry.quality,
             f"var(--{entry.route.action})",
-            f"{entry.name}: people {entry.human:.2f}, model {entry.quality:.2f}",
+            f"{entry.name}: human {entry.human:.2f}, model {entry.quality:.2f}",
         )
         for entry in entries
         if entry.human is not None and entry.quality is not None
     ]
     ticks = [Tick(value, str(value)) for value in range(1, len(WORDS) + 1)]
     return Chart(
-        "The model's score of each image against the mean score that people gave it",
+        "The model's score of each image against its mean human score",
         Axis("people", LOWEST, HIGHEST, ticks),
         Axis("model", LOWEST, HIGHEST, ticks),
         dots=dots,
