@@ -64,6 +64,7 @@ def image_name(reference: ImageReference | None) -> str:
 
 def _verdict(value: bytes) -> Text:
     verdict = Verdict.model_validate_json(value)
+    overload = verdict.route.overload
     what = verdict.failure.reason.value if verdict.failure else " ".join(verdict.route.labels)
     return _line(
         verdict.judged_at,
@@ -72,6 +73,7 @@ def _verdict(value: bytes) -> Text:
         verdict.event_id if verdict.image is None else image_name(verdict.image),
         what,
         "cached" if verdict.cached else "",
+        "" if overload is None else f"{overload.mode}: queue {overload.queue} is overloaded",
         *(f"shadow {each.name}: {route_text(each.route).plain}" for each in verdict.shadow if each.route is not None),
     )
 

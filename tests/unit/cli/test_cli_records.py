@@ -60,6 +60,11 @@ def test_a_cached_verdict_says_so() -> None:
     assert describe(Topic.VERDICTS, verdict(cached=True)).plain.endswith("cached")
 
 
+def test_a_verdict_of_an_overloaded_queue_says_which_overload_rule_applied() -> None:
+    route = {"action": "reject", "rule": "poor", "overload": {"queue": "quality", "mode": "sample"}}
+    assert describe(Topic.VERDICTS, verdict(route=route)).plain.endswith("sample: queue quality is overloaded")
+
+
 def test_a_failed_verdict_tells_the_reason_and_the_event_where_there_is_no_image() -> None:
     line = describe(Topic.VERDICTS, verdict(status="failed", scores=None, failure=FAILURE, image=None)).plain
 
