@@ -72,6 +72,12 @@ k8s-test: deployment-tools ## Install the Helm chart on a real Kubernetes API se
 	@ops/dev/prerequisites.sh kubernetes
 	$(BIN)/python -m pytest -m cluster tests/cluster
 
+.PHONY: image-test
+image-test: $(BIN)/.all ## Run the Dockerfile's steps for cpu and desk in a Debian root, and score images in it; needs root
+	@ops/dev/prerequisites.sh image
+	$(BIN)/python -m ops.dev.image_root cpu
+	$(BIN)/python -m ops.dev.image_root desk
+
 .PHONY: servers
 servers: server-prerequisites $(BIN)/.servers ## Start Kafka, Redis and S3 on loopback for trying things, and write .run/dev.yaml
 	@$(BIN)/python -m ops.dev start

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Sees to the programs that the tests need beside Python: java (17 or newer), mvn, redis-server, faketime, Prometheus
 # and Chromium; with the argument `servers` only to those that servers and drills need, which are the first four;
-# with `kubernetes` to those of a Kubernetes API server: etcd and openssl.
+# with `kubernetes` to those of a Kubernetes API server: etcd and openssl; with `image` to mmdebstrap.
 # As root on Debian it installs what is missing; anywhere else it names it and fails, having done nothing.
 set -eu
 
@@ -16,6 +16,8 @@ wanted=${1:-all}
 if [ "$wanted" = kubernetes ]; then
     need etcd etcd-server
     need openssl openssl
+elif [ "$wanted" = image ]; then
+    need mmdebstrap mmdebstrap
 else
     [ "$(java_version)" -ge 17 ] 2>/dev/null || missing=" default-jre-headless"
     need mvn maven
@@ -41,7 +43,7 @@ fi
 echo "error: real servers are used here, and some of their programs are not on the PATH." >&2
 echo "Debian's packages for them are:$missing" >&2
 echo "On Debian or Ubuntu: sudo apt-get install$missing" >&2
-[ "$wanted" = kubernetes ] ||
+[ "$wanted" = kubernetes ] || [ "$wanted" = image ] ||
     echo "On macOS: brew install openjdk maven redis prometheus; brew install --cask chromium" >&2
 echo "Nothing was installed or changed." >&2
 exit 1
