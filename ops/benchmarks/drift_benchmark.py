@@ -1,4 +1,4 @@
-"""How soon `sluice trust drift` tells of a new generator among others, and how often it tells of nothing.
+"""How soon `sluice trust drift` reports a new generator among others, and how often it reports a false change.
 
 Simulated, with fixed seeds; there is nothing to time. Qualities are drawn like the scores that people gave to the
 images of the six generators of AGIQA-3K (Li et al., 2023; mean and standard deviation, from 0..5 to 1..5). The sender

@@ -218,7 +218,7 @@ class Desk:
         return (reference, item.content_hash) if reference is not None else None
 
     def _inline_image(self, item_id: str, entry: Entry) -> ImageReference | None:
-        """An image that came within its event, from the item's record. That is written anew before the log deletes it:
+        """An image that came within its event, from the item's record. That is written again before the log deletes it:
         this desk's catalogue may know of the new one before the index does."""
         for known in (entry, self._catalogue.entries([item_id]).get(item_id)):
             record = self._topics.record(*known.at) if known is not None else None

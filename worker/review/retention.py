@@ -91,7 +91,7 @@ class Retention:
                 log.warning("retention_failed", reason=str(error), retry_seconds=RETRY.total_seconds())
 
     def stop(self) -> None:
-        """Leaves what has been begun; it is begun anew another time."""
+        """Stops the work in progress. It starts again at the next step."""
         if self._work is not None:
             self._work.close()
             self._work = None

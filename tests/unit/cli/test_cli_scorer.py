@@ -16,6 +16,7 @@ from worker.images.errors import ImageError, TransientFetchError
 from worker.images.fetch import FetchedImage
 from worker.judging.retries import RetryPolicy
 from worker.policy import PolicyError
+from worker.policy.overload import Overloaded
 from worker.scoring.engine import BatchFailed, EngineLost, Prompts
 from worker.view import ViewSpec
 
@@ -71,7 +72,7 @@ class FakeEngine:
 class FakePolicy:
     digest = "sha256:" + "d" * 64
 
-    def route(self, event: ImageEvent, scores: Scores, _: Provenance) -> Route:
+    def route(self, event: ImageEvent, scores: Scores, _: Provenance, _overloaded: Overloaded) -> Route:
         if scores.quality == 5:
             raise PolicyError("rule x: no such attribute")
         return Route(action="pass", rule=event.tenant)

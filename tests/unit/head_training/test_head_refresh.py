@@ -116,7 +116,7 @@ def test_decisions_that_follow_no_rule_give_no_certain_gain() -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "words"),
-    [(0.01, 0.2, None), (-0.01, 0.2, "the gain is not certain"), (-0.2, -0.01, "do not promote")],
+    [(0.01, 0.2, None), (-0.01, 0.2, "the gain is not significant"), (-0.2, -0.01, "do not promote")],
 )
 def test_what_speaks_against_new_heads_is_said(low: float, high: float, words: str | None) -> None:
     warning = warn(Comparison(80, 40, 40, 0.7, 0.7, low, high, 0.1))

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from ops.grafana.panels import DASHBOARDS
 from worker.review.queue_metrics import QueueMetrics
+from worker.review.retention_metrics import RetentionMetrics
 from worker.review.webhook_delivery import delivery_counter
 from worker.settings.review import ReviewSettings
 from worker.telemetry.metrics import Metrics
@@ -74,6 +75,7 @@ def test_rules_and_panels_ask_only_for_metrics_that_workers_and_the_desk_have() 
     registry = CollectorRegistry()
     Metrics(registry)
     registry.register(delivery_counter())
+    registry.register(RetentionMetrics(lambda: datetime.now(UTC)))
     registry.register(QueueMetrics(lambda: [], ReviewSettings(), lambda: datetime.now(UTC)))
     known = {sample.name for metric in registry.collect() for sample in metric.samples}
     known |= {

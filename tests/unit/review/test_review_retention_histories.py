@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from schemas import Decision, InlineReference, ReviewItem
 from tests.unit.review.retention_bench import KEEP_DAYS, Killed, MortalTopics, bench_of
 from tests.unit.review.review_bench import review_item, verdict
-from worker.cli.trust import _audits
+from worker.cli.trust_records import settled_audits
 from worker.review.answers import Choice, Status
 from worker.review.catalogue.export import everything
 from worker.review.errors import DeskError
@@ -163,7 +163,7 @@ class Retained(RuleBasedStateMachine):
                     record = self.bench.topics.record(*entries[item_id].at)
                     assert record is not None
                     assert ReviewItem.model_validate_json(record.value or b"").item_id == item_id
-        seen = _audits(Decision.model_validate_json(value) for value in self.bench.written("images.decisions"))
+        seen = settled_audits(Decision.model_validate_json(value) for value in self.bench.written("images.decisions"))
         for item_id in self.ids:
             truth = fold(made[item_id])
             if item_id.startswith("verdict-") and truth.closed_at is not None and truth.closed_at > long_ago:

@@ -188,4 +188,6 @@ def test_channels_have_the_addresses_that_are_the_settings_defaults() -> None:
     from worker.settings import TopicSettings
 
     addresses = {name: channel["address"] for name, channel in asyncapi()["channels"].items()}
-    assert addresses == TopicSettings().model_dump(exclude_none=True)
+    topics = TopicSettings().model_dump(exclude_none=True)
+    del topics["review_snapshot"]  # the desk's own form, which is no contract
+    assert addresses == topics

@@ -33,8 +33,8 @@ _T = TypeVar("_T", bound=Contract)
 @dataclass(slots=True)
 class ReadProgress:
     """How far the topics are read. `targets` are the ends that must be reached before the catalogue counts as complete;
-    empty once they are. `begun_at` are the positions when those were looked for. `is_fresh`: the catalogue was begun
-    anew then, from a snapshot or from nothing."""
+    empty once they are. `begun_at` are the positions when those were looked for. `is_fresh`: the catalogue was then
+    started again, from a snapshot or from nothing."""
 
     found_at: datetime
     begun_at: Mapping[Partition, int]
