@@ -78,7 +78,9 @@ class Projector:
         catalogue: Catalogue,
         now: Callable[[], datetime],
         metrics: RetentionMetrics | None = None,
+        server_time: Callable[[], datetime] | None = None,
     ) -> None:
+        """`metrics` and `server_time` as for Retention."""
         self._reader = CatalogueReader(settings, topics, catalogue, now)
         self._redis = client
         self._index = index
@@ -88,7 +90,7 @@ class Projector:
         self._advance = client.register_script(_ADVANCE)
         self._lease = SingletonLease(client, keys.PROJECTOR, self._who, LEASE_SECONDS)
         self._filled: IndexProgress | None = None
-        self._retention = Retention(settings, topics, catalogue, index, now, metrics)
+        self._retention = Retention(settings, topics, catalogue, index, now, metrics, server_time)
 
     def run(self, stop: Event) -> None:
         """Runs until stopped. Raises LogError and redis.RedisError; may then be called again."""

@@ -27,6 +27,8 @@ GRACE: Final = timedelta(days=1)
 the last moment."""
 ITEMLESS: Final = timedelta(days=7)
 """How long the catalogue keeps decisions whose item it has not read: the item may be in a partition that is behind."""
+CLOCK_TOLERANCE: Final = timedelta(hours=1)
+"""Nothing is removed while this desk's clock and that of Redis differ by more."""
 WRITTEN_AGAIN_AT_ONCE: Final = 50
 WRITTEN_AGAIN_BYTES: Final = 4 * 1024 * 1024
 
@@ -53,7 +55,9 @@ class Retention:
         index: Index,
         now: Callable[[], datetime],
         metrics: RetentionMetrics | None = None,
+        server_time: Callable[[], datetime] | None = None,
     ) -> None:
+        """`server_time`: the time by another machine's clock; absent, `now` is trusted."""
         self._kept = timedelta(days=settings.review.keep_closed_days)
         self._every = timedelta(hours=settings.review.snapshot_hours)
         self._names = settings.kafka.topics
@@ -61,6 +65,9 @@ class Retention:
         self._catalogue = catalogue
         self._index = index
         self._now = now
+        self._server_time = server_time or now
+        self._trusts_clock = False
+        self._clock_at: datetime | None = None
         self._metrics = metrics or RetentionMetrics(now)
         self._snapshots = SnapshotStore(settings.kafka, topics)
         self._purged_at: datetime | None = None
@@ -72,6 +79,9 @@ class Retention:
     def step(self, is_ours: bool) -> None:
         """Does a little of what is due. The catalogue must hold what stands in the topics. `is_ours`: this desk works
         for all. Raises LogError, redis.RedisError."""
+        if not self._clock_is_right():
+            self.stop()
+            return
         self._purge(is_ours)
         if not is_ours:
             self.stop()
@@ -96,6 +106,18 @@ class Retention:
             self._work.close()
             self._work = None
         self._metrics.snapshot(None)
+
+    def _clock_is_right(self) -> bool:
+        """A clock that is months ahead would make settled items look old, and what is deleted is lost."""
+        now = self._now()
+        if self._clock_at is None or abs(now - self._clock_at) >= timedelta(seconds=PURGE_SECONDS):
+            self._clock_at = now
+            off = now - self._server_time()
+            self._trusts_clock = abs(off) <= CLOCK_TOLERANCE
+            if not self._trusts_clock:
+                self._metrics.failed()
+                log.error("retention_clock_differs", seconds=round(off.total_seconds()), other="redis")
+        return self._trusts_clock
 
     def _purge(self, is_ours: bool) -> None:
         """Removes what was settled long ago, from the catalogue and, where that is this desk's work, the index."""

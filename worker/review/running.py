@@ -52,7 +52,9 @@ class RunningDesk(Desk):
         topics = self._opened(settings, data)
         super().__init__(settings, topics, client, catalogue, traces=self._decision_traces(settings, topics))
         retention = RetentionMetrics(self._now)
-        projector = Projector(settings, self._topics, client, self._index, catalogue, self._now, retention)
+        projector = Projector(
+            settings, self._topics, client, self._index, catalogue, self._now, retention, self._index.server_time
+        )
         metrics = QueueMetrics(self.queues, settings.review, self._now)
         for each in (metrics, retention):
             self.supervisor.registry.register(each)

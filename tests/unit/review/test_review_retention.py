@@ -174,6 +174,34 @@ def test_a_log_that_refuses_to_delete_is_told_and_harms_nothing() -> None:
     assert catalogue.ids() == ["b"]
 
 
+def test_nothing_is_removed_while_the_clock_differs_from_that_of_redis() -> None:
+    bench = bench_of()
+    metrics = RetentionMetrics(bench.clock)
+    ahead = timedelta()
+    bench.projector._retention = Retention(
+        bench.settings,
+        bench.topics,
+        bench.catalogue,
+        bench.projector._index,
+        bench.clock,
+        metrics,
+        lambda: bench.clock() - ahead,
+    )
+    bench.items(review_item("a"), review_item("b"))
+    bench.decide(bench.desk.take("a", "ann"), "approve")
+    ahead = timedelta(days=KEEP_DAYS + 2)
+    bench.sleep(ahead.total_seconds())  # this desk's clock jumps
+    run_for(bench, 1, steps=24)
+    assert {view.item.item_id for view in bench.desk.search(Query()).items} == {"a", "b"}
+    assert starts(bench, "images.decisions") == 0
+    values = {s.name: s.value for family in metrics.collect() for s in family.samples if "status" not in s.labels}
+    assert values["sluice_review_retention_failures_total"] > 0
+
+    ahead = timedelta()  # the clock was right after all
+    run_for(bench, 1, steps=24)
+    assert {view.item.item_id for view in bench.desk.search(Query()).items} == {"b"}
+
+
 def test_metrics_tell_what_is_kept_deleted_and_how_old_the_snapshot_is() -> None:
     bench = bench_of()
     metrics = RetentionMetrics(bench.clock)

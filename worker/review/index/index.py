@@ -1,7 +1,7 @@
 """Writes items and decisions into the index: in any order, any number of times, from any number of processes."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import redis
@@ -58,6 +58,11 @@ class Index:
                 {item_id: _shortened(entries[item_id]) for item_id in ids[start : start + _AT_ONCE]}, quiet
             )
         return result
+
+    def server_time(self) -> datetime:
+        """The time by the clock of Redis."""
+        seconds, microseconds = self._redis.time()
+        return datetime.fromtimestamp(seconds + microseconds / 1e6, UTC)
 
     def purge(self, closed_before: datetime, decided_since: Callable[[Sequence[str]], Mapping[str, float]]) -> int:
         """Removes items that were settled before; how many it looked at. `decided_since` tells which of some items have
