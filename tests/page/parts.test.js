@@ -8,7 +8,7 @@ import { candidates } from "../../worker/review/page/js/parts/keys.js";
 import { Newest } from "../../worker/review/page/js/parts/newest.js";
 import { inSteps, stepOf } from "../../worker/review/page/js/parts/time-steps.js";
 import { UndoStack } from "../../worker/review/page/js/parts/undo-stack.js";
-import { likeliest, shortened } from "../../worker/review/page/js/parts/words.js";
+import { likeliest, shortened, until } from "../../worker/review/page/js/parts/words.js";
 import { emptyQueue } from "../../worker/review/page/js/views/review/empty-queue.js";
 
 const pressed = (key, code, shiftKey = false) => candidates({ key, code, shiftKey });
@@ -101,4 +101,9 @@ test("a queue without an image for me is called clear only when nothing waits in
   assert.match(say({}, { ...queue, open: 3, leased: 3 }).text, /^In “q” 3 images are with other reviewers\.$/);
   assert.equal(say({ escalated: true }, { ...queue, open: 9 }).title, "All clear");
   assert.equal(say({ skipped: true }, { ...queue, open: 9 }).title, "No skipped images left");
+});
+
+test("a time to come is told in words, and one that has passed as late", () => {
+  assert.equal(until(new Date(Date.now() + 2 * 3600_000).toISOString()), "in 2 h");
+  assert.equal(until(new Date(Date.now() - 10 * 60_000).toISOString()), "10 min late");
 });

@@ -103,6 +103,8 @@ class QueueOverview:
     """Open items past the time they were due."""
     agree: int
     votes: int
+    decide_by: datetime | None = None
+    """By when that item must be decided; None without such an item, or where the settings give the queue no time."""
 
 
 @dataclass(frozen=True, slots=True)

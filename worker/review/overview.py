@@ -1,6 +1,6 @@
 """The queues in numbers."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import redis
@@ -28,6 +28,8 @@ def overview(client: redis.Redis, settings: ReviewSettings, now: datetime) -> li
     for place, name in enumerate(names):
         open_, leased, escalated, held, assigned, oldest, overdue = replies[7 * place : 7 * place + 7]
         rules = settings.queue(name)
+        oldest_at = datetime.fromtimestamp(oldest[0][1], UTC) if oldest else None
+        minutes = rules.decide_within_minutes
         found.append(
             QueueOverview(
                 name=name,
@@ -36,10 +38,11 @@ def overview(client: redis.Redis, settings: ReviewSettings, now: datetime) -> li
                 escalated=escalated,
                 held=held,
                 assigned=assigned,
-                oldest_at=datetime.fromtimestamp(oldest[0][1], UTC) if oldest else None,
+                oldest_at=oldest_at,
                 overdue=overdue,
                 agree=rules.agree,
                 votes=rules.votes,
+                decide_by=None if oldest_at is None or minutes is None else oldest_at + timedelta(minutes=minutes),
             )
         )
     return found

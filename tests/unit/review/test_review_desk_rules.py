@@ -776,3 +776,12 @@ def test_every_action_is_in_the_audit_topic() -> None:
         [("ann", name) for name in ("sign-in", "lease", "release", "lease", "skip", "lease", "approve", "undo")]
         + [("lead", name) for name in ("assign", "hold", "reopen", "split", "gold")]
     )
+
+
+def test_a_queue_says_by_when_its_oldest_item_must_be_decided() -> None:
+    bench = ReviewBench(queues={"quality": QueueSettings(decide_within_minutes=240)})
+    assert [queue.decide_by for queue in bench.desk.queues()] == [None], "nothing waits"
+    bench.items(review_item("a"))
+    (queue,) = bench.desk.queues()
+    assert queue.oldest_at is not None
+    assert queue.decide_by == queue.oldest_at + timedelta(hours=4)

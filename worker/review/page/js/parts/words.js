@@ -41,6 +41,12 @@ export function ago(time) {
   return `${duration((Date.now() - Date.parse(time)) / 1000)} ago`;
 }
 
+/** `in 7 min`, or `7 min late`. */
+export function until(time) {
+  const seconds = (Date.parse(time) - Date.now()) / 1000;
+  return seconds < 0 ? `${duration(-seconds)} late` : `in ${duration(seconds)}`;
+}
+
 export function percent(share, digits = 0) {
   return `${(100 * share).toFixed(digits)} %`;
 }
