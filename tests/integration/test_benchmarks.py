@@ -83,8 +83,9 @@ def test_starting_is_measured_until_the_first_verdict(options: Options) -> None:
 def test_certificates_are_simulated(options: Options, tmp_path: Path) -> None:
     in_a_process("trust", "--short", "--out", tmp_path)
     report = written(options, "trust")
-    assert all(row["sequence_ever_wrong"] <= 0.1 < row["wilson_ever_wrong"] for row in report["coverage"])
+    assert all(row["sequence_ever_wrong"] <= 0.1 < row["wilson_ever_wrong"] for row in report["daily_looks"])
     assert [row["certified"] for row in report["certification"][:2]] == [1.0, 1.0]
+    assert all(row["held"] >= 0.9 for row in report["one_look"])
 
 
 def test_serve_applications_are_measured_beside_their_slowest_stage(options: Options, tmp_path: Path) -> None:
