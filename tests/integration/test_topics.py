@@ -100,7 +100,7 @@ def test_an_unreachable_broker_is_named_with_what_to_check(monkeypatch: pytest.M
 @pytest.mark.parametrize("address", ["127.0.0.1:port", "no such host:9092", ""])
 def test_an_address_that_is_none_is_reported(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setattr(kafka_connection, "BOOTSTRAP_MS", 500)
-    with pytest.raises(TopicsError, match=r"check kafka\.bootstrap_servers"):
+    with pytest.raises(TopicsError, match=r"kafka\.bootstrap_servers"):
         create_topics(KafkaSettings(bootstrap_servers=address), partitions=1, replication_factor=1)
 
 
