@@ -228,7 +228,7 @@ def test_an_undo_whose_answer_was_lost_is_sent_again_and_counts_once(desk: Runni
     assert second != first
     expect(page.get_by_text("That image comes next")).to_be_visible()
     assert shown_prompt(page) == second  # a key pressed now decides about what is looked at
-    expect(page.get_by_text("as soon as the desk answers")).to_have_count(0)
+    expect(page.get_by_text("when the desk answers")).to_have_count(0)
     expect(page.locator(".pace")).to_have_text("0decided")
     assert [decision.outcome for decision in desk.wait_for_decisions(2)] == ["reject", "reopen"]
     page.keyboard.press("a")
@@ -263,7 +263,7 @@ def test_an_undo_that_comes_too_late_is_told(make_desk: Callable[..., RunningDes
     desk.wait_for_decisions(1)
     page.context.set_offline(True)
     page.keyboard.press("u")
-    expect(page.get_by_text("as soon as the desk answers")).to_be_visible()
+    expect(page.get_by_text("when the desk answers")).to_be_visible()
     page.wait_for_timeout(2500)
     page.context.set_offline(False)
     expect(page.get_by_text("Your decision stands")).to_be_visible()

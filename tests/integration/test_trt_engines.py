@@ -348,7 +348,7 @@ def test_a_damaged_record_stops_no_other_build_and_is_mended_by_a_rebuild(tmp_pa
     assert "tensorrt-rtx-sm86-fp16/engine.json is damaged" in listed.stderr
     compared = sluice("verify", base[1], "--repository", place)
     assert "tensorrt-rtx-sm86-fp16/engine.json is damaged" in compared.stderr
-    assert "tensorrt-rtx-sm120-fp16 cannot be run here" in compared.stderr
+    assert "tensorrt-rtx-sm120-fp16 cannot run here" in compared.stderr
 
     assert sluice(*base, "--rebuild").exit_code == 0
     assert json.loads(record.read_text())["schema"] == "sluice.engine/1"

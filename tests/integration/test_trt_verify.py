@@ -136,7 +136,7 @@ def test_a_reference_that_these_processors_cannot_compute_is_refused_with_what_c
     assert "--reference torch computes it" in refused.stderr.replace("\n", " ")
     by_torch = sluice("verify", *base, "--golden", golden)
     assert by_torch.exit_code == 1
-    assert "openvino-bf16 was not compared: these processors" in by_torch.stderr.replace("\n", " ")
+    assert "openvino-bf16 was not compared: these CPUs" in by_torch.stderr.replace("\n", " ")
     assert "openvino-fp32 beside torch bf16" in by_torch.stdout
 
 
