@@ -114,7 +114,10 @@ class Projector:
         return is_ours
 
     def _follow(self) -> bool:
-        self._reader.read()
+        if self._filled is not None and self._filled.waiting:
+            self._reader.read(wait_seconds=0.0)  # there is work to do meanwhile
+        else:
+            self._reader.read()
         is_ours = self._lease.hold()
         if is_ours:
             self._fill_index()

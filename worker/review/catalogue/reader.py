@@ -84,8 +84,8 @@ class CatalogueReader:
         """Makes the next `read` look up the ends of the topics again."""
         self._progress = None
 
-    def read(self) -> None:
-        """Takes some records in; waits a little for one. Raises LogError."""
+    def read(self, wait_seconds: float = WAIT_SECONDS) -> None:
+        """Takes some records in; waits so long for one. Raises LogError."""
         progress = self._progress
         if progress is None:
             progress = self._progress = self._find_targets()
@@ -93,7 +93,7 @@ class CatalogueReader:
             progress = self._progress = self._find_targets()  # topics may have got more partitions
             if not progress.is_fresh:
                 progress.targets = {}  # it was complete, and goes on being so
-        batch = self._topics.read(self._order(progress), WAIT_SECONDS)
+        batch = self._topics.read(self._order(progress), wait_seconds)
         if progress.targets and self._has_gap(progress.positions):
             log.warning("catalogue_has_a_gap", reason="records were deleted before this desk had read them")
             self._catalogue.clear()
