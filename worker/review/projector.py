@@ -180,7 +180,7 @@ class Projector:
                 self._tell_progress("filling", progress.total - len(progress.waiting), progress.total)
         if progress.waiting:
             return
-        written = [part for p, offset in progress.targets.items() for part in (_field(p), offset)]
+        written = [part for p, offset in progress.targets.items() for part in (keys.position_field(p), offset)]
         if written and not self._advance(keys=[keys.POSITIONS], args=[progress.generation, *written]):
             log.warning("index_lost", reason="Redis was flushed; the index is filled from the catalogue again")
             self._filled = None
@@ -196,7 +196,7 @@ class Projector:
         self._redis.hsetnx(keys.POSITIONS, "generation", self._who + uuid.uuid4().hex[:8])
         stored: Any = self._redis.hgetall(keys.POSITIONS)
         generation = stored[b"generation"].decode()
-        known = {p: int(stored.get(_field(p).encode(), 0)) for p in read.positions}
+        known = {p: int(stored.get(keys.position_field(p).encode(), 0)) for p in read.positions}
         targets = {p: offset for p, offset in read.positions.items() if offset > known[p]}
         changed = self._catalogue.changed_since(known) if targets else []
         if is_new:
@@ -246,7 +246,3 @@ def catch_up(
     projector = Projector(settings, topics, client, Index(client), catalogue, now)
     projector.catch_up()
     projector.yield_to_others()
-
-
-def _field(partition: Partition) -> str:
-    return f"{partition.topic}|{partition.number}"

@@ -82,7 +82,8 @@ class Undelivered:
     def want(self, ids: Sequence[str] | None) -> int:
         """Asks for these to be sent again, or for all; how many of them there are."""
         known: Any = self._redis.zrange(self._by_time, 0, -1)
-        chosen = [name for each in known if (name := each.decode()) in set(ids or ())] if ids is not None else known
+        asked = None if ids is None else {each.encode() for each in ids}
+        chosen = known if asked is None else [each for each in known if each in asked]
         if chosen:
             pipeline = self._redis.pipeline()
             pipeline.sadd(self._wanted, *chosen)

@@ -123,8 +123,8 @@ class WebhookDelivery:
 
     def _load(self) -> dict[Partition, int]:
         stored: Any = self._redis.hgetall(keys.delivered(self._name))
-        found = {p: int(stored.get(_field(p).encode(), 0)) for p in self._topics.ends(self._feed.topic)}
-        self._known = frozenset(p for p in found if _field(p).encode() in stored)
+        found = {p: int(stored.get(keys.position_field(p).encode(), 0)) for p in self._topics.ends(self._feed.topic)}
+        self._known = frozenset(p for p in found if keys.position_field(p).encode() in stored)
         self._not_before = self._now() - CATCH_UP
         self._stored = {}
         self._positions = found
@@ -134,7 +134,9 @@ class WebhookDelivery:
         """What lies before these positions is done with."""
         changed = {p: offset for p, offset in positions.items() if self._stored.get(p) != offset}
         if changed:
-            self._redis.hset(keys.delivered(self._name), mapping={_field(p): str(at) for p, at in changed.items()})
+            self._redis.hset(
+                keys.delivered(self._name), mapping={keys.position_field(p): str(at) for p, at in changed.items()}
+            )
             self._stored |= changed
 
     def _deliver(self, message: Message, stop: threading.Event) -> bool:
@@ -205,7 +207,3 @@ class WebhookDelivery:
         self._positions = dict.fromkeys(ends, 0) | self._positions
         behind = sum(max(0, end - self._stored.get(p, self._positions.get(p, 0))) for p, end in ends.items())
         self._redis.set(keys.webhook_behind(self._name), behind, ex=int(8 * STATUS_SECONDS))
-
-
-def _field(partition: Partition) -> str:
-    return f"{partition.topic}|{partition.number}"

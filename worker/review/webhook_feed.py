@@ -5,13 +5,15 @@ import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from pydantic import ValidationError
 
 from schemas import Decision, Verdict
 from worker.intake.log import Record
 from worker.settings import Settings, WebhookSettings
+
+_T = TypeVar("_T", Decision, Verdict)
 
 MOST_VERDICTS: Final = 100
 MOST_BYTES: Final = 512 * 1024
@@ -61,7 +63,7 @@ class DecisionFeed:
         self._pending: deque[tuple[Decision, Record]] = deque()
 
     def add(self, record: Record, *, not_before: datetime | None) -> None:
-        decision = _decision(record)
+        decision = _parsed(Decision, record)
         if decision is None or (not_before is not None and decision.decided_at < not_before):
             return
         undone = next((pair for pair in self._pending if pair[0].decision_id == decision.undoes), None)
@@ -80,7 +82,7 @@ class DecisionFeed:
 
     def again(self, records: Sequence[Record]) -> Iterator[Message]:
         for record in records:
-            if (decision := _decision(record)) is not None:
+            if (decision := _parsed(Decision, record)) is not None:
                 yield _decision_message(decision, record)
 
     def clear(self) -> None:
@@ -99,7 +101,7 @@ class VerdictFeed:
         self._pending: deque[tuple[Verdict, Record]] = deque()
 
     def add(self, record: Record, *, not_before: datetime | None) -> None:
-        verdict = _verdict(record)
+        verdict = _parsed(Verdict, record)
         if verdict is None or verdict.route.action not in self._actions:
             return
         if not_before is None or verdict.judged_at >= not_before:
@@ -114,7 +116,7 @@ class VerdictFeed:
             self._pending.popleft()
 
     def again(self, records: Sequence[Record]) -> Iterator[Message]:
-        parsed = [(verdict, record) for record in records if (verdict := _verdict(record)) is not None]
+        parsed = [(verdict, record) for record in records if (verdict := _parsed(Verdict, record)) is not None]
         if parsed:
             yield _verdict_message(parsed)
 
@@ -134,17 +136,10 @@ def open_feed(settings: Settings, webhook: WebhookSettings) -> Feed:
     return DecisionFeed(settings) if webhook.sends == "decisions" else VerdictFeed(settings, webhook)
 
 
-def _decision(record: Record) -> Decision | None:
-    """None for what is no decision: the projector has logged it."""
+def _parsed(contract: type[_T], record: Record) -> _T | None:
+    """None for what does not keep the contract: the projector has logged it."""
     try:
-        return Decision.model_validate_json(record.value or b"")
-    except ValidationError:
-        return None
-
-
-def _verdict(record: Record) -> Verdict | None:
-    try:
-        return Verdict.model_validate_json(record.value or b"")
+        return contract.model_validate_json(record.value or b"")
     except ValidationError:
         return None
 

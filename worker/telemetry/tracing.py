@@ -76,14 +76,8 @@ class EventTrace:
         if not self._span.is_recording():
             yield
             return
-        span = self._tracing.child(name, self._span)
-        try:
+        with _ended(self._tracing.child(name, self._span)):
             yield
-        except Exception as error:
-            span.set_status(Status(StatusCode.ERROR, described(error)))
-            raise
-        finally:
-            span.end()
 
     def end(self, attributes: Attributes, error: str | None = None) -> None:
         """Ends the event's span. `error`: why the event could not be judged."""
@@ -182,14 +176,8 @@ class Tracing:
         if not parent.get_span_context().trace_flags.sampled:
             yield
             return
-        span = self.child(name, parent, kind=SpanKind.SERVER)
-        try:
+        with _ended(self.child(name, parent, kind=SpanKind.SERVER)):
             yield
-        except Exception as error:
-            span.set_status(Status(StatusCode.ERROR, described(error)))
-            raise
-        finally:
-            span.end()
 
     def close(self) -> None:
         """Sends what is left, for at most CLOSE_SECONDS."""
@@ -213,6 +201,18 @@ class CountingExporter(SpanExporter):
 
     def shutdown(self) -> None:
         self._exporter.shutdown()
+
+
+@contextmanager
+def _ended(span: Span) -> Iterator[None]:
+    """Ends the span after the block. An exception is noted in it and goes on."""
+    try:
+        yield
+    except Exception as error:
+        span.set_status(Status(StatusCode.ERROR, described(error)))
+        raise
+    finally:
+        span.end()
 
 
 def otlp_exporter(endpoint: str) -> SpanExporter:

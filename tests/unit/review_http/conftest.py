@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from desk_clients import ORIGIN, Clock, browser
+from desk_clients import ORIGIN, Clock, browser, signed_in
 from stand_in_desk import StandInDesk, review_item
 
 from schemas import Verdict
@@ -132,10 +132,6 @@ def sign_in(app: FastAPI, context: AppContext) -> Callable[..., TestClient]:
     """A client that is signed in, with its CSRF token in its headers."""
 
     def open_session(role: Role = Role.REVIEWER, user: str = "ana") -> TestClient:
-        client = browser(app)
-        token, session = context.sessions.open(user, role, "local")
-        client.cookies.set(context.session_cookie, token, domain="127.0.0.1")
-        client.headers["x-csrf-token"] = session.csrf
-        return client
+        return signed_in(context, user, role, app)
 
     return open_session

@@ -3,6 +3,10 @@
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from worker.review.http.app import build_app
+from worker.review.http.app_context import AppContext
+from worker.review.http.roles import Role
+
 ORIGIN = "http://127.0.0.1:8420"
 PASSWORD = "correct horse battery"
 
@@ -13,6 +17,15 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def signed_in(context: AppContext, user: str, role: Role, app: FastAPI | None = None) -> TestClient:
+    """A client of the context's desk, with its CSRF token in its headers. `app`: one that is there already."""
+    client = browser(app or build_app(context))
+    token, session = context.sessions.open(user, role, "local")
+    client.cookies.set(context.session_cookie, token, domain="127.0.0.1")
+    client.headers["x-csrf-token"] = session.csrf
+    return client
 
 
 def browser(app: FastAPI) -> TestClient:

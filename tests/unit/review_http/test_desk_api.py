@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
-from desk_clients import PASSWORD, browser
+from desk_clients import PASSWORD, browser, signed_in
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
@@ -216,10 +216,7 @@ def test_an_item_is_assigned_to_somebody_who_can_decide_it(
     assert context.accounts is not None
     for user, role in (("Ben", Role.REVIEWER), ("vera", Role.VIEWER)):
         context.accounts.accept(context.accounts.invite(role, "test"), user, PASSWORD)
-    client = browser(build_app(context))
-    token, session = context.sessions.open("lea", Role.LEAD, "local")
-    client.cookies.set(context.session_cookie, token, domain="127.0.0.1")
-    client.headers["x-csrf-token"] = session.csrf
+    client = signed_in(context, "lea", Role.LEAD)
     assert client.post("/v1/items/item-0/assign", json={"assignee": name}).status_code == status
     assert desk.calls == ([("assign", "item-0", "lea", assigned)] if assigned else [])
 

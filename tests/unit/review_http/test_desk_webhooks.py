@@ -4,11 +4,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
-from desk_clients import browser
+from desk_clients import signed_in
 from fastapi.testclient import TestClient
 from stand_in_desk import StandInDesk
 
-from worker.review.http.app import build_app
 from worker.review.http.app_context import AppContext
 from worker.review.http.roles import Role
 from worker.review.undelivered import Undelivered, UndeliveredMessage
@@ -31,11 +30,7 @@ def context(make_context: Callable[..., AppContext]) -> AppContext:
 
 @pytest.fixture
 def lead(context: AppContext) -> TestClient:
-    client = browser(build_app(context))
-    token, session = context.sessions.open("lea", Role.LEAD, "local")
-    client.cookies.set(context.session_cookie, token, domain="127.0.0.1")
-    client.headers["x-csrf-token"] = session.csrf
-    return client
+    return signed_in(context, "lea", Role.LEAD)
 
 
 def test_a_lead_sees_each_webhook_without_its_secrets_and_what_is_not_delivered(lead: TestClient) -> None:

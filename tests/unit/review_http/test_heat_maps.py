@@ -18,7 +18,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from desk_clients import browser
+from desk_clients import browser, signed_in
 from stand_in_desk import StandInDesk, review_item
 
 from schemas import FileReference, Scores
@@ -102,15 +102,7 @@ def client(
     make_context: Callable[..., AppContext], desk: StandInDesk, heat_maps: HeatMaps, picture: Path
 ) -> TestClient:
     desk.items["item-0"] = review_item("item-0", str(picture))
-    return signed_in(make_context(heat_maps=heat_maps))
-
-
-def signed_in(context: AppContext) -> TestClient:
-    client = browser(build_app(context))
-    token, session = context.sessions.open("ana", Role.VIEWER, "local")
-    client.cookies.set(context.session_cookie, token, domain="127.0.0.1")
-    client.headers["x-csrf-token"] = session.csrf
-    return client
+    return signed_in(make_context(heat_maps=heat_maps), "ana", Role.VIEWER)
 
 
 def test_the_map_is_red_where_the_damage_is_and_nowhere_else(client: TestClient) -> None:
@@ -167,7 +159,7 @@ def test_a_desk_without_an_engine_says_so(
     make_context: Callable[..., AppContext], desk: StandInDesk, picture: Path
 ) -> None:
     desk.items["item-0"] = review_item("item-0", str(picture))
-    answer = signed_in(make_context()).get("/v1/items/item-0/heat-map")
+    answer = signed_in(make_context(), "ana", Role.VIEWER).get("/v1/items/item-0/heat-map")
     assert (answer.status_code, answer.json()["type"]) == (501, "urn:sluice:problem:no-engine")
     assert "no model here" in answer.json()["detail"]
 

@@ -14,13 +14,12 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from desk_clients import Clock, browser
+from desk_clients import Clock, signed_in
 from stand_in_desk import StandInDesk
 
 from schemas import FileReference, Route, Scores, ShadowRoute, Source, Verdict
 from worker.intake.log import LogError
 from worker.policy.place import FilePlace, ShippedPlace
-from worker.review.http.app import build_app
 from worker.review.http.app_context import AppContext
 from worker.review.http.policies import Policies
 from worker.review.http.roles import Role
@@ -115,10 +114,7 @@ def test_without_a_place_saving_is_refused_with_what_to_set(
     make_context: Callable[..., AppContext], desk: StandInDesk, clock: Clock
 ) -> None:
     context = make_context(policies=Policies(ShippedPlace(), {}, fakeredis.FakeRedis(), clock, "text"))
-    client = browser(build_app(context))
-    token, session = context.sessions.open("lea", Role.LEAD, "local")
-    client.cookies.set(context.session_cookie, token, domain="127.0.0.1")
-    client.headers["x-csrf-token"] = session.csrf
+    client = signed_in(context, "lea", Role.LEAD)
     policy = client.get("/v1/policy").json()
     assert (policy["place"], policy["shipped"]) == (None, True)
     answer = client.put("/v1/policy", json=changed(policy))

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from worker.intake.log import Partition
+
 PREFIX: Final = "sluice:{desk}:"
 EVENTS: Final = f"{PREFIX}events"
 """The channel on which desks tell each other what happened."""
@@ -41,6 +43,11 @@ def undelivered(webhook: str) -> str:
 def webhook_behind(webhook: str) -> str:
     """How many records of its topic the webhook has not had. It expires."""
     return f"{PREFIX}webhook-behind|{webhook}"
+
+
+def position_field(partition: Partition) -> str:
+    """A partition's field in a hash of positions."""
+    return f"{partition.topic}|{partition.number}"
 
 
 def item(item_id: str) -> str:
